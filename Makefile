@@ -1,0 +1,41 @@
+# make demo | make test | make test-slow | make lint | make bench: each sets up .venv by itself.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+RECIPE := recipes/prompts-2mix
+# Where there is no apt-get, the demo uses synthetic voices.
+CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
+
+.PHONY: demo test test-slow lint bench venv clean
+.DELETE_ON_ERROR:
+
+venv: $(STAMP)
+
+$(STAMP): setup.cfg pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON); install Python 3.10 or newer" >&2; exit 1; }
+	@tools/system_packages.sh $(PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[test,synthetic,tensorboard]'
+	touch $@
+
+demo: venv
+	$(RECIPE)/run.sh --config conf/demo.yaml --tag demo --corpus $(CORPUS)
+
+test: venv
+	$(BIN)/python -m pytest
+
+test-slow: venv
+	$(BIN)/python -m pytest -m slow
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+bench: venv
+	$(BIN)/python tools/bench/train_step.py
+
+clean:
+	rm -rf $(VENV) build *.egg-info

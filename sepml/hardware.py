@@ -1,0 +1,78 @@
+"""Devices and precision, by Lightning Fabric."""
+
+import logging
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from sepml.errors import SepmlError
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+log = logging.getLogger(__name__)
+Precision = Literal["bf16-mixed", "32-true"]
+
+
+def choose_device(device: str) -> str:
+    """The kind of device to use: `cpu`, `cuda` or `mps`.
+
+    Args:
+        device: one of them, or `auto` for the fastest there is.
+
+    Raises:
+        SepmlError: it is absent.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if device == "auto":
+        return next(name for name, is_there in available.items() if is_there)
+    if not available.get(device, False):
+        there = ", ".join(name for name, is_there in available.items() if is_there)
+        raise SepmlError(f"device '{device}' is not available on this machine; it has: {there}")
+    return device
+
+
+def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> "Fabric":
+    """A launched Fabric.
+
+    Args:
+        device: see `choose_device`.
+        devices, num_nodes: processes a node, nodes. Under torchrun or SLURM they come from there.
+        precision: `auto`, `bf16-mixed` or `32-true`.
+
+    Raises:
+        SepmlError: the device is absent, or it does not compute in bfloat16 and was told to.
+    """
+    from lightning_fabric import Fabric
+
+    accelerator = choose_device(device)
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=devices,
+        num_nodes=num_nodes,
+        precision=choose_precision(precision, accelerator),
+    )
+    fabric.launch()
+    return fabric
+
+
+def choose_precision(precision: str, accelerator: str) -> Precision:
+    """The precision to use on a kind of device, see `make_fabric`."""
+    able = computes_bf16(accelerator)
+    if precision == "bf16-mixed" and not able:
+        raise SepmlError(
+            f"precision 'bf16-mixed': this machine's {accelerator} does not compute in bfloat16; use 32-true or auto"
+        )
+    if precision == "auto":
+        precision = "bf16-mixed" if able else "32-true"
+        log.info("computing in %s on %s", precision, accelerator)
+    return "bf16-mixed" if precision == "bf16-mixed" else "32-true"
+
+
+def computes_bf16(accelerator: str) -> bool:
+    """Whether a kind of device has bfloat16 arithmetic of its own, so that mixed precision is a gain."""
+    if accelerator == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if accelerator == "cpu":
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
+    return False

@@ -1,0 +1,41 @@
+"""What a task must offer so that peers can learn it together."""
+
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+class Task(Protocol):
+    """A supervised task with a way to imitate a peer and to say how sure a peer is.
+
+    Everything is per example, `(B,)`: a gate decides example by example, and reductions happen in one place
+    (`Cohort.step`). A batch is opaque here. A prediction is a tensor whose first axis is the example: separated
+    signals `(B, n_src, T)`, logits `(B, classes)`.
+
+    Attributes:
+        loss_name: what `supervised_loss` is, for tables: `neg_si_snr`.
+        score_name: what `score` is: `si_snri`.
+    """
+
+    loss_name: str
+    score_name: str
+
+    def predict(self, peer: nn.Module, batch: Any) -> Tensor:
+        """Run one peer on the batch once."""
+        ...
+
+    def supervised_loss(self, prediction: Tensor, batch: Any) -> Tensor:
+        """How far the prediction is from the references: `(B,)`, smaller is better."""
+        ...
+
+    def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+        """How far a student is from a teacher, which takes no gradient: `(B,)`, smaller is closer."""
+        ...
+
+    def confidence(self, prediction: Tensor, batch: Any) -> Tensor:
+        """How good a teacher the prediction is: `(B,)`, bigger is surer, in the unit of the threshold."""
+        ...
+
+    def score(self, prediction: Tensor, batch: Any) -> Tensor:
+        """What a validated peer is judged by: `(B,)`, bigger is better."""
+        ...

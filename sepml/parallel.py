@@ -1,0 +1,91 @@
+"""Work spread over processes."""
+
+import logging
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from sepml.errors import SepmlError
+from sepml.progress import track
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Failure(Generic[Item]):
+    """An item whose work raised SepmlError, and the message."""
+
+    item: Item
+    message: str
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_unordered(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 0, what: str = "working"
+) -> Iterator[Result | Failure[Item]]:
+    """Yield `function(item)` of every item, in the order in which they are done.
+
+    Args:
+        function: picklable (a module-level function or a `functools.partial` of one).
+        jobs: processes; 0 = all cores, 1 = in this process.
+        what: the name of the work for the progress display.
+
+    Yields:
+        a result, or a `Failure` where the function raised SepmlError. Any other exception is a bug and is raised here.
+    """
+    jobs = min(jobs or cores(), len(items))
+    results = _in_process(function, items) if jobs <= 1 else _in_pool(function, items, jobs)
+    yield from track(results, what, total=len(items))
+
+
+def _guarded(function: Callable[[Item], Result], item: Item) -> Result | Failure[Item]:
+    try:
+        return function(item)
+    except SepmlError as error:
+        return Failure(item, str(error))
+
+
+def _in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result | Failure[Item]]:
+    for item in items:
+        yield _guarded(function, item)
+
+
+def _one_thread() -> None:
+    """Numerical libraries in a worker use one thread: the processes already fill the cores."""
+    import sys
+
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _in_pool(function: Callable[[Item], Result], items: Sequence[Item], jobs: int) -> Iterator[Result | Failure[Item]]:
+    # Forking after torch has started its threads can dead-lock; the fork server starts clean processes cheaply.
+    context = multiprocessing.get_context("forkserver")
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread)
+    waiting: set[Future[Result | Failure[Item]]] = set()
+    remaining = iter(items)
+    try:
+        # Only a few items are handed out ahead: results are consumed as they come and memory stays bounded.
+        for item in remaining:
+            waiting.add(pool.submit(_guarded, function, item))
+            if len(waiting) >= _AHEAD * jobs:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (future.result() for future in done)
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
+    except BrokenProcessPool as error:
+        raise SepmlError("a worker process was killed (out of memory?); run again with fewer jobs, -j 1") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -1,0 +1,138 @@
+"""The signal side of the corpora: to 8 kHz, trim, level, fade, cut and join."""
+
+import zlib
+from collections.abc import Iterable, Iterator
+from functools import lru_cache
+from math import gcd
+
+import numpy as np
+from scipy.signal import butter, firwin, resample_poly, sosfilt
+
+SAMPLE_RATE = 8000
+FRAME, HOP = 160, 80  # 20 ms and 10 ms: the frames in which speech and pauses are told apart
+ALONE_S = 3.0  # a clip this long is an utterance of its own
+JOINED_S = (3.0, 6.0)  # shorter clips are joined up to a length drawn from this range
+LONGEST_S = 10.0  # longer ones are cut at a pause
+REMAINDER_S = 1.0  # what is left over at the end and shorter than this is dropped
+_GAP_S = (0.1, 0.3)  # silence between joined clips
+_SHORTEST_PAUSE = 10  # frames of a pause at which a long clip may be cut
+_HIGH_PASS = butter(2, 60, "high", fs=SAMPLE_RATE, output="sos")
+
+
+@lru_cache(maxsize=8)
+def _low_pass(up: int, down: int) -> np.ndarray:
+    """The filter that `scipy.signal.resample_poly` designs anew on every call (Kaiser window, beta 5)."""
+    widest = max(up, down)
+    return firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
+
+
+def to_8k(x: np.ndarray, rate: int) -> np.ndarray:
+    """Mono samples (T,) at any rate, brought to 8 kHz, without offset and rumble (60 Hz high-pass), as float64."""
+    x = np.asarray(x, np.float64)
+    if not len(x):
+        return x
+    x = x - x.mean()
+    if rate != SAMPLE_RATE:
+        common = gcd(rate, SAMPLE_RATE)
+        up, down = SAMPLE_RATE // common, rate // common
+        x = resample_poly(x, up, down, window=_low_pass(up, down))
+    return sosfilt(_HIGH_PASS, x)
+
+
+def frames_db(x: np.ndarray) -> np.ndarray:
+    """The power of every 20 ms frame at a 10 ms hop, in dBFS, floored at -120."""
+    if len(x) < FRAME:
+        return np.full(1, -120.0)
+    starts = np.arange(1 + (len(x) - FRAME) // HOP) * HOP
+    energy = np.concatenate([[0], np.cumsum(x * x)])
+    return 10 * np.log10((energy[starts + FRAME] - energy[starts]) / FRAME + 1e-12)
+
+
+def is_active(db: np.ndarray) -> np.ndarray:
+    """Which frames hold speech: 10 dB over the noise floor, but never more than 35 nor less than 18 dB below the top."""
+    top, floor = np.percentile(db, [95, 5])
+    return db > max(top - 35, min(floor + 10, top - 18))
+
+
+def trim(x: np.ndarray, pad_s: float = 0.06) -> np.ndarray:
+    """Cut leading and trailing silence; `pad_s` of it stays."""
+    active = is_active(frames_db(x))
+    frames = np.flatnonzero(active)
+    if len(frames) > 6:
+        # Single stray frames at the ends are clicks: a frame counts when four of the seven around it are active.
+        steady = frames[np.convolve(active, np.ones(7), "same")[frames] >= 4]
+        frames = steady if len(steady) else frames
+    if not len(frames):
+        return x[:0]
+    pad = int(pad_s * SAMPLE_RATE)
+    return x[max(0, frames[0] * HOP - pad) : min(len(x), frames[-1] * HOP + FRAME + pad)]
+
+
+def level(x: np.ndarray, dbfs: float = -25.0, peak: float = 0.9) -> np.ndarray:
+    """Scale so that the active frames have `dbfs`, or less where the peak would pass `peak`."""
+    db = frames_db(x)
+    active = is_active(db)
+    rms = np.sqrt((10 ** (db / 10))[active].mean()) if active.any() else np.sqrt((x * x).mean() + 1e-12)
+    return x * min(10 ** (dbfs / 20) / (rms + 1e-9), peak / (np.abs(x).max() + 1e-9))
+
+
+def fade(x: np.ndarray, n: int = 40) -> np.ndarray:
+    """Linear fades of `n` samples (5 ms) at both ends."""
+    n = min(n, len(x) // 2)
+    if not n:
+        return x
+    ramp = np.linspace(0, 1, n)
+    x = x.copy()
+    x[:n] *= ramp
+    x[-n:] *= ramp[::-1]
+    return x
+
+
+def split_long(x: np.ndarray, longest_s: float = LONGEST_S) -> list[np.ndarray]:
+    """Cut at the longest pause of the middle part until no piece is over `longest_s`, as far as there are pauses."""
+    if len(x) <= longest_s * SAMPLE_RATE:
+        return [x]
+    active = is_active(frames_db(x))
+    low, high = int(len(active) * 0.2), int(len(active) * 0.8)
+    edges = np.flatnonzero(np.diff(np.concatenate([[1], active[low:high], [1]]).astype(int)))
+    pauses = [
+        (end - start, low + start + (end - start) // 2) for start, end in zip(edges[::2], edges[1::2], strict=True)
+    ]
+    length, middle = max(pauses, default=(0, 0))
+    if length < _SHORTEST_PAUSE:
+        return [x]
+    cut = int(middle) * HOP + HOP
+    return [piece for part in (x[:cut], x[cut:]) for piece in split_long(trim(part), longest_s)]
+
+
+def utterances(name: str, clips: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, list[str]]]:
+    """Make utterances of about 3 to 10 s of one speaker's clips: long ones alone, short ones joined in their order.
+
+    Args:
+        name: of the speaker; it seeds the lengths and gaps of joined clips.
+        clips: (clip name, trimmed and levelled samples at 8 kHz).
+
+    Yields:
+        the samples, and the names of the clips they are made of (`#1`, `#2` ... for the later pieces of a clip that was cut).
+    """
+    rng = np.random.RandomState(zlib.crc32(name.encode()))
+    parts: list[np.ndarray] = []
+    names: list[str] = []
+    target = 0.0
+    for clip, x in clips:
+        for i, piece in enumerate(split_long(x)):
+            tag = f"{clip}#{i}" if i else clip
+            if len(piece) >= ALONE_S * SAMPLE_RATE:
+                yield fade(piece), [tag]
+                continue
+            if not parts:
+                target = rng.uniform(*JOINED_S) * SAMPLE_RATE
+            else:
+                parts.append(np.zeros(int(rng.uniform(*_GAP_S) * SAMPLE_RATE)))
+            parts.append(fade(piece))
+            names.append(tag)
+            if sum(map(len, parts)) >= target:
+                yield np.concatenate(parts), names
+                parts, names = [], []
+    if sum(map(len, parts)) >= REMAINDER_S * SAMPLE_RATE:
+        yield np.concatenate(parts), names

@@ -1,0 +1,211 @@
+"""Finding and reading the speech clips inside unpacked Debian packages.
+
+A clip has a group, the finest voice label which the package itself gives (language folder, game character, credited actor),
+and a key that is unique inside its group. Which groups make a speaker is said in `packages.py`.
+"""
+
+import io
+import re
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import lru_cache
+from importlib import resources
+from posixpath import splitext
+
+import numpy as np
+import soundfile
+
+from sepml.errors import SepmlError
+from sepml.speech.corpora.debian import Contents
+from sepml.speech.corpora.packages import Package, Speaker
+
+_AUDIO = (".wav", ".ogg", ".opus", ".mp3", ".flac")
+_GSM = {"samplerate": 8000, "channels": 1, "format": "RAW", "subtype": "GSM610"}
+_TONES = re.compile(
+    r"(^|/)(silence/|beep|beeperr|ascending-2tone|descending-2tone|confbridge-(join|leave)\.|"
+    r"tt-monkeys\.|conf-placeintoconf-tone|dictate/playback_tone)"
+)
+
+
+@dataclass(frozen=True)
+class Clip:
+    """A recording: a file of a package, or a part of a container file there.
+
+    Attributes:
+        file: the path inside the package.
+        first, count: bytes inside the file; all of it by default.
+    """
+
+    group: str
+    key: str
+    contents: Contents
+    file: str
+    first: int = 0
+    count: int | None = None
+
+    @property
+    def name(self) -> str:
+        """The clip's name in `utterances.csv`."""
+        return f"{self.group}:{self.key}"
+
+    def data(self) -> bytes:
+        """The bytes of the encoded clip."""
+        return self.contents.read(self.file, self.first, self.count)
+
+    def decode(self, data: bytes) -> tuple[np.ndarray, int]:
+        """The samples in [-1, 1], mono float64 (T,), and the rate in Hz.
+
+        Args:
+            data: what `data()` gave.
+
+        Raises:
+            SepmlError: not a sound.
+        """
+        form = _GSM if self.file.endswith(".gsm") else {}
+        try:
+            # Every codec here decodes to 16 bit or to single precision: reading float32 loses nothing and is a third faster.
+            x, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True, **form)
+        except soundfile.LibsndfileError as error:
+            raise SepmlError(f"{self.file}: clip {self.name} is no readable sound ({error.error_string})") from error
+        x = x.astype(np.float64)
+        return sum(x.T[1:], start=x[:, 0]) / x.shape[1], rate
+
+
+def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
+    """The speaker's clips in the packages' order, without those of the exclude list.
+
+    Args:
+        contents: of the packages, by their names.
+
+    Raises:
+        SepmlError: a package has no such clips.
+    """
+    found = []
+    for package in speaker.packages():
+        mine = [
+            clip
+            for clip in READERS[package.reader](contents[package.name], package, speaker.groups)
+            if any(fnmatchcase(clip.group, pattern) for pattern in speaker.groups)
+        ]
+        if not mine:
+            raise SepmlError(
+                f"{package.name}: no clips of {speaker.name} in {package.place}; the tables were made with {package.version}"
+            )
+        found += mine
+    return [clip for clip in found if not _is_excluded(clip)]
+
+
+@lru_cache(maxsize=1)
+def _exclusions() -> list[tuple[str, str]]:
+    text = resources.files(__package__).joinpath("exclude.txt").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(group, key) for group, key in lines]
+
+
+def _is_excluded(clip: Clip) -> bool:
+    return any(fnmatchcase(clip.group, group) and fnmatchcase(clip.key, key) for group, key in _exclusions())
+
+
+def _files(contents: Contents, package: Package, suffixes: tuple[str, ...] = _AUDIO) -> Iterator[tuple[str, str]]:
+    """Sound files of a package: their paths, whole and relative to the place of the speech, in order."""
+    for name in sorted(contents.spans):
+        if name.startswith(f"{package.place}/") and name.lower().endswith(suffixes):
+            yield name, name.removeprefix(f"{package.place}/")
+
+
+def _key(relative: str) -> str:
+    return splitext(relative)[0].replace("/", "_")
+
+
+def _format_label(contents: Contents, name: str) -> str:
+    """Rate and channels: one language's volunteers, where there are several, mostly differ in the file format too."""
+    head = contents.read(name, count=44)
+    if head[:4] == b"OggS" and head[28:35] == b"\x01vorbis":
+        # The first header of Vorbis is at a fixed place; opening the file properly costs a third of decoding it.
+        channels, rate = struct.unpack("<BI", head[39:])
+    else:
+        try:
+            info = soundfile.info(io.BytesIO(contents.read(name)))
+        except soundfile.LibsndfileError as error:
+            raise SepmlError(f"{name}: no readable sound ({error.error_string})") from error
+        channels, rate = info.channels, info.samplerate
+    return f"{rate // 1000}k{channels}"
+
+
+def _asterisk(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+    for name, relative in _files(contents, package, (".wav", ".gsm")):
+        if not _TONES.search(relative.split("/", 1)[-1]):
+            yield Clip(package.prefix, _key(relative), contents, name)
+
+
+def _in_language(package: Package, language: str, groups: tuple[str, ...]) -> bool:
+    """Whether any of the wanted groups is of this language, before a file is looked into for its format."""
+    return any(group.startswith(f"{package.prefix}-{language}-") for group in groups)
+
+
+def _tuxpaint(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+    for name, relative in _files(contents, package):
+        described = re.search(r"_desc(?:_([A-Za-z_]+))?\.(ogg|wav)$", relative)
+        language = (described.group(1) or "en") if described else ""
+        if _in_language(package, language, groups):
+            yield Clip(f"{package.prefix}-{language}-{_format_label(contents, name)}", _key(relative), contents, name)
+
+
+def _by_language(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+    for name, relative in _files(contents, package):
+        language = relative.split("/")[0]
+        if _in_language(package, language, groups):
+            yield Clip(f"{package.prefix}-{language}-{_format_label(contents, name)}", _key(relative), contents, name)
+
+
+def _fillets(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+    language = package.prefix.rsplit("-", 1)[1]
+    for name, relative in _files(contents, package):
+        fish = re.search(r"-([mv])-", relative.rsplit("/", 1)[-1])
+        if fish and f"/{language}/" in relative:
+            yield Clip(f"{package.prefix}-{fish.group(1)}", _key(relative), contents, name)
+
+
+def _queen(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+    """Speech members of the game's container: a table of named members, of which the speech is bare MP3.
+
+    Dialogue is called `<talk key><node>J<segment>` for the hero and `...P<segment>` for the other person, whose talk key is in
+    the header of their `.DOG` member.
+    """
+    place = package.place
+    if place not in contents.spans:
+        return
+    head = contents.read(place, count=15)
+    if head[:4] != b"QTBL" or len(head) < 15:
+        raise SepmlError(f"{place}: begins with {head[:4]!r}, a table of members (b'QTBL') was expected")
+    table = contents.read(place, 15, 21 * struct.unpack(">H", head[13:])[0])
+    members = {
+        name.rstrip(b"\0").decode("latin1"): (start, size) for name, start, size in struct.iter_unpack(">12sxII", table)
+    }
+    person = {
+        struct.unpack(">h", contents.read(place, start + 24, 2))[0]: name.removesuffix(".DOG").lower()
+        for name, (start, _) in members.items()
+        if name.endswith(".DOG")
+    }
+    for name in sorted(members):
+        dialogue = re.match(r"(\d\d)....([JP])", name)
+        if not name.endswith(".SB"):
+            continue
+        if re.match(r"JOE\d", name) or (dialogue and dialogue.group(2) == "J"):
+            voice = "joe"
+        elif dialogue and int(dialogue.group(1)) in person:
+            voice = person[int(dialogue.group(1))]
+        else:
+            continue
+        yield Clip(f"{package.prefix}-{voice}", name.removesuffix(".SB"), contents, place, *members[name])
+
+
+READERS: dict[str, Callable[[Contents, Package, tuple[str, ...]], Iterator[Clip]]] = {
+    "asterisk": _asterisk,
+    "tuxpaint": _tuxpaint,
+    "by_language": _by_language,
+    "fillets": _fillets,
+    "queen": _queen,
+}

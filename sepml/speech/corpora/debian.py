@@ -1,0 +1,217 @@
+"""Debian packages fetched and unpacked without being installed."""
+
+import json
+import logging
+import os
+import re
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import unquote
+
+from sepml.errors import SepmlError
+from sepml.files import atomic_path, write_json
+from sepml.speech.corpora.packages import Package
+
+log = logging.getLogger(__name__)
+_ATTEMPTS = 4
+_PAUSE_S = 3.0
+_WAY_OUT = "`sepml prepare synthetic` makes speech without Debian"
+# What apt-get says when its package lists are absent (a fresh container) or older than the archive.
+_LISTS_ARE_OLD = re.compile(r"Unable to locate package|no installation candidate|Can't find a source|404|Release file")
+
+
+def require_tools(fetching: bool) -> None:
+    """Refuse a machine without Debian's tools.
+
+    Args:
+        fetching: packages have to be downloaded, not only unpacked.
+
+    Raises:
+        SepmlError: naming what is absent and the way out.
+    """
+    absent = [tool for tool in ("dpkg-deb", *(["apt-get"] if fetching else [])) if shutil.which(tool) is None]
+    if absent:
+        raise SepmlError(f"{' and '.join(absent)} not found: the prompts corpus needs Debian or Ubuntu; {_WAY_OUT}")
+
+
+def find(package: Package, folders: list[Path]) -> Path | None:
+    """The package's file in the first of the folders that has one, the expected version before any other."""
+    for folder in folders:
+        files = sorted(folder.glob(f"{package.name}_*.deb"))
+        if files:
+            expected = [file for file in files if unquote(file.name.split("_")[1]) == package.version]
+            return (expected or files)[-1]
+    return None
+
+
+def version(package: Package, deb: Path) -> str:
+    """The version in the package's own header; one other than the tables' is worth a warning.
+
+    Raises:
+        SepmlError: the file is not a whole Debian package, or another one.
+    """
+    header = _run(["dpkg-deb", "-f", str(deb), "Package", "Version"])
+    fields = dict(line.split(": ", 1) for line in header.stdout.splitlines() if ": " in line)
+    if header.returncode or "Version" not in fields:
+        raise SepmlError(f"{deb}: not a whole Debian package ({_last_line(header)}); delete it and run again")
+    if fields.get("Package") != package.name:
+        raise SepmlError(
+            f"{deb}: holds the package {fields.get('Package')}, {package.name} was expected; delete it and run again"
+        )
+    log.info("%s %s: %s", package.name, fields["Version"], deb)
+    if fields["Version"] != package.version:
+        log.warning(
+            "%s is version %s, the tables of speakers were made with %s: a few utterances may differ",
+            package.name,
+            fields["Version"],
+            package.version,
+        )
+    return fields["Version"]
+
+
+def download(packages: list[Package], folder: Path) -> None:
+    """Fetch packages into `folder` with `apt-get download`.
+
+    Transient failures are tried again; absent package lists are fetched once when this is root.
+
+    Raises:
+        SepmlError: the package cannot be had.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    updated = False
+    for number, package in enumerate(packages, start=1):
+        log.info("fetching %s (%d of %d)", package.name, number, len(packages))
+        for attempt in range(1, _ATTEMPTS + 1):
+            said = _download_one(package, folder)
+            if said is None:
+                break
+            if attempt == _ATTEMPTS:
+                raise SepmlError(
+                    f"{package.name}: `apt-get download` failed {attempt} times: {said}; run again, or: {_WAY_OUT}"
+                )
+            if not _LISTS_ARE_OLD.search(said):
+                log.warning("%s: %s; trying again in %g s", package.name, said, _PAUSE_S * attempt)
+                time.sleep(_PAUSE_S * attempt)
+            elif updated:
+                raise SepmlError(
+                    f"{package.name}: not in the package sources of this system (it is in Debian main): {said}"
+                )
+            else:
+                _update_lists(package)
+                updated = True
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The wanted files of a package, one after the other in the file `data`.
+
+    A single file, as thousands of small ones take longer to delete than to decode on some disks.
+
+    Attributes:
+        spans: first byte and number of bytes by the path inside the package.
+    """
+
+    data: Path
+    spans: Mapping[str, tuple[int, int]]
+
+    def read(self, name: str, first: int = 0, count: int | None = None) -> bytes:
+        """The bytes of a file, or `count` of them from byte `first` on."""
+        start, size = self.spans[name]
+        with self.data.open("rb") as file:
+            file.seek(start + first)
+            return file.read(max(0, size - first) if count is None else count)
+
+
+def unpack(deb: Path, target: Path, wanted: Callable[[str], bool]) -> None:
+    """Copy the wanted files of a package into the file `target`, with an index beside it that is written last.
+
+    Raises:
+        SepmlError: the package is broken off, or the disk is full.
+    """
+    index = _index_of(target)
+    if index.is_file():
+        return
+    with atomic_path(target) as temporary:
+        spans = _copy_files(deb, temporary, wanted)
+    write_json(index, spans)
+
+
+def contents(target: Path) -> Contents:
+    """What `unpack` wrote into `target`."""
+    spans = json.loads(_index_of(target).read_text(encoding="utf-8"))
+    return Contents(target, {name: (start, size) for name, (start, size) in spans.items()})
+
+
+def _index_of(target: Path) -> Path:
+    return target.with_suffix(".json")
+
+
+def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, int]]:
+    spans: dict[str, tuple[int, int]] = {}
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE, stderr=said) as process,
+        target.open("wb") as data,
+    ):
+        try:
+            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+                for member in archive:
+                    name = member.name.removeprefix("./")
+                    content = archive.extractfile(member) if member.isreg() and wanted(name) else None
+                    if content is not None:
+                        spans[name] = (data.tell(), member.size)
+                        shutil.copyfileobj(content, data)
+                    elif member.islnk() and (linked := member.linkname.removeprefix("./")) in spans:
+                        spans[name] = spans[linked]
+        except tarfile.TarError as error:
+            raise SepmlError(f"{deb}: cannot be unpacked ({error}); delete it and run again") from error
+        if process.wait():
+            said.seek(0)
+            lines = said.read().decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+            raise SepmlError(f"{deb}: cannot be unpacked ({lines[-1]}); delete it and run again")
+    return spans
+
+
+def _download_one(package: Package, folder: Path) -> str | None:
+    """None when the package is in the folder now, otherwise what apt-get said last."""
+    # apt-get writes to its current folder under the final name: a killed download must not look like a whole one.
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as partial:
+        done = _run(["apt-get", "-q", "download", package.name], cwd=Path(partial))
+        files = list(Path(partial).glob("*.deb"))
+        if done.returncode or not files:
+            return _last_line(done)
+        os.replace(files[0], folder / files[0].name)
+    return None
+
+
+def _update_lists(package: Package) -> None:
+    if os.geteuid() != 0:
+        raise SepmlError(
+            f"{package.name}: the package lists are absent or old; run `sudo apt-get update` first, or: {_WAY_OUT}"
+        )
+    log.warning("the package lists of this system are absent or old: running `apt-get update` once")
+    done = _run(["apt-get", "-q", "update"])
+    if done.returncode:
+        raise SepmlError(f"`apt-get update` failed: {_last_line(done)}; {_WAY_OUT}")
+
+
+def _run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    env = {**os.environ, "LC_ALL": "C"}
+    return subprocess.run(
+        command, cwd=cwd, env=env, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+    )
+
+
+def _last_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The last error line of a program, without apt's mark."""
+    lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))] or lines
+    return (
+        errors[-1].removeprefix("E: ").removeprefix("dpkg-deb: error: ") if errors else f"exit code {done.returncode}"
+    )

@@ -1,0 +1,190 @@
+"""The folder a corpus is made in: whose it is, how far it is, its tables.
+
+A finished folder has `corpus.json`, written last; one in the making has `.sepml-build/request.json`. A folder with other
+content is not touched.
+"""
+
+import csv
+import json
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sepml.errors import SepmlError
+from sepml.files import write_csv, write_json
+from sepml.parallel import Failure
+
+STAMP = "corpus.json"
+_BUILD = ".sepml-build"
+_REQUEST = "request.json"
+_KEPT = {"debs"}
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A row of `utterances.csv`; `file` is relative to the corpus folder, `clips` says what it was made of."""
+
+    file: str
+    speaker: str
+    sex: str
+    tier: str
+    split: str
+    seconds: str
+    clips: str
+
+
+@dataclass(frozen=True)
+class SpeakerRow:
+    """A row of `speakers.csv`; `set` is train, valid or test."""
+
+    speaker: str
+    sex: str
+    tier: str
+    language: str
+    who: str
+    set: str
+    clips: int
+    utterances: int
+    minutes: str
+    groups: str
+    note: str
+
+
+def split_of(use: str, index: int) -> str:
+    """The split of a speaker's utterance number `index`.
+
+    A speaker kept for validation or test is unseen; of each 20 utterances of a training speaker 18 are for training and one
+    each for the two seen-speaker sets.
+
+    >>> [split_of("train", i) for i in (0, 18, 19)], split_of("test", 0)
+    (['train', 'seen_valid', 'seen_test'], 'unseen_test')
+    """
+    if use != "train":
+        return f"unseen_{use}"
+    return {18: "seen_valid", 19: "seen_test"}.get(index % 20, "train")
+
+
+def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Take the folder for a corpus.
+
+    Args:
+        request: what decides the audio, as JSON holds it.
+        grows_from: a finished corpus that may become this one, as all its files are part of it.
+
+    Returns:
+        the stamp of the finished corpus, when that is what the folder holds whole; None when there is work to do.
+
+    Raises:
+        SepmlError: the folder holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise SepmlError(f"{out}: is a file, a folder for the corpus was expected")
+    stamp = _read(out / STAMP)
+    started = _read(build_folder(out) / _REQUEST)
+    if stamp is None and started is None:
+        foreign = sorted(path.name for path in out.iterdir() if path.name not in _KEPT) if out.is_dir() else []
+        if foreign and foreign != [_BUILD]:
+            raise SepmlError(
+                f"{out}: holds '{foreign[0]}', which is no part of a corpus; give a new or an empty folder"
+            )
+    found = started or (stamp or {}).get("corpus")
+    if found not in (None, request, grows_from):
+        raise SepmlError(f"{out}: holds another corpus, {_words(found)}; {_words(request)} needs a folder of its own")
+    if stamp is not None and started is None and found == request and _is_whole(out):
+        return stamp
+    write_json(build_folder(out) / _REQUEST, request)
+    # From here on the folder is one in the making, whatever it was before.
+    (out / STAMP).unlink(missing_ok=True)
+    return None
+
+
+def finish(out: Path, stamp: Mapping[str, Any]) -> None:
+    """Mark the corpus as whole and remove what was only needed to make it."""
+    write_json(out / STAMP, stamp)
+    shutil.rmtree(build_folder(out), ignore_errors=True)
+
+
+def build_folder(out: Path) -> Path:
+    """Where intermediate files go."""
+    return out / _BUILD
+
+
+def write_tables(out: Path, utterances: Iterable[Utterance], speakers: Iterable[SpeakerRow]) -> None:
+    """Write `utterances.csv` and `speakers.csv`."""
+    write_csv(out / "utterances.csv", [field.name for field in fields(Utterance)], map(astuple, utterances))
+    write_csv(out / "speakers.csv", [field.name for field in fields(SpeakerRow)], map(astuple, speakers))
+
+
+def read_utterances(path: Path) -> list[Utterance]:
+    """Read an `utterances.csv`.
+
+    Raises:
+        SepmlError: absent, or columns missing.
+    """
+    if not path.is_file():
+        raise SepmlError(f"{path}: no such file; `sepml prepare` writes it")
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        names = [field.name for field in fields(Utterance)]
+        missing = [name for name in names if name not in (reader.fieldnames or [])]
+        if missing:
+            raise SepmlError(f"{path}: the column '{missing[0]}' is missing; expected {','.join(names)}")
+        return [Utterance(*(row[name] or "" for name in names)) for row in reader]
+
+
+def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[Utterance], origin: Mapping[str, str]) -> None:
+    """Note that all files of a speaker are written, and with what versions, for a run that has to go on later."""
+    content = {
+        "origin": origin,
+        "speaker": asdict(speaker),
+        "utterances": [asdict(utterance) for utterance in utterances],
+    }
+    write_json(build_folder(out) / "speakers" / f"{speaker.speaker}.json", content)
+
+
+def load_speaker(out: Path, name: str, origin: Mapping[str, str]) -> tuple[SpeakerRow, list[Utterance]] | None:
+    """What `save_speaker` noted, if the versions are the same and the files are there."""
+    content = _read(build_folder(out) / "speakers" / f"{name}.json")
+    if content is None or content["origin"] != origin:
+        return None
+    utterances = [Utterance(**row) for row in content["utterances"]]
+    whole = all((out / utterance.file).is_file() for utterance in utterances)
+    return (SpeakerRow(**content["speaker"]), utterances) if whole else None
+
+
+def _is_whole(out: Path) -> bool:
+    tables = [out / name for name in ("utterances.csv", "speakers.csv", "LICENSES/README.txt")]
+    return all(path.is_file() for path in tables) and all(
+        (out / utterance.file).is_file() for utterance in read_utterances(out / "utterances.csv")
+    )
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise SepmlError(f"{path}: not the JSON that sepml writes ({error}); give another folder") from error
+
+
+def _words(request: Mapping[str, Any]) -> str:
+    """The request as a phrase: `kind prompts, size core, rules 1`."""
+    return ", ".join(f"{key} {value}" for key, value in request.items())
+
+
+def all_of(results: Iterable[Result | Failure[Any]]) -> list[Result]:
+    """The results of parallel work.
+
+    Raises:
+        SepmlError: the first failure, on which the rest is given up.
+    """
+    done: list[Result] = []
+    for result in results:
+        if isinstance(result, Failure):
+            raise SepmlError(result.message)
+        done.append(result)
+    return done

@@ -1,0 +1,197 @@
+"""Real recorded speech out of Debian packages: `sepml prepare prompts`."""
+
+import hashlib
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError, did_you_mean
+from sepml.files import atomic_path, write_text
+from sepml.parallel import map_unordered
+from sepml.speech.audio import write_wav
+from sepml.speech.corpora import debian
+from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances
+from sepml.speech.corpora.clips import clips_of
+from sepml.speech.corpora.folder import (
+    SpeakerRow,
+    Utterance,
+    all_of,
+    build_folder,
+    claim,
+    load_speaker,
+    save_speaker,
+    split_of,
+    write_tables,
+)
+from sepml.speech.corpora.mixlists import ListSizes, finish_with_lists
+from sepml.speech.corpora.packages import PACKAGES, SIZES, Package, Speaker
+
+log = logging.getLogger(__name__)
+RULES = 1  # counts up when the same packages give other audio
+LIST_SIZES = {"core": ListSizes(tr=5000, cv=200, tt=200), "full": ListSizes(tr=20000, cv=500, tt=500)}
+_SHORTEST_FILE_S = 0.15
+_SILENCE = 1e-3
+# The shortest clip that is used, after trimming, by the first word of its group: games are full of grunts.
+_SHORTEST_S = {"queen": 0.6, "fillets": 0.6}
+_SHORTEST_ELSE_S = 0.25
+_FULL_SCALE = 32767
+
+
+def prepare(
+    out: Path,
+    size: str = "core",
+    seed: int = 0,
+    debs: Path | None = None,
+    jobs: int = 0,
+    lists: ListSizes | None = None,
+) -> None:
+    """Make a corpus of recorded speech at 8 kHz: `out/<speaker>/<speaker>-NNNN.wav`, its tables, licences and mix lists.
+
+    Packages are fetched with `apt-get download` and unpacked; nothing is installed. The audio depends on the packages alone,
+    not on `seed` or `jobs`. A run that was stopped is finished by the same command, and what is finished is not made again; a
+    core corpus can be grown to the full one in its folder.
+
+    Args:
+        size: `core` = 18 speakers, 5.4 h (telephone prompts, stamp descriptions); `full` = 54 speakers, 11 h (games too).
+        seed: of the mix lists.
+        debs: a folder with .deb files already fetched; what it lacks is fetched into `out/debs`.
+        jobs: processes; 0 = all cores.
+        lists: mixtures a list; by default 5000, 200, 200 for core and 20000, 500, 500 for full (training, validation, test).
+
+    Raises:
+        SepmlError: `out` holds something else, the packages cannot be had, or the disk is full.
+    """
+    if size not in SIZES:
+        raise SepmlError(f"size '{size}' is unknown; known: {', '.join(SIZES)}{did_you_mean(size, SIZES)}")
+    if debs is not None and not Path(debs).is_dir():
+        raise SepmlError(f"{debs}: no such folder; one with .deb files was expected")
+    out = Path(out)
+    request = {"kind": "prompts", "size": size, "rules": RULES}
+    stamp = claim(out, request, grows_from={**request, "size": "core"})
+    if stamp is None:
+        folders = [*([Path(debs)] if debs else []), out / "debs"]
+        stamp = {"corpus": request, "packages": _make(out, SIZES[size], folders, jobs)}
+    finish_with_lists(out, stamp, seed, lists or LIST_SIZES[size])
+    log.info("%s: the %s prompts corpus is complete, %d speakers", out, size, len(SIZES[size]))
+
+
+def _make(out: Path, speakers: Sequence[Speaker], folders: list[Path], jobs: int) -> dict[str, str]:
+    """Write audio, tables and licences; gives the packages' versions."""
+    packages = [package for package in PACKAGES if any(package in speaker.packages() for speaker in speakers)]
+    debs = _debs(packages, folders)
+    versions = {package.name: debian.version(package, debs[package.name]) for package in packages}
+    # Named after the file: a stopped run that goes on with another version unpacks that one.
+    unpacked = {name: build_folder(out) / "unpacked" / f"{deb.stem}.data" for name, deb in debs.items()}
+    all_of(map_unordered(partial(_unpack, debs, unpacked), packages, jobs, "unpacking"))
+    _write_licences(out, speakers, packages, unpacked, versions)
+    built = all_of(
+        map_unordered(partial(_build_speaker, out, unpacked, versions), list(speakers), jobs, "cutting speech")
+    )
+    rows = {row.speaker: (row, listed) for row, listed in built}
+    ordered = [rows[speaker.name] for speaker in speakers]
+    write_tables(out, (utterance for _, listed in ordered for utterance in listed), (row for row, _ in ordered))
+    return versions
+
+
+def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
+    """The .deb file of each package, by its name; what the folders lack is fetched into the last of them."""
+    missing = [package for package in packages if debian.find(package, folders) is None]
+    debian.require_tools(fetching=bool(missing))
+    if missing:
+        debian.download(missing, folders[-1])
+    found = {package.name: debian.find(package, folders) for package in packages}
+    return {name: deb for name, deb in found.items() if deb is not None}
+
+
+def _unpack(debs: Mapping[str, Path], unpacked: Mapping[str, Path], package: Package) -> None:
+    debian.unpack(debs[package.name], unpacked[package.name], package.wants)
+
+
+def _build_speaker(
+    out: Path, unpacked: Mapping[str, Path], versions: Mapping[str, str], speaker: Speaker
+) -> tuple[SpeakerRow, list[Utterance]]:
+    """Write one speaker's utterances; gives their rows in the tables."""
+    origin = {package.name: versions[package.name] for package in speaker.packages()}
+    done = load_speaker(out, speaker.name, origin)
+    if done is not None:
+        return done
+    clips = sorted(_clean_clips(speaker, unpacked), key=lambda clip: clip[0])
+    listed, samples = [], 0
+    for i, (x, names) in enumerate(utterances(speaker.name, ((f"{group}:{key}", y) for (group, key), y in clips))):
+        file = f"{speaker.name}/{speaker.name}-{i:04d}.wav"
+        integers = np.clip(np.round(x * _FULL_SCALE), -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16)
+        write_wav(out / file, integers, SAMPLE_RATE)
+        split, seconds = split_of(speaker.use, i), f"{len(x) / SAMPLE_RATE:.2f}"
+        listed.append(Utterance(file, speaker.name, speaker.sex[0], speaker.tier, split, seconds, " ".join(names)))
+        samples += len(x)
+    row = SpeakerRow(
+        speaker=speaker.name,
+        sex=speaker.sex,
+        tier=speaker.tier,
+        language=speaker.language,
+        who=speaker.who,
+        set=speaker.use,
+        clips=len(clips),
+        utterances=len(listed),
+        minutes=f"{samples / SAMPLE_RATE / 60:.2f}",
+        groups=" ".join(speaker.groups),
+        note=speaker.note,
+    )
+    save_speaker(out, row, listed, origin)
+    return row, listed
+
+
+def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
+    """((group, key), samples at 8 kHz) of the clips that hold enough speech; of equal recordings the first."""
+    seen: set[bytes] = set()
+    contents = {package.name: debian.contents(unpacked[package.name]) for package in speaker.packages()}
+    for clip in clips_of(speaker, contents):
+        data = clip.data()
+        if _seen_before(data, seen):
+            continue
+        x, rate = clip.decode(data)
+        if len(x) < _SHORTEST_FILE_S * rate or np.abs(x).max() < _SILENCE:
+            continue
+        # The same recording is also found in another coding.
+        if _seen_before((x * _FULL_SCALE).astype(np.int32).tobytes(), seen):
+            continue
+        y = trim(to_8k(x, rate))
+        if len(y) >= _SHORTEST_S.get(clip.group.split("-")[0], _SHORTEST_ELSE_S) * SAMPLE_RATE:
+            yield (clip.group, clip.key), fade(level(y))
+
+
+def _seen_before(data: bytes, seen: set[bytes]) -> bool:
+    digest = hashlib.blake2b(data).digest()
+    known = digest in seen
+    seen.add(digest)
+    return known
+
+
+def _write_licences(
+    out: Path,
+    speakers: Sequence[Speaker],
+    packages: Sequence[Package],
+    unpacked: Mapping[str, Path],
+    versions: Mapping[str, str],
+) -> None:
+    """Keep each package's own licence text beside the audio, and a table of what is whose."""
+    lines = [
+        "The speech in this folder was cut out of the Debian packages below; it has no single licence.",
+        "Their licence texts are beside this file: keep them with any copy of the audio, and name the sources with",
+        "published models.",
+        "",
+    ]
+    for package in packages:
+        contents = debian.contents(unpacked[package.name])
+        if package.licence_file not in contents.spans:
+            raise SepmlError(
+                f"{package.name}: {package.licence_file} is absent; every Debian package has its licence text there"
+            )
+        with atomic_path(out / "LICENSES" / f"{package.name}.copyright") as temporary:
+            temporary.write_bytes(contents.read(package.licence_file))
+        names = ", ".join(speaker.name for speaker in speakers if package in speaker.packages())
+        lines.append(f"{package.name}  {versions[package.name]}  {package.licence}\n    {names}")
+    write_text(out / "LICENSES" / "README.txt", "\n".join(lines) + "\n")

@@ -1,0 +1,136 @@
+"""SI-SNR and permutation-invariant training, per example."""
+
+import math
+from itertools import permutations
+
+import torch
+from torch import Tensor
+
+# Of signals scaled to unit energy: SI-SNR runs from -80 to 80 dB, and silence has a finite value and gradient.
+_EPS = 1e-8
+_EXHAUSTIVE = 4
+
+
+def _unit_energy(signal: Tensor) -> Tensor:
+    """The zero-mean signal with unit energy over its last axis; silence stays zero.
+
+    The gain takes no gradient: SI-SNR does not change with an estimate's gain, so that part of it is zero anyway.
+    """
+    signal = signal - signal.mean(-1, keepdim=True)
+    with torch.no_grad():
+        # The peak first, so that squares neither overflow nor vanish.
+        peak = signal.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(signal.dtype).tiny)
+        norm = torch.linalg.vector_norm(signal / peak, dim=-1, keepdim=True).clamp_min(_EPS)
+    return signal / peak / norm
+
+
+def si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
+    """Scale-invariant signal-to-noise ratio of each estimate against its own reference.
+
+    Both are made zero-mean. The value is the same for any gain of either, lies within +-80 dB, and is -80 dB (with
+    gradient zero) where one of them is silent.
+
+    Args:
+        est_sources: `(..., T)`.
+        sources: references, `(..., T)`, broadcast against the estimates.
+        ceiling: dB; values approach but do not pass it, and the gradient fades with them. None: no ceiling.
+
+    Returns:
+        dB, `(...)`, bigger is better.
+
+    Source: Le Roux et al., SDR - half-baked or well done?, ICASSP 2019, eq. 3; the ceiling is Wisdom et al., MixIT,
+    NeurIPS 2020, eq. 2.
+
+    >>> tone = torch.sin(torch.arange(8000) / 8)
+    >>> other = torch.cos(torch.arange(8000) / 8)
+    >>> round(float(si_snr(tone + 0.1 * other, tone)), 1)
+    20.0
+    """
+    return _unit_si_snr(_unit_energy(est_sources), _unit_energy(sources), ceiling)
+
+
+def _unit_si_snr(estimate: Tensor, reference: Tensor, ceiling: float | None) -> Tensor:
+    target = (estimate * reference).sum(-1, keepdim=True) * reference
+    target_energy = target.square().sum(-1)
+    noise_energy = (estimate - target).square().sum(-1)
+    # A silent estimate has no noise either; what it lacks in energy counts as such.
+    noise_energy = noise_energy + (1 - estimate.detach().square().sum(-1)).clamp(0, 1).round()
+    floor = _EPS if ceiling is None else 10 ** (-ceiling / 10) * target_energy + _EPS
+    return 10 * torch.log10((target_energy + _EPS) / (noise_energy + floor))
+
+
+def pairwise_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
+    """SI-SNR of every estimate against every reference.
+
+    Args:
+        est_sources: `(B, n_est, T)`.
+        sources: `(B, n_src, T)`.
+
+    Returns:
+        dB, `(B, n_est, n_src)`.
+    """
+    estimate, reference = _unit_energy(est_sources), _unit_energy(sources)
+    return _unit_si_snr(estimate[:, :, None], reference[:, None], ceiling)
+
+
+def best_permutation(pairwise: Tensor) -> tuple[Tensor, Tensor]:
+    """The assignment of estimates to sources with the highest mean.
+
+    All permutations are tried up to 4 estimates; above, the Hungarian algorithm finds the same.
+
+    Args:
+        pairwise: `(B, n_est, n_src)`, bigger is better, n_est >= n_src.
+
+    Returns:
+        the mean over the sources under it, `(B,)`, and the assignment, `(B, n_src)`: `[b, s]` is the estimate of
+        source s.
+
+    Raises:
+        ValueError: fewer estimates than sources.
+
+    Source: Yu et al., Permutation invariant training, ICASSP 2017.
+
+    >>> value, order = best_permutation(torch.tensor([[[1.0, 9.0], [7.0, 2.0]]]))
+    >>> value.item(), order.tolist()
+    (8.0, [[1, 0]])
+    """
+    n_est, n_src = pairwise.shape[1:]
+    if n_est < n_src:
+        raise ValueError(f"{n_est} estimates for {n_src} sources")
+    order = _exhaustive(pairwise) if n_est <= _EXHAUSTIVE else _hungarian(pairwise)
+    value = pairwise.gather(1, order[:, None]).mean((1, 2))
+    return value, order
+
+
+def _exhaustive(pairwise: Tensor) -> Tensor:
+    n_est, n_src = pairwise.shape[1:]
+    candidates = torch.tensor(list(permutations(range(n_est), n_src)), device=pairwise.device)
+    totals = pairwise.detach()[:, candidates, torch.arange(n_src, device=pairwise.device)].sum(-1)
+    return candidates[totals.argmax(1)]
+
+
+def _hungarian(pairwise: Tensor) -> Tensor:
+    from scipy.optimize import linear_sum_assignment
+
+    scores = pairwise.detach().double().nan_to_num(-math.inf, math.inf, -math.inf).clamp(-1e9, 1e9).cpu().numpy()
+    # Transposed, so that the rows are the sources and come back in order.
+    orders = [linear_sum_assignment(score.T, maximize=True)[1].tolist() for score in scores]
+    return torch.tensor(orders, device=pairwise.device)
+
+
+def reorder(est_sources: Tensor, order: Tensor) -> Tensor:
+    """Estimates in the order of the sources: `(B, n_est, T)` and `(B, n_src)` give `(B, n_src, T)`."""
+    return est_sources.gather(1, order[:, :, None].expand(-1, -1, est_sources.shape[-1]))
+
+
+def upit_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
+    """Utterance-level permutation-invariant SI-SNR: the mean over the sources under the best order.
+
+    Args:
+        est_sources: `(B, n_est, T)`.
+        sources: `(B, n_src, T)`.
+
+    Returns:
+        dB, `(B,)`, bigger is better; with gradient.
+    """
+    return best_permutation(pairwise_si_snr(est_sources, sources, ceiling))[0]

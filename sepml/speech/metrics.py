@@ -1,0 +1,246 @@
+"""What an estimate is worth: SI-SNR, SDR, STOI and PESQ of numpy signals, or the reason why there is no such number.
+
+Signals are arrays of samples, `(T,)` or `(n, T)`; the decibels are computed in float64. A metric that has no value for
+a pair of signals (silence, too short, no utterance found) raises `NotScorable`; it never returns a stand-in number,
+as that would be averaged.
+"""
+
+import warnings
+
+import numpy as np
+
+FILTER_TAPS = 512
+"""Length of the distortion filter that SDR forgives, in samples (BSS-eval v3)."""
+CEILING_DB = -10 * float(np.log10(np.finfo(np.float64).eps))
+"""Ratios are cut to +-156.5 dB: beyond it float64 knows no difference between perfect and nearly so."""
+_PESQ_MODES = {8000: "nb", 16000: "wb"}
+_PESQ_MAX_UTTERANCES = 45
+_PESQ_SAFE_SECONDS = 20.0
+_STOI_RATE, _STOI_FRAME = 10000, 256
+
+
+class NotScorable(ValueError):
+    """A metric has no value for these signals; the message is the reason."""
+
+
+def is_silent(x: np.ndarray) -> bool:
+    """Whether a signal is constant: without its mean nothing is left to compare."""
+    return x.size == 0 or bool(np.ptp(x) == 0)
+
+
+def si_snr(est: np.ndarray, ref: np.ndarray) -> float:
+    """The scale-invariant signal-to-noise ratio of an estimate, both signals without their means.
+
+    Scaling either signal changes nothing, however far: there is no absolute epsilon.
+
+    Args:
+        est: (T,) the estimate.
+        ref: (T,) the reference.
+
+    Returns:
+        dB in [-156.5, 156.5], bigger is better.
+
+    Raises:
+        NotScorable: one of them is silent.
+
+    Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3, with zero means.
+
+    >>> round(si_snr(np.array([1.0, -1.0, 1.1, -1.1]), np.array([1.0, -1.0, 1.0, -1.0])), 2)
+    26.44
+    """
+    _require_sound(est, ref)
+    return float(pairwise_si_snr(est[None], ref[None])[0, 0])
+
+
+def pairwise_si_snr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
+    """SI-SNR of every estimate against every reference.
+
+    Args:
+        est: (n_est, T)
+        ref: (n_ref, T)
+
+    Returns:
+        (n_est, n_ref) dB; nan where one of the two is silent.
+    """
+    unit_est, unit_ref = _unit(est - est.mean(-1, keepdims=True), est), _unit(ref - ref.mean(-1, keepdims=True), ref)
+    ratios = np.full((len(est), len(ref)), np.nan)
+    for i, e in enumerate(unit_est):
+        for j, r in enumerate(unit_ref):
+            if not (np.isnan(e[0]) or np.isnan(r[0])):
+                cosine = e @ r
+                ratios[i, j] = _decibels(cosine**2, np.sum((e - cosine * r) ** 2))
+    return ratios
+
+
+def sdr(est: np.ndarray, ref: np.ndarray) -> float:
+    """The signal-to-distortion ratio of BSS-eval v3: what a filter of 512 taps makes of the reference is all signal.
+
+    Args:
+        est: (T,) the estimate.
+        ref: (T,) the reference.
+
+    Returns:
+        dB in [-156.5, 156.5], bigger is better.
+
+    Raises:
+        NotScorable: one of them is silent, or they are no longer than the filter.
+    """
+    _require_sound(est, ref)
+    _require_longer_than_filter(ref.shape[-1])
+    return float(pairwise_sdr(est[None], ref[None])[0, 0])
+
+
+def pairwise_sdr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
+    """SDR of every estimate against every reference, equal to `mir_eval.separation.bss_eval_sources`.
+
+    With c the correlation of the estimate with the delayed references and R the references' own, the estimate's energy
+    within their span is c' R^-1 c, and SDR is that over the rest. Interference and artefacts need no telling apart, so
+    one 512 x 512 factorisation a reference serves all estimates, the mixture among them.
+
+    Args:
+        est: (n_est, T)
+        ref: (n_ref, T)
+
+    Returns:
+        (n_est, n_ref) dB; nan where one of the two is silent.
+
+    Raises:
+        NotScorable: T is no longer than the filter.
+
+    Source: Vincent et al., "Performance measurement in blind audio source separation", 2006; Scheibler, "SDR - medium
+    rare with fast computations", ICASSP 2022.
+    """
+    import scipy.fft
+
+    _require_longer_than_filter(ref.shape[-1])
+    est, ref = _unit(est, est), _unit(ref, ref)
+    n_fft = scipy.fft.next_fast_len(ref.shape[-1] + FILTER_TAPS - 1, real=True)
+    est_spectra, ref_spectra = scipy.fft.rfft(est, n_fft), scipy.fft.rfft(ref, n_fft)
+    ratios = np.full((len(est), len(ref)), np.nan)
+    sounding = ~np.isnan(est[:, 0])
+    for j, spectrum in enumerate(ref_spectra):
+        if np.isnan(ref[j, 0]) or not sounding.any():
+            continue
+        autocorrelation = scipy.fft.irfft(np.abs(spectrum) ** 2, n_fft)[:FILTER_TAPS]
+        correlation = scipy.fft.irfft(spectrum.conj() * est_spectra[sounding], n_fft)[:, :FILTER_TAPS].T
+        explained = np.sum(correlation * _solve_toeplitz(autocorrelation, correlation), axis=0)
+        ratios[sounding, j] = _decibels(explained, 1 - explained)
+    return ratios
+
+
+def stoi(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> float:
+    """Short-time objective intelligibility, exactly `pystoi.stoi(ref, est, sample_rate, extended=False)`.
+
+    Returns:
+        a correlation: about 0 (nothing understood) to 1.
+
+    Raises:
+        NotScorable: one of them is silent, or less than 0.4 s of speech is in the reference.
+    """
+    import pystoi
+
+    _require_sound(est, ref)
+    if ref.shape[-1] * _STOI_RATE <= _STOI_FRAME * sample_rate:
+        raise NotScorable("too short for STOI")
+    with warnings.catch_warnings():
+        # Where the library warns of too few frames it returns 1e-5, which is no measurement.
+        warnings.simplefilter("error", RuntimeWarning)
+        try:
+            value = float(pystoi.stoi(ref, est, sample_rate, extended=False))
+        except RuntimeWarning as error:
+            raise NotScorable("too little speech in the reference for STOI") from error
+    return _finite(value, "STOI")
+
+
+def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> float:
+    """Perceptual quality, exactly `pesq.pesq(sample_rate, ref, est, mode)`: narrow-band at 8 kHz, wide-band at 16 kHz.
+
+    Returns:
+        MOS-LQO, about 1 (bad) to 4.6.
+
+    Raises:
+        NotScorable: one of them is silent, another rate, under 0.25 s, no utterance found, or more of them than the
+            library has room for.
+    """
+    import pesq as library
+
+    _require_sound(est, ref)
+    if sample_rate not in _PESQ_MODES:
+        raise NotScorable(f"PESQ is defined at 8000 and 16000 Hz, not at {sample_rate} Hz")
+    if ref.shape[-1] > _PESQ_SAFE_SECONDS * sample_rate:
+        # The C code keeps 50 utterances and writes past the end at the next one: wrong numbers, then a crash. Ours is
+        # a close count, hence the margin.
+        utterances = count_utterances(ref, sample_rate)
+        if utterances > _PESQ_MAX_UTTERANCES:
+            raise NotScorable(f"too long for PESQ, which can hold 50 utterances; about {utterances} found")
+    try:
+        value = float(library.pesq(sample_rate, ref, est, _PESQ_MODES[sample_rate]))
+    except library.NoUtterancesError as error:
+        raise NotScorable("PESQ finds no utterance in the reference") from error
+    except library.BufferTooShortError as error:
+        raise NotScorable("too short for PESQ, which needs 0.25 s") from error
+    except (library.PesqError, ValueError) as error:
+        raise NotScorable(f"PESQ fails: {error}") from error
+    return _finite(value, "PESQ")
+
+
+def count_utterances(x: np.ndarray, sample_rate: int) -> int:
+    """About how many utterances PESQ tells apart in a signal: stretches of activity with pauses of 200 ms between them.
+
+    Source: the voice activity detection of ITU-T P.862, without its input filter; frames of 4 ms.
+    """
+    frame = sample_rate // 250
+    power = np.square(x[: x.size // frame * frame].reshape(-1, frame)).mean(-1)
+    power = np.maximum(power, power.max() * 1e-4)
+    threshold = power.mean()
+    for _ in range(12):
+        quiet = power[power <= threshold]
+        if quiet.size:
+            threshold = 1.001 * (quiet.mean() + 2 * quiet.std())
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], power > threshold, [False])).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    long_enough = ends - starts > 4
+    starts, ends = starts[long_enough], ends[long_enough]
+    return int(np.count_nonzero(starts[1:] - ends[:-1] > 50)) + bool(starts.size)
+
+
+def _require_sound(est: np.ndarray, ref: np.ndarray) -> None:
+    for x, what in ((ref, "reference"), (est, "estimate")):
+        if is_silent(x):
+            raise NotScorable(f"the {what} is silent")
+
+
+def _require_longer_than_filter(length: int) -> None:
+    if length <= FILTER_TAPS:
+        raise NotScorable(f"too short for SDR, which needs more than {FILTER_TAPS} samples")
+
+
+def _unit(x: np.ndarray, original: np.ndarray) -> np.ndarray:
+    """Rows of norm 1 in float64; nan where the original is silent. Dividing by the peak keeps the squares in range."""
+    silent = np.array([is_silent(row) for row in original])
+    x = x.astype(np.float64)
+    x[silent] = np.nan
+    x /= np.abs(x).max(-1, keepdims=True)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _solve_toeplitz(column: np.ndarray, right: np.ndarray) -> np.ndarray:
+    import scipy.linalg
+
+    matrix = scipy.linalg.toeplitz(column)
+    try:
+        return scipy.linalg.cho_solve(scipy.linalg.cho_factor(matrix, check_finite=False), right, check_finite=False)
+    except scipy.linalg.LinAlgError:
+        # A reference of a few pure tones spans fewer dimensions than the filter has taps.
+        return scipy.linalg.lstsq(matrix, right, check_finite=False)[0]
+
+
+def _decibels(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    floor = np.finfo(np.float64).eps
+    return np.clip(10 * np.log10(np.maximum(signal, floor) / np.maximum(noise, floor)), -CEILING_DB, CEILING_DB)
+
+
+def _finite(value: float, what: str) -> float:
+    if not np.isfinite(value):
+        raise NotScorable(f"{what} gives {value}")
+    return value

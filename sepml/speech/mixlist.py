@@ -1,0 +1,116 @@
+"""Mix lists and tables of active levels: the two text formats that describe the wsj0-mix data sets."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sepml.errors import SepmlError
+
+_LOUDEST_GAIN_DB = 100.0
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_LONGEST_ID = 255 - len(".wav")
+
+
+@dataclass(frozen=True)
+class MixLine:
+    """A line of a mix list.
+
+    Attributes:
+        id: `<utt1>_<gain1>_<utt2>_<gain2>...`, the gains as the list writes them.
+        paths: the utterances, relative to the root of the corpus.
+        gains: dB, one an utterance.
+        gain_texts: the gains as the list writes them.
+    """
+
+    id: str
+    paths: tuple[str, ...]
+    gains: tuple[float, ...]
+    gain_texts: tuple[str, ...]
+
+
+def read_mix_list(path: Path) -> list[MixLine]:
+    """The lines of a mix list: `path gain_dB path gain_dB ...`, two sources or more, as many in every line.
+
+    Raises:
+        SepmlError: the list is missing, empty or not text; a line is malformed, a path leaves the corpus, a gain is
+            not a number, or a mixture stands twice. The message names the file and the line.
+    """
+    path = Path(path)
+    lines: list[MixLine] = []
+    first: dict[str, int] = {}
+    for number, fields in _fields(path):
+        try:
+            line = _parse(fields)
+            if lines and len(line.paths) != len(lines[0].paths):
+                raise SepmlError(f"{len(line.paths)} sources, but {len(lines[0].paths)} in the lines before")
+            if line.id in first:
+                raise SepmlError(f"the mixture {line.id} stands in line {first[line.id]} already")
+        except SepmlError as error:
+            raise SepmlError(f"{path}:{number}: {error}") from error
+        first[line.id] = number
+        lines.append(line)
+    if not lines:
+        raise SepmlError(f"{path}: is empty, expected lines such as 'spk1/a.wav 1.25 spk2/b.wav -1.25'")
+    return lines
+
+
+def read_levels(path: Path) -> dict[str, float]:
+    """Active levels (power) by utterance stem, from a table `utterance power` or a folder of such `.txt` tables.
+
+    Raises:
+        SepmlError: there is no table, a line is malformed, a level is not above 0, or an utterance has two levels.
+    """
+    path = Path(path)
+    tables = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    levels: dict[str, float] = {}
+    for table in tables:
+        for number, fields in _fields(table):
+            level = float(fields[1]) if len(fields) == 2 and _NUMBER.fullmatch(fields[1]) else 0.0
+            if not 0.0 < level < float("inf"):
+                found = " ".join(fields)[:80]
+                raise SepmlError(
+                    f"{table}:{number}: found '{found}', expected an utterance and its level, a power above 0"
+                )
+            if levels.setdefault(fields[0], level) != level:
+                raise SepmlError(f"{table}:{number}: {fields[0]} has the level {fields[1]} here and another one before")
+    if not levels:
+        raise SepmlError(
+            f"{path}: holds no levels, expected a table of lines such as '20va010q 2.57e-04' (or a folder of them)"
+        )
+    return levels
+
+
+def _parse(fields: list[str]) -> MixLine:
+    paths, gain_texts = tuple(fields[::2]), tuple(fields[1::2])
+    if len(fields) % 2 or len(paths) < 2:
+        found = " ".join(fields)[:80]
+        raise SepmlError(f"{len(fields)} fields ('{found}'), expected 'path gain path gain', 2 sources or more")
+    for path in paths:
+        # A list from elsewhere must not reach files outside the corpus.
+        if path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise SepmlError(f"the path '{path}' leads out of the corpus; expected one relative to its root")
+    for text in gain_texts:
+        if not _NUMBER.fullmatch(text) or abs(float(text)) > _LOUDEST_GAIN_DB:
+            raise SepmlError(f"the gain is '{text}', expected a number of dB within +-{_LOUDEST_GAIN_DB:g}")
+    id = "_".join(f"{PurePosixPath(path).stem}_{text}" for path, text in zip(paths, gain_texts, strict=True))
+    if len(id.encode()) > _LONGEST_ID:
+        raise SepmlError(
+            f"the name {id[:40]}... is too long for a file: {len(id.encode())} bytes, at most {_LONGEST_ID}"
+        )
+    return MixLine(id, paths, tuple(map(float, gain_texts)), gain_texts)
+
+
+def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The numbers of the lines that are not blank, and their fields."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise SepmlError(f"{path}: no such file") from error
+    except OSError as error:
+        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SepmlError(f"{path}: is not a text file") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if fields := line.split():
+            yield number, fields

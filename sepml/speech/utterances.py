@@ -1,0 +1,160 @@
+"""The utterances that mixtures are made of: found, read once, brought to one rate and measured."""
+
+import logging
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.parallel import Failure, map_unordered
+from sepml.progress import track
+from sepml.speech.audio import info, read_wav, require
+from sepml.speech.level import active_level
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A source utterance.
+
+    Attributes:
+        path: as the mix list names it, relative to the root of the corpus.
+        file: where it is.
+        number: its name in the cache.
+        frames: samples at the target rate.
+        level: active level, power; None until it is measured.
+    """
+
+    path: str
+    file: Path
+    number: int
+    frames: int
+    level: float | None
+
+
+def survey(
+    paths: Iterable[str], root: Path, sample_rate: int, table: Mapping[str, float] | None
+) -> dict[str, Utterance]:
+    """The utterances by their path, known from their headers alone, so that faults show before anything is written.
+
+    Args:
+        paths: relative to `root`; each may come several times.
+        sample_rate: the target rate, Hz.
+        table: active levels by file stem; None leaves them to be measured.
+
+    Raises:
+        SepmlError: a file is missing, not audio, not mono, of a lower rate than the target, or not in the table.
+    """
+    utterances: dict[str, Utterance] = {}
+    faults: list[str] = []
+    each = list(dict.fromkeys(paths))
+    for number, path in enumerate(track(each, "looking for utterances")):
+        try:
+            utterances[path] = _from_header(path, root / path, number, sample_rate, table)
+        except SepmlError as error:
+            faults.append(str(error))
+    if faults:
+        count = f" ({len(faults)} of {len(each)} utterances are at fault)" if len(faults) > 1 else ""
+        raise SepmlError(f"{faults[0]}{count}{_root_hint(root, each[0])}")
+    return utterances
+
+
+def prepare_all(
+    utterances: list[Utterance], cache: Path, sample_rate: int, jobs: int
+) -> dict[str, Utterance | Failure[Utterance]]:
+    """Read every utterance once and put it into the cache at the target rate.
+
+    Returns:
+        by path, the utterance with its level, or the failure to read it.
+    """
+    if any(utterance.level is None for utterance in utterances):
+        log.info("no table of active levels is given: they are measured (ITU-T P.56)")
+    work = partial(_prepare, cache=cache, sample_rate=sample_rate)
+    done = map_unordered(work, utterances, jobs, "reading utterances")
+    return {result.item.path if isinstance(result, Failure) else result.path: result for result in done}
+
+
+def load(utterance: Utterance, cache: Path) -> np.ndarray:
+    """The samples of a prepared utterance at the target rate, float32 `(T,)`."""
+    return np.fromfile(_cached(utterance, cache), dtype=np.float32)
+
+
+@contextmanager
+def cache_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder in `out`, removed at the end; those which killed runs of this machine left behind go as well.
+
+    Raises:
+        SepmlError: it cannot be made.
+    """
+    mine = f".mixing-{re.sub(r'[^A-Za-z0-9]', '', socket.gethostname())}-"
+    for old in out.glob(f"{mine}*"):
+        if not _alive(int(old.name.removeprefix(mine))):
+            shutil.rmtree(old, ignore_errors=True)
+    folder = out / f"{mine}{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SepmlError(f"{out}: cannot be written: {error.strerror}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Mapping[str, float] | None) -> Utterance:
+    facts = info(file)
+    require(file, facts)
+    if facts.rate < sample_rate:
+        raise SepmlError(f"{file}: its rate is {facts.rate} Hz, below the {sample_rate} Hz asked for")
+    stem = PurePosixPath(path).stem
+    if table is not None and stem not in table:
+        raise SepmlError(f"{file}: the active levels given have no '{stem}'; give the folder with all their tables")
+    # As many samples as resample_poly gives.
+    frames = -(-facts.frames * sample_rate // facts.rate)
+    return Utterance(path, file, number, frames, table[stem] if table is not None else None)
+
+
+def _root_hint(root: Path, path: str) -> str:
+    parent = root.absolute().parent
+    found = not (root / path).exists() and (parent / path).exists()
+    return f"; the root that fits the list is {parent}" if found else ""
+
+
+def _prepare(utterance: Utterance, cache: Path, sample_rate: int) -> Utterance:
+    from scipy.signal import resample_poly
+
+    x, rate = read_wav(utterance.file)
+    if not np.isfinite(x).all():
+        raise SepmlError(f"{utterance.file}: has samples that are nan or infinite")
+    level = active_level(x, rate) if utterance.level is None else utterance.level
+    if level == 0.0:
+        raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
+    resampled = x if rate == sample_rate else resample_poly(x, sample_rate, rate)
+    try:
+        _cached(utterance, cache).write_bytes(resampled.astype(np.float32, copy=False).data)
+    except OSError as error:
+        raise SepmlError(f"{cache}: cannot be written: {error.strerror}") from error
+    return replace(utterance, level=level)
+
+
+def _cached(utterance: Utterance, cache: Path) -> Path:
+    return cache / f"{utterance.number}.f32"
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

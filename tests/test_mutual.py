@@ -1,0 +1,228 @@
+"""The mutual-learning core against answers worked out by hand, on a linear task."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sepml.errors import SepmlError
+from sepml.mutual import UNGATED, Cohort, LearningRate, Threshold, exchange, listens
+
+
+class Regression:
+    """Predict y from x; the confidence of an example is given with the batch, so gates can be set by the test."""
+
+    loss_name, score_name = "squared", "negative_squared"
+
+    def predict(self, peer, batch):
+        return peer(batch["x"])
+
+    def supervised_loss(self, prediction, batch):
+        return (prediction - batch["y"]).square().sum(1)
+
+    def mimic_loss(self, student, teacher):
+        return (student - teacher).square().sum(1)
+
+    def confidence(self, prediction, batch):
+        return batch["confidence"].pop(0)
+
+    def score(self, prediction, batch):
+        return -self.supervised_loss(prediction, batch)
+
+
+def linear(n_peers: int, size: int = 3) -> list[nn.Module]:
+    peers = []
+    for k in range(n_peers):
+        torch.manual_seed(k)
+        peers.append(nn.Linear(size, 1, bias=False))
+    return peers
+
+
+def batch(confidence: list[list[float]], size: int = 3, seed: int = 9) -> dict:
+    generator = torch.Generator().manual_seed(seed)
+    n = len(confidence[0])
+    return {
+        "x": torch.randn(n, size, generator=generator),
+        "y": torch.randn(n, 1, generator=generator),
+        "confidence": [torch.tensor(row) for row in confidence],
+    }
+
+
+def cohort(peers: list[nn.Module], mechanism: str, clip_norm: float = 1e9, lr: float = 0.1) -> Cohort:
+    optimizers = [torch.optim.SGD(peer.parameters(), lr=lr) for peer in peers]
+    return Cohort(Regression(), peers, optimizers, listens(mechanism, len(peers)), clip_norm)
+
+
+def gradient_by_hand(w: Tensor, b: dict, teach: list[tuple[Tensor, Tensor]], weight: float) -> Tensor:
+    """d/dw of mean_b[(wx - y)^2 + weight * sum_j a_jb (wx - w_j x)^2]."""
+    residual = 2 * (b["x"] @ w.T - b["y"])
+    for teacher, a in teach:
+        residual = residual + weight * 2 * a[:, None] * (b["x"] @ w.T - b["x"] @ teacher.T)
+    return (residual * b["x"]).mean(0, keepdim=True)
+
+
+def test_the_gate_opens_at_the_threshold_and_not_below():
+    confidence = torch.tensor(
+        [[math.nextafter(15.0, 0), 15.0, 15.1], [math.nan, -math.inf, math.inf]], dtype=torch.float64
+    )
+    weights = exchange(confidence, 15.0, listens("sml", 2))
+    assert weights[1, 0].tolist() == [0, 1, 1]
+    assert weights[0, 1].tolist() == [0, 0, 1]
+    assert weights.diagonal().eq(0).all()
+
+
+def test_without_gate_everything_but_nan_teaches():
+    weights = exchange(torch.tensor([[-300.0, -math.inf, math.nan]] * 2), UNGATED, listens("ml", 2))
+    assert weights[0, 1].tolist() == [1, 1, 0]
+
+
+@pytest.mark.parametrize("n_peers", [1, 2, 3, 5])
+def test_a_peer_takes_the_mean_over_the_others(n_peers):
+    weights = exchange(torch.zeros(n_peers, 4), UNGATED, listens("ml", n_peers))
+    expected = 1 / (n_peers - 1) if n_peers > 1 else 0
+    for k in range(n_peers):
+        for j in range(n_peers):
+            assert weights[k, j].tolist() == [0 if k == j else pytest.approx(expected)] * 4
+
+
+def test_a_closed_gate_does_not_raise_the_share_of_the_open_ones():
+    weights = exchange(torch.tensor([[0.0], [20.0], [0.0]]), 15.0, listens("sml", 3))
+    assert weights[0, :, 0].tolist() == [0, 0.5, 0]
+
+
+def test_mechanisms_are_who_listens_to_whom():
+    assert not listens("solo", 3).any()
+    assert listens("kd", 3).tolist() == [[False, False, True], [False, False, True], [False, False, False]]
+    assert listens("sml", 3).tolist() == listens("ml", 3).tolist()
+    with pytest.raises(SepmlError, match="did you mean 'sml'"):
+        listens("smll", 2)
+    with pytest.raises(SepmlError, match="2 peers or more, got 1"):
+        listens("kd", 1)
+
+
+def test_a_step_is_the_gradient_worked_out_by_hand_from_the_weights_before_it():
+    peers = linear(2)
+    before = [peer.weight.detach().clone() for peer in peers]
+    b = batch([[20.0, 3.0, 15.0], [1.0, 16.0, 2.0]])
+    report = cohort(peers, "sml").step(b, threshold=15.0, weight=0.3)
+    opened = [torch.tensor([1.0, 0, 1]), torch.tensor([0, 1.0, 0])]
+    for k, j in ((0, 1), (1, 0)):
+        gradient = gradient_by_hand(before[k], b, [(before[j], opened[j])], 0.3)
+        torch.testing.assert_close(peers[k].weight.detach(), before[k] - 0.1 * gradient)
+        assert report.grad_norm[k] == pytest.approx(float(gradient.norm()), rel=1e-5)
+    assert report.gate_open.tolist() == pytest.approx([2 / 3, 1 / 3])
+    # Peer 1 was taught on example 1 only: its mimic term is that example's.
+    distance = float((b["x"][1] @ (before[0] - before[1]).T).square())
+    assert float(report.mimic[0]) == pytest.approx(distance, rel=1e-5)
+    assert float(report.agreement[0]) == pytest.approx(
+        -float((b["x"] @ (before[0] - before[1]).T).square().mean()), rel=1e-5
+    )
+
+
+def test_three_peers_of_different_kinds_learn_from_both_others():
+    peers = [*linear(2), nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 1))]
+    before = [peer.weight.detach().clone() for peer in peers[:2]]
+    b = batch([[20.0, 20.0], [20.0, 0.0], [0.0, 20.0]])
+    others = peers[2](b["x"]).detach()
+    cohort(peers, "sml").step(b, threshold=15.0, weight=1.0)
+    residual = 2 * (b["x"] @ before[0].T - b["y"])
+    residual[0] += 0.5 * 2 * (b["x"][0] @ (before[0] - before[1]).T)
+    residual[1] += 0.5 * 2 * (b["x"][1] @ before[0].T - others[1])
+    torch.testing.assert_close(peers[0].weight.detach(), before[0] - 0.1 * (residual * b["x"]).mean(0, keepdim=True))
+
+
+def test_distillation_leaves_the_teacher_as_if_it_were_alone():
+    together, alone = linear(2), linear(2)
+    confidence = [[0.0, 0.0], [0.0, 0.0]]
+    cohort(together, "kd").step(batch(confidence), UNGATED, weight=0.7)
+    cohort(alone, "solo").step(batch(confidence), UNGATED, weight=0.7)
+    assert torch.equal(together[1].weight, alone[1].weight)
+    assert not torch.equal(together[0].weight, alone[0].weight)
+
+
+def test_no_gradient_reaches_a_teacher():
+    student, teacher = linear(2)
+    before = teacher.weight.detach().clone()
+    b = batch([[0.0, 0.0], [0.0, 0.0]])
+    b["y"] = teacher(b["x"]).detach()  # the teacher is perfect: all gradient it could get comes from the student
+    cohort([student, teacher], "ml").step(b, UNGATED, weight=100.0)
+    mimic_gradient = gradient_by_hand(before, b, [(linear(2)[0].weight.detach(), torch.ones(2))], 100.0)
+    torch.testing.assert_close(teacher.weight.detach(), before - 0.1 * mimic_gradient)
+    assert student.weight.grad.norm() > 0
+
+
+def test_a_gate_that_never_opens_is_solo_bit_for_bit():
+    gated, alone = linear(3), linear(3)
+    runs = []
+    for peers, mechanism, threshold in ((gated, "sml", 1e9), (alone, "solo", UNGATED)):
+        optimizers = [torch.optim.Adam(peer.parameters()) for peer in peers]
+        team = Cohort(Regression(), peers, optimizers, listens(mechanism, 3), 5.0)
+        runs.append([team.step(batch([[5.0] * 8] * 3, seed=s), threshold, 0.001) for s in range(20)])
+    for a, b in zip(gated, alone, strict=True):
+        assert torch.equal(a.weight, b.weight)
+    assert torch.equal(runs[0][-1].loss, runs[1][-1].loss)
+    assert runs[0][-1].mimic.isnan().all()
+
+
+def test_one_peer_alone_works():
+    peers = linear(1)
+    report = cohort(peers, "sml").step(batch([[99.0, 99.0]]), 15.0, 1.0)
+    assert report.agreement.isnan().all() and report.gate_open.tolist() == [1.0]
+
+
+def test_identical_peers_have_nothing_to_teach():
+    peers = [linear(1)[0], linear(1)[0]]
+    alone = linear(1)
+    cohort(peers, "ml").step(batch([[0.0] * 4] * 2), UNGATED, 50.0)
+    cohort(alone, "solo").step(batch([[0.0] * 4]), UNGATED, 50.0)
+    assert torch.equal(peers[0].weight, alone[0].weight)
+
+
+def test_each_peer_is_clipped_on_its_own():
+    peers = linear(2)
+    before = [peer.weight.detach().clone() for peer in peers]
+    b = batch([[0.0] * 2] * 2)
+    b["y"] = b["y"] * 1e6
+    report = cohort(peers, "solo", clip_norm=5.0, lr=1.0).step(b, UNGATED, 0.0)
+    for k, peer in enumerate(peers):
+        assert report.grad_norm[k] > 1e3
+        assert (peer.weight - before[k]).norm().item() == pytest.approx(5.0, rel=1e-4)
+
+
+def test_a_peer_without_a_finite_loss_is_skipped_and_the_other_is_not():
+    peers = linear(2)
+    with torch.no_grad():
+        peers[0].weight[0, 0] = math.nan
+    healthy = peers[1].weight.detach().clone()
+    report = cohort(peers, "sml").step(batch([[math.nan] * 2, [0.0] * 2]), 15.0, 1.0)
+    assert report.skipped.tolist() == [True, False]
+    assert peers[0].weight[0, 1:].isfinite().all()
+    assert not torch.equal(peers[1].weight, healthy) and peers[1].weight.isfinite().all()
+
+
+def test_a_peer_that_is_nan_does_not_poison_those_who_listen_without_gate():
+    peers, alone = linear(2), linear(2)
+    with torch.no_grad():
+        peers[0].weight.fill_(math.nan)
+    cohort(peers, "ml").step(batch([[math.nan] * 2, [0.0] * 2]), UNGATED, 1.0)
+    cohort(alone, "solo").step(batch([[0.0] * 2] * 2), UNGATED, 1.0)
+    assert torch.equal(peers[1].weight, alone[1].weight)
+
+
+def test_thresholds():
+    paper = Threshold()
+    assert [paper.at(e) for e in (0, 9, 10, 19, 20, 50, 51, 500)] == [15, 15, 16, 16, 17, 20, 20, 20]
+    assert [Threshold(start=7, step=0).at(e) for e in (0, 99)] == [7, 7]
+
+
+def test_learning_rates():
+    paper = LearningRate()
+    assert [paper.at(e, 100) for e in (0, 1.99, 2, 4)] == pytest.approx([1e-4, 1e-4, 0.98e-4, 0.98**2 * 1e-4])
+    plateau = LearningRate(1.0, "plateau", gamma=0.5, patience=3)
+    assert plateau.at(5, 9, [1, 2, 2, 2]) == 1.0
+    assert plateau.at(5, 9, [1, 2, 2, 2, 2]) == 0.5
+    assert plateau.at(9, 9, [1, 2, 2, 2, 2, 0, 0, 3, 3, 3, 3]) == 0.125 * 2
+    cosine = LearningRate(2.0, "cosine", floor=0.1, warmup=1)
+    assert [cosine.at(e, 10) for e in (0, 10)] == pytest.approx([0, 0.2])
+    assert cosine.at(0.5, 10) < cosine.at(1, 10) > cosine.at(6, 10)
