@@ -24,6 +24,4 @@ def keep_large_blocks() -> bool:
         log.debug("the C library is not glibc: its allocator is left as it is")
         return False
     libc = ctypes.CDLL(None)
-    return all(
-        libc.mallopt(*option) == 1 for option in ((_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES))
-    )
+    return all(libc.mallopt(*option) == 1 for option in ((_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES)))

@@ -66,9 +66,7 @@ def _prepare(options: argparse.Namespace) -> int:
     else:
         from sepml.speech.corpora import synthetic
 
-        synthetic.prepare(
-            options.out, options.seed, voices=options.voices, utterances=options.utterances, jobs=options.jobs
-        )
+        synthetic.prepare(options.out, options.seed, voices=options.voices, utterances=options.utterances, jobs=options.jobs)
     return OK
 
 
@@ -272,18 +270,14 @@ def _add_train(command: Add) -> None:
 def _add_separate(command: Add) -> None:
     sub = command("separate", _separate, "separate recordings into one file a speaker")
     sub.add_argument("input", nargs="+", type=Path, help="audio files, or folders of them")
-    sub.add_argument(
-        "--model", type=Path, required=True, help="a model folder, or an experiment's folder (its best peer)"
-    )
+    sub.add_argument("--model", type=Path, required=True, help="a model folder, or an experiment's folder (its best peer)")
     sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
     sub.add_argument("-o", "--out", type=Path, required=True)
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--segment", type=float, help="window of long files, s")
     sub.add_argument("--overlap", type=float, default=0.5, help="of the windows, fraction")
     sub.add_argument("--filename", default="{name}_s{n}.wav", help="of the outputs")
-    sub.add_argument(
-        "--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1"
-    )
+    sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
     sub.add_argument("--float32", action="store_true", help="write 32-bit floats instead of 16-bit integers")
     sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
 

@@ -15,11 +15,33 @@ _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file.
+    """The mapping in a YAML file; its key `extends` names a file beside it whose settings it changes.
 
     Raises:
-        SepmlError: missing, not YAML, or not a mapping.
+        SepmlError: missing, not YAML, not a mapping, or files that extend each other in a ring.
     """
+    chain, settings = [path], [_read_mapping(path)]
+    while "extends" in settings[-1]:
+        chain.append(chain[-1].parent / str(settings[-1].pop("extends")))
+        if chain[-1] in chain[:-1]:
+            raise SepmlError(f"{path}: {chain[-1]} extends itself")
+        settings.append(_read_mapping(chain[-1]))
+    merged = settings.pop()
+    while settings:
+        merged = _merge(merged, settings.pop())
+    return merged
+
+
+def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Mappings are merged key by key; anything else is replaced."""
+    merged = dict(base)
+    for key, value in changes.items():
+        both = isinstance(value, dict) and isinstance(base.get(key), dict)
+        merged[key] = _merge(base[key], value) if both else value
+    return merged
+
+
+def _read_mapping(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
@@ -68,18 +90,21 @@ def _copy(value: Any) -> Any:
 def _set(settings: Any, key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
-        if isinstance(settings, list) and parent.isdigit() and int(parent) < len(settings):
-            settings = settings[int(parent)]
-        elif isinstance(settings, dict):
-            settings = settings.setdefault(parent, {})
-        if not isinstance(settings, dict | list):
-            raise SepmlError(f"--{key}: '{parent}' is a value, it has no settings below it")
-    if isinstance(settings, list):
-        if not last.isdigit() or int(last) >= len(settings):
-            raise SepmlError(f"--{key}: '{last}' is not one of the {len(settings)} items, which count from 0")
-        settings[int(last)] = value
-    else:
-        settings[last] = value
+        if isinstance(settings, dict):
+            settings.setdefault(parent, {})
+        settings = settings[_place(settings, parent, key)]
+    settings[_place(settings, last, key)] = value
+
+
+def _place(settings: Any, part: str, key: str) -> str | int:
+    """One part of a dotted key as what indexes the settings at that place."""
+    if isinstance(settings, dict):
+        return part
+    if not isinstance(settings, list):
+        raise SepmlError(f"--{key}: '{part}' is below a value, {settings!r}, that has no settings of its own")
+    if not part.isdigit() or int(part) >= len(settings):
+        raise SepmlError(f"--{key}: '{part}' is not one of the {len(settings)} items, which count from 0")
+    return int(part)
 
 
 def parse(kind: type[T], content: Any, source: str) -> T:
@@ -110,8 +135,8 @@ def _explain(error: ValidationError, kind: Any) -> str:
     if fault["type"] == "unexpected_keyword_argument":
         parent, _, key = where.rpartition(".")
         known = {field.name for cls in _dataclasses(kind) for field in fields(cls)}
-        hint = did_you_mean(key, known).replace("'?", f"'{' in ' + parent if parent else ''}?")
-        return f"unknown key '{where}'{hint}"
+        hint = did_you_mean(key, known)
+        return f"unknown key '{where}'" + (hint.replace("mean '", f"mean '{parent}.") if parent else hint)
     if fault["type"] in ("missing", "missing_argument"):
         return f"'{where}' is missing"
     return f"'{where}': {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"

@@ -36,9 +36,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary = None
     except OSError as error:
         if error.errno in _FULL:
-            raise SepmlError(
-                f"{target}: no space left on the disk; free some and run the same command again"
-            ) from error
+            raise SepmlError(f"{target}: no space left on the disk; free some and run the same command again") from error
         if error.filename is not None and Path(error.filename).parent in (target.parent, *target.parents):
             raise SepmlError(f"{target}: cannot be written: {error.strerror}") from error
         raise

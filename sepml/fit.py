@@ -230,9 +230,7 @@ def _stalled(history: list[Row], n_peers: int, patience: int) -> bool:
     return patience > 0 and all(epochs_since_best(_valid_column(history, k + 1)) >= patience for k in range(n_peers))
 
 
-def _resume(
-    path: Path, peers: Sequence[nn.Module], optimizers: list[torch.optim.Adam], options: FitSettings
-) -> RunState:
+def _resume(path: Path, peers: Sequence[nn.Module], optimizers: list[torch.optim.Adam], options: FitSettings) -> RunState:
     if not path.exists():
         return RunState(skipped=[0] * len(peers))
     state = load_state(path)
@@ -258,9 +256,7 @@ def _save(
             save_peer(exp / f"peer{k + 1}", peer)
     best = [max((value for value in values if not math.isnan(value)), default=-math.inf) for values in histories]
     write_json(exp / "best.json", {"peer": best.index(max(best)) + 1})
-    write_csv(
-        exp / "history.csv", columns(task), ([_short(row[name]) for name in columns(task)] for row in state.history)
-    )
+    write_csv(exp / "history.csv", columns(task), ([_short(row[name]) for name in columns(task)] for row in state.history))
     state.peers = [peer.state_dict() for peer in peers]
     state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
     save_state(exp / "last.ckpt", state)

@@ -82,9 +82,7 @@ def test_pauses_shorter_than_the_hangover_are_speech():
 def test_more_silence_around_speech_does_not_change_its_level():
     second = np.zeros(RATE)
     x = np.concatenate([second, speech_like(0), second])
-    assert active_level(np.concatenate([second, second, x, second]), RATE) == pytest.approx(
-        active_level(x, RATE), rel=1e-12
-    )
+    assert active_level(np.concatenate([second, second, x, second]), RATE) == pytest.approx(active_level(x, RATE), rel=1e-12)
 
 
 @pytest.mark.parametrize("gain", [1e-4, 0.3, 1.0, 17.0])

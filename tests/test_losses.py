@@ -86,8 +86,7 @@ def test_the_assignment_is_the_best_of_all(n_est, n_src):
     value, order = best_permutation(pairwise)
     for b in range(5):
         rows = (
-            sum(float(pairwise[b, e, s]) for s, e in enumerate(p)) / n_src
-            for p in itertools.permutations(range(n_est), n_src)
+            sum(float(pairwise[b, e, s]) for s, e in enumerate(p)) / n_src for p in itertools.permutations(range(n_est), n_src)
         )
         assert float(value[b]) == pytest.approx(max(rows))
         assert len(set(order[b].tolist())) == n_src

@@ -63,9 +63,7 @@ def gradient_by_hand(w: Tensor, b: dict, teach: list[tuple[Tensor, Tensor]], wei
 
 
 def test_the_gate_opens_at_the_threshold_and_not_below():
-    confidence = torch.tensor(
-        [[math.nextafter(15.0, 0), 15.0, 15.1], [math.nan, -math.inf, math.inf]], dtype=torch.float64
-    )
+    confidence = torch.tensor([[math.nextafter(15.0, 0), 15.0, 15.1], [math.nan, -math.inf, math.inf]], dtype=torch.float64)
     weights = exchange(confidence, 15.0, listens("sml", 2))
     assert weights[1, 0].tolist() == [0, 1, 1]
     assert weights[0, 1].tolist() == [0, 0, 1]
@@ -115,9 +113,7 @@ def test_a_step_is_the_gradient_worked_out_by_hand_from_the_weights_before_it():
     # Peer 1 was taught on example 1 only: its mimic term is that example's.
     distance = float((b["x"][1] @ (before[0] - before[1]).T).square())
     assert float(report.mimic[0]) == pytest.approx(distance, rel=1e-5)
-    assert float(report.agreement[0]) == pytest.approx(
-        -float((b["x"] @ (before[0] - before[1]).T).square().mean()), rel=1e-5
-    )
+    assert float(report.agreement[0]) == pytest.approx(-float((b["x"] @ (before[0] - before[1]).T).square().mean()), rel=1e-5)
 
 
 def test_three_peers_of_different_kinds_learn_from_both_others():

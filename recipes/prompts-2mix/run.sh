@@ -46,8 +46,7 @@ if run_stage 1 "mix and check"; then
 fi
 
 if run_stage 2 "train"; then
-    sepml train --config "$config" --exp "$exp" \
-        --data.valid "$mixtures/cv_seen.csv" --data.dynamic.utterances "$data/utterances.csv" "$@"
+    sepml train --config "$config" --exp "$exp" --data.root "$data" "$@"
 fi
 
 if run_stage 3 "separate"; then

@@ -30,9 +30,7 @@ def listens(mechanism: Mechanism, n_peers: int) -> Tensor:
     [[False, True], [False, False]]
     """
     if mechanism not in MECHANISMS:
-        raise SepmlError(
-            f"mechanism '{mechanism}' is not one of {', '.join(MECHANISMS)}{did_you_mean(mechanism, MECHANISMS)}"
-        )
+        raise SepmlError(f"mechanism '{mechanism}' is not one of {', '.join(MECHANISMS)}{did_you_mean(mechanism, MECHANISMS)}")
     if mechanism == "kd" and n_peers < 2:
         raise SepmlError(f"mechanism 'kd' needs a teacher beside the student: 2 peers or more, got {n_peers}")
     matrix = torch.zeros(n_peers, n_peers, dtype=torch.bool)

@@ -1,0 +1,1 @@
+"""Speech separation: data, separators, losses, separating and scoring."""

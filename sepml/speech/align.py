@@ -84,9 +84,7 @@ def _gains(gram: np.ndarray, cross: np.ndarray, energy: float) -> Tensor:
     gram, cross = gram * np.outer(signs, signs), cross * signs
     relative, _, rank, _ = np.linalg.lstsq(gram, cross, rcond=1e-4)
     network = relative * energy**0.5 / levels
-    if rank < len(cross) or not (
-        relative.min() > 0 and relative.max() < _LOUDEST and network.max() < _WIDEST * network.min()
-    ):
+    if rank < len(cross) or not (relative.min() > 0 and relative.max() < _LOUDEST and network.max() < _WIDEST * network.min()):
         relative = levels * _common_gain(gram, cross, levels)
         network = relative * energy**0.5 / levels
     gains[sounding] = signs * network

@@ -119,9 +119,7 @@ def _from_tree(folder: Path) -> _Split:
     faults = list(split.faults)
     for part in parts:
         files = stems(folder / part, faults)
-        faults += [
-            f"{file}: is extra, {manifest} does not name it" for stem, file in files.items() if stem not in known
-        ]
+        faults += [f"{file}: is extra, {manifest} does not name it" for stem, file in files.items() if stem not in known]
     return replace(split, faults=faults)
 
 

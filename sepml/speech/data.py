@@ -5,7 +5,7 @@ import logging
 import math
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -62,9 +62,10 @@ class DataSettings:
     """Where examples come from.
 
     Attributes:
+        root: the folder that the other paths are relative to.
         valid: manifest of the mixtures that choose the best epoch; used whole.
-        train: manifest of the training mixtures, unless `dynamic` makes them.
-        dynamic: dynamic mixing.
+        train: manifest of the training mixtures.
+        dynamic: dynamic mixing, which takes the place of `train`.
         segment: length of a training example, s.
         sample_rate: Hz; files of another rate are refused.
         batch_size: examples a step and process.
@@ -72,6 +73,7 @@ class DataSettings:
     """
 
     valid: Path
+    root: Path = Path(".")
     train: Path | None = None
     dynamic: DynamicMixing | None = None
     segment: Annotated[float, Field(gt=0)] = 4.0
@@ -207,18 +209,17 @@ def collate(examples: Sequence[Batch]) -> Batch:
     return Batch(torch.stack(mixture), torch.stack(sources), tuple(name for (name,) in ids))
 
 
-def train_loader(
-    settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1
-) -> DataLoader[Batch]:
+def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Batches of training segments; set `loader.sampler.epoch` before each epoch."""
     segment = round(settings.segment * settings.sample_rate)
-    if (settings.train is None) == (settings.dynamic is None):
-        raise SepmlError("data: exactly one of 'train' (a manifest) and 'dynamic' (dynamic mixing) is needed")
-    dataset: Dataset[Batch]
-    if settings.dynamic is not None:
-        dataset = DynamicSegments(settings.dynamic, n_src, segment, settings.sample_rate, seed)
+    dataset: Segments | DynamicSegments
+    if settings.dynamic:
+        dynamic = replace(settings.dynamic, utterances=settings.root / settings.dynamic.utterances)
+        dataset = DynamicSegments(dynamic, n_src, segment, settings.sample_rate, seed)
+    elif settings.train:
+        dataset = Segments(_mixtures(settings.root / settings.train, n_src), segment, settings.sample_rate, seed)
     else:
-        dataset = Segments(_mixtures(settings.train, n_src), segment, settings.sample_rate, seed)
+        raise SepmlError("data: 'train' (a manifest) or 'dynamic' (dynamic mixing) is needed")
     return DataLoader(
         dataset,
         batch_size=settings.batch_size,
@@ -231,7 +232,7 @@ def train_loader(
 
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Whole validation mixtures, one at a time: padding would change what normalisation sees."""
-    mixtures = _mixtures(settings.valid, n_src)[rank::world_size]
+    mixtures = _mixtures(settings.root / settings.valid, n_src)[rank::world_size]
     return DataLoader(Whole(mixtures, settings.sample_rate), batch_size=1, collate_fn=collate)
 
 

@@ -71,9 +71,7 @@ def read_experiment(config: Path, words: list[str]) -> Experiment:
     return experiment
 
 
-def train(
-    config: Path, exp: Path, words: list[str], device: str = "auto", devices: int = 1, num_nodes: int = 1
-) -> None:
+def train(config: Path, exp: Path, words: list[str], device: str = "auto", devices: int = 1, num_nodes: int = 1) -> None:
     """Train an experiment in a folder, from the start or from where it stopped.
 
     Args:

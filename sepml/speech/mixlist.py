@@ -69,9 +69,7 @@ def read_levels(path: Path) -> dict[str, float]:
             level = float(fields[1]) if len(fields) == 2 and _NUMBER.fullmatch(fields[1]) else 0.0
             if not 0.0 < level < float("inf"):
                 found = " ".join(fields)[:80]
-                raise SepmlError(
-                    f"{table}:{number}: found '{found}', expected an utterance and its level, a power above 0"
-                )
+                raise SepmlError(f"{table}:{number}: found '{found}', expected an utterance and its level, a power above 0")
             if levels.setdefault(fields[0], level) != level:
                 raise SepmlError(f"{table}:{number}: {fields[0]} has the level {fields[1]} here and another one before")
     if not levels:
@@ -95,9 +93,7 @@ def _parse(fields: list[str]) -> MixLine:
             raise SepmlError(f"the gain is '{text}', expected a number of dB within +-{_LOUDEST_GAIN_DB:g}")
     id = "_".join(f"{PurePosixPath(path).stem}_{text}" for path, text in zip(paths, gain_texts, strict=True))
     if len(id.encode()) > _LONGEST_ID:
-        raise SepmlError(
-            f"the name {id[:40]}... is too long for a file: {len(id.encode())} bytes, at most {_LONGEST_ID}"
-        )
+        raise SepmlError(f"the name {id[:40]}... is too long for a file: {len(id.encode())} bytes, at most {_LONGEST_ID}")
     return MixLine(id, paths, tuple(map(float, gain_texts)), gain_texts)
 
 

@@ -155,17 +155,13 @@ def _perceptual(name: str, est: np.ndarray, source: np.ndarray, rate: int) -> fl
         return str(error)
 
 
-def _score(
-    trials: Sequence[Trial], est: Path, out: Path, metrics: Sequence[str], jobs: int, inputs: dict[str, str]
-) -> Summary:
+def _score(trials: Sequence[Trial], est: Path, out: Path, metrics: Sequence[str], jobs: int, inputs: dict[str, str]) -> Summary:
     for name in metrics:
         if name not in METRICS:
             raise SepmlError(f"unknown metric '{name}'{did_you_mean(name, METRICS)}; known: {', '.join(METRICS)}")
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
-        raise SepmlError(
-            f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}"
-        )
+        raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")
     scores, faults = [], []
     for result in map_unordered(partial(score_utterance, metrics=tuple(metrics)), trials, jobs, f"scoring {est}"):
         if isinstance(result, Failure):

@@ -90,8 +90,7 @@ def separate_mixtures(
     Returns, Raises: as `separate_files`.
     """
     plan = [
-        (file, [out / FILENAME.format(name=name, n=n + 1) for n in range(separator.n_src)])
-        for name, file in mixtures.items()
+        (file, [out / FILENAME.format(name=name, n=n + 1) for n in range(separator.n_src)]) for name, file in mixtures.items()
     ]
     return _run(plan, separator, settings or Settings())
 

@@ -144,9 +144,7 @@ class Separator:
             est = model(padded[None].to(device))[0, :, : len(mixture)].float().cpu()
         except torch.OutOfMemoryError as error:
             seconds = len(mixture) / self.sample_rate
-            raise SepmlError(
-                f"{device} has too little memory for {seconds:.0f} s at a time; use a shorter segment"
-            ) from error
+            raise SepmlError(f"{device} has too little memory for {seconds:.0f} s at a time; use a shorter segment") from error
         if not est.isfinite().all():
             raise SepmlError("the model gives nan or infinity; its training has diverged or its weights are damaged")
         return est

@@ -41,9 +41,7 @@ class Utterance:
     level: float | None
 
 
-def survey(
-    paths: Iterable[str], root: Path, sample_rate: int, table: Mapping[str, float] | None
-) -> dict[str, Utterance]:
+def survey(paths: Iterable[str], root: Path, sample_rate: int, table: Mapping[str, float] | None) -> dict[str, Utterance]:
     """The utterances by their path, known from their headers alone, so that faults show before anything is written.
 
     Args:

@@ -1,0 +1,1 @@
+"""Where source utterances come from."""

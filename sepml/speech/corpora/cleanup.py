@@ -49,7 +49,7 @@ def frames_db(x: np.ndarray) -> np.ndarray:
 
 
 def is_active(db: np.ndarray) -> np.ndarray:
-    """Which frames hold speech: 10 dB over the noise floor, but never more than 35 nor less than 18 dB below the top."""
+    """Which frames hold speech: 10 dB over the noise floor, but within 18 to 35 dB below the top."""
     top, floor = np.percentile(db, [95, 5])
     return db > max(top - 35, min(floor + 10, top - 18))
 
@@ -95,10 +95,8 @@ def split_long(x: np.ndarray, longest_s: float = LONGEST_S) -> list[np.ndarray]:
     active = is_active(frames_db(x))
     low, high = int(len(active) * 0.2), int(len(active) * 0.8)
     edges = np.flatnonzero(np.diff(np.concatenate([[1], active[low:high], [1]]).astype(int)))
-    pauses = [
-        (end - start, low + start + (end - start) // 2) for start, end in zip(edges[::2], edges[1::2], strict=True)
-    ]
-    length, middle = max(pauses, default=(0, 0))
+    starts, lengths = edges[::2], edges[1::2] - edges[::2]
+    length, middle = max(zip(lengths, low + starts + lengths // 2, strict=True), default=(0, 0))
     if length < _SHORTEST_PAUSE:
         return [x]
     cut = int(middle) * HOP + HOP
@@ -113,7 +111,8 @@ def utterances(name: str, clips: Iterable[tuple[str, np.ndarray]]) -> Iterator[t
         clips: (clip name, trimmed and levelled samples at 8 kHz).
 
     Yields:
-        the samples, and the names of the clips they are made of (`#1`, `#2` ... for the later pieces of a clip that was cut).
+        the samples, and the names of the clips they are made of (`#1`, `#2` ... mark the later pieces of a clip that was
+        cut).
     """
     rng = np.random.RandomState(zlib.crc32(name.encode()))
     parts: list[np.ndarray] = []

@@ -1,7 +1,7 @@
 """Finding and reading the speech clips inside unpacked Debian packages.
 
-A clip has a group, the finest voice label which the package itself gives (language folder, game character, credited actor),
-and a key that is unique inside its group. Which groups make a speaker is said in `packages.py`.
+A clip has a group, the finest voice label which the package itself gives (language folder, game character, credited
+actor), and a key that is unique inside its group. Which groups make a speaker is said in `packages.py`.
 """
 
 import io
@@ -65,7 +65,7 @@ class Clip:
         """
         form = _GSM if self.file.endswith(".gsm") else {}
         try:
-            # Every codec here decodes to 16 bit or to single precision: reading float32 loses nothing and is a third faster.
+            # The codecs here decode to 16 bit or single precision: reading float32 loses nothing and is a third faster.
             x, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True, **form)
         except soundfile.LibsndfileError as error:
             raise SepmlError(f"{self.file}: clip {self.name} is no readable sound ({error.error_string})") from error
@@ -90,9 +90,8 @@ def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
             if any(fnmatchcase(clip.group, pattern) for pattern in speaker.groups)
         ]
         if not mine:
-            raise SepmlError(
-                f"{package.name}: no clips of {speaker.name} in {package.place}; the tables were made with {package.version}"
-            )
+            known = f"the tables were made with version {package.version}"
+            raise SepmlError(f"{package.name}: no clips of {speaker.name} in {package.place}; {known}")
         found += mine
     return [clip for clip in found if not _is_excluded(clip)]
 
@@ -171,8 +170,8 @@ def _fillets(contents: Contents, package: Package, groups: tuple[str, ...]) -> I
 def _queen(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
     """Speech members of the game's container: a table of named members, of which the speech is bare MP3.
 
-    Dialogue is called `<talk key><node>J<segment>` for the hero and `...P<segment>` for the other person, whose talk key is in
-    the header of their `.DOG` member.
+    Dialogue is called `<talk key><node>J<segment>` for the hero and `...P<segment>` for the other person, whose talk key
+    is in the header of their `.DOG` member.
     """
     place = package.place
     if place not in contents.spans:
@@ -181,9 +180,8 @@ def _queen(contents: Contents, package: Package, groups: tuple[str, ...]) -> Ite
     if head[:4] != b"QTBL" or len(head) < 15:
         raise SepmlError(f"{place}: begins with {head[:4]!r}, a table of members (b'QTBL') was expected")
     table = contents.read(place, 15, 21 * struct.unpack(">H", head[13:])[0])
-    members = {
-        name.rstrip(b"\0").decode("latin1"): (start, size) for name, start, size in struct.iter_unpack(">12sxII", table)
-    }
+    rows = struct.iter_unpack(">12sxII", table)
+    members = {name.rstrip(b"\0").decode("latin1"): (start, size) for name, start, size in rows}
     person = {
         struct.unpack(">h", contents.read(place, start + 24, 2))[0]: name.removesuffix(".DOG").lower()
         for name, (start, _) in members.items()

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 from urllib.parse import unquote
 
 from sepml.errors import SepmlError
@@ -99,9 +100,7 @@ def download(packages: list[Package], folder: Path) -> None:
                 log.warning("%s: %s; trying again in %g s", package.name, said, _PAUSE_S * attempt)
                 time.sleep(_PAUSE_S * attempt)
             elif updated:
-                raise SepmlError(
-                    f"{package.name}: not in the package sources of this system (it is in Debian main): {said}"
-                )
+                raise SepmlError(f"{package.name}: not in this system's package sources (Debian main has it): {said}")
             else:
                 _update_lists(package)
                 updated = True
@@ -153,14 +152,18 @@ def _index_of(target: Path) -> Path:
 
 
 def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, int]]:
+    """Write the wanted files into `target`; gives their spans there."""
     spans: dict[str, tuple[int, int]] = {}
+    command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     with (
         tempfile.TemporaryFile() as said,
-        subprocess.Popen(["dpkg-deb", "--fsys-tarfile", str(deb)], stdout=subprocess.PIPE, stderr=said) as process,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=said) as process,
         target.open("wb") as data,
     ):
+        stream = cast(IO[bytes], process.stdout)
+        fault = ""
         try:
-            with tarfile.open(fileobj=process.stdout, mode="r|") as archive:
+            with tarfile.open(fileobj=stream, mode="r|") as archive:
                 for member in archive:
                     name = member.name.removeprefix("./")
                     content = archive.extractfile(member) if member.isreg() and wanted(name) else None
@@ -170,10 +173,13 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
                     elif member.islnk() and (linked := member.linkname.removeprefix("./")) in spans:
                         spans[name] = spans[linked]
         except tarfile.TarError as error:
-            raise SepmlError(f"{deb}: cannot be unpacked ({error}); delete it and run again") from error
-        if process.wait():
+            fault = str(error)
+        # The padding after the archive is read too: dpkg-deb must not fail on a closed pipe.
+        while stream.read(1 << 16):
+            pass
+        if process.wait() or fault:
             said.seek(0)
-            lines = said.read().decode(errors="replace").strip().splitlines() or [f"exit code {process.returncode}"]
+            lines = said.read().decode(errors="replace").strip().splitlines() or [fault]
             raise SepmlError(f"{deb}: cannot be unpacked ({lines[-1]}); delete it and run again")
     return spans
 
@@ -202,9 +208,14 @@ def _update_lists(package: Package) -> None:
 
 
 def _run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    env = {**os.environ, "LC_ALL": "C"}
     return subprocess.run(
-        command, cwd=cwd, env=env, capture_output=True, text=True, errors="replace", stdin=subprocess.DEVNULL
+        command,
+        cwd=cwd,
+        env={**os.environ, "LC_ALL": "C"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
     )
 
 
@@ -212,6 +223,5 @@ def _last_line(done: subprocess.CompletedProcess[str]) -> str:
     """The last error line of a program, without apt's mark."""
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))] or lines
-    return (
-        errors[-1].removeprefix("E: ").removeprefix("dpkg-deb: error: ") if errors else f"exit code {done.returncode}"
-    )
+    last = errors[-1] if errors else f"exit code {done.returncode}"
+    return last.removeprefix("E: ").removeprefix("dpkg-deb: error: ")

@@ -1,7 +1,7 @@
 """The folder a corpus is made in: whose it is, how far it is, its tables.
 
-A finished folder has `corpus.json`, written last; one in the making has `.sepml-build/request.json`. A folder with other
-content is not touched.
+A finished folder has `corpus.json`, written last; one in the making has `.sepml-build/request.json`. A folder with
+other content is not touched.
 """
 
 import csv
@@ -56,8 +56,8 @@ class SpeakerRow:
 def split_of(use: str, index: int) -> str:
     """The split of a speaker's utterance number `index`.
 
-    A speaker kept for validation or test is unseen; of each 20 utterances of a training speaker 18 are for training and one
-    each for the two seen-speaker sets.
+    A speaker kept for validation or test is unseen; of each 20 utterances of a training speaker 18 are for training and
+    one each for the two seen-speaker sets.
 
     >>> [split_of("train", i) for i in (0, 18, 19)], split_of("test", 0)
     (['train', 'seen_valid', 'seen_test'], 'unseen_test')
@@ -68,7 +68,7 @@ def split_of(use: str, index: int) -> str:
 
 
 def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Take the folder for a corpus.
+    """Look whether the folder may become, or is already, a corpus; nothing is written.
 
     Args:
         request: what decides the audio, as JSON holds it.
@@ -87,18 +87,19 @@ def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] |
     if stamp is None and started is None:
         foreign = sorted(path.name for path in out.iterdir() if path.name not in _KEPT) if out.is_dir() else []
         if foreign and foreign != [_BUILD]:
-            raise SepmlError(
-                f"{out}: holds '{foreign[0]}', which is no part of a corpus; give a new or an empty folder"
-            )
-    found = started or (stamp or {}).get("corpus")
+            raise SepmlError(f"{out}: holds '{foreign[0]}', which is no part of a corpus; give a new or empty folder")
+    found = started if stamp is None else stamp["corpus"]
     if found not in (None, request, grows_from):
         raise SepmlError(f"{out}: holds another corpus, {_words(found)}; {_words(request)} needs a folder of its own")
-    if stamp is not None and started is None and found == request and _is_whole(out):
+    if stamp is not None and found == request and _is_whole(out):
         return stamp
-    write_json(build_folder(out) / _REQUEST, request)
-    # From here on the folder is one in the making, whatever it was before.
-    (out / STAMP).unlink(missing_ok=True)
     return None
+
+
+def begin(out: Path, request: Mapping[str, Any]) -> None:
+    """Mark the folder as a corpus in the making, whatever it was before."""
+    write_json(build_folder(out) / _REQUEST, request)
+    (out / STAMP).unlink(missing_ok=True)
 
 
 def finish(out: Path, stamp: Mapping[str, Any]) -> None:

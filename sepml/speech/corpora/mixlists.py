@@ -40,13 +40,11 @@ class ListSizes:
         return {"tr": self.tr, "cv": self.cv, "tt": self.tt}[name.split("_")[0]]
 
 
-def mix_lists_of(
-    out: Path, seed: int, sizes: ListSizes, tiers: Sequence[str] = ("A", "B"), n_src: int = 2
-) -> list[Path]:
+def mix_lists_of(out: Path, seed: int, sizes: ListSizes, tiers: Sequence[str] = ("A", "B"), n_src: int = 2) -> list[Path]:
     """Write `out/lists/mix_<n_src>_spk_{tr,cv_seen,cv_unseen,tt_seen,tt_unseen}.txt` of the corpus in `out`.
 
-    Training takes every utterance of its split; validation and test only those of the tiers named, so that scores are of clean
-    running speech. Paths are relative to `out`.
+    Training takes every utterance of its split; validation and test only those of the tiers named, so that scores are of
+    clean running speech. Paths are relative to `out`.
 
     Args:
         out: a folder with `utterances.csv`.
@@ -97,18 +95,18 @@ def draw_mix_list(
 ) -> list[str]:
     """Draw mixtures of different speakers, every utterance used equally often (+-1) as far as the speakers allow it.
 
-    Gains follow the published lists: the first is uniform in [0, `gain_range_db`] dB and the second its negative (a third is 0),
-    so the first speaker named is the louder one, by 0 to 5 dB for 2.5. Who is named first is drawn, so the level of a speaker
-    against the other is uniform in +-5 dB. The same utterances do not meet twice unless there are too few of them.
+    Gains follow the published lists: the first is uniform in [0, `gain_range_db`] dB and the second its negative (a third
+    is 0), so the first speaker named is the louder one, by 0 to 5 dB for 2.5. Who is named first is drawn, so the level of
+    a speaker against the other is uniform in +-5 dB. The same utterances do not meet twice unless there are too few.
 
     Args:
-        utterances: the paths of each speaker's utterances; file stems are unique, as the ids of mixtures are made of them.
+        utterances: the paths of each speaker's utterances; file stems differ, as the ids of mixtures are made of them.
 
     Returns:
-        lines `path gain path gain ` with gains of five significant digits and the trailing space, as published, in drawn order.
+        lines `path gain path gain ` with gains of five significant digits and the trailing space, as published.
 
     Raises:
-        SepmlError: fewer speakers than `n_src`, a path with white space, a stem that occurs twice, or no mixtures asked for.
+        SepmlError: fewer speakers than `n_src`, a path with white space, a stem that occurs twice, no mixtures asked for.
     """
     if n_mixtures < 1:
         raise SepmlError(f"{n_mixtures} mixtures are asked for, at least 1 is needed")
@@ -127,9 +125,7 @@ def draw_mix_list(
             if identity not in ids:
                 break
         else:
-            raise SepmlError(
-                f"{n_mixtures} mixtures of {len(speakers)} speakers' utterances cannot all differ; ask for fewer"
-            )
+            raise SepmlError(f"{n_mixtures} mixtures cannot all differ with so few utterances; ask for fewer")
         ids.add(identity)
         lines.append(line)
     return lines
@@ -142,18 +138,14 @@ def _list_paths(out: Path, n_src: int) -> dict[str, Path]:
 def _check_paths(paths: Sequence[str]) -> None:
     spaced = [path for path in paths if re.search(r"\s", path)]
     if spaced:
-        raise SepmlError(
-            f"'{spaced[0]}': white space in a path, which the format of mix lists does not allow; rename the file"
-        )
+        raise SepmlError(f"'{spaced[0]}': white space in a path, which mix lists do not allow; rename the file")
     stem, times = Counter(Path(path).stem for path in paths).most_common(1)[0]
     if times > 1:
         raise SepmlError(f"{times} utterances are called '{stem}'; their names make the mixtures' ids and must differ")
 
 
-def _uses(
-    speakers: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rng: np.random.Generator
-) -> dict[str, list[str]]:
-    """Each speaker's utterances, repeated as often as they are used; nobody is used more often than there are mixtures."""
+def _uses(speakers: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rng: np.random.Generator) -> dict[str, list[str]]:
+    """Each speaker's utterances, as often as they are used; no speaker is used more often than there are mixtures."""
     uses: dict[str, list[str]] = {}
     free, left = dict(speakers), n_mixtures * n_src
     while free:
@@ -180,8 +172,8 @@ def _arranged(
 ) -> list[list[tuple[str, str]]]:
     """Mixtures of different speakers, though not yet well mixed.
 
-    With the uses sorted by speaker, mixture j takes number j, j + N, j + 2N ...: a speaker's at most N uses are contiguous, so
-    no two of them meet.
+    With the uses sorted by speaker, mixture j takes number j, j + N, j + 2N ...: a speaker's at most N uses are contiguous,
+    so no two of them meet.
     """
     slots: list[tuple[str, str]] = []
     for i in rng.permutation(len(uses)):
@@ -191,7 +183,7 @@ def _arranged(
 
 
 def _shuffled(mixtures: list[list[tuple[str, str]]], rng: np.random.Generator) -> list[list[tuple[str, str]]]:
-    """Mix by swaps between two mixtures that keep the speakers of each different and do not bring the same paths together again."""
+    """Mix by swaps between mixtures that keep the speakers of each different and bring no paths together again."""
     n_mixtures, n_src = len(mixtures), len(mixtures[0]) if mixtures else 0
     met = Counter(frozenset(mixture) for mixture in mixtures)
     steps = _SWAPS_A_SLOT * n_mixtures * n_src

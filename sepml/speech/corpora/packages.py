@@ -102,7 +102,8 @@ _WORDS = "isolated words or syllables, joined"
 def _rows(tier: str, *rows: tuple[str, ...]) -> tuple[Speaker, ...]:
     """Speakers of one tier from (name, sex, language, who, groups, use[, note])."""
     return tuple(
-        Speaker(n, s, lang, who, tuple(g.split()), use, tier, *note) for n, s, lang, who, g, use, *note in rows
+        Speaker(name, sex, language, who, tuple(groups.split()), use, tier, *note)
+        for name, sex, language, who, groups, use, *note in rows
     )
 
 

@@ -19,6 +19,7 @@ from sepml.speech.corpora.folder import (
     SpeakerRow,
     Utterance,
     all_of,
+    begin,
     build_folder,
     claim,
     load_speaker,
@@ -55,11 +56,11 @@ def prepare(
     core corpus can be grown to the full one in its folder.
 
     Args:
-        size: `core` = 18 speakers, 5.4 h (telephone prompts, stamp descriptions); `full` = 54 speakers, 11 h (games too).
+        size: `core` = 18 speakers, 5.4 h (telephone prompts, stamp descriptions); `full` = 54, 11 h (games too).
         seed: of the mix lists.
         debs: a folder with .deb files already fetched; what it lacks is fetched into `out/debs`.
         jobs: processes; 0 = all cores.
-        lists: mixtures a list; by default 5000, 200, 200 for core and 20000, 500, 500 for full (training, validation, test).
+        lists: mixtures a list (training, validation, test): 5000, 200, 200 for core, 20000, 500, 500 for full by default.
 
     Raises:
         SepmlError: `out` holds something else, the packages cannot be had, or the disk is full.
@@ -73,27 +74,28 @@ def prepare(
     stamp = claim(out, request, grows_from={**request, "size": "core"})
     if stamp is None:
         folders = [*([Path(debs)] if debs else []), out / "debs"]
-        stamp = {"corpus": request, "packages": _make(out, SIZES[size], folders, jobs)}
+        packages = [package for package in PACKAGES if any(package in speaker.packages() for speaker in SIZES[size])]
+        debs_of = _debs(packages, folders)
+        versions = {package.name: debian.version(package, debs_of[package.name]) for package in packages}
+        begin(out, request)
+        _make(out, SIZES[size], debs_of, versions, jobs)
+        stamp = {"corpus": request, "packages": versions}
     finish_with_lists(out, stamp, seed, lists or LIST_SIZES[size])
     log.info("%s: the %s prompts corpus is complete, %d speakers", out, size, len(SIZES[size]))
 
 
-def _make(out: Path, speakers: Sequence[Speaker], folders: list[Path], jobs: int) -> dict[str, str]:
-    """Write audio, tables and licences; gives the packages' versions."""
-    packages = [package for package in PACKAGES if any(package in speaker.packages() for speaker in speakers)]
-    debs = _debs(packages, folders)
-    versions = {package.name: debian.version(package, debs[package.name]) for package in packages}
+def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], versions: Mapping[str, str], jobs: int) -> None:
+    """Write audio, tables and licences."""
+    packages = [package for package in PACKAGES if package.name in debs]
     # Named after the file: a stopped run that goes on with another version unpacks that one.
     unpacked = {name: build_folder(out) / "unpacked" / f"{deb.stem}.data" for name, deb in debs.items()}
     all_of(map_unordered(partial(_unpack, debs, unpacked), packages, jobs, "unpacking"))
     _write_licences(out, speakers, packages, unpacked, versions)
-    built = all_of(
-        map_unordered(partial(_build_speaker, out, unpacked, versions), list(speakers), jobs, "cutting speech")
-    )
+    work = partial(_build_speaker, out, unpacked, versions)
+    built = all_of(map_unordered(work, list(speakers), jobs, "cutting speech"))
     rows = {row.speaker: (row, listed) for row, listed in built}
     ordered = [rows[speaker.name] for speaker in speakers]
     write_tables(out, (utterance for _, listed in ordered for utterance in listed), (row for row, _ in ordered))
-    return versions
 
 
 def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
