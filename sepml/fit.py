@@ -66,6 +66,7 @@ class FitSettings:
         clip_norm: global L2 norm to which each peer's gradient is clipped.
         early_stop: epochs without improvement of any peer after which training ends; 0 is never.
         max_skipped: steps in a row without a finite loss after which training is given up.
+        tensorboard: write the history for TensorBoard too, where that is installed.
     """
 
     epochs: Count = 100
@@ -74,6 +75,7 @@ class FitSettings:
     clip_norm: Annotated[float, Field(gt=0)] = 5.0
     early_stop: Annotated[int, Field(ge=0)] = 15
     max_skipped: Count = 20
+    tensorboard: bool = True
 
 
 def fit(
@@ -131,6 +133,7 @@ def fit(
         if fabric.is_global_zero:
             _save(exp, state, peers, optimizers, task, save_peer)
             _say(state, options, rows, task, seconds)
+            _board(exp, state.epoch, rows, options.tensorboard)
         fabric.barrier()
     return state.history
 
@@ -274,3 +277,19 @@ def _say(state: RunState, options: FitSettings, rows: list[Row], task: Task, sec
         for row in rows
     )
     log.info("epoch %d/%d (%.0f s): %s", state.epoch, options.epochs, seconds, peers)
+
+
+def _board(exp: Path, epoch: int, rows: list[Row], wanted: bool) -> None:
+    """The figures of an epoch for TensorBoard, when it is wanted and installed."""
+    if not wanted:
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        log.debug("tensorboard is not installed; history.csv has the same figures")
+        return
+    with SummaryWriter(str(exp / "tensorboard")) as writer:
+        for row in rows:
+            for name, value in row.items():
+                if isinstance(value, float) and math.isfinite(value):
+                    writer.add_scalar(f"{name}/peer{row['peer']}", value, epoch)

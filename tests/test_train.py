@@ -56,8 +56,7 @@ def config(data, tmp_path) -> Path:
         "data": {"root": str(data), "valid": "cv.csv", "train": "tr.csv", "segment": 0.5, "batch_size": 2, "workers": 0},
         "peers": [NETWORK, NETWORK],
         "cohort": {"mechanism": "sml", "threshold": {"start": -50, "step": 0}, "weight": 0.1},
-        "fit": {"epochs": 3, "learning_rate": {"peak": 1e-3, "kind": "cosine"}, "precision": "32-true"},
-        "tensorboard": False,
+        "fit": {"epochs": 3, "learning_rate": {"peak": 1e-3, "kind": "cosine"}, "tensorboard": False, "precision": "32-true"},
     }
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump(settings))
@@ -98,6 +97,17 @@ def test_a_run_leaves_what_it_promises(config, tmp_path):
     # A peer's folder holds its best epoch; the two peers differ, as each has its own seed.
     a, b = (load_model(exp / f"peer{k}") for k in (1, 2))
     assert not torch.equal(next(a.parameters()), next(b.parameters()))
+
+
+def test_tensorboard_gets_the_history(config, tmp_path):
+    pytest.importorskip("tensorboard")
+    assert train(config, tmp_path / "exp", "--fit.tensorboard", "true", "--fit.epochs", "1") == 0
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(tmp_path / "exp" / "tensorboard"))
+    events.Reload()
+    logged = events.Scalars("valid_si_snri/peer2")[0].value
+    assert logged == pytest.approx(float(history(tmp_path / "exp")[1]["valid_si_snri"]), rel=1e-4)
 
 
 @pytest.mark.parametrize("mode", ["segments", "dynamic"])

@@ -23,7 +23,7 @@ from sepml.speech.task import SeparationTask
 
 log = logging.getLogger(__name__)
 # A run may go on with other values of these; with any other change it would be another experiment.
-_MAY_CHANGE = ("fit.epochs", "fit.early_stop", "fit.max_skipped", "data.workers", "tensorboard")
+_MAY_CHANGE = ("fit.epochs", "fit.early_stop", "fit.max_skipped", "data.workers", "fit.tensorboard")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,6 @@ class Experiment:
     separation: SeparationSettings = field(default_factory=SeparationSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     seed: Annotated[int, Field(ge=0)] = 0
-    tensorboard: bool = True
 
 
 def read_experiment(config: Path, words: list[str]) -> Experiment:
