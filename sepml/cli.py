@@ -59,14 +59,17 @@ def _configure_logging(verbosity: int) -> None:
 
 
 def _prepare(options: argparse.Namespace) -> int:
+    from sepml.speech.corpora.mixlists import ListSizes
+
+    lists = ListSizes(*options.lists) if options.lists else None
     if options.corpus == "prompts":
         from sepml.speech.corpora import prompts
 
-        prompts.prepare(options.out, options.size, options.seed, options.debs, options.jobs)
+        prompts.prepare(options.out, options.size, options.seed, options.debs, options.jobs, lists)
     else:
         from sepml.speech.corpora import synthetic
 
-        synthetic.prepare(options.out, options.seed, voices=options.voices, utterances=options.utterances, jobs=options.jobs)
+        synthetic.prepare(options.out, options.seed, options.voices, options.utterances, options.jobs, lists)
     return OK
 
 
@@ -227,11 +230,18 @@ def _add_prepare(command: Add) -> None:
     synthetic = corpora.add_parser(
         "synthetic", help="voices of the espeak-ng synthesiser", formatter_class=_Formatter, allow_abbrev=False
     )
-    synthetic.add_argument("--voices", type=_at_least(4), default=24)
-    synthetic.add_argument("--utterances", type=_at_least(2), default=60, help="a voice")
+    synthetic.add_argument("--voices", type=_at_least(1), default=24, help="6 to 30")
+    synthetic.add_argument("--utterances", type=_at_least(1), default=60, help="a voice, 4 or more")
     for corpus in (prompts, synthetic):
         corpus.add_argument("--out", type=Path, required=True, help="folder to make")
         corpus.add_argument("--seed", type=_at_least(0), default=0)
+        corpus.add_argument(
+            "--lists",
+            type=_at_least(1),
+            nargs=3,
+            metavar=("TR", "CV", "TT"),
+            help="mixtures of the training list, of each validation and of each test list (default: by the corpus' size)",
+        )
         _jobs(corpus)
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import platform
+import subprocess
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -119,7 +120,17 @@ def environment(device: torch.device) -> dict[str, Any]:
         "machine": platform.platform(),
         "python": platform.python_version(),
         "versions": versions,
+        "commit": _commit(),
     }
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with `-dirty` where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _plain(experiment: Experiment) -> dict[str, Any]:
