@@ -1,5 +1,6 @@
 """The state of a run, from which it goes on as if it had never stopped."""
 
+import io
 import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,8 +35,11 @@ class RunState:
 
 def save_state(path: Path, state: RunState) -> None:
     """Write the state; the file is whole or the former one."""
+    # Through memory: where the disk is full, torch raises a RuntimeError about positions.
+    content = io.BytesIO()
+    torch.save({"format": FORMAT, **vars(state)}, content)
     with atomic_path(path) as temporary:
-        torch.save({"format": FORMAT, **vars(state)}, temporary)
+        temporary.write_bytes(content.getbuffer())
 
 
 def load_state(path: Path) -> RunState:

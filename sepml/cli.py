@@ -5,14 +5,15 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from sepml import __version__
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, one_line
+from sepml.grammar import make_parser
 
 OK, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+_PAGE = 40
 log = logging.getLogger("sepml")
 
 
@@ -22,7 +23,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0 everything asked was done, 1 something failed, 2 wrong usage, 130 interrupted.
     """
-    parser = _parser()
+    parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "train":
         parser.error(f"unknown argument: {rest[0]}")
@@ -32,15 +33,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        return options.run(options, rest) if options.command == "train" else options.run(options)
+        code = _run(options, rest)
+        sys.stdout.flush()
+        return code
     except SepmlError as error:
-        print(f"sepml: error: {error}", file=sys.stderr)
+        print(f"sepml: error: {one_line(error)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("sepml: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
+        # What is left in the buffer has nowhere to go, of which Python would complain at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED
+
+
+def _run(options: argparse.Namespace, settings: list[str]) -> int:
+    if options.command == "train":
+        return _train(options, settings)
+    if options.command == "prepare":
+        return _CORPORA[options.corpus](options)
+    return _COMMANDS[options.command](options)
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
@@ -58,6 +71,13 @@ def _configure_logging(verbosity: int) -> None:
 # The commands: each takes the parsed options, calls the library, and prints what came back.
 
 
+def _prepare_wsj0(options: argparse.Namespace) -> int:
+    from sepml.speech.corpora import wsj0
+
+    wsj0.prepare(options.ldc, options.out, options.jobs, options.names)
+    return OK
+
+
 def _prepare(options: argparse.Namespace) -> int:
     from sepml.speech.corpora.mixlists import ListSizes
 
@@ -73,23 +93,66 @@ def _prepare(options: argparse.Namespace) -> int:
     return OK
 
 
-def _mix(options: argparse.Namespace) -> int:
-    from sepml.speech.mixing import mix_lists
+def _prepare_librimix(options: argparse.Namespace) -> int:
+    from sepml.speech.corpora import librimix, minilibrimix, trees
 
-    for manifest in mix_lists(
-        options.list, options.root, options.out, options.sample_rate, options.mode, options.levels, options.jobs
-    ):
-        print(manifest)
+    if options.librispeech and not options.metadata:
+        options.wrong("--librispeech needs --metadata, the published libri<n>mix_*.csv files")
+    if options.tree:
+        made = trees.prepare_librimix_tree(options.tree, options.out, options.types, options.sample_rate, options.mode)
+    elif options.ready_made:
+        made = minilibrimix.prepare(options.out, options.url, options.md5)
+    else:
+        roots = librimix.Roots(options.librispeech, options.wham)
+        types = options.types or (("mix_clean", "mix_both") if options.wham else ("mix_clean",))
+        made = librimix.create(options.metadata, roots, options.out, types, options.sample_rate, options.mode, options.jobs)
+    return _print_paths(made)
+
+
+def _prepare_wham(options: argparse.Namespace) -> int:
+    from sepml.speech.corpora.trees import prepare_wham
+
+    return _print_paths(prepare_wham(options.tree, options.task, options.out, options.sample_rate, options.mode))
+
+
+def _prepare_folder(options: argparse.Namespace) -> int:
+    from sepml.speech.corpora import own_speech, trees
+    from sepml.speech.corpora.mixlists import ListSizes
+
+    if options.mix_tree:
+        return _print_paths(trees.prepare_mix_tree(options.mix_tree, options.out))
+    sizes = ListSizes(*options.lists) if options.lists else ListSizes()
+    drawing = own_speech.Drawing(options.n_src, options.gain_db, tuple(options.split), sizes, options.seed)
+    own_speech.prepare(options.utterances, options.out, drawing, options.sample_rate, options.speaker_level, options.jobs)
     return OK
 
 
-def _check(options: argparse.Namespace) -> int:
-    from sepml.speech.check import check
+def _print_paths(paths: Sequence[Path]) -> int:
+    for path in paths:
+        print(path)
+    return OK
 
-    result = check(options.target, options.jobs)
-    for line in (*result.facts, *result.faults):
+
+def _mix(options: argparse.Namespace) -> int:
+    from sepml.speech.mixing import mix_lists
+
+    return _print_paths(
+        mix_lists(options.list, options.root, options.out, options.sample_rate, options.mode, options.levels, options.jobs)
+    )
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sepml.speech.check_wsj0 import Sums, check_wsj0
+
+    sums = Sums(options.write_sums, options.verify_sums)
+    result = check_wsj0(options.target, options.list, options.utterances, options.levels, sums, options.jobs)
+    # Against a list the verdict fits on a page; without one every faulty file is a line.
+    shown = result.faults[:_PAGE] if options.list else result.faults
+    for line in (*result.facts, *shown):
         print(line)
-    print(f"{len(result.faults)} faults" if result.faults else "no faults")
+    if len(shown) < len(result.faults):
+        print(f"... and {len(result.faults) - len(shown)} more")
+    print(f"{len(result.faults) or 'no'} fault{'s' * (len(result.faults) != 1)}")
     return FAILED if result.faults else OK
 
 
@@ -138,7 +201,10 @@ def _score(options: argparse.Namespace) -> int:
 def _table(options: argparse.Namespace) -> int:
     from sepml.speech.summary import format_table, read_summary
 
-    print(format_table({str(folder): read_summary(folder) for folder in options.scores}))
+    # The folders' own names when they tell them apart, whole paths otherwise.
+    names = [folder.name for folder in options.scores]
+    labels = names if len(set(names)) == len(names) else map(str, options.scores)
+    print(format_table({label: read_summary(folder) for label, folder in zip(labels, options.scores, strict=True)}))
     return OK
 
 
@@ -155,157 +221,19 @@ def _report(failures: Sequence[object]) -> int:
     return FAILED if failures else OK
 
 
-# The grammar.
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, ()) else super()._get_help_string(action)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="sepml",
-        description="Separate people who talk at once; train separators by selective mutual learning.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--version", action="version", version=f"sepml {__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def command(name: str, run: Callable[..., int], text: str, **options: str) -> argparse.ArgumentParser:
-        sub = commands.add_parser(
-            name,
-            help=text,
-            description=text[0].upper() + text[1:] + ".",
-            allow_abbrev=False,
-            formatter_class=_Formatter,
-            **options,
-        )
-        sub.set_defaults(run=run)
-        sub.add_argument("-v", "--verbose", action="count", default=0, help="say more")
-        sub.add_argument("-q", "--quiet", action="count", default=0, help="say less")
-        return sub
-
-    _add_prepare(command)
-    _add_mix(command)
-    _add_check(command)
-    _add_train(command)
-    _add_separate(command)
-    _add_score(command)
-    sub = command("table", _table, "show the means of several score folders side by side")
-    sub.add_argument("scores", nargs="+", type=Path, help="folders written by sepml score")
-    sub = command("info", _info, "describe a model folder")
-    sub.add_argument("model", type=Path)
-    return parser
-
-
-Add = Callable[..., argparse.ArgumentParser]
-
-
-def _jobs(sub: argparse.ArgumentParser) -> None:
-    sub.add_argument("-j", "--jobs", type=_at_least(0), default=0, help="processes; 0 is all cores")
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def integer(word: str) -> int:
-        try:
-            value = int(word)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"'{word}' is not a whole number of {least} or more")
-        return value
-
-    return integer
-
-
-def _add_prepare(command: Add) -> None:
-    sub = command("prepare", _prepare, "make a corpus of single utterances, and mix lists")
-    corpora = sub.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
-    prompts = corpora.add_parser(
-        "prompts", help="recorded voices from Debian packages (apt-get)", formatter_class=_Formatter, allow_abbrev=False
-    )
-    prompts.add_argument("--size", choices=("core", "full"), default="core", help="18 or 54 speakers")
-    prompts.add_argument("--debs", type=Path, help="folder of .deb files, kept and used again (default: OUT/debs)")
-    synthetic = corpora.add_parser(
-        "synthetic", help="voices of the espeak-ng synthesiser", formatter_class=_Formatter, allow_abbrev=False
-    )
-    synthetic.add_argument("--voices", type=_at_least(1), default=24, help="6 to 30")
-    synthetic.add_argument("--utterances", type=_at_least(1), default=60, help="a voice, 4 or more")
-    for corpus in (prompts, synthetic):
-        corpus.add_argument("--out", type=Path, required=True, help="folder to make")
-        corpus.add_argument("--seed", type=_at_least(0), default=0)
-        corpus.add_argument(
-            "--lists",
-            type=_at_least(1),
-            nargs=3,
-            metavar=("TR", "CV", "TT"),
-            help="mixtures of the training list, of each validation and of each test list (default: by the corpus' size)",
-        )
-        _jobs(corpus)
-
-
-def _add_mix(command: Add) -> None:
-    sub = command("mix", _mix, "make mixtures from mix lists, in the wsj0-mix layout")
-    sub.add_argument("--list", type=Path, nargs="+", required=True, help="mix_<n>_spk_<split>.txt files")
-    sub.add_argument("--root", type=Path, required=True, help="folder that the lists' paths start from")
-    sub.add_argument("--out", type=Path, required=True)
-    sub.add_argument("--sample-rate", type=_at_least(1), default=8000, help="Hz")
-    sub.add_argument("--mode", choices=("min", "max"), default="min", help="cut to the shorter or pad to the longer")
-    sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
-    _jobs(sub)
-
-
-def _add_check(command: Add) -> None:
-    sub = command("check", _check, "verify mixtures: one line a fault, exit code 1 on any")
-    sub.add_argument("target", type=Path, help="a manifest, a split's folder, or a tree of splits")
-    _jobs(sub)
-
-
-def _add_train(command: Add) -> None:
-    sub = command(
-        "train",
-        _train,
-        "train an experiment; the same command goes on where it stopped",
-        usage="sepml train --config FILE --exp DIR [-d DEVICE] [--KEY VALUE ...]",
-        epilog="Any setting of the file can be given as --KEY VALUE, such as --fit.epochs 20 or --peers.0.hidden 64.",
-    )
-    sub.add_argument("--config", type=Path, required=True, help="the experiment's YAML file")
-    sub.add_argument("--exp", type=Path, required=True, help="folder of the run")
-    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    sub.add_argument("--devices", type=_at_least(1), default=1, help="processes (GPUs) on this machine")
-    sub.add_argument("--num-nodes", type=_at_least(1), default=1, help="machines")
-
-
-def _add_separate(command: Add) -> None:
-    sub = command("separate", _separate, "separate recordings into one file a speaker")
-    sub.add_argument("input", nargs="+", type=Path, help="audio files, or folders of them")
-    sub.add_argument("--model", type=Path, required=True, help="a model folder, or an experiment's folder (its best peer)")
-    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
-    sub.add_argument("-o", "--out", type=Path, required=True)
-    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    sub.add_argument("--segment", type=float, help="window of long files, s")
-    sub.add_argument("--overlap", type=float, default=0.5, help="of the windows, fraction")
-    sub.add_argument("--filename", default="{name}_s{n}.wav", help="of the outputs")
-    sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
-    sub.add_argument("--float32", action="store_true", help="write 32-bit floats instead of 16-bit integers")
-    sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
-
-
-def _add_score(command: Add) -> None:
-    sub = command("score", _score, "score estimates against references")
-    what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--manifest", type=Path, help="CSV of mixtures and sources")
-    what.add_argument("--mix", type=Path, help="folder of mixtures")
-    sub.add_argument("--ref", type=Path, nargs="+", default=[], help="with --mix: folders of references, one a source")
-    sub.add_argument("--est", type=Path, required=True, help="folder of <id>_s1.wav, <id>_s2.wav")
-    sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv and summary.json")
-    sub.add_argument(
-        "--metrics", nargs="+", choices=("si_snr", "sdr", "stoi", "pesq"), default=["si_snr", "sdr", "stoi", "pesq"]
-    )
-    sub.add_argument("--label", help="name of the table's row")
-    _jobs(sub)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+_CORPORA = {
+    "prompts": _prepare,
+    "synthetic": _prepare,
+    "wsj0": _prepare_wsj0,
+    "librimix": _prepare_librimix,
+    "wham": _prepare_wham,
+    "folder": _prepare_folder,
+}
+_COMMANDS = {
+    "mix": _mix,
+    "check": _check,
+    "separate": _separate,
+    "score": _score,
+    "table": _table,
+    "info": _info,
+}

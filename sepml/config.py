@@ -77,7 +77,10 @@ def override(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
             if not words:
                 raise SepmlError(f"{word}: the value is missing")
             value = words.pop(0)
-        _set(result, key, yaml.safe_load(value) if value else None)
+        try:
+            _set(result, key, yaml.safe_load(value) if value else None)
+        except yaml.YAMLError as error:
+            raise SepmlError(f"--{key}: '{value}' is not a valid YAML value: {getattr(error, 'problem', error)}") from error
     return result
 
 

@@ -12,6 +12,18 @@ class SepmlError(Exception):
     """
 
 
+def one_line(error: SepmlError) -> str:
+    """The message; of an error in a data worker without the traceback that PyTorch puts in front of it.
+
+    >>> one_line(SepmlError("Caught SepmlError in DataLoader worker process 0.\\n...\\nsepml.errors.SepmlError: a.wav: empty"))
+    'a.wav: empty'
+    """
+    lines = str(error).strip().splitlines() or [""]
+    if lines[0].startswith(f"Caught {SepmlError.__name__} in "):
+        return lines[-1].removeprefix(f"{SepmlError.__module__}.{SepmlError.__name__}: ")
+    return " ".join(lines)
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """A hint naming the closest known word, or the empty string.
 

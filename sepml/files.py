@@ -25,6 +25,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
         SepmlError: the disk is full, or the folder cannot be made or written.
     """
     temporary = None
+    if not target.parent.is_dir() and (blocking := _not_a_folder(target)):
+        raise SepmlError(f"{target}: cannot be written, as {blocking} is a file, expected a folder")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{target.stem[:40]}.", suffix=target.suffix, dir=target.parent)
@@ -37,7 +39,8 @@ def atomic_path(target: Path) -> Iterator[Path]:
     except OSError as error:
         if error.errno in _FULL:
             raise SepmlError(f"{target}: no space left on the disk; free some and run the same command again") from error
-        if error.filename is not None and Path(error.filename).parent in (target.parent, *target.parents):
+        # Writing to an open file gives no name; the temporary one's is absolute.
+        if error.filename is None or Path(error.filename).absolute().parent in target.absolute().parents:
             raise SepmlError(f"{target}: cannot be written: {error.strerror}") from error
         raise
     finally:
@@ -63,6 +66,10 @@ def write_csv(target: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
         writer.writerows(rows)
+
+
+def _not_a_folder(target: Path) -> Path | None:
+    return next((parent for parent in target.parents if parent.exists() and not parent.is_dir()), None)
 
 
 def _umask() -> int:

@@ -2,9 +2,8 @@
 
 import logging
 import math
-import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -78,15 +77,28 @@ class FitSettings:
     tensorboard: bool = True
 
 
+@dataclass(frozen=True)
+class Run:
+    """Where a run lives.
+
+    Attributes:
+        folder: of the experiment.
+        save_peer: writes one peer as a model folder.
+        seed: of what is random inside the networks.
+    """
+
+    folder: Path
+    save_peer: Callable[[Path, nn.Module], None]
+    seed: int = 0
+
+
 def fit(
     task: Task,
     peers: Sequence[nn.Module],
     loaders: tuple[DataLoader[Any], DataLoader[Any]],
     settings: tuple[FitSettings, CohortSettings],
-    exp: Path,
-    save_peer: Callable[[Path, nn.Module], None],
+    run: Run,
     fabric: Fabric,
-    seed: int = 0,
 ) -> list[Row]:
     """Train peers together until the last epoch or until none of them improves any more.
 
@@ -96,7 +108,6 @@ def fit(
 
     Args:
         loaders: training batches, from a sampler whose `epoch` can be set, and validation batches.
-        save_peer: writes one peer as a model folder.
 
     Returns:
         the history, one row a peer and epoch.
@@ -107,7 +118,7 @@ def fit(
     train, valid = (fabric.setup_dataloaders(loader, use_distributed_sampler=False) for loader in loaders)
     options, sharing = settings
     optimizers = [torch.optim.Adam(peer.parameters(), lr=options.learning_rate.peak) for peer in peers]
-    state = _resume(exp / "last.ckpt", peers, optimizers, options)
+    state = _resume(run.folder / "last.ckpt", peers, optimizers, options)
     ready = [fabric.setup(peer, optimizer) for peer, optimizer in zip(peers, optimizers, strict=True)]
     cohort = Cohort(
         task,
@@ -120,20 +131,20 @@ def fit(
     while state.epoch < options.epochs and not _stalled(state.history, len(peers), options.early_stop):
         started = time.perf_counter()
         # Anything random inside the networks depends on the epoch only, so that a resumed run draws the same.
-        torch.manual_seed(seed * 1_000_003 + state.epoch)
+        torch.manual_seed(run.seed * 1_000_003 + state.epoch)
         reports = _train_epoch(cohort, train, state, options, sharing)
         seconds = time.perf_counter() - started
         scores = _validate(cohort, valid, fabric, f"epoch {state.epoch + 1} validation")
-        rows = _rows(task, reports, scores, seconds / len(train.dataset))
+        rows = _rows(task, reports, scores, fabric, len(train.dataset) / seconds)
         for k, row in enumerate(rows):
             row |= {"epoch": state.epoch + 1, "threshold": sharing.threshold_at(state.epoch), "weight": sharing.weight}
             row["learning_rate"] = optimizers[k].param_groups[0]["lr"]
         state.history += [{name: row[name] for name in columns(task)} for row in rows]
         state.epoch += 1
         if fabric.is_global_zero:
-            _save(exp, state, peers, optimizers, task, save_peer)
+            _save(run, state, peers, optimizers, task)
             _say(state, options, rows, task, seconds)
-            _board(exp, state.epoch, rows, options.tensorboard)
+            _board(run.folder, state.epoch, rows, options.tensorboard)
         fabric.barrier()
     return state.history
 
@@ -198,29 +209,21 @@ def _validate(cohort: Cohort, loader: DataLoader[Any], fabric: Fabric, what: str
     return summed[:-1] / summed[-1]
 
 
-def _rows(task: Task, reports: list[StepReport], scores: Tensor, seconds_per_example: float) -> list[Row]:
-    """An epoch's figures, one row a peer; means leave out what a step did not have."""
+def _rows(task: Task, reports: list[StepReport], scores: Tensor, fabric: Fabric, examples_per_s: float) -> list[Row]:
+    """An epoch's figures over all processes, one row a peer; means leave out the steps that had no such value."""
+    names = ("supervised", "mimic", "gate_open", "agreement", "grad_norm")
+    values = torch.stack([torch.stack([getattr(report, name) for report in reports]) for name in names]).double()
+    finite = values.isfinite()
+    totals = torch.stack([values.where(finite, 0.0).sum(1), finite.double().sum(1)])
+    sums, counts = fabric.all_reduce(totals, reduce_op="sum")
+    means = (sums / counts).T.tolist()
+    skipped = torch.stack([report.skipped for report in reports]).sum(0).tolist()
     rows = []
     for k, score in enumerate(scores.tolist()):
-        rows.append(
-            {
-                "peer": k + 1,
-                f"train_{task.loss_name}": _mean(report.supervised[k] for report in reports),
-                "mimic": _mean(report.mimic[k] for report in reports),
-                "gate_open": _mean(report.gate_open[k] for report in reports),
-                "agreement": _mean(report.agreement[k] for report in reports),
-                "grad_norm": _mean(report.grad_norm[k] for report in reports),
-                "skipped": sum(bool(report.skipped[k]) for report in reports),
-                f"valid_{task.score_name}": score,
-                "examples_per_s": 1 / seconds_per_example,
-            }
-        )
+        supervised, *others = means[k]
+        row = {"peer": k + 1, f"train_{task.loss_name}": supervised, **dict(zip(names[1:], others, strict=True))}
+        rows.append(row | {"skipped": skipped[k], f"valid_{task.score_name}": score, "examples_per_s": examples_per_s})
     return rows
-
-
-def _mean(values: Iterable[Tensor]) -> float:
-    finite = [value for value in map(float, values) if math.isfinite(value)]
-    return statistics.fmean(finite) if finite else math.nan
 
 
 def _valid_column(history: list[Row], peer: int) -> list[float]:
@@ -245,24 +248,21 @@ def _resume(path: Path, peers: Sequence[nn.Module], optimizers: list[torch.optim
 
 
 def _save(
-    exp: Path,
-    state: RunState,
-    peers: Sequence[nn.Module],
-    optimizers: Sequence[torch.optim.Optimizer],
-    task: Task,
-    save_peer: Callable[[Path, nn.Module], None],
+    run: Run, state: RunState, peers: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], task: Task
 ) -> None:
     """Everything a run leaves; the checkpoint last, so that a killed epoch is simply done again."""
     histories = [_valid_column(state.history, k + 1) for k in range(len(peers))]
     for k, peer in enumerate(peers):
         if epochs_since_best(histories[k]) == 0:
-            save_peer(exp / f"peer{k + 1}", peer)
+            run.save_peer(run.folder / f"peer{k + 1}", peer)
     best = [max((value for value in values if not math.isnan(value)), default=-math.inf) for values in histories]
-    write_json(exp / "best.json", {"peer": best.index(max(best)) + 1})
-    write_csv(exp / "history.csv", columns(task), ([_short(row[name]) for name in columns(task)] for row in state.history))
+    write_json(run.folder / "best.json", {"peer": best.index(max(best)) + 1})
+    write_csv(
+        run.folder / "history.csv", columns(task), ([_short(row[name]) for name in columns(task)] for row in state.history)
+    )
     state.peers = [peer.state_dict() for peer in peers]
     state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
-    save_state(exp / "last.ckpt", state)
+    save_state(run.folder / "last.ckpt", state)
 
 
 def _short(value: Any) -> Any:

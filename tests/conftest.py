@@ -1,6 +1,8 @@
 """What the tests share."""
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,3 +15,13 @@ def shared_dir() -> Path:
     if not folder.is_dir():
         pytest.skip(f"the reference data folder {folder} is absent (set SEPML_SHARED to use it)")
     return folder
+
+
+@pytest.fixture(autouse=True)
+def untouched_logger() -> Iterator[None]:
+    """The command line sets up the logger of its process; a test that calls it must not do so for the next ones."""
+    logger = logging.getLogger("sepml")
+    level, handlers = logger.level, logger.handlers
+    yield
+    logger.handlers = handlers
+    logger.setLevel(level)

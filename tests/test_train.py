@@ -148,6 +148,17 @@ def test_the_examples_do_not_depend_on_the_number_of_workers(config, tmp_path):
     assert same_run(tmp_path / "none", tmp_path / "two")
 
 
+def test_two_processes_train_one_run(config, tmp_path):
+    command = [sys.executable, "-m", "sepml", "train", "--config", str(config), "--exp", str(tmp_path / "exp"), "-d", "cpu"]
+    run = subprocess.run([*command, "--devices", "2", "--fit.epochs", "2"], capture_output=True, text=True, timeout=200)
+    assert run.returncode == 0, run.stderr
+    rows = history(tmp_path / "exp")
+    assert [row["epoch"] for row in rows] == ["1", "1", "2", "2"]
+    # Two processes with 2 of the 8 examples a step: half the steps, and validation over all 4 mixtures as alone.
+    assert all(np.isfinite(float(row["train_neg_si_snr"])) for row in rows)
+    assert load_model(tmp_path / "exp" / "peer2").config.blocks == 1
+
+
 def test_a_shut_gate_is_solo_bit_for_bit_through_the_whole_run(config, tmp_path):
     assert train(config, tmp_path / "shut", "--cohort.threshold.start", "79") == 0
     assert train(config, tmp_path / "solo", "--cohort.mechanism", "solo") == 0
@@ -177,6 +188,16 @@ def test_another_experiment_in_the_same_folder_is_refused(config, tmp_path, caps
     assert train(config, exp, "--seed", "7") == 1
     assert "holds a run with seed = 0, now 7" in capsys.readouterr().err
     assert train(config, exp, "--fit.epochs", "2") == 0  # going on for longer is allowed
+
+
+def test_a_run_of_before_a_setting_existed_goes_on(config, tmp_path):
+    exp = tmp_path / "exp"
+    assert train(config, exp, "--fit.epochs", "1") == 0
+    settings = yaml.safe_load((exp / "config.yaml").read_text())
+    assert settings["separation"].pop("mimic_ceiling") is None  # the default, as if the version had not known it
+    (exp / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert train(config, exp, "--fit.epochs", "2") == 0
+    assert history(exp)[-1]["epoch"] == "2"
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(config, tmp_path, capsys):

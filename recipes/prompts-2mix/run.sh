@@ -10,7 +10,8 @@ Usage: run.sh [--stage N] [--stop_stage N] [--config FILE] [--tag NAME] [other o
   --stage N        first stage: 0 corpus, 1 mix + check, 2 train, 3 separate, 4 score    (default 0)
   --stop_stage N   last stage                                                            (default 4)
   --config FILE    the experiment                                                        (default conf/sml.yaml)
-  --tag NAME       name of the experiment's folder, exp/NAME                             (default: the config's name)
+  --tag NAME       name of the experiment                                                (default: the config's name)
+  --exp DIR        folder of the experiment                                              (default exp/TAG)
   --corpus NAME    prompts, or synthetic where there is no apt-get                       (default prompts)
   --size NAME      of the prompts corpus: core (18 voices) or full (54)                  (default core)
   --corpus_opts S  further words for `sepml prepare`                                     (default none)
@@ -22,16 +23,16 @@ What follows -- goes to `sepml train`, such as: -- --fit.epochs 5 --seed 1
 HELP
 }
 
-stage=0 stop_stage=4 config=conf/sml.yaml tag= corpus=prompts size=core corpus_opts= data= jobs=0
+stage=0 stop_stage=4 config=conf/sml.yaml tag= exp= corpus=prompts size=core corpus_opts= data= jobs=0
 tests="tt_seen tt_unseen"
-OPTIONS="stage stop_stage config tag corpus size corpus_opts tests data jobs"
+OPTIONS="stage stop_stage config tag exp corpus size corpus_opts tests data jobs"
 . "$(dirname "$0")/path.sh"
 parse_options "$@"
 shift "$PARSED"
 tag=${tag:-$(basename "$config" .yaml)}
 data=${data:-data/$corpus}
 mixtures=$data/wav8k/min
-exp=exp/$tag
+exp=${exp:-exp/$tag}
 
 if run_stage 0 "corpus"; then
     options=(--out "$data" --jobs "$jobs")
@@ -50,24 +51,9 @@ if run_stage 2 "train"; then
 fi
 
 if run_stage 3 "separate"; then
-    for test in $tests; do
-        for peer in "$exp"/peer[0-9]*; do
-            sepml separate "$mixtures/$test/mix" --model "$peer" -o "$exp/separated/$test/$(basename "$peer")"
-        done
-        sepml separate "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
-    done
+    separate_tests
 fi
 
 if run_stage 4 "score"; then
-    for test in $tests; do
-        for est in "$exp/separated/$test"/*; do
-            sepml score --manifest "$mixtures/$test.csv" --est "$est" -o "$exp/scores/$test/$(basename "$est")" \
-                --jobs "$jobs" >/dev/null
-        done
-    done
-    for test in $tests; do
-        echo "$tag, $test:"
-        sepml table "$exp/scores/$test"/*
-    done | tee "$exp/RESULTS.txt"
-    echo "Listen: $PWD/$exp/separated/*/ensemble/*_s1.wav and *_s2.wav; the mixtures are $PWD/$mixtures/*/mix/*.wav"
+    score_tests
 fi
