@@ -11,7 +11,7 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.parallel import map_unordered
 from sepml.speech.audio import FULL_SCALE, read_wav
-from sepml.speech.manifest import Mixture, scan_manifest, scan_tree, stems
+from sepml.speech.manifest import TYPES, Mixture, scan_manifest, scan_tree, stems
 
 _CLIPPED_SAMPLES = 2
 
@@ -53,12 +53,13 @@ def check(target: Path, jobs: int = 0) -> CheckResult:
     """Look for faults in every file of a data set.
 
     Found are: missing and extra files, duplicate ids, files that cannot be read, other rates, lengths or numbers of
-    channels than expected, mixtures that are not the sum of their sources (within a 16-bit step for each source,
+    channels than expected, mixtures that are not the sum of their sources and noise (within a 16-bit step for each,
     which rounding explains), silence, clipping, and samples that are nan or infinite.
 
     Args:
-        target: a manifest; a split folder (mix/ s1/ s2/); or a folder of splits or manifests, such as `wav8k/min`. A
-            manifest `<split>.csv` beside a split folder says what must be in it.
+        target: a manifest; a split folder (mix/ s1/ s2/, or mix_clean/ and so on in place of mix/); or a folder of
+            splits or manifests, such as `wav8k/min`. A manifest `<split>.csv` beside a split folder with mix/ says what
+            must be in it.
         jobs: processes, 0 = one a core.
 
     Raises:
@@ -85,19 +86,25 @@ def _splits(target: Path) -> list[_Split]:
         return [_from_manifest(target)]
     if not target.is_dir():
         raise SepmlError(f"{target}: no such file or folder; expected a manifest or a folder of mixtures")
-    if (target / "mix").is_dir():
-        return [_from_tree(target)]
+    if kinds := _kinds(target):
+        return [_from_tree(target, kind) for kind in kinds]
     splits = []
-    for folder in sorted(f for f in target.iterdir() if (f / "mix").is_dir() or (f / "s1").is_dir()):
-        try:
-            splits.append(_from_tree(folder))
-        except SepmlError as error:
-            splits.append(_Split(folder.name, [], [str(error)], None))
+    for folder in sorted(f for f in target.iterdir() if _kinds(f) or (f / "s1").is_dir()):
+        for kind in _kinds(folder) or ["mix"]:
+            try:
+                splits.append(_from_tree(folder, kind))
+            except SepmlError as error:
+                splits.append(_Split(folder.name, [], [str(error)], None))
     there = {split.name for split in splits}
     splits += [_from_manifest(file) for file in sorted(target.glob("*.csv")) if file.stem not in there]
     if not splits:
         raise SepmlError(f"{target}: holds no mixtures; expected mix/ s1/ s2/, folders with these, or manifests (.csv)")
     return splits
+
+
+def _kinds(folder: Path) -> list[str]:
+    """The folders of mixtures in a split folder."""
+    return [kind for kind in ("mix", *TYPES) if (folder / kind).is_dir()]
 
 
 def _from_manifest(path: Path) -> _Split:
@@ -106,13 +113,14 @@ def _from_manifest(path: Path) -> _Split:
     return _Split(path.stem, mixtures, faults, _rate_by_name(mixtures[0].mixture) if mixtures else None)
 
 
-def _from_tree(folder: Path) -> _Split:
+def _from_tree(folder: Path, kind: str) -> _Split:
     # `check .` in a split folder: its name and its manifest are found through the whole path.
     folder = folder.absolute()
     manifest = folder.parent / f"{folder.name}.csv"
-    if not manifest.is_file():
-        mixtures, faults = scan_tree(folder)
-        return _Split(folder.name, mixtures, faults, _rate_by_name(folder))
+    if kind != "mix" or not manifest.is_file():
+        mixtures, faults = scan_tree(folder, kind)
+        name = folder.name if kind == "mix" else f"{folder.name}/{kind}"
+        return _Split(name, mixtures, faults, _rate_by_name(folder))
     split = _from_manifest(manifest)
     known = {mixture.id for mixture in split.mixtures}
     parts = ["mix", *(f"s{i + 1}" for i in range(len(split.mixtures[0].sources) if split.mixtures else 2))]
@@ -131,7 +139,7 @@ def _rate_by_name(path: Path) -> int | None:
 
 def _look_into(mixture: Mixture) -> _Found:
     faults: list[str] = []
-    files = (mixture.mixture, *mixture.sources)
+    files = (mixture.mixture, *mixture.sources, *([mixture.noise] if mixture.noise else []))
     signals = [_signal(file, faults) for file in files]
     first, rate = signals[0]
     for file, (x, its_rate) in zip(files[1:], signals[1:], strict=True):
@@ -169,15 +177,16 @@ def _signal(file: Path, faults: list[str]) -> tuple[np.ndarray | None, int]:
 
 
 def _sum_fault(mixture: Mixture, signals: list[np.ndarray]) -> list[str]:
-    """The mixture against the sum of its sources; each source, and the mixture, was rounded by up to half a step."""
+    """The mixture against the sum of its parts; each of them, and the mixture, was rounded by up to half a step."""
     first, *sources = (x.astype(np.float64) for x in signals)
     difference = np.abs(first - sum(sources))
     allowed = len(sources) / FULL_SCALE
     if difference.max() <= allowed:
         return []
     at = int(difference.argmax())
+    parts = "sources and noise" if mixture.noise else "sources"
     return [
-        f"{mixture.mixture}: is not the sum of its sources: they differ by {difference[at] * FULL_SCALE:.0f} steps "
+        f"{mixture.mixture}: is not the sum of its {parts}: they differ by {difference[at] * FULL_SCALE:.0f} steps "
         f"of 16 bits at sample {at}, expected {len(sources)} at most"
     ]
 

@@ -48,6 +48,8 @@ class DynamicMixing:
         size: mixtures an epoch.
         gain_db: each source's gain is uniform within +- this, dB, on top of equal power; the gains of two sources
             are opposite, as in wsj0-2mix.
+        speed: each utterance is played faster or slower by up to this fraction, in steps of 0.01, its pitch with it:
+            0.05 is 0.95 to 1.05; 0 leaves it as it is.
     """
 
     utterances: Path
@@ -55,6 +57,7 @@ class DynamicMixing:
     tiers: str = ""
     size: Count = 4000
     gain_db: Annotated[float, Field(ge=0)] = 2.5
+    speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -140,6 +143,9 @@ class DynamicSegments(Dataset[Batch]):
     def __init__(self, settings: DynamicMixing, n_src: int, segment: int, sample_rate: int, seed: int) -> None:
         self.settings, self.n_src, self.segment, self.sample_rate = settings, n_src, segment, sample_rate
         self.seed = seed
+        self.speed_percent = round(100 * settings.speed)
+        if settings.speed and not self.speed_percent:
+            raise SepmlError(f"data.dynamic.speed is {settings.speed}, expected 0 or a step of 0.01 or more, such as 0.05")
         self.by_speaker = list(_utterances(settings).values())
         if len(self.by_speaker) < n_src:
             raise SepmlError(
@@ -167,6 +173,8 @@ class DynamicSegments(Dataset[Batch]):
         samples, _ = read_wav(files[int(rng.integers(len(files)))], self.sample_rate)
         power = float(np.mean(np.square(samples, dtype=np.float64)))
         gain = 10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12))
+        if self.speed_percent:
+            samples = at_speed(samples, 100 + int(rng.integers(-self.speed_percent, self.speed_percent + 1)))
         start = int(rng.integers(max(1, len(samples) - self.segment + 1)))
         return fit_length(torch.from_numpy(samples * np.float32(gain)), start, self.segment)
 
@@ -197,6 +205,17 @@ def read_mixture(mixture: Mixture, sample_rate: int) -> Batch:
     return Batch(torch.from_numpy(signals[0]), torch.from_numpy(np.stack(signals[1:])), (mixture.id,))
 
 
+def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
+    """A signal `(T,)` played at `percent` of its speed, `ceil(100 T / percent)` samples of the same kind.
+
+    >>> at_speed(np.zeros(1000, np.float32), 95).shape
+    (1053,)
+    """
+    from scipy.signal import resample_poly
+
+    return signal if percent == 100 else resample_poly(signal, 100, percent)
+
+
 def fit_length(signal: Tensor, start: int, length: int) -> Tensor:
     """`length` samples from `start` on, along the last axis; zeros where the signal has ended."""
     piece = signal[..., start : start + length]
@@ -212,6 +231,8 @@ def collate(examples: Sequence[Batch]) -> Batch:
 def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Batches of training segments; set `loader.sampler.epoch` before each epoch."""
     segment = round(settings.segment * settings.sample_rate)
+    if segment < 1:
+        raise SepmlError(f"data.segment is {settings.segment} s, expected a sample or more at {settings.sample_rate} Hz")
     dataset: Segments | DynamicSegments
     if settings.dynamic:
         dynamic = replace(settings.dynamic, utterances=settings.root / settings.dynamic.utterances)
@@ -254,11 +275,11 @@ def _utterances(settings: DynamicMixing) -> dict[str, list[Path]]:
         raise SepmlError(f"{table}: no such utterance table; `sepml prepare` writes one") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SepmlError(f"{table}: cannot be read as CSV: {error}") from error
-    missing = {"file", "speaker", "split"} - set(rows[0] if rows else ())
+    missing = {"file", "speaker", "split", *(["tier"] if settings.tiers else [])} - set(rows[0] if rows else ())
     if missing:
         raise SepmlError(f"{table}: column '{min(missing)}' is missing")
     by_speaker: dict[str, list[Path]] = {}
     for row in rows:
-        if row["split"] == settings.split and (not settings.tiers or row.get("tier", "") in settings.tiers):
+        if row["split"] == settings.split and (not settings.tiers or row["tier"] in [*settings.tiers]):
             by_speaker.setdefault(row["speaker"], []).append(table.parent / row["file"])
     return by_speaker

@@ -16,7 +16,7 @@ from sepml.allocator import keep_large_blocks
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.files import write_json, write_text
-from sepml.fit import CohortSettings, FitSettings, fit
+from sepml.fit import CohortSettings, FitSettings, Run, fit
 from sepml.hardware import make_fabric
 from sepml.speech.data import DataSettings, train_loader, valid_loader
 from sepml.speech.model import ModelConfig, build_model, save_model
@@ -103,7 +103,7 @@ def train(config: Path, exp: Path, words: list[str], device: str = "auto", devic
         write_text(exp / "config.yaml", yaml.safe_dump(_plain(experiment), sort_keys=False))
         write_json(exp / "environment.json", environment(fabric.device))
     task = SeparationTask(experiment.separation.align, experiment.separation.mimic_ceiling)
-    fit(task, peers, loaders, (experiment.fit, experiment.cohort), exp, save_model, fabric, experiment.seed)
+    fit(task, peers, loaders, (experiment.fit, experiment.cohort), Run(exp, save_model, experiment.seed), fabric)
 
 
 def environment(device: torch.device) -> dict[str, Any]:
@@ -155,7 +155,8 @@ def _claim(exp: Path, experiment: Experiment) -> None:
         if exp.is_dir() and any(exp.iterdir()):
             raise SepmlError(f"{exp}: is not empty and holds no experiment; choose another --exp")
         return
-    old, new = _flat(read_yaml(former)), _flat(_plain(experiment))
+    # Parsed, so that a setting which the file does not know yet has its default.
+    old, new = (_flat(_plain(e)) for e in (parse(Experiment, read_yaml(former), str(former)), experiment))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key) != new.get(key) and not key.startswith(_MAY_CHANGE):
             raise SepmlError(

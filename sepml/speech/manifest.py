@@ -5,13 +5,16 @@ import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
 from sepml.files import write_csv
 
 AUDIO_SUFFIXES = (".wav", ".flac")
+# The folders of mixtures in the trees of WHAM! and LibriMix.
+TYPES = ("mix_clean", "mix_both", "mix_single")
+NOISY = ("mix_both", "mix_single")
 _SOURCE_COLUMN = re.compile(r"source_([1-9]\d*)_path")
 
 
@@ -24,19 +27,22 @@ class Mixture:
         mixture: the audio file of the mixture.
         sources: the audio files of the sources, s1 first.
         length: samples.
+        noise: the audio file of the noise; without one the mixture is the sum of its sources alone.
     """
 
     id: str
     mixture: Path
     sources: tuple[Path, ...]
     length: int
+    noise: Path | None = None
 
 
 def read_manifest(path: Path) -> list[Mixture]:
     """The mixtures of a manifest, in its order.
 
-    The columns are mixture_ID, mixture_path, source_1_path, source_2_path (and on), length, in any order; others,
-    such as LibriMix's noise_path, are passed over. Paths are absolute or relative to the folder of the manifest.
+    The columns are mixture_ID, mixture_path, source_1_path, source_2_path (and on), length, in any order, and for
+    noisy mixtures noise_path, with which one source is enough; others are passed over. Paths are absolute or relative to
+    the folder of the manifest. The files of noise are not looked for, as training and scoring do without them.
 
     Raises:
         SepmlError: the manifest or a file it names is missing, a column is missing, a field is empty or malformed, an
@@ -116,59 +122,78 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
         absolute = file.absolute()
         return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
 
-    header = ["mixture_ID", "mixture_path", *(f"source_{i + 1}_path" for i in range(n_src)), "length"]
-    write_csv(path, header, ([m.id, named(m.mixture), *map(named, m.sources), m.length] for m in mixtures))
+    # A column that stays empty would make other readers look for a file of that name.
+    noisy = any(mixture.noise for mixture in mixtures)
+    sources = [f"source_{i + 1}_path" for i in range(n_src)]
+    header = ["mixture_ID", "mixture_path", *sources, *(["noise_path"] if noisy else []), "length"]
+    rows = (
+        [m.id, named(m.mixture), *map(named, m.sources), *([named(m.noise) if m.noise else ""] if noisy else []), m.length]
+        for m in mixtures
+    )
+    write_csv(path, header, rows)
 
 
-def manifest_of_tree(split_dir: Path) -> list[Mixture]:
-    """The mixtures of a wsj0-mix split folder (mix/ s1/ s2/ ...), joined by file stem and sorted by it.
+def manifest_of_tree(split_dir: Path, mixture: str = "mix") -> list[Mixture]:
+    """The mixtures of a split folder (mix/ s1/ s2/ ...), joined by file stem and sorted by it.
+
+    Args:
+        mixture: the folder of the mixtures: mix as in wsj0-mix; in the trees of WHAM! and LibriMix mix_clean, mix_both
+            (with the files of noise/) or mix_single (one source and noise/).
 
     Raises:
-        SepmlError: there is no mix/, s1/ or s2/, a file is missing from one of them, or a header cannot be read.
+        SepmlError: a folder is absent, a file is missing from one of them, or a header cannot be read.
     """
     from sepml.speech.audio import info
 
-    mixtures, faults = scan_tree(split_dir)
+    mixtures, faults = scan_tree(split_dir, mixture)
     if faults:
         raise SepmlError(faults[0] + _more(len(faults) - 1))
-    return [Mixture(m.id, m.mixture, m.sources, info(m.mixture).frames) for m in mixtures]
+    return [replace(m, length=info(m.mixture).frames) for m in mixtures]
 
 
-def scan_tree(split_dir: Path) -> tuple[list[Mixture], list[str]]:
+def scan_tree(split_dir: Path, mixture: str = "mix") -> tuple[list[Mixture], list[str]]:
     """The complete mixtures of a split folder, of length 0 as no file is opened, and a text for each other file.
 
     Raises:
-        SepmlError: there is no mix/, s1/ or s2/, or the folders hold no audio.
+        SepmlError: a folder is absent, or the folders hold no audio.
     """
     split_dir = Path(split_dir)
     if not split_dir.is_dir():
         raise SepmlError(f"{split_dir}: no such folder")
     found = {int(f.name[1:]) for f in split_dir.iterdir() if re.fullmatch(r"s[1-9]\d*", f.name) and f.is_dir()}
-    names = ["mix", *(f"s{i}" for i in range(1, max(found, default=0) + 1))]
-    absent = [name for name in dict.fromkeys([*names, "s1", "s2"]) if not (split_dir / name).is_dir()]
+    least = ["s1"] if mixture == "mix_single" else ["s1", "s2"]
+    names = [mixture, *(least if len(least) == 1 else (f"s{i}" for i in range(1, max(found, default=0) + 1)))]
+    noise = ["noise"] if mixture in NOISY else []
+    absent = [name for name in dict.fromkeys([*names, *least, *noise]) if not (split_dir / name).is_dir()]
+    expected = " ".join(f"{name}/" for name in [mixture, *least, *noise])
+    layout = "wsj0-mix" if mixture == "mix" else "WHAM! or LibriMix"
     if absent:
-        raise SepmlError(f"{split_dir}: has no {absent[0]}/; expected the folders mix/ s1/ s2/ of a wsj0-mix split")
+        raise SepmlError(f"{split_dir}: has no {absent[0]}/; expected the folders {expected} of a {layout} split")
     faults: list[str] = []
-    files = [stems(split_dir / name, faults) for name in names]
+    files = [stems(split_dir / name, faults) for name in [*names, *noise]]
     if not any(files):
-        raise SepmlError(f"{split_dir}: mix/ s1/ s2/ hold no {' or '.join(AUDIO_SUFFIXES)} files")
+        raise SepmlError(f"{split_dir}: {expected} hold no {' or '.join(AUDIO_SUFFIXES)} files")
     mixtures: list[Mixture] = []
     for stem in sorted(set().union(*files)):
-        lacking = [f"{name}/" for name, there in zip(names, files, strict=True) if stem not in there]
+        lacking = [f"{name}/" for name, there in zip([*names, *noise], files, strict=True) if stem not in there]
         if lacking:
             one = next(there[stem] for there in files if stem in there)
             faults.append(f"{one}: has no file of the same name in {' '.join(lacking)}")
         else:
-            mixtures.append(Mixture(stem, files[0][stem], tuple(there[stem] for there in files[1:]), 0))
+            first, *sources = (there[stem] for there in files)
+            mixtures.append(Mixture(stem, first, tuple(sources[: len(names) - 1]), 0, sources[-1] if noise else None))
     return mixtures, faults
 
 
 def _columns(path: Path, header: list[str]) -> list[int]:
-    """Where mixture_ID, mixture_path, the sources in their order and length stand in a row."""
+    """Where mixture_ID, mixture_path, the sources in their order, noise or -1, and length stand in a row."""
     doubled = [name for name, times in Counter(header).items() if times > 1]
     if doubled:
         raise SepmlError(f"{path}:1: the column {doubled[0]} stands twice")
-    n_src = max([2, *(int(match[1]) for name in header if (match := _SOURCE_COLUMN.fullmatch(name)))])
+    # Of LibriMix's own tables, some of those of clean mixtures name the noise that the noisy ones hold.
+    noisy = "noise_path" in header and "mix_clean" not in path.name
+    least = 1 if noisy else 2
+    n_src = max([least, *(int(match[1]) for name in header if (match := _SOURCE_COLUMN.fullmatch(name)))])
     if n_src > max(2, len(header)):
         raise SepmlError(f"{path}:1: has a column source_{n_src}_path but not all of those before it")
     names = ["mixture_ID", "mixture_path", *(f"source_{i + 1}_path" for i in range(n_src)), "length"]
@@ -176,21 +201,23 @@ def _columns(path: Path, header: list[str]) -> list[int]:
         if name not in header:
             shown = ",".join(header)[:200] or "nothing"
             raise SepmlError(f"{path}:1: no column '{name}'{did_you_mean(name, header)}; the header is: {shown}")
-    return [header.index(name) for name in names]
+    columns = [header.index(name) for name in names]
+    return [*columns[:-1], header.index("noise_path") if noisy else -1, columns[-1]]
 
 
 def _mixture(folder: Path, row: list[str], columns: Iterable[int], width: int) -> Mixture | str:
     """The mixture of a row, or what is wrong with it."""
     if len(row) != width:
         return f"{len(row)} fields, expected {width} as in the header"
-    id, mixture, *sources, length = (row[column] for column in columns)
+    id, mixture, *sources, noise, length = (row[column] if column >= 0 else "" for column in columns)
     if not id or not mixture or not all(sources):
         return f"id '{id}': an empty field among mixture_ID, mixture_path and the source paths"
     if "/" in id or "\0" in id or id in (".", ".."):
         return f"id '{id}' cannot be part of a file name"
     if not (length.isascii() and length.isdigit()) or int(length) == 0:
         return f"id '{id}': length is '{length}', expected a number of samples above 0"
-    return Mixture(id, folder / mixture, tuple(folder / source for source in sources), int(length))
+    files = tuple(folder / source for source in sources)
+    return Mixture(id, folder / mixture, files, int(length), folder / noise if noise else None)
 
 
 def stems(folder: Path, faults: list[str]) -> dict[str, Path]:

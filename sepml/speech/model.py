@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sepml.config import parse
@@ -108,7 +108,10 @@ class SeparationModel(nn.Module):
         """Separate: `(B, T)` at the configuration's rate to `(B, n_src, T)`."""
         # Silence stays silence: its level is the floor, not zero.
         level = mixture.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
-        return self.network(mixture / level) * level[:, None]
+        # Encoders need a whole window, and the STFT half of one to reflect at each end.
+        length = mixture.shape[-1]
+        padded = nn.functional.pad(mixture / level, (0, max(0, self.config.window - length)))
+        return self.network(padded)[..., :length] * level[:, None]
 
 
 class StftDPRNN(nn.Module):
@@ -125,27 +128,40 @@ class StftDPRNN(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
-        # Short mixtures are padded: the STFT reflects half a window at both ends.
-        padded = nn.functional.pad(mixture, (0, max(0, self.window_length - mixture.shape[-1])))
-        spectrum = torch.stft(padded, self.window_length, self.stride, window=self.window, return_complex=True)
+        spectrum = torch.stft(mixture, self.window_length, self.stride, window=self.window, return_complex=True)
         # Compressed magnitudes, as loudness is heard; the exponent was chosen by measurement (against the logarithm).
         masks = self.masker(spectrum.abs().clamp_min(1e-5).pow(0.3)).float()
         masked = masks * spectrum[:, None]
         signals = torch.istft(
-            masked.flatten(0, 1), self.window_length, self.stride, window=self.window, length=padded.shape[-1]
+            masked.flatten(0, 1), self.window_length, self.stride, window=self.window, length=mixture.shape[-1]
         )
-        return signals.view(*masks.shape[:2], -1)[..., : mixture.shape[-1]]
+        return signals.view(*masks.shape[:2], -1)
 
 
 def build_model(config: ModelConfig) -> SeparationModel:
     """A separator with fresh weights, drawn from torch's global generator.
 
+    Raises:
+        SepmlError: sizes that do not go together.
+
     >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
     900033
     """
+    _check_sizes(config)
     if isinstance(config, DPRNNConfig) and config.filterbank == "stft":
         return SeparationModel(config, StftDPRNN(config))
     return SeparationModel(config, _asteroid(config))
+
+
+def _check_sizes(config: ModelConfig) -> None:
+    """Refuse hops that leave samples or frames out, and kernels that shift them."""
+    stft = getattr(config, "filterbank", "free") == "stft"
+    most = {"stride": config.window // 2 if stft else config.window, "chunk_stride": getattr(config, "chunk", 0)}
+    for name, limit in most.items():
+        if (getattr(config, name, None) or 0) > limit:
+            raise SepmlError(f"model '{config.kind}': {name} is {getattr(config, name)}, expected {limit} at most")
+    if isinstance(config, ConvTasNetConfig) and config.kernel % 2 == 0:
+        raise SepmlError(f"model '{config.kind}': kernel is {config.kernel}, expected an odd number")
 
 
 def _asteroid(config: ModelConfig) -> nn.Module:
@@ -198,7 +214,7 @@ def _dual_path(config: DPRNNConfig) -> dict[str, int]:
 def save_model(folder: Path, model: SeparationModel) -> None:
     """Write a model folder; each of its files is whole or absent."""
     with atomic_path(folder / "model.safetensors") as temporary:
-        save_file({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}, temporary)
+        temporary.write_bytes(save({name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}))
     write_json(folder / "config.json", {"format": FORMAT, "model": asdict(model.config)})
 
 

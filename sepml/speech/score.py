@@ -68,6 +68,8 @@ def score_folders(
     Raises:
         SepmlError: a folder is missing or empty, a metric is unknown, or there is not a single estimate.
     """
+    if not refs:
+        raise SepmlError(f"{mix}: no folders of references were given, expected one a source, such as s1 s2")
     mixtures, *sources = (_audio_files(folder) for folder in (mix, *refs))
     trials = [
         Trial(

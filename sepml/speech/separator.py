@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Sequence
-from math import gcd
+from math import gcd, inf
 from pathlib import Path
 
 import numpy as np
@@ -99,7 +99,7 @@ class Separator:
 
     def _windows(self, seconds: float, segment: float | None, overlap: float) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
-        if segment is not None and segment <= 0:
+        if segment is not None and not 0 < segment < inf:
             raise SepmlError(f"segment is {segment} s, expected more than 0")
         if not 0 < overlap < 1:
             raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment between 0 and 1")

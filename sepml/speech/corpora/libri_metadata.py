@@ -1,0 +1,105 @@
+"""The published metadata of LibriMix: which utterances and noise make a mixture, and at which gains."""
+
+import csv
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sepml.errors import SepmlError
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of the published metadata.
+
+    Attributes:
+        id: of the mixture.
+        sources: utterances, relative to LibriSpeech.
+        noise: relative to WHAM!'s noise.
+        gains: linear, of the sources and, last, of the noise.
+    """
+
+    id: str
+    sources: tuple[str, ...]
+    noise: str
+    gains: tuple[float, ...]
+
+
+def split_of(table: Path) -> str:
+    """The split that LibriMix makes of a file of metadata.
+
+    >>> split_of(Path("libri2mix_train-clean-100.csv")), split_of(Path("libri3mix_dev-clean.csv"))
+    ('train-100', 'dev')
+    """
+    return re.sub(r"^libri\d+mix_", "", table.name.removesuffix(".csv")).replace("-clean", "")
+
+
+def read_metadata(table: Path) -> list[Recipe]:
+    """The rows of a published `libri<n>mix_<split>.csv`.
+
+    Raises:
+        SepmlError: the file is missing or malformed, a gain is not a number, a path leads out of its root, or an id stands
+            twice. The message names the file and the line.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = reader.fieldnames or []
+            rows = [(reader.line_num, row) for row in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise SepmlError(f"{table}: cannot be read as CSV: {error}") from error
+    n_src = sum(re.fullmatch(r"source_\d+_path", name) is not None for name in header)
+    names = [f"source_{i + 1}" for i in range(max(2, n_src))] + ["noise"]
+    missing = [c for c in ("mixture_ID", *(f"{n}_{w}" for n in names for w in ("path", "gain"))) if c not in header]
+    if missing or not rows:
+        fault = f"no column '{missing[0]}'; the header is: {','.join(header)[:200]}" if missing else "has no mixtures"
+        raise SepmlError(f"{table}:1: {fault}")
+    recipes: dict[str, Recipe] = {}
+    for line, row in rows:
+        try:
+            recipe = _recipe(row, names)
+            if recipe.id in recipes:
+                raise SepmlError("stands twice")
+        except SepmlError as error:
+            raise SepmlError(f"{table}:{line}: mixture '{row['mixture_ID']}': {error}") from error
+        recipes[recipe.id] = recipe
+    return list(recipes.values())
+
+
+def _recipe(row: Mapping[str, str | None], names: Sequence[str]) -> Recipe:
+    paths, gains = [], []
+    for name in names:
+        path, gain = row[f"{name}_path"] or "", row[f"{name}_gain"] or ""
+        # A table from elsewhere must not reach files outside the corpora.
+        if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
+            raise SepmlError(f"the path '{path}' of {name} leads out of the corpus; expected one relative to its root")
+        try:
+            gains.append(float(gain))
+        except ValueError:
+            gains.append(math.nan)
+        if not math.isfinite(gains[-1]):
+            raise SepmlError(f"the gain of {name} is '{gain}', expected a number")
+        paths.append(path)
+    id = row["mixture_ID"] or ""
+    if not id or "/" in id or id.startswith("."):
+        raise SepmlError("cannot be the name of a file")
+    return Recipe(id, tuple(paths[:-1]), paths[-1], tuple(gains))
+
+
+def tables_of(metadata: Sequence[Path]) -> list[Path]:
+    """The files of metadata among files and folders, one a split; in folders, those named `*_info*` are passed over.
+
+    Raises:
+        SepmlError: a folder holds none, or two make one split.
+    """
+    tables: dict[str, Path] = {}
+    for path in map(Path, metadata):
+        found = sorted(f for f in path.glob("*.csv") if "info" not in f.name) if path.is_dir() else [path]
+        if not found:
+            raise SepmlError(f"{path}: holds no metadata, expected libri<n>mix_<split>.csv")
+        for table in found:
+            if tables.setdefault(split_of(table), table) != table:
+                raise SepmlError(f"{table}: {tables[split_of(table)]} makes the split '{split_of(table)}' as well")
+    return list(tables.values())

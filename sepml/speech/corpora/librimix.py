@@ -1,0 +1,230 @@
+"""Libri2Mix, Libri3Mix and so on from LibriSpeech, WHAM! noise and the published metadata: `sepml prepare librimix`."""
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.files import write_json
+from sepml.parallel import Failure, map_unordered
+from sepml.speech.audio import AudioInfo, info, read_wav, require, write_wav
+from sepml.speech.corpora.libri_metadata import Recipe, read_metadata, split_of, tables_of
+from sepml.speech.manifest import NOISY, TYPES, Mixture, write_manifest
+from sepml.speech.mixing import MODES, SAMPLE_RATES
+
+log = logging.getLogger(__name__)
+RATE = 16000
+_WAV_HEADER_BYTES = 44
+_SETTINGS = ".settings.json"
+
+
+@dataclass(frozen=True)
+class Roots:
+    """Where the utterances and, unless the mixtures are clean, the noise are."""
+
+    librispeech: Path
+    wham: Path | None
+
+
+@dataclass(frozen=True)
+class _Job:
+    recipe: Recipe
+    files: Mapping[str, Path]
+    frames: int
+
+
+def create(
+    metadata: Sequence[Path],
+    roots: Roots,
+    out: Path,
+    types: Sequence[str] = ("mix_clean",),
+    sample_rate: int = 8000,
+    mode: str = "min",
+    jobs: int = 0,
+) -> list[Path]:
+    """Make LibriMix mixtures as `out/wav{8,16}k/{min,max}/<split>/{s1,s2,...,noise,mix_clean,...}/<id>.wav`, 16 bit.
+
+    The samples are those of LibriMix's own scripts: gains at 16 kHz, then `resample_poly`, then cut to the shortest or
+    padded to the longest signal; noise that is shorter than the longest utterance is repeated with cross-fades of half a
+    second; 16 bits as libsndfile makes them of floats. Beside the splits lies
+    `metadata/mixture_<split>_<type>.csv`, LibriMix's table and a sepml manifest at once. Files that are there already are
+    kept, so an interrupted run goes on where it was.
+
+    Args:
+        metadata: `libri<n>mix_<split>.csv` files, or folders of them (files named `*_info*` are passed over).
+        roots: `wham` may be None when only clean mixtures are made.
+        types: of `mix_clean`, `mix_both`, `mix_single`.
+        sample_rate: Hz, 8000 or 16000.
+        mode: min or max.
+        jobs: processes; 0 = all cores. The files do not depend on it.
+
+    Returns:
+        the manifests.
+
+    Raises:
+        SepmlError: metadata or the header of a file is at fault, and nothing was written; or samples could not be read,
+            and all other mixtures were made.
+    """
+    if sample_rate not in SAMPLE_RATES or mode not in MODES or not types or set(types) - set(TYPES):
+        raise SepmlError(
+            f"rate {sample_rate}, mode '{mode}', types {' '.join(types)}: expected one of {SAMPLE_RATES}, of {MODES}, and "
+            f"some of {TYPES}"
+        )
+    noisy = any(kind in NOISY for kind in types)
+    if noisy and roots.wham is None:
+        raise SepmlError(f"{' '.join(types)}: noisy mixtures need the WHAM! noise (--wham DIR), or make mix_clean alone")
+    tables = {split_of(table): read_metadata(table) for table in tables_of(metadata)}
+    frames = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, noisy, jobs)
+    base = Path(out) / f"wav{sample_rate // 1000}k" / mode
+    digests = {split: {"metadata": sha256(repr(recipes).encode()).hexdigest()} for split, recipes in tables.items()}
+    for split, digest in digests.items():
+        _refuse_other_metadata(base / split, digest)
+    faults: list[str] = []
+    manifests: list[Path] = []
+    work = partial(_make, roots=roots, sample_rate=sample_rate)
+    for split, recipes in tables.items():
+        write_json(base / split / _SETTINGS, digests[split])
+        parts = [*(f"s{i + 1}" for i in range(len(recipes[0].sources))), *(["noise"] if noisy else []), *types]
+        plan = [_plan(recipe, base / split, parts, frames, sample_rate, mode) for recipe in recipes]
+        left = [job for job in plan if not _whole(job)]
+        done = map_unordered(work, left, jobs, f"mixing {split}")
+        new_faults = [result.message for result in done if isinstance(result, Failure)]
+        faults += new_faults
+        for kind in types if not new_faults else ():
+            manifests.append(base / "metadata" / f"mixture_{split}_{kind}.csv")
+            write_manifest(manifests[-1], [_mixture(job, kind) for job in plan])
+    if faults:
+        total = sum(map(len, tables.values()))
+        raise SepmlError(f"{len(faults)} of {total} mixtures could not be made; the first: {min(faults)}")
+    return manifests
+
+
+def extend_noise(noise: np.ndarray, length: int) -> np.ndarray:
+    """Noise repeated, each time with a cross-fade of half a second (raised cosine), and cut to `length` samples.
+
+    Args:
+        noise: `(T,)` at 16 kHz, longer than the cross-fade.
+
+    Raises:
+        SepmlError: it is shorter.
+    """
+    fade_in = np.hanning(RATE + 1)[: RATE // 2 + 1]
+    n = len(fade_in)
+    if len(noise) <= n < length:
+        raise SepmlError(f"{len(noise)} samples of noise, at least {n + 1} are needed to repeat it")
+    longer = noise
+    while len(longer) < length:
+        seam = longer[-n:] * fade_in[::-1] + noise[:n] * fade_in
+        longer = np.concatenate((longer[:-n], seam, noise[n:]))
+    return longer[:length]
+
+
+def as_16_bit(x: np.ndarray) -> np.ndarray:
+    """16-bit integers as libsndfile makes them of floats: rounded down after a rounding to 32 bits, clipped.
+
+    >>> as_16_bit(np.array([0.0, 0.9 / 32768, -0.1 / 32768, 2.0, -2.0])).tolist()
+    [0, 0, -1, 32767, -32768]
+    """
+    return np.clip(np.floor(np.rint(x.astype(np.float64) * 2**31) / 2**16), -(2**15), 2**15 - 1).astype(np.int16)
+
+
+def _survey(recipes: Sequence[Recipe], roots: Roots, noisy: bool, jobs: int) -> dict[str, int]:
+    """The length of each utterance, samples at 16 kHz, known from the headers, so that faults show before all work."""
+    files = {roots.librispeech / path: True for recipe in recipes for path in recipe.sources}
+    if noisy and roots.wham is not None:
+        files |= {roots.wham / recipe.noise: False for recipe in recipes}
+    results = list(map_unordered(_header, list(files.items()), jobs, "looking for files"))
+    faults = [result.message for result in results if isinstance(result, Failure)]
+    if faults:
+        first = min(faults)
+        hint = "; scripts/augment_train_noise.py of LibriMix makes the files *sp08 and *sp12" if "sp08." in first else ""
+        raise SepmlError(f"{first} ({len(faults)} of {len(files)} files are at fault){hint}")
+    lengths = {file: facts.frames for file, facts in (r for r in results if not isinstance(r, Failure))}
+    return {path: lengths[roots.librispeech / path] for recipe in recipes for path in recipe.sources}
+
+
+def _header(item: tuple[Path, bool]) -> tuple[Path, AudioInfo]:
+    file, mono = item
+    facts = info(file)
+    require(file, facts, RATE, mono)
+    return file, facts
+
+
+def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
+    """A split is of one table: what is there must have been made with the same gains."""
+    path = folder / _SETTINGS
+    try:
+        begun = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        begun = None
+    except (OSError, ValueError) as error:
+        raise SepmlError(f"{path}: cannot be read ({error}); delete it and run again") from error
+    if begun is None and folder.is_dir() and any(folder.iterdir()):
+        raise SepmlError(f"{folder}: was not made by sepml; read it with --tree {folder.parent}, or give another --out")
+    if begun not in (None, digest):
+        raise SepmlError(f"{folder}: was begun with other metadata; delete it or give another --out")
+
+
+def _plan(recipe: Recipe, folder: Path, parts: Sequence[str], frames: Mapping[str, int], sample_rate: int, mode: str) -> _Job:
+    longest_or_shortest = (min if mode == "min" else max)(frames[path] for path in recipe.sources)
+    # As many samples as resample_poly gives.
+    length = -(-longest_or_shortest * sample_rate // RATE)
+    return _Job(recipe, {part: folder / part / f"{recipe.id}.wav" for part in parts}, length)
+
+
+def _whole(job: _Job) -> bool:
+    """Whether the files are there; as each was moved into place in one step, the right size is enough."""
+    size = _WAV_HEADER_BYTES + 2 * job.frames
+    try:
+        return all(os.stat(file).st_size == size for file in job.files.values())
+    except OSError:
+        return False
+
+
+def _make(job: _Job, roots: Roots, sample_rate: int) -> None:
+    """Write the files of one mixture."""
+    from scipy.signal import resample_poly
+
+    recipe = job.recipe
+    signals = [read_wav(roots.librispeech / path, RATE)[0] for path in recipe.sources]
+    if "noise" in job.files and roots.wham is not None:
+        signals.append(_noise(roots.wham / recipe.noise, max(map(len, signals))))
+    # The order of these operations, and that they are in 32 bits where no noise is repeated, is LibriMix's.
+    scaled = [resample_poly(x * gain, sample_rate, RATE) for x, gain in zip(signals, recipe.gains, strict=False)]
+    fitted = [np.pad(x[: job.frames], (0, max(0, job.frames - len(x)))) for x in scaled]
+    n_src = len(recipe.sources)
+    mixed = {"mix_clean": fitted[:n_src], "mix_both": fitted, "mix_single": [fitted[0], fitted[-1]]}
+    single = dict(zip([*(f"s{i + 1}" for i in range(n_src)), "noise"], fitted, strict=False))
+    for part, file in job.files.items():
+        write_wav(file, as_16_bit(single[part] if part in single else _sum(mixed[part])), sample_rate)
+
+
+def _noise(file: Path, length: int) -> np.ndarray:
+    """The first channel of a recording of noise at 16 kHz, of the length asked for."""
+    x, _ = read_wav(file, RATE, mono=False)
+    try:
+        return extend_noise((x[:, 0] if x.ndim > 1 else x)[:length], length)
+    except SepmlError as error:
+        raise SepmlError(f"{file}: {error}") from error
+
+
+def _sum(signals: Sequence[np.ndarray]) -> np.ndarray:
+    """The sum, in the kind of the first signal."""
+    total = np.zeros_like(signals[0])
+    for x in signals:
+        total += x
+    return total
+
+
+def _mixture(job: _Job, kind: str) -> Mixture:
+    sources = [job.files[f"s{i + 1}"] for i in range(len(job.recipe.sources))]
+    if kind == "mix_single":
+        sources = sources[:1]
+    return Mixture(job.recipe.id, job.files[kind], tuple(sources), job.frames, job.files["noise"] if kind in NOISY else None)

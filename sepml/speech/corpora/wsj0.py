@@ -1,0 +1,232 @@
+"""The WSJ0 corpus from the LDC's discs: `sepml prepare wsj0`."""
+
+import filecmp
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sepml.errors import SepmlError
+from sepml.files import write_text
+from sepml.parallel import Failure, map_unordered
+from sepml.speech.audio import write_wav
+from sepml.speech.corpora.sphere import SphereHeader, checksum_fits, read_header, read_samples, require_decoder
+from sepml.speech.mixlist import read_levels, read_mix_list
+
+log = logging.getLogger(__name__)
+SAMPLE_RATE = 16000
+# How many utterances (and speakers) the corpus has in the folders that wsj0-2mix and wsj0-3mix are made of: as many as
+# the published tables of active levels list. Training and validation mixtures are of si_tr_s, tests of the other two.
+UTTERANCES = {"si_tr_s": 12_776, "si_dt_05": 1_206, "si_et_05": 651}
+SPEAKERS = {"si_tr_s": 101, "si_dt_05": 10, "si_et_05": 8}
+_WAV_HEADER_BYTES = 44
+_SHOWN = 5
+# Discs copied without Rock Ridge keep the version of each file behind its name.
+_NAME = re.compile(r"([0-9a-z]{8})\.(wv[12])(;1)?")
+_SPLIT = re.compile(r"s[id]_[a-z0-9_]+")
+_LICENCE = """\
+The speech in this folder is of the corpus CSR-I (WSJ0) Complete, LDC93S6A (Linguistic Data Consortium,
+https://catalog.ldc.upenn.edu/LDC93S6A), decoded from your own copy: channel 1 (.wv1, the Sennheiser microphone),
+16 kHz, 16 bits, sample for sample as on the discs.
+
+It remains under your LDC user agreement: it must not be passed on, nor must the mixtures made of it.
+"""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An utterance on the discs: its name such as `011c0201`, the folder of its split such as `si_tr_s`, its file."""
+
+    name: str
+    split: str
+    file: Path
+
+    @property
+    def target(self) -> Path:
+        """Where the mix lists expect it, relative to the corpus."""
+        return Path("wsj0") / self.split / self.name[:3] / f"{self.name}.wav"
+
+
+def prepare(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path] = ()) -> None:
+    """Decode the utterances that wsj0-mix needs: `out/wsj0/<split>/<speaker>/<utterance>.wav`, 16 kHz, 16 bits.
+
+    A file is only ever whole; what is there already is kept, so the same command finishes a run that was stopped. A file
+    that cannot be decoded is logged in one line and does not stop the others.
+
+    Args:
+        ldc: folders with the discs of LDC93S6A, in any layout and in upper or lower case.
+        jobs: processes; 0 = all cores.
+        names: published mix lists and tables of active levels, or folders of them: utterances that they name and the
+            discs lack can then be named.
+
+    Raises:
+        SepmlError: there are no such discs, files are damaged, or utterances are missing. Whatever could be made is made.
+    """
+    out = Path(out)
+    named = expected_names(names)
+    sources, faults = find_utterances([Path(folder) for folder in ldc])
+    headers, bad = _headers(sources, jobs)
+    faults += bad
+    if any(header.coding == "shorten" for header in headers.values()):
+        require_decoder()
+    write_text(out / "wsj0" / "LICENSE.txt", _LICENCE)
+    good = [(source, headers[source.file]) for source in sources if source.file in headers]
+    decoded = list(map_unordered(partial(_decode, out=out), good, jobs, "decoding WSJ0"))
+    faults += [result.message for result in decoded if isinstance(result, Failure)]
+    written = [result for result in decoded if isinstance(result, _Decoded)]
+    for line in sorted(result.warning for result in written if result.warning):
+        log.warning("%s", line)
+    for line in sorted(faults):
+        log.error("%s", line)
+    made = sum(result.made for result in written)
+    log.info("%s: %d utterances were decoded, %d were there already", out / "wsj0", made, len(written) - made)
+    missing = [line for split in UTTERANCES for line in _missing(out, split, named.get(split, set()))]
+    if faults or missing:
+        damaged = [f"{len(faults)} files cannot be used, the first: {min(faults)}"] if faults else []
+        raise SepmlError(f"{out / 'wsj0'}: is not complete: {'; '.join([*damaged, *missing])}")
+
+
+def find_utterances(folders: Sequence[Path]) -> tuple[list[Source], list[str]]:
+    """The first-channel (.wv1) utterances of the splits below the folders, in the order of their names, and faults.
+
+    Raises:
+        SepmlError: a folder is missing, or there are no such utterances.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    faults: list[str] = []
+    second = 0
+    for folder in folders:
+        if not folder.is_dir():
+            raise SepmlError(f"{folder}: no such folder; expected one with the discs of LDC93S6A")
+        for split, file in _walk(folder):
+            match = _NAME.fullmatch(file.name.lower())
+            if match is None or match[2] == "wv2":
+                second += match is not None
+                continue
+            first = found.setdefault((split, match[1]), file)
+            if first != file and not _same(first, file):
+                faults.append(f"{file}: differs from {first}, which has the same name; remove the one that is wrong")
+    if not found:
+        hint = f" ({second} .wv2 files are there: the second microphone, LDC93S6B)" if second else ""
+        where = ", ".join(map(str, folders))
+        raise SepmlError(f"{where}: no .wv1 files below folders {', '.join(UTTERANCES)}; expected LDC93S6A's discs{hint}")
+    return [Source(name, split, file) for (split, name), file in sorted(found.items())], faults
+
+
+def expected_names(lists: Iterable[Path]) -> dict[str, set[str]]:
+    """The utterances that mix lists (`mix_*.txt`) and tables of levels (`activlev_<split>.txt`) name, by split.
+
+    Args:
+        lists: such files, or folders that hold them, themselves or in a folder `activlev`.
+
+    Raises:
+        SepmlError: a file or folder is missing or malformed, or a folder holds neither.
+    """
+    names: dict[str, set[str]] = defaultdict(set)
+    for path in map(Path, lists):
+        files = [path]
+        if path.is_dir():
+            files = sorted({*path.glob("mix_*_spk_*.txt"), *path.glob("activlev_*.txt"), *path.glob("activlev/*.txt")})
+            if not files:
+                raise SepmlError(f"{path}: holds neither mix lists (mix_2_spk_tr.txt) nor tables (activlev_si_tr_s.txt)")
+        for file in files:
+            if file.name.startswith("activlev_"):
+                names[file.stem.removeprefix("activlev_")] |= read_levels(file).keys()
+                continue
+            for named in map(Path, {path for line in read_mix_list(file) for path in line.paths}):
+                names[named.parent.parent.name].add(named.stem)
+    return names
+
+
+def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
+    """Files below folders named as a split, in upper or lower case, with that name; other splits are passed over."""
+    seen: set[tuple[int, int]] = set()
+    # Discs are often joined by symbolic links; a folder that is met again is a ring.
+    for top, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if name.lower() in UTTERANCES or not _SPLIT.fullmatch(name.lower()))
+        parts = [part.lower() for part in Path(top).absolute().parts]
+        if split := next((part for part in reversed(parts) if part in UTTERANCES), None):
+            yield from ((split, Path(top) / name) for name in sorted(files))
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _headers(sources: Sequence[Source], jobs: int) -> tuple[dict[Path, SphereHeader], list[str]]:
+    headers, faults = {}, []
+    for result in map_unordered(_checked_header, sources, jobs, "reading headers"):
+        if isinstance(result, Failure):
+            faults.append(result.message)
+        else:
+            headers[result[0].file] = result[1]
+    return headers, faults
+
+
+def _checked_header(source: Source) -> tuple[Source, SphereHeader]:
+    header, file = read_header(source.file), source.file
+    if header.channel_count != 1:
+        raise SepmlError(f"{file}: has {header.channel_count} channels, expected 1")
+    if header.sample_rate != SAMPLE_RATE:
+        raise SepmlError(f"{file}: its rate is {header.sample_rate} Hz, expected {SAMPLE_RATE} Hz")
+    name = header.fields.get("utterance_id", source.name).lower().partition(".")[0]
+    if name != source.name:
+        raise SepmlError(f"{file}: its header says that it is the utterance {name}; expected {source.name}")
+    _refuse_second_channel(file, header)
+    return source, header
+
+
+def _refuse_second_channel(file: Path, header: SphereHeader) -> None:
+    """Second-microphone files under the names of first-microphone ones cost others 1 to 2 dB before they were noticed."""
+    told = [f"{key} {value}" for key, value in header.fields.items() if ".wv2" in value.lower()]
+    microphone = header.fields.get("microphone", "").lower()
+    if microphone and not re.search("senn|hmd|unknown|none", microphone):
+        told.append(f"microphone {microphone}")
+    if told:
+        raise SepmlError(f"{file}: its header says '{told[0]}', the second channel; expected the first, of the Sennheiser")
+    twin = file.with_name(re.sub("(?i)wv1", lambda found: found[0][:2] + "2", file.name))
+    if twin.is_file() and _same(file, twin):
+        raise SepmlError(f"{file}: is the same as {twin.name}; one channel was copied over the other")
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    made: bool
+    warning: str = ""
+
+
+def _decode(item: tuple[Source, SphereHeader], out: Path) -> _Decoded:
+    source, header = item
+    target = out / source.target
+    # Files are moved into place in one step, so the right size is enough.
+    if target.is_file() and target.stat().st_size == _WAV_HEADER_BYTES + 2 * header.sample_count:
+        return _Decoded(made=False)
+    x = read_samples(source.file, header)
+    write_wav(target, x, SAMPLE_RATE)
+    fits = header.coding == "mu-law" or checksum_fits(x, header)
+    return _Decoded(True, "" if fits else f"{source.file}: its samples do not add up to the sample_checksum of its header")
+
+
+def _missing(out: Path, split: str, named: set[str]) -> list[str]:
+    """A text that says what a split lacks, if it lacks anything."""
+    there = {file.stem for file in (out / "wsj0" / split).glob("*/*.wav") if not file.name.startswith(".")}
+    absent = sorted(named - there)
+    if not absent and len(there) >= UTTERANCES[split]:
+        return []
+    speakers = len({name[:3] for name in there})
+    text = f"{split} has {len(there)} of {UTTERANCES[split]} utterances, {speakers} of {SPEAKERS[split]} speakers"
+    if absent:
+        text += f", without {', '.join(absent[:_SHOWN])}{' ...' if len(absent) > _SHOWN else ''}"
+    return [text]
