@@ -19,9 +19,8 @@ def shared_dir() -> Path:
 
 @pytest.fixture(autouse=True)
 def untouched_logger() -> Iterator[None]:
-    """The command line sets up the logger of its process; a test that calls it must not do so for the next ones."""
+    """The logger as it is before the command line, which other tests call in this process, has set it up."""
     logger = logging.getLogger("sepml")
-    level, handlers = logger.level, logger.handlers
+    logger.handlers = []
+    logger.setLevel(logging.NOTSET)
     yield
-    logger.handlers = handlers
-    logger.setLevel(level)

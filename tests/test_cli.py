@@ -19,7 +19,7 @@ from sepml.cli import main
 
 RATE = 8000
 COMMANDS = ("prepare", "mix", "check", "train", "separate", "score", "table", "info")
-CORPORA = ("prompts", "synthetic")
+CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder")
 TINY = {"kind": "dprnn", "filterbank": "stft", "window": 64, "stride": 32, "bottleneck": 4, "hidden": 4, "blocks": 1}
 TINY |= {"chunk": 8, "chunk_stride": 8}
 FEW = ("--voices", "6", "--utterances", "4", "--lists", "4", "2", "3")
@@ -106,6 +106,9 @@ def test_help_names_every_command_that_is_tested_here(capsys):
         run("--help")
     shown = capsys.readouterr().out
     assert tuple(re.findall(r"^    (\w+) ", shown, re.MULTILINE)) == COMMANDS
+    with pytest.raises(SystemExit):
+        run("prepare", "--help")
+    assert tuple(re.findall(r"^    (\w+)(?: |$)", capsys.readouterr().out, re.MULTILINE)) == CORPORA
     with pytest.raises(SystemExit):
         run("--version")
     assert re.fullmatch(r"sepml \d+\.\d+\.\d+\n", capsys.readouterr().out)
