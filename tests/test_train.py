@@ -190,6 +190,14 @@ def test_another_experiment_in_the_same_folder_is_refused(config, tmp_path, caps
     assert train(config, exp, "--fit.epochs", "2") == 0  # going on for longer is allowed
 
 
+def test_settings_may_be_mended_before_anything_was_learnt(config, tmp_path):
+    exp = tmp_path / "exp"
+    assert train(config, exp, "--fit.epochs", "1") == 0
+    (exp / "last.ckpt").unlink()
+    assert train(config, exp, "--fit.epochs", "1", "--seed", "7") == 0
+    assert yaml.safe_load((exp / "config.yaml").read_text())["seed"] == 7
+
+
 def test_a_run_of_before_a_setting_existed_goes_on(config, tmp_path):
     exp = tmp_path / "exp"
     assert train(config, exp, "--fit.epochs", "1") == 0

@@ -155,6 +155,8 @@ def _claim(exp: Path, experiment: Experiment) -> None:
         if exp.is_dir() and any(exp.iterdir()):
             raise SepmlError(f"{exp}: is not empty and holds no experiment; choose another --exp")
         return
+    if not (exp / "last.ckpt").exists():
+        return  # nothing has been learnt yet, so a first attempt's settings may be mended
     # Parsed, so that a setting which the file does not know yet has its default.
     old, new = (_flat(_plain(e)) for e in (parse(Experiment, read_yaml(former), str(former)), experiment))
     for key in sorted(old.keys() | new.keys()):
