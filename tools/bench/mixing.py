@@ -4,7 +4,7 @@ The loop reads, resamples, scales and writes every mixture by itself, as the pub
 directly, where `mix_lists` writes to a temporary name and renames. Both take the active levels from one table and must
 write the same bytes. The two take turns, so that a change of the machine's speed meets both.
 
-    python tools/bench/mixing.py [--mixtures 1000] [--rounds 1] [--jobs 0] [--utterances DIR] [--sample-rate 8000]
+    python tools/bench/mixing.py [--mixtures 1000] [--rounds 3] [--jobs 0] [--utterances DIR] [--sample-rate 8000]
 """
 
 import argparse
@@ -30,7 +30,7 @@ def main() -> None:
     """Time both in both modes and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mixtures", type=int, default=1000)
-    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3, help="the median counts")
     parser.add_argument("--jobs", type=int, default=0, help="of mix_lists; 0: all cores")
     parser.add_argument("--sample-rate", type=int, default=8000, choices=(8000, 16000))
     parser.add_argument("--utterances", type=Path, help="folder of <speaker>/*.wav (default: made from noise)")
