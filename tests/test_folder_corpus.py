@@ -85,13 +85,20 @@ def test_the_seed_decides_and_a_finished_corpus_is_kept(speech, tmp_path):
 def test_utterances_are_copied_at_another_rate_and_a_stopped_run_goes_on(speech, tmp_path):
     out = tmp_path / "corpus"
     drawing = Drawing(shares=(0.6, 0.4, 0), sizes=SIZES)
-    (speech / "spk5" / "chapter" / "1.WAV").write_text("text")
+    bad = speech / "spk5" / "chapter" / "1.WAV"
+    bad.write_text("text")
     with pytest.raises(SepmlError, match=r"spk5/chapter/1\.WAV: is not an audio file .*\(1 of 20 utterances are at fault\)"):
         prepare(speech, out, drawing, sample_rate=8000, jobs=1)
-    write_wav(speech / "spk5" / "chapter" / "1.WAV", 0.1 * np.ones(4001), 16000)
+    assert not out.exists(), "a fault that the headers show stops before anything is written"
+    # Its header is sound, its samples are not.
+    soundfile.write(bad, np.r_[0.1, np.nan], 16000, "FLOAT")
+    with pytest.raises(SepmlError, match=r"spk5-chapter-1\.wav: not written, .* nan .*\(1 of 20 utterances are at fault\)"):
+        prepare(speech, out, drawing, sample_rate=8000, jobs=1)
+    write_wav(bad, 0.1 * np.ones(4001), 16000)
     kept = {file: file.stat().st_mtime_ns for file in out.glob("*/*.wav")}
     prepare(speech, out, drawing, sample_rate=8000, jobs=1)
-    assert len(kept) == 19 and {file: file.stat().st_mtime_ns for file in kept} == kept
+    assert len(kept) == 19
+    assert {file: file.stat().st_mtime_ns for file in kept} == kept
     files = [out / row["file"] for row in table(out)]
     assert all(info(file).rate == 8000 and file.suffix == ".wav" and not file.is_symlink() for file in files)
     assert info(out / "spk5" / "spk5-chapter-1.wav").frames == 2001
@@ -109,6 +116,10 @@ def test_faults_of_a_tree(speech, tmp_path):
         split_speakers("abcdefg", Drawing(shares=(0.8, 0.1, 0.2)), tmp_path)
     with pytest.raises(SepmlError, match="--gain-db -1"):
         split_speakers("abcdefg", Drawing(gain_db=-1), tmp_path)
+    with pytest.raises(SepmlError, match="--gain-db nan: expected 0 to 50"):
+        split_speakers("abcdefg", Drawing(gain_db=float("nan")), tmp_path)
+    with pytest.raises(SepmlError, match="--split nan"):
+        split_speakers("abcdefg", Drawing(shares=(float("nan"), 0.1, 0.2)), tmp_path)
     with pytest.raises(SepmlError, match="no folder that names its speaker, expected <part>/<part>/<speaker>/<file>"):
         prepare(speech, tmp_path / "y", drawing, speaker_level=3)
     with pytest.raises(SepmlError, match=r"holds no \.wav or \.flac files"):
@@ -121,6 +132,19 @@ def test_faults_of_a_tree(speech, tmp_path):
     write_wav(speech / "spk0" / "a_b.wav", np.ones(100) / 9, 16000)
     with pytest.raises(SepmlError, match=r"a_b\.wav: its name in a mix list would be 'spk0-a_b', as that of"):
         prepare(speech, tmp_path / "v", drawing, jobs=1)
+    (speech / "spk0" / "a b.wav").unlink()
+    write_wav(speech / "spk_3" / "x.wav", np.ones(100) / 9, 16000)
+    with pytest.raises(SepmlError, match=r"spk_3/x\.wav: its speaker would be called 'spk_3', as that of 'spk 3'"):
+        prepare(speech, tmp_path / "u", drawing, jobs=1)
+
+
+def test_speakers_that_are_links_are_found_and_rings_are_not_followed(speech, tmp_path):
+    (tmp_path / "joined").mkdir()
+    for folder in speech.iterdir():
+        (tmp_path / "joined" / folder.name).symlink_to(folder)
+    (speech / "spk1" / "ring").symlink_to(tmp_path / "joined")
+    prepare(tmp_path / "joined", tmp_path / "corpus", Drawing(sizes=SIZES), jobs=1)
+    assert len(table(tmp_path / "corpus")) == 20
 
 
 @pytest.mark.parametrize("n", [6, 7, 20, 251])
@@ -152,6 +176,19 @@ def test_trees_of_mixtures_become_manifests(tmp_path, capsys):
         prepare_mix_tree(tmp_path / "own", tmp_path / "m")
     with pytest.raises(SepmlError, match=r"has no <split>/mix/, expected such folders; found m, own"):
         prepare_mix_tree(tmp_path, tmp_path / "m")
+
+
+def test_noise_beside_mixtures_is_named(tmp_path):
+    split = tmp_path / "own" / "tr"
+    for part, level in (("s1", 1000), ("s2", 500), ("noise", 100), ("mix", 1600)):
+        write_wav(split / part / "a.wav", level * np.resize([1, -1], 400).astype(np.int16), 8000)
+    assert check(tmp_path / "own", jobs=1).faults == []
+    (manifest,) = prepare_mix_tree(tmp_path / "own", tmp_path / "m")
+    assert read_manifest(manifest)[0].noise == split / "noise" / "a.wav" and check(manifest, jobs=1).faults == []
+    (split / "noise" / "a.wav").rename(split / "noise" / "b.wav")
+    with pytest.raises(SepmlError, match=r"mix/a\.wav: has no file of the same name in noise/"):
+        prepare_mix_tree(tmp_path / "own", tmp_path / "m")
+    assert any("in noise/" in fault for fault in check(tmp_path / "own", jobs=1).faults)
 
 
 def test_the_command_draws_what_it_is_told(speech, tmp_path):

@@ -158,6 +158,11 @@ def test_a_stopped_run_is_finished_and_what_is_there_is_kept(corpora, tmp_path, 
         ("dev-clean/0/9/0-9-0000.flac", "../0-9-0000.flac", "leads out of the corpus"),
         ("dev-clean/0/9/0-9-0000.flac", "/etc/passwd", "leads out of the corpus"),
         ("dev-clean/0/9/0-9-0000.flac", "dev-clean/gone.flac", "gone.flac: no such file (1 of 9 files are at fault)"),
+        ("dev-clean/1/9/1-9-0000.flac", "dev-clean/gone.flac", "libri2mix_dev-clean.csv:2: "),
+        ("0-9-0000_", "0\0", "csv:2: mixture '0\\x00"),
+        ("0-9-0000_", "0" * 300, "is too long for a file"),
+        ("cv/n1.wav,", "cv/n1.wav,7,", "csv:3: mixture '1-9-0000_3-9-0000_1': has other than 7 fields, which the header has"),
+        (",cv/n1.wav,", ",", "csv:3: mixture '1-9-0000_3-9-0000_1': has other than 7 fields, which the header has"),
         ("cv/n0.wav", "cv/n0sp08.wav", "augment_train_noise.py"),
         ("source_2_gain", "source_2_gian", "no column 'source_2_gain'"),
         ("cv/n1.wav,", "cv/n1.wav,loud", "csv:3: mixture"),
@@ -170,6 +175,29 @@ def test_bad_metadata_is_named_before_anything_is_written(corpora, tmp_path, old
     with pytest.raises(SepmlError) as caught:
         create([table], roots(corpora), tmp_path / "out", TYPES, jobs=1)
     assert expected in str(caught.value) and not (tmp_path / "out").exists()
+
+
+def test_clean_mixtures_for_which_noise_is_given_have_it_beside_them(corpora, tmp_path):
+    """LibriMix's scripts write noise/ whatever the types are."""
+    base = tmp_path / "out" / "wav8k" / "min"
+    for folder in (tmp_path / "all", tmp_path / "out"):
+        types = TYPES if folder.name == "all" else ("mix_clean",)
+        create([corpora / "metadata" / "Libri2Mix"], roots(corpora), folder, types, jobs=1)
+    assert {f.name for f in (base / "dev").iterdir() if f.is_dir()} == {"s1", "s2", "mix_clean", "noise"}
+    whole = contents(tmp_path / "all" / "wav8k" / "min" / "dev")
+    expected = {name: x for name, x in whole.items() if not name.startswith(("mix_both", "mix_single"))}
+    assert contents(base / "dev") == expected and len(expected) == 4 * 6
+    assert all(m.noise is None for m in read_manifest(base / "metadata" / "mixture_dev_mix_clean.csv"))
+
+
+def test_a_run_that_was_killed_at_its_first_step_goes_on(corpora, tmp_path):
+    begun = tmp_path / "out" / "wav8k" / "min" / "dev"
+    begun.mkdir(parents=True)
+    (begun / "..settings.1234.json").touch()
+    create([corpora / "metadata" / "Libri2Mix"], roots(corpora), tmp_path / "out", jobs=1)
+    (begun / ".settings.json").unlink()
+    with pytest.raises(SepmlError, match="was not made by sepml"):
+        create([corpora / "metadata" / "Libri2Mix"], roots(corpora), tmp_path / "out", jobs=1)
 
 
 def test_other_gains_are_not_mixed_into_a_split(corpora, tmp_path):

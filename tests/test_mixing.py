@@ -271,19 +271,24 @@ def test_one_bad_utterance_stops_only_its_own_mixtures(corpus, tmp_path):
 def test_other_source_rates_are_resampled_and_lower_ones_refused(corpus, tmp_path):
     root = tmp_path / "root"
     write_wav(root / "a.wav", speech_like(1, 44100), 44100)
-    write_wav(root / "b.wav", speech_like(2, 8000), 8000)
+    write_wav(root / "b.wav", speech_like(2, 44100), 44100)
     (root / "tt.txt").write_text("a.wav 1 b.wav -1\n")
     split = mix(root, tmp_path, "tt.txt", mode="max")
     a, b = (soundfile.read(root / name, dtype="float32")[0] for name in ("a.wav", "b.wav"))
     sources = [resample_poly(a, 80, 441).astype(float) / np.sqrt(active_level(a, 44100)) * 10 ** (1 / 20)]
-    sources.append(b.astype(float) / np.sqrt(active_level(b, 8000)) * 10 ** (-1 / 20))
+    sources.append(resample_poly(b, 80, 441).astype(float) / np.sqrt(active_level(b, 44100)) * 10 ** (-1 / 20))
     sources = [np.pad(x, (0, max(map(len, sources)) - len(x))) for x in sources]
     peak = max(1, *(np.abs(x).max() for x in [*sources, sources[0] + sources[1]]))
     expected = np.int16(np.round(32768 * (sources[1] / (peak / 0.9))))
     assert made(split)["s2/a_1_b_-1.wav"] == expected.tobytes()
     assert check(split, jobs=1).faults == []
-    with pytest.raises(SepmlError, match=r"b\.wav: its rate is 8000 Hz, below the 16000 Hz asked for"):
+    write_wav(root / "b.wav", speech_like(2, 8000), 8000)
+    with pytest.raises(SepmlError, match=r"tt\.txt:1: .*b\.wav: its rate is 8000 Hz, below the 16000 Hz asked for"):
         mix(root, tmp_path, "tt.txt", sample_rate=16000)
+    write_wav(root / "c.wav", speech_like(3, 44100), 44100)
+    (root / "cv.txt").write_text("a.wav 1 c.wav -1\nc.wav 2 b.wav -2\n")
+    with pytest.raises(SepmlError, match=r"cv\.txt:2: .*b\.wav: its rate is 8000 Hz, expected 44100 Hz as of most utterances"):
+        mix(root, tmp_path, "cv.txt")
 
 
 def test_quiet_mixtures_are_scaled_by_the_same_factor_as_a_peak_of_one():
@@ -333,6 +338,8 @@ def test_missing_utterances_are_refused_before_anything_is_written(corpus, tmp_p
     (root / "wsj0" / "si_tr_s" / "sp2" / "sp2u1.flac").unlink()
     lists = [root / "mix_2_spk_tr.txt", root / "mix_2_spk_cv.txt"]
     message = refused(tmp_path, lists, root)
+    number, path = re.search(r"mix_2_spk_tr\.txt:(\d+): \S*/(sp\du\d\.flac): no such file", message).groups()
+    assert path in lists[0].read_text().splitlines()[int(number) - 1]
     assert re.search(r"sp\du\d\.flac: no such file \(2 of 10 utterances are at fault\)$", message)
 
 
@@ -344,7 +351,7 @@ def test_the_right_root_is_suggested(corpus, tmp_path):
 def test_levels_must_cover_the_list(corpus, tmp_path):
     table = corpus / "levels" / "activlev_a.txt"
     message = refused(tmp_path, [corpus / "mix_2_spk_tr.txt"], corpus, levels=table)
-    assert re.search("the active levels given have no 'sp[234]u[01]'", message)
+    assert re.search(r"mix_2_spk_tr\.txt:\d+: \S*: the active levels given have no 'sp[234]u[01]'", message)
 
 
 def test_wrong_choices_and_splits(corpus, tmp_path):
@@ -373,9 +380,12 @@ def test_an_output_folder_that_is_a_file(corpus, tmp_path):
         ("a.wav 1 b.wav 101", "the gain is '101', expected a number of dB within +-100"),
         ("/etc/a.wav 1 b.wav -1", "the path '/etc/a.wav' leads out of the corpus"),
         ("a.wav 1 c/../../b.wav -1", "the path 'c/../../b.wav' leads out of the corpus"),
+        ("a\0.wav 1 b.wav -1", "the path 'a\\x00.wav' cannot be that of a file"),
+        (f"{'d' * 256}/a.wav 1 b.wav -1", "is too long for a file: 256 bytes, at most 255"),
+        ("c/a.wav 1 c/a.wav -1", "an utterance is mixed with itself: c/a.wav 1 c/a.wav -1"),
         ("d/first.wav 1 e/other.wav -1", "the mixture first_1_other_-1 stands in line 1 already"),
         ("a.wav 1 b.wav -1 c.wav 0", "3 sources, but 2 in the lines before"),
-        (f"{'a' * 250}.wav 1 b.wav -1", "is too long for a file: 257 bytes, at most 251"),
+        (f"{'a' * 250}.wav 1 b.wav -1", "is too long for a file: 261 bytes, at most 255"),
     ],
 )
 def test_faulty_lines_are_named_by_file_and_line(tmp_path, line, expected):

@@ -273,6 +273,18 @@ def test_a_checksum_that_does_not_fit_is_a_warning(few, tmp_path, caplog):
     assert "011c0202.wv1: its samples do not add up to the sample_checksum of its header" in caplog.text
 
 
+def test_a_full_disk_is_not_told_of_every_file(few, tmp_path, caplog, monkeypatch):
+    def full(*_):
+        raise SepmlError("no space left")
+
+    monkeypatch.setattr(wsj0, "write_wav", full)
+    monkeypatch.setattr(wsj0, "_LINES", 2)
+    discs(tmp_path / "ldc")
+    assert "5 files cannot be used, the first: no space left" in refused([tmp_path / "ldc"], tmp_path / "out")
+    lines = [record.message for record in caplog.records if record.levelname == "ERROR"]
+    assert lines == ["no space left", "no space left", "... and 3 more files"]
+
+
 def test_two_different_files_of_one_name(few, tmp_path):
     discs(tmp_path / "ldc")
     other = tmp_path / "ldc" / "z" / "si_tr_s" / "011c0202.wv1"

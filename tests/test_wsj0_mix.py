@@ -153,6 +153,11 @@ def test_test_speakers_in_training(tree, few, tmp_path):
     assert f"tr and tt: 1 speakers ({Path(first).parent.name}) are in both" in verdict(tree, tmp_path / "lists")
 
 
+def test_two_lists_of_one_split(tree, few, lists):
+    with pytest.raises(SepmlError, match=r"mix_3_spk_tr\.txt: a list before it makes the split 'tr' as well"):
+        check_wsj0(tree, [few / "mix_2_spk_tr.txt", lists / "mix_3_spk_tr.txt"], jobs=1)
+
+
 def test_sums_that_differ(tree, few, tmp_path):
     verdict(tree, few, sums=Sums(write=tmp_path / "sums.txt"))
     one, two, *_ = sorted((tree / "tt" / "s1").iterdir())

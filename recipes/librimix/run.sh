@@ -105,6 +105,7 @@ if run_stage 3 "separate"; then
         for source in $(seq "$n_src"); do
             ln -sfn "$(realpath "$splits/$test/s$source")" "$mixtures/$test/s$source"
         done
+        if [ "$type" != mix_clean ]; then ln -sfn "$(realpath "$splits/$test/noise")" "$mixtures/$test/noise"; fi
     done
     sepml prepare folder --mix-tree "$mixtures" --out "$mixtures" >/dev/null
     separate_tests

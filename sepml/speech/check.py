@@ -11,6 +11,7 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.parallel import map_unordered
 from sepml.speech.audio import FULL_SCALE, read_wav
+from sepml.speech.corpora.trees import with_noise
 from sepml.speech.manifest import TYPES, Mixture, scan_manifest, scan_tree, stems
 
 _CLIPPED_SAMPLES = 2
@@ -119,6 +120,8 @@ def _from_tree(folder: Path, kind: str) -> _Split:
     manifest = folder.parent / f"{folder.name}.csv"
     if kind != "mix" or not manifest.is_file():
         mixtures, faults = scan_tree(folder, kind)
+        if kind == "mix":
+            mixtures = with_noise(folder, mixtures, faults)
         name = folder.name if kind == "mix" else f"{folder.name}/{kind}"
         return _Split(name, mixtures, faults, _rate_by_name(folder))
     split = _from_manifest(manifest)

@@ -17,7 +17,7 @@ from sepml.speech.audio import FULL_SCALE, read_wav
 from sepml.speech.check import CheckResult, check
 from sepml.speech.manifest import AUDIO_SUFFIXES, stems
 from sepml.speech.mixing import PEAK
-from sepml.speech.mixlist import MixLine, read_mix_list
+from sepml.speech.mixlist import MixLine, lists_by_split, read_mix_list
 from sepml.speech.remade import Listed, compare, mode_of
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def check_wsj0(
         mode_of(target)
         if not lists:
             raise SepmlError(f"{target}: to compare with utterances, the mix lists are needed as well (--list)")
-    listed = {split: _find(target / split, path) for split, path in _splits(lists).items()}
+    listed = {split: _find(target / split, path) for split, path in lists_by_split(lists).items()}
     result = check(target, jobs)
     facts, faults = list(result.facts), set(result.faults)
     for split, found in listed.items():
@@ -144,10 +144,6 @@ class _Measured:
     id: str
     peak: float
     off: tuple[float, ...]
-
-
-def _splits(lists: Sequence[Path]) -> dict[str, Path]:
-    return {re.sub(r"^mix_\d+_spk_", "", Path(path).name.removesuffix(".txt")): Path(path) for path in lists}
 
 
 def _find(folder: Path, path: Path) -> _Found:

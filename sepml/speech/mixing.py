@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -17,7 +16,7 @@ from sepml.files import write_json
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import quantise, write_wav
 from sepml.speech.manifest import Mixture, write_manifest
-from sepml.speech.mixlist import MixLine, read_levels, read_mix_list
+from sepml.speech.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
 from sepml.speech.utterances import Utterance, cache_folder, load, prepare_all, survey
 
 log = logging.getLogger(__name__)
@@ -103,13 +102,13 @@ def mix_lists(
     if sample_rate not in SAMPLE_RATES or mode not in MODES:
         raise SepmlError(f"sample rate {sample_rate} and mode '{mode}': expected one of {SAMPLE_RATES} and of {MODES}")
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
-    splits = _read_splits(lists)
+    splits = {split: read_mix_list(path) for split, path in lists_by_split(lists).items()}
     settings = {"levels": "measured" if levels is None else "table"}
     for split, lines in splits.items():
         _refuse_other_settings(base / split, settings | {"sources": len(lines[0].paths)})
     table = None if levels is None else read_levels(levels)
-    paths = [path for lines in splits.values() for line in lines for path in line.paths]
-    utterances = survey(paths, Path(root), sample_rate, table)
+    named = named_in(line for lines in splits.values() for line in lines)
+    utterances = survey(named, Path(root), sample_rate, table)
     plans = {split: _plan(lines, base / split, utterances, mode) for split, lines in splits.items()}
     left = {split: [job for job in plan if not _whole(job)] for split, plan in plans.items()}
     faults: list[str] = []
@@ -130,16 +129,6 @@ def mix_lists(
         total = sum(map(len, plans.values()))
         raise SepmlError(f"{len(faults)} of {total} mixtures could not be made; the first: {faults[0]}")
     return [base / f"{split}.csv" for split in splits]
-
-
-def _read_splits(lists: Sequence[Path]) -> dict[str, list[MixLine]]:
-    splits: dict[str, list[MixLine]] = {}
-    for path in map(Path, lists):
-        split = re.sub(r"^mix_\d+_spk_", "", path.name.removesuffix(".txt"))
-        if split in splits:
-            raise SepmlError(f"{path}: a list before it makes the split '{split}' as well; mix it into another folder")
-        splits[split] = read_mix_list(path)
-    return splits
 
 
 def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
@@ -189,7 +178,7 @@ def _make(
             faults.append(failures[0])
         else:
             ready.append(replace(job, utterances=tuple(sources)))
-    faults += [done.message for done in map_unordered(work, ready, jobs, what) if isinstance(done, Failure)]
+    faults += [done.message for done in map_unordered(work, ready, jobs, what, chunk=8) if isinstance(done, Failure)]
     return sorted(faults)
 
 

@@ -14,7 +14,7 @@ from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import FULL_SCALE, info, quantise, read_wav
 from sepml.speech.check import CheckResult
 from sepml.speech.mixing import MODES, mix_utterances
-from sepml.speech.mixlist import MixLine, read_levels
+from sepml.speech.mixlist import MixLine, named_in, read_levels
 from sepml.speech.utterances import Utterance, load, prepare_all, survey
 
 _CHUNK_S = 0.05
@@ -73,7 +73,7 @@ def compare(
     table = None if levels is None else read_levels(levels)
     rate = info(listed[0].files[0]).rate
     try:
-        utterances = survey([path for item in listed for path in item.line.paths], root, rate, table)
+        utterances = survey(named_in(item.line for item in listed), root, rate, table)
     except SepmlError as error:
         return CheckResult([str(error)], ["not compared with the utterances, as some are missing"])
     facts, faults = [], []

@@ -5,7 +5,8 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -30,6 +31,7 @@ class Utterance:
         path: as the mix list names it, relative to the root of the corpus.
         file: where it is.
         number: its name in the cache.
+        rate: of the file, Hz.
         frames: samples at the target rate.
         level: active level, power; None until it is measured.
     """
@@ -37,32 +39,39 @@ class Utterance:
     path: str
     file: Path
     number: int
+    rate: int
     frames: int
     level: float | None
 
 
-def survey(paths: Iterable[str], root: Path, sample_rate: int, table: Mapping[str, float] | None) -> dict[str, Utterance]:
+def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mapping[str, float] | None) -> dict[str, Utterance]:
     """The utterances by their path, known from their headers alone, so that faults show before anything is written.
 
     Args:
-        paths: relative to `root`; each may come several times.
+        paths: relative to `root`, and where each is named: the list and line.
         sample_rate: the target rate, Hz.
         table: active levels by file stem; None leaves them to be measured.
 
     Raises:
-        SepmlError: a file is missing, not audio, not mono, of a lower rate than the target, or not in the table.
+        SepmlError: a file is missing, not audio, not mono, of a lower rate than the target, of another rate than most, or
+            not in the table. The message names the list and the line.
     """
     utterances: dict[str, Utterance] = {}
-    faults: list[str] = []
-    each = list(dict.fromkeys(paths))
-    for number, path in enumerate(track(each, "looking for utterances")):
+    faults: dict[str, str] = {}
+    for number, path in enumerate(track(paths, "looking for utterances")):
         try:
             utterances[path] = _from_header(path, root / path, number, sample_rate, table)
         except SepmlError as error:
-            faults.append(str(error))
+            faults[path] = str(error)
+    # Resampling would hide a file that comes from elsewhere.
+    most = Counter(utterance.rate for utterance in utterances.values()).most_common(1)
+    for path, utterance in utterances.items():
+        if utterance.rate != most[0][0]:
+            faults[path] = f"{utterance.file}: its rate is {utterance.rate} Hz, expected {most[0][0]} Hz as of most utterances"
     if faults:
-        count = f" ({len(faults)} of {len(each)} utterances are at fault)" if len(faults) > 1 else ""
-        raise SepmlError(f"{faults[0]}{count}{_root_hint(root, each[0])}")
+        path, fault = next(iter(faults.items()))
+        count = f" ({len(faults)} of {len(paths)} utterances are at fault)" if len(faults) > 1 else ""
+        raise SepmlError(f"{paths[path]}: {fault}{count}{_root_hint(root, path)}")
     return utterances
 
 
@@ -77,7 +86,7 @@ def prepare_all(
     if any(utterance.level is None for utterance in utterances):
         log.info("no table of active levels is given: they are measured (ITU-T P.56)")
     work = partial(_prepare, cache=cache, sample_rate=sample_rate)
-    done = map_unordered(work, utterances, jobs, "reading utterances")
+    done = map_unordered(work, utterances, jobs, "reading utterances", chunk=8)
     return {result.item.path if isinstance(result, Failure) else result.path: result for result in done}
 
 
@@ -118,7 +127,7 @@ def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Ma
         raise SepmlError(f"{file}: the active levels given have no '{stem}'; give the folder with all their tables")
     # As many samples as resample_poly gives.
     frames = -(-facts.frames * sample_rate // facts.rate)
-    return Utterance(path, file, number, frames, table[stem] if table is not None else None)
+    return Utterance(path, file, number, facts.rate, frames, table[stem] if table is not None else None)
 
 
 def _root_hint(root: Path, path: str) -> str:

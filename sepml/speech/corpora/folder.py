@@ -6,8 +6,9 @@ other content is not touched.
 
 import csv
 import json
+import os
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,6 +135,19 @@ def read_utterances(path: Path) -> list[Utterance]:
         if missing:
             raise SepmlError(f"{path}: the column '{missing[0]}' is missing; expected {','.join(names)}")
         return [Utterance(*(row[name] or "" for name in names)) for row in reader]
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk`, sorted, through symbolic links too, by which trees are often joined; a folder that is met again is a ring."""
+    seen: set[tuple[int, int]] = set()
+    for top, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        yield Path(top), folders, sorted(files)
 
 
 def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[Utterance], origin: Mapping[str, str]) -> None:

@@ -4,10 +4,13 @@ import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from sepml.errors import SepmlError
+from sepml.speech.mixlist import require_inside, require_name
+
+_SHOWN = 80
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class Recipe:
         sources: utterances, relative to LibriSpeech.
         noise: relative to WHAM!'s noise.
         gains: linear, of the sources and, last, of the noise.
+        where: the table and the line in it, as `libri2mix_dev-clean.csv:17`.
     """
 
     id: str
     sources: tuple[str, ...]
     noise: str
     gains: tuple[float, ...]
+    where: str = field(default="", repr=False)
 
 
 def split_of(table: Path) -> str:
@@ -59,22 +64,22 @@ def read_metadata(table: Path) -> list[Recipe]:
     recipes: dict[str, Recipe] = {}
     for line, row in rows:
         try:
-            recipe = _recipe(row, names)
+            if None in row or None in row.values():
+                raise SepmlError(f"has other than {len(header)} fields, which the header has")
+            recipe = _recipe(row, names, f"{table}:{line}")
             if recipe.id in recipes:
                 raise SepmlError("stands twice")
         except SepmlError as error:
-            raise SepmlError(f"{table}:{line}: mixture '{row['mixture_ID']}': {error}") from error
+            raise SepmlError(f"{table}:{line}: mixture {str(row['mixture_ID'])[:_SHOWN]!r}: {error}") from error
         recipes[recipe.id] = recipe
     return list(recipes.values())
 
 
-def _recipe(row: Mapping[str, str | None], names: Sequence[str]) -> Recipe:
+def _recipe(row: Mapping[str, str], names: Sequence[str], where: str) -> Recipe:
     paths, gains = [], []
     for name in names:
-        path, gain = row[f"{name}_path"] or "", row[f"{name}_gain"] or ""
-        # A table from elsewhere must not reach files outside the corpora.
-        if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
-            raise SepmlError(f"the path '{path}' of {name} leads out of the corpus; expected one relative to its root")
+        path, gain = row[f"{name}_path"], row[f"{name}_gain"]
+        require_inside(path)
         try:
             gains.append(float(gain))
         except ValueError:
@@ -82,10 +87,9 @@ def _recipe(row: Mapping[str, str | None], names: Sequence[str]) -> Recipe:
         if not math.isfinite(gains[-1]):
             raise SepmlError(f"the gain of {name} is '{gain}', expected a number")
         paths.append(path)
-    id = row["mixture_ID"] or ""
-    if not id or "/" in id or id.startswith("."):
-        raise SepmlError("cannot be the name of a file")
-    return Recipe(id, tuple(paths[:-1]), paths[-1], tuple(gains))
+    id = row["mixture_ID"]
+    require_name(id and f"{id}.wav")
+    return Recipe(id, tuple(paths[:-1]), paths[-1], tuple(gains), where)
 
 
 def tables_of(metadata: Sequence[Path]) -> list[Path]:

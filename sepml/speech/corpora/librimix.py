@@ -59,7 +59,8 @@ def create(
 
     Args:
         metadata: `libri<n>mix_<split>.csv` files, or folders of them (files named `*_info*` are passed over).
-        roots: `wham` may be None when only clean mixtures are made.
+        roots: `wham` may be None when only clean mixtures are made; given, noise/ is written beside these too, as
+            LibriMix's scripts do.
         types: of `mix_clean`, `mix_both`, `mix_single`.
         sample_rate: Hz, 8000 or 16000.
         mode: min or max.
@@ -77,11 +78,10 @@ def create(
             f"rate {sample_rate}, mode '{mode}', types {' '.join(types)}: expected one of {SAMPLE_RATES}, of {MODES}, and "
             f"some of {TYPES}"
         )
-    noisy = any(kind in NOISY for kind in types)
-    if noisy and roots.wham is None:
+    if roots.wham is None and any(kind in NOISY for kind in types):
         raise SepmlError(f"{' '.join(types)}: noisy mixtures need the WHAM! noise (--wham DIR), or make mix_clean alone")
     tables = {split_of(table): read_metadata(table) for table in tables_of(metadata)}
-    frames = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, noisy, jobs)
+    frames = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, jobs)
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
     digests = {split: {"metadata": sha256(repr(recipes).encode()).hexdigest()} for split, recipes in tables.items()}
     for split, digest in digests.items():
@@ -91,7 +91,7 @@ def create(
     work = partial(_make, roots=roots, sample_rate=sample_rate)
     for split, recipes in tables.items():
         write_json(base / split / _SETTINGS, digests[split])
-        parts = [*(f"s{i + 1}" for i in range(len(recipes[0].sources))), *(["noise"] if noisy else []), *types]
+        parts = [*(f"s{i + 1}" for i in range(len(recipes[0].sources))), *(["noise"] if roots.wham else []), *types]
         plan = [_plan(recipe, base / split, parts, frames, sample_rate, mode) for recipe in recipes]
         left = [job for job in plan if not _whole(job)]
         done = map_unordered(work, left, jobs, f"mixing {split}")
@@ -135,11 +135,14 @@ def as_16_bit(x: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(np.rint(x.astype(np.float64) * 2**31) / 2**16), -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def _survey(recipes: Sequence[Recipe], roots: Roots, noisy: bool, jobs: int) -> dict[str, int]:
+def _survey(recipes: Sequence[Recipe], roots: Roots, jobs: int) -> dict[str, int]:
     """The length of each utterance, samples at 16 kHz, known from the headers, so that faults show before all work."""
-    files = {roots.librispeech / path: True for recipe in recipes for path in recipe.sources}
-    if noisy and roots.wham is not None:
-        files |= {roots.wham / recipe.noise: False for recipe in recipes}
+    files: dict[Path, tuple[bool, str]] = {}
+    for recipe in recipes:
+        for path in recipe.sources:
+            files.setdefault(roots.librispeech / path, (True, recipe.where))
+        if roots.wham is not None:
+            files.setdefault(roots.wham / recipe.noise, (False, recipe.where))
     results = list(map_unordered(_header, list(files.items()), jobs, "looking for files"))
     faults = [result.message for result in results if isinstance(result, Failure)]
     if faults:
@@ -150,10 +153,13 @@ def _survey(recipes: Sequence[Recipe], roots: Roots, noisy: bool, jobs: int) -> 
     return {path: lengths[roots.librispeech / path] for recipe in recipes for path in recipe.sources}
 
 
-def _header(item: tuple[Path, bool]) -> tuple[Path, AudioInfo]:
-    file, mono = item
-    facts = info(file)
-    require(file, facts, RATE, mono)
+def _header(item: tuple[Path, tuple[bool, str]]) -> tuple[Path, AudioInfo]:
+    file, (mono, where) = item
+    try:
+        facts = info(file)
+        require(file, facts, RATE, mono)
+    except SepmlError as error:
+        raise SepmlError(f"{where}: {error}") from error
     return file, facts
 
 
@@ -166,7 +172,8 @@ def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
         begun = None
     except (OSError, ValueError) as error:
         raise SepmlError(f"{path}: cannot be read ({error}); delete it and run again") from error
-    if begun is None and folder.is_dir() and any(folder.iterdir()):
+    # A hidden file is what a run that was killed at its first step leaves.
+    if begun is None and folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise SepmlError(f"{folder}: was not made by sepml; read it with --tree {folder.parent}, or give another --out")
     if begun not in (None, digest):
         raise SepmlError(f"{folder}: was begun with other metadata; delete it or give another --out")

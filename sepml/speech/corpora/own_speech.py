@@ -14,12 +14,13 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.files import write_text
 from sepml.parallel import Failure, map_unordered
-from sepml.speech.audio import info, read_wav, require, write_wav
-from sepml.speech.corpora.folder import SpeakerRow, Utterance, begin, claim, finish, write_tables
+from sepml.speech.audio import AudioInfo, info, read_wav, require, write_wav
+from sepml.speech.corpora.folder import SpeakerRow, Utterance, begin, claim, finish, walk, write_tables
 from sepml.speech.corpora.mixlists import ListSizes, draw_mix_list
 from sepml.speech.manifest import AUDIO_SUFFIXES
 
 log = logging.getLogger(__name__)
+_LOUDEST_GAIN_DB = 50.0
 SPLITS = {"tr": "train", "cv": "valid", "tt": "test"}
 
 
@@ -95,8 +96,9 @@ def prepare(
     }
     if claim(out, request) is None:
         lists = _draw(recordings, split_of, drawing)
+        seconds = _survey(recordings, sample_rate, jobs)
         begin(out, request)
-        seconds = _take_all(recordings, out, sample_rate, jobs)
+        _take_all(recordings, out, sample_rate, jobs)
         _write_tables(out, recordings, split_of, seconds)
         licence = f"The recordings come from {utterances.resolve()}; the terms of that collection hold for them.\n"
         write_text(out / "LICENSES" / "README.txt", licence)
@@ -116,10 +118,10 @@ def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> di
         SepmlError: the shares are no shares, or there are too few speakers.
     """
     shares = np.array(drawing.shares)
-    if (shares < 0).any() or abs(shares.sum() - 1) > 1e-6:
+    if not ((shares >= 0).all() and abs(shares.sum() - 1) <= 1e-6):
         raise SepmlError(f"--split {' '.join(map(str, drawing.shares))}: expected three shares of 0 or more with the sum 1")
-    if drawing.gain_db < 0:
-        raise SepmlError(f"--gain-db {drawing.gain_db:g}: expected 0 or more")
+    if not 0 <= drawing.gain_db <= _LOUDEST_GAIN_DB:
+        raise SepmlError(f"--gain-db {drawing.gain_db:g}: expected 0 to {_LOUDEST_GAIN_DB:g}")
     least = np.where(shares > 0, drawing.n_src, 0)
     if len(speakers) < least.sum():
         raise SepmlError(
@@ -142,8 +144,8 @@ def _find(root: Path, level: int, suffix: str | None) -> list[_Recording]:
     if not root.is_dir():
         raise SepmlError(f"{root}: no such folder")
     paths = [
-        PurePosixPath(os.path.relpath(os.path.join(folder, name), root))
-        for folder, _, names in os.walk(root)
+        PurePosixPath((folder / name).relative_to(root))
+        for folder, _, names in walk(root)
         for name in names
         if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")
     ]
@@ -159,9 +161,11 @@ def _find(root: Path, level: int, suffix: str | None) -> list[_Recording]:
     plain = Counter(_plain(path.stem) for path in paths)
     # Trees that number each speaker's files alike need the speaker, and what lies between, in the name.
     short = plain.most_common(1)[0][1] == 1
-    recordings, taken = [], {}
+    recordings, taken, called = [], {}, {}
     for path in paths:
         speaker = _plain(path.parts[level - 1])
+        if (other := called.setdefault(speaker, path.parts[level - 1])) != path.parts[level - 1]:
+            raise SepmlError(f"{root / path}: its speaker would be called '{speaker}', as that of '{other}'; rename one")
         name = _plain(path.stem if short else "-".join(path.with_suffix("").parts[level - 1 :]))
         if (other := taken.setdefault(name, path)) != path:
             raise SepmlError(f"{root / path}: its name in a mix list would be '{name}', as that of {other}; rename one")
@@ -174,43 +178,54 @@ def _plain(name: str) -> str:
     return re.sub(r"\s+", "_", name)
 
 
-def _take_all(recordings: Sequence[_Recording], out: Path, sample_rate: int | None, jobs: int) -> dict[str, float]:
-    """Bring every recording into the corpus; the seconds of each, by its path there."""
+def _survey(recordings: Sequence[_Recording], sample_rate: int | None, jobs: int) -> dict[str, float]:
+    """The seconds of each recording by its path in the corpus, known from the headers, so that faults show before all work."""
     seconds: dict[str, float] = {}
-    by_rate: dict[int, str] = {}
+    by_rate: dict[int, Path] = {}
     faults: list[str] = []
-    for done in map_unordered(partial(_take, out, sample_rate), recordings, jobs, "taking utterances"):
+    for done in map_unordered(partial(_header, sample_rate), recordings, jobs, "looking at utterances"):
         if isinstance(done, Failure):
             faults.append(done.message)
         else:
-            file, frames, rate = done
-            seconds[file] = frames / rate
-            by_rate[rate] = min(file, by_rate.get(rate, file))
-    if faults:
-        raise SepmlError(f"{min(faults)} ({len(faults)} of {len(recordings)} utterances are at fault)")
-    if len(by_rate) > 1:
-        found = ", ".join(f"{rate} Hz ({out / file})" for rate, file in sorted(by_rate.items()))
-        raise SepmlError(f"the utterances have several rates: {found}; give one by --sample-rate, in another --out")
+            recording, facts = done
+            seconds[recording.file] = facts.frames / facts.rate
+            by_rate[facts.rate] = min(recording.source, by_rate.get(facts.rate, recording.source))
+    _refuse(faults, len(recordings))
+    if len(by_rate) > 1 and sample_rate is None:
+        found = ", ".join(f"{rate} Hz ({file})" for rate, file in sorted(by_rate.items()))
+        raise SepmlError(f"the utterances have several rates: {found}; give one by --sample-rate")
     return seconds
 
 
-def _take(out: Path, sample_rate: int | None, recording: _Recording) -> tuple[str, int, int]:
-    """Link to, or copy, one recording; its path in the corpus, samples and rate."""
+def _header(sample_rate: int | None, recording: _Recording) -> tuple[_Recording, AudioInfo]:
     facts = info(recording.source)
     require(recording.source, facts)
-    rate = sample_rate or facts.rate
-    if facts.rate < rate:
-        raise SepmlError(f"{recording.source}: its rate is {facts.rate} Hz, below the {rate} Hz asked for")
+    if sample_rate and facts.rate < sample_rate:
+        raise SepmlError(f"{recording.source}: its rate is {facts.rate} Hz, below the {sample_rate} Hz asked for")
+    return recording, facts
+
+
+def _take_all(recordings: Sequence[_Recording], out: Path, sample_rate: int | None, jobs: int) -> None:
+    """Bring every recording into the corpus."""
+    taken = map_unordered(partial(_take, out, sample_rate), recordings, jobs, "taking utterances")
+    _refuse([done.message for done in taken if isinstance(done, Failure)], len(recordings))
+
+
+def _refuse(faults: Sequence[str], of: int) -> None:
+    if faults:
+        raise SepmlError(f"{min(faults)} ({len(faults)} of {of} utterances are at fault)")
+
+
+def _take(out: Path, sample_rate: int | None, recording: _Recording) -> None:
+    """Link to one recording or, at another rate, copy it, unless a run before has."""
     target = out / recording.file
     if sample_rate is None:
         _link(target, recording.source)
-        return recording.file, facts.frames, rate
-    if not target.is_file():
+    elif not target.is_file():
         from scipy.signal import resample_poly
 
-        x, _ = read_wav(recording.source)
-        write_wav(target, resample_poly(x, rate, facts.rate), rate)
-    return recording.file, info(target).frames, rate
+        x, rate = read_wav(recording.source)
+        write_wav(target, resample_poly(x, sample_rate, rate), sample_rate)
 
 
 def _link(target: Path, source: Path) -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.manifest import TYPES, Mixture, manifest_of_tree, scan_manifest, write_manifest
+from sepml.speech.manifest import TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
 
 log = logging.getLogger(__name__)
 WHAM_TASKS = {"sep_clean": "mix_clean", "sep_noisy": "mix_both", "enh_single": "mix_single"}
@@ -15,12 +15,23 @@ WHAM_TASKS = {"sep_clean": "mix_clean", "sep_noisy": "mix_both", "enh_single": "
 def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
     """Write `out/<split>.csv` for every split folder (mix/ s1/ s2/ ...) of a tree, or for the tree itself if it is one.
 
+    A folder noise/ beside them is named as well: such mixtures are the sum of sources and noise.
+
     Raises:
         SepmlError: there is no such folder, or the files of a split do not fit together.
     """
     tree = Path(tree)
     splits = {tree.resolve().name: tree} if (tree / "mix").is_dir() else _splits(tree, "mix")
-    return [_write(Path(out) / f"{name}.csv", manifest_of_tree(folder)) for name, folder in splits.items()]
+    return [_write(Path(out) / f"{name}.csv", _own(folder)) for name, folder in splits.items()]
+
+
+def with_noise(split_dir: Path, mixtures: list[Mixture], faults: list[str]) -> list[Mixture]:
+    """The mixtures of a folder of mix/ s1/ s2/ with the files of the noise/ beside these, where there is such a folder."""
+    if not (split_dir / "noise").is_dir():
+        return mixtures
+    noise = stems(split_dir / "noise", faults)
+    faults += [f"{m.mixture}: has no file of the same name in noise/" for m in mixtures if m.id not in noise]
+    return [replace(mixture, noise=noise.get(mixture.id)) for mixture in mixtures]
 
 
 def prepare_wham(tree: Path, task: str, out: Path, sample_rate: int = 8000, mode: str = "min") -> list[Path]:
@@ -108,9 +119,20 @@ def _from_table(table: Path, base: Path) -> list[Mixture]:
         absent = [file for file in (*files, *([noise] if noise else [])) if ".." in file.parts or not file.is_file()]
         faults += [f"{table}:{line}: id '{mixture.id}': there is no file {file}" for file in absent]
         mixtures.append(replace(mixture, mixture=files[0], sources=tuple(files[1:]), noise=noise))
+    _refuse(faults)
+    return mixtures
+
+
+def _own(folder: Path) -> list[Mixture]:
+    faults: list[str] = []
+    mixtures = with_noise(folder, manifest_of_tree(folder), faults)
+    _refuse(faults)
+    return mixtures
+
+
+def _refuse(faults: list[str]) -> None:
     if faults:
         raise SepmlError(f"{faults[0]}{f' (and {len(faults) - 1} more faults)' if len(faults) > 1 else ''}")
-    return mixtures
 
 
 def _in_tree(file: Path, base: Path) -> Path:

@@ -2,7 +2,6 @@
 
 import filecmp
 import logging
-import os
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,6 +13,7 @@ from sepml.errors import SepmlError
 from sepml.files import write_text
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import write_wav
+from sepml.speech.corpora.folder import walk
 from sepml.speech.corpora.sphere import SphereHeader, checksum_fits, read_header, read_samples, require_decoder
 from sepml.speech.mixlist import read_levels, read_mix_list
 
@@ -25,6 +25,7 @@ UTTERANCES = {"si_tr_s": 12_776, "si_dt_05": 1_206, "si_et_05": 651}
 SPEAKERS = {"si_tr_s": 101, "si_dt_05": 10, "si_et_05": 8}
 _WAV_HEADER_BYTES = 44
 _SHOWN = 5
+_LINES = 100
 # Discs copied without Rock Ridge keep the version of each file behind its name.
 _NAME = re.compile(r"([0-9a-z]{8})\.(wv[12])(;1)?")
 _SPLIT = re.compile(r"s[id]_[a-z0-9_]+")
@@ -55,7 +56,7 @@ def prepare(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path]
     """Decode the utterances that wsj0-mix needs: `out/wsj0/<split>/<speaker>/<utterance>.wav`, 16 kHz, 16 bits.
 
     A file is only ever whole; what is there already is kept, so the same command finishes a run that was stopped. A file
-    that cannot be decoded is logged in one line and does not stop the others.
+    that cannot be decoded is logged in one line, the first 100 of them, and does not stop the others.
 
     Args:
         ldc: folders with the discs of LDC93S6A, in any layout and in upper or lower case.
@@ -80,8 +81,10 @@ def prepare(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path]
     written = [result for result in decoded if isinstance(result, _Decoded)]
     for line in sorted(result.warning for result in written if result.warning):
         log.warning("%s", line)
-    for line in sorted(faults):
+    for line in sorted(faults)[:_LINES]:
         log.error("%s", line)
+    if len(faults) > _LINES:
+        log.error("... and %d more files", len(faults) - _LINES)
     made = sum(result.made for result in written)
     log.info("%s: %d utterances were decoded, %d were there already", out / "wsj0", made, len(written) - made)
     missing = [line for split in UTTERANCES for line in _missing(out, split, named.get(split, set()))]
@@ -144,18 +147,11 @@ def expected_names(lists: Iterable[Path]) -> dict[str, set[str]]:
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
     """Files below folders named as a split, in upper or lower case, with that name; other splits are passed over."""
-    seen: set[tuple[int, int]] = set()
-    # Discs are often joined by symbolic links; a folder that is met again is a ring.
-    for top, folders, files in os.walk(folder, followlinks=True):
-        status = os.stat(top)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders[:] = sorted(name for name in folders if name.lower() in UTTERANCES or not _SPLIT.fullmatch(name.lower()))
-        parts = [part.lower() for part in Path(top).absolute().parts]
+    for top, folders, files in walk(folder):
+        folders[:] = [name for name in folders if name.lower() in UTTERANCES or not _SPLIT.fullmatch(name.lower())]
+        parts = [part.lower() for part in top.absolute().parts]
         if split := next((part for part in reversed(parts) if part in UTTERANCES), None):
-            yield from ((split, Path(top) / name) for name in sorted(files))
+            yield from ((split, top / name) for name in files)
 
 
 def _same(one: Path, other: Path) -> bool:
