@@ -107,7 +107,7 @@ def fit(
     best peer.
 
     Args:
-        loaders: training batches, from a sampler whose `epoch` can be set, and validation batches.
+        loaders: training batches, from a batch sampler whose `epoch` can be set, and validation batches.
 
     Returns:
         the history, one row a peer and epoch.
@@ -174,7 +174,7 @@ def _train_epoch(
     """One pass over the training batches."""
     for peer in cohort.peers:
         peer.train()
-    loader.sampler.epoch = state.epoch
+    loader.batch_sampler.epoch = state.epoch
     histories = [_valid_column(state.history, k + 1) for k in range(len(cohort.peers))]
     threshold = sharing.threshold_at(state.epoch)
     reports = []

@@ -2,6 +2,7 @@
 
 import csv
 import logging
+import tracemalloc
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,18 +14,11 @@ import torch
 
 from sepml.errors import SepmlError
 from sepml.speech.audio import write_wav
-from sepml.speech.data import (
-    Batch,
-    DataSettings,
-    DynamicMixing,
-    DynamicSegments,
-    EpochSampler,
-    Segments,
-    fit_length,
-    train_loader,
-    valid_loader,
-)
+from sepml.speech.data import DataSettings, train_loader, valid_loader
+from sepml.speech.dynamic import DynamicMixing, DynamicSegments
+from sepml.speech.examples import Batch, Segments, fit_length
 from sepml.speech.manifest import Mixture, read_manifest, write_manifest
+from sepml.speech.sampling import EpochBatches, shuffled_by_shard
 
 RATE = 8000
 STEP = 1 / 32768
@@ -62,7 +56,7 @@ def epoch_of(
 ) -> dict[str, Batch]:
     """The examples of an epoch by id, in the order in which they came."""
     loader = train_loader(settings(manifest, **changes), 2, seed, *where)
-    loader.sampler.epoch = epoch
+    loader.batch_sampler.epoch = epoch
     return {
         name: Batch(mixture, sources, (name,))
         for batch in loader
@@ -262,40 +256,73 @@ def test_a_missing_table_and_a_table_that_is_none(table):
 # The order of an epoch
 
 
+def batches_of(length: int, size: int, where: tuple[int, int] = (0, 1), epoch: int = 0, seed: int = 0, **order) -> list:
+    sampler = EpochBatches(length, size, seed, *where, **order)
+    sampler.epoch = epoch
+    found = list(sampler)
+    assert len(found) == len(sampler) and {e for batch in found for e, _ in batch} == {epoch}
+    return [[index for _, index in batch] for batch in found]
+
+
 @pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("length", [1, 2, 7, 12])
-def test_every_index_once_an_epoch_and_as_many_steps_on_every_process(length, world):
+@pytest.mark.parametrize("size", [1, 2, 5])
+@pytest.mark.parametrize("length", [1, 2, 7, 12, 101])
+def test_every_index_exactly_once_an_epoch_and_as_many_steps_on_every_process(length, size, world):
     for epoch in (0, 5):
-        orders = []
-        for rank in range(world):
-            sampler = EpochSampler(length, 0, rank, world)
-            sampler.epoch = epoch
-            orders.append(list(sampler))
-            assert len(orders[-1]) == len(sampler) == -(-length // world)
-        assert {found for order in orders for found, _ in order} == {epoch}
-        used = Counter(index for order in orders for _, index in order)
+        shares = [batches_of(length, size, (rank, world), epoch) for rank in range(world)]
+        assert {len(share) for share in shares} == {-(-length // (size * world))}
+        sizes = [len(batch) for share in shares for batch in share]
+        assert max(sizes) - min(sizes) <= 1 and min(sizes) >= 1 and max(sizes) <= size
+        used = Counter(index for share in shares for batch in share for index in batch)
         assert set(used) == set(range(length))
-        # Only what fills the last step up is used again.
-        assert sum(used.values()) - length < world
-        assert max(used.values()) == 1 or length % world
+        # Only so that no batch is empty is an example used again.
+        assert max(used.values()) == 1 or (length < len(sizes) and set(sizes) == {1})
+
+
+def test_alone_with_whole_batches_the_order_is_the_permutation_of_seed_and_epoch():
+    for seed, epoch in ((0, 0), (3, 7)):
+        expected = np.random.default_rng([seed, epoch]).permutation(24).reshape(6, 4).tolist()
+        assert batches_of(24, 4, epoch=epoch, seed=seed) == expected
 
 
 def test_the_order_differs_by_epoch_and_seed_and_is_the_same_again():
-    def order(seed: int, epoch: int) -> list[int]:
-        sampler = EpochSampler(50, seed)
-        sampler.epoch = epoch
-        return [index for _, index in sampler]
+    def order(seed: int, epoch: int) -> list[list[int]]:
+        return batches_of(50, 5, epoch=epoch, seed=seed)
 
     assert order(0, 0) == order(0, 0)
-    assert len({tuple(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
-    assert order(0, 0) != sorted(order(0, 0))
+    assert len({str(order(seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_of_shards_eight_at_a_time_are_shuffled_together():
+    bounds = np.array([0, *np.cumsum([7, 5, 9, 6] * 5)])
+    shard_of = np.searchsorted(bounds, np.arange(bounds[-1]), side="right") - 1
+    seen = set()
+    for epoch in range(3):
+        order = shuffled_by_shard(bounds)(int(bounds[-1]), 0, epoch)
+        assert sorted(order) == list(range(bounds[-1]))
+        shards = shard_of[order]
+        places = [(int(np.flatnonzero(shards == k)[0]), int(np.flatnonzero(shards == k)[-1])) for k in range(20)]
+        # Three groups of 8, 8 and 4 shards that do not reach into each other, and each is mixed inside.
+        cuts = [n for n in range(1, len(order)) if not any(first < n <= last for first, last in places)]
+        assert len(cuts) == 2 and [len(set(part)) for part in np.split(shards, cuts)] == [8, 8, 4]
+        seen.add(tuple(order))
+    assert len(seen) == 3
+
+
+def test_an_order_takes_eight_bytes_an_example():
+    sampler = EpochBatches(1_000_000, 4, 0)
+    tracemalloc.start()
+    first = next(iter(sampler))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(first) == 4 and peak < 20e6
 
 
 def test_processes_share_the_training_mixtures_out(manifest):
     alone = epoch_of(manifest)
     shares = [epoch_of(manifest, where=(rank, 2)) for rank in (0, 1)]
-    assert [len(share) for share in shares] == [4, 4]
-    assert set(shares[0]) | set(shares[1]) == set(alone)
+    assert sorted([*shares[0], *shares[1]]) == sorted(alone)
+    assert sorted(map(len, shares)) == [3, 4]
     for share in shares:
         assert all(torch.equal(batch.sources, alone[name].sources) for name, batch in share.items())
 
@@ -350,7 +377,7 @@ def test_another_number_of_sources_than_the_model_separates(tmp_path, there, wan
 
 
 def test_nothing_to_train_on_and_a_segment_of_nothing(manifest):
-    with pytest.raises(SepmlError, match=r"'train' \(a manifest\) or 'dynamic' \(dynamic mixing\) is needed"):
+    with pytest.raises(SepmlError, match=r"'train' \(a manifest or shards\) or 'dynamic' \(dynamic mixing\) is needed"):
         train_loader(settings(manifest, train=None), 2, 0)
     with pytest.raises(SepmlError, match=r"data\.segment is 1e-05 s, expected a sample or more at 8000 Hz"):
         train_loader(settings(manifest, segment=1e-5), 2, 0)

@@ -17,7 +17,8 @@ from sepml.speech.check import check
 from sepml.speech.corpora.mixlists import ListSizes
 from sepml.speech.corpora.own_speech import Drawing, prepare, split_speakers
 from sepml.speech.corpora.trees import prepare_mix_tree
-from sepml.speech.data import DataSettings, DynamicMixing, DynamicSegments, at_speed, train_loader
+from sepml.speech.data import DataSettings, train_loader
+from sepml.speech.dynamic import DynamicMixing, DynamicSegments, at_speed
 from sepml.speech.manifest import read_manifest
 from sepml.speech.mixing import mix_lists
 from sepml.speech.mixlist import read_mix_list

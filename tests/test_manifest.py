@@ -1,13 +1,18 @@
 """Manifests: what is written is read, joined by id, and every fault has its file and line."""
 
+import multiprocessing
+import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sepml.errors import SepmlError
+from sepml.speech import manifest as module
 from sepml.speech.audio import write_wav
-from sepml.speech.manifest import Mixture, manifest_of_tree, read_manifest, write_manifest
+from sepml.speech.manifest import Manifest, Mixture, manifest_of_tree, read_manifest, scan_manifest, write_manifest
 
 HEADER = "mixture_ID,mixture_path,source_1_path,source_2_path,length"
 
@@ -164,3 +169,118 @@ def test_faulty_mixtures_are_not_written(tmp_path):
     with pytest.raises(SepmlError, match="there are no mixtures"):
         write_manifest(path, [])
     assert not path.exists()
+
+
+# Long manifests: rows are read when they are asked for
+
+
+def written(folder: Path, count: int, end: str = "\n") -> Path:
+    """A manifest of `count` mixtures that all name the one file m.wav, with ids that are not all as long."""
+    write_wav(folder / "m.wav", np.full(100, 0.25), 8000)
+    rows = (f"id-{n}\u00e9,m.wav,m.wav,m.wav,{n + 1}" for n in range(count))
+    (folder / "long.csv").write_text(end.join([HEADER, *rows]) + end, encoding="utf-8", newline="")
+    return folder / "long.csv"
+
+
+def ids_of(mixtures: Manifest) -> list[str]:
+    return [mixture.id for mixture in mixtures]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_rows_over_many_blocks_are_those_of_a_csv_reader(tmp_path, end):
+    # 40,000 rows are over a MB: some rows lie on the border of two blocks.
+    mixtures = read_manifest(written(tmp_path, 40_000, end))
+    assert len(mixtures) == 40_000 and mixtures.n_src == 2
+    assert np.array_equal(mixtures.lengths, np.arange(1, 40_001))
+    for index in (0, 1, 17, 25_000, 39_999, -1):
+        n = range(40_000)[index]
+        assert mixtures[index] == Mixture(f"id-{n}\u00e9", tmp_path / "m.wav", (tmp_path / "m.wav",) * 2, n + 1)
+    assert ids_of(mixtures[5:30_000:9_999]) == [f"id-{n}\u00e9" for n in (5, 10_004, 20_003)]
+    assert mixtures[:3] == list(mixtures[:3]) and mixtures[:3] != mixtures[1:4]
+    with pytest.raises(IndexError):
+        mixtures[40_000]
+
+
+def test_quotes_and_a_last_line_without_an_end(tmp_path):
+    write_wav(tmp_path / 'a,"b.wav', np.full(100, 0.25), 8000)
+    path = tmp_path / "tr.csv"
+    name = '"a,""b.wav"'
+    path.write_text(f"{HEADER}\n\nx,{name},{name},{name},100\n\ny,{name},{name},{name},0200")
+    mixtures = read_manifest(path)
+    assert ids_of(mixtures) == ["x", "y"] and mixtures[1].length == 200 and mixtures.lines.tolist() == [3, 5]
+    assert mixtures[0].sources[0] == tmp_path / 'a,"b.wav'
+
+
+@pytest.mark.parametrize("after", ["\ny,m.wav,m.wav,m.wav,100\n", '\n"y,m.wav,m.wav,m.wav,100\n', ""])
+def test_a_field_over_several_lines_is_refused(tmp_path, after):
+    path = tmp_path / "tr.csv"
+    path.write_text(f'{HEADER}\n\nx,m.wav,m.wav,"m.wav,100{after}')
+    assert fault_of(path) == f"{path}:3: a quoted field goes on in the next line, expected one line a row"
+
+
+def test_doubles_far_apart_and_hashes_that_are_alike_by_chance(tmp_path):
+    path = written(tmp_path, 20_000)
+    with path.open("a", encoding="utf-8") as file:
+        file.write("id-19999\u00e9,m.wav,m.wav,m.wav,7\nid-3\u00e9,m.wav,m.wav,m.wav,7\nid-3\u00e9,m.wav,m.wav,m.wav,8\n")
+    expected = f"{path}:20002: duplicate id 'id-19999\u00e9', it stands in line 20001 already (and 2 more faults"
+    assert fault_of(path).startswith(expected)
+    rows, faults = scan_manifest(path)
+    assert len(rows) == 20_000 and "in line 5 already" in faults[1] and "in line 5 already" in faults[2]
+    few = written(tmp_path, 300)
+    mixtures = read_manifest(few)
+    assert mixtures.repeated(np.zeros(300, np.int64), 0) == []
+
+
+def test_of_a_long_manifest_some_files_are_looked_for_at_once_and_the_others_when_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "LOOKED_FOR", 10)
+    path = written(tmp_path, 101)
+    path.write_text(path.read_text("utf-8").replace("id-7\u00e9,m.wav,m.wav", "id-7\u00e9,m.wav,gone.wav"), "utf-8")
+    mixtures = read_manifest(path)
+    assert mixtures[6].id == "id-6\u00e9"
+    with pytest.raises(SepmlError, match=r"long\.csv:9: id 'id-7\u00e9': there is no file \S+gone\.wav \(paths"):
+        mixtures[7]
+    # The first and the last row are among those that are looked for.
+    path.write_text(path.read_text("utf-8").replace("id-100\u00e9,m.wav", "id-100\u00e9,away.wav"), "utf-8")
+    assert fault_of(path).startswith(f"{path}:102: id 'id-100\u00e9': there is no file ")
+
+
+def test_a_length_beyond_all_measure(tmp_path):
+    path = tmp_path / "tr.csv"
+    path.write_text(f"{HEADER}\nx,m.wav,m.wav,m.wav,{'1' + '0' * 5000}\n")
+    assert fault_of(path).startswith(f"{path}:2: id 'x': length is '1000")
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_other_processes_read_the_same_rows(tmp_path, method):
+    mixtures = read_manifest(written(tmp_path, 5_000))
+    assert len(pickle.dumps(mixtures[:100])) < 10_000
+    expected = ids_of(mixtures[::1000])
+    with multiprocessing.get_context(method).Pool(1) as pool:
+        assert pool.apply(ids_of, (mixtures[::1000],)) == expected
+
+
+def test_a_manifest_that_changes_afterwards_is_noticed_by_another_process(tmp_path):
+    path = written(tmp_path, 50)
+    mixtures = read_manifest(path)
+    first = mixtures[0]
+    written(tmp_path, 49)
+    assert mixtures[0] == first  # this process goes on with the file that it opened
+    with pytest.raises(SepmlError, match=r"long\.csv: has changed since it was opened"):
+        pickle.loads(pickle.dumps(mixtures))[0]
+
+
+def test_a_long_manifest_takes_little_memory_and_time(tmp_path):
+    path = written(tmp_path, 200_000)
+    program = """
+import resource, sys, time
+from pathlib import Path
+from sepml.speech.manifest import read_manifest
+before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+mixtures = read_manifest(Path(sys.argv[1]))
+seconds = time.process_time() - started
+print(len(mixtures), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, seconds)
+"""
+    done = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    length, kilobytes, seconds = map(float, done.stdout.split())
+    # As a list of mixtures they take some 300 MB.
+    assert length == 200_000 and kilobytes < 120_000 and seconds < 10

@@ -1,21 +1,24 @@
 """Manifests: which mixture belongs with which sources, as LibriMix's form of CSV or as a wsj0-mix folder tree."""
 
-import csv
 import os
 import re
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sepml.errors import SepmlError, did_you_mean
+import numpy as np
+
+from sepml.errors import SepmlError
 from sepml.files import write_csv
+from sepml.speech.rows import all_sound, columns_of, fault
+from sepml.tables import Places, Table, blocks
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 # The folders of mixtures in the trees of WHAM! and LibriMix.
 TYPES = ("mix_clean", "mix_both", "mix_single")
 NOISY = ("mix_both", "mix_single")
-_SOURCE_COLUMN = re.compile(r"source_([1-9]\d*)_path")
+# Of longer manifests the files of this many mixtures are looked for at once.
+LOOKED_FOR = 20_000
 
 
 @dataclass(frozen=True)
@@ -37,63 +40,110 @@ class Mixture:
     noise: Path | None = None
 
 
-def read_manifest(path: Path) -> list[Mixture]:
+class Manifest(Table[Mixture]):
+    """The mixtures of a manifest, each read from the file when it is asked for; a slice is a manifest, too.
+
+    Attributes:
+        n_src: sources of each mixture.
+        lengths: samples of each mixture, `(len(self),)` int64.
+    """
+
+    def __init__(self, path: Path, places: Places, columns: list[int]) -> None:
+        super().__init__(path, places)
+        self.columns, self.n_src = columns, len(columns) - 4
+        self.unseen = False
+
+    def parse(self, fields: list[str], line: int) -> Mixture:
+        """The mixture of a row.
+
+        Raises:
+            SepmlError: the manifest is too long for its files to have been looked for, and one of them is absent.
+        """
+        id, mixture, *sources, noise, length = (fields[column] if column >= 0 else "" for column in self.columns)
+        folder = self.path.parent
+        files = tuple(folder / source for source in sources)
+        found = Mixture(id, folder / mixture, files, int(length), folder / noise if noise else None)
+        if self.unseen and (faults := self.absent(fields, line)):
+            raise SepmlError(faults[0])
+        return found
+
+    def absent(self, fields: list[str], line: int) -> list[str]:
+        """A text for each file of a row, but for its noise, that is not there."""
+        folder = os.fspath(self.path.parent)
+        files = [os.path.join(folder, fields[column]) for column in self.columns[1:-2]]
+        if all(map(os.path.isfile, files)):
+            return []
+        where = f"paths are absolute or relative to {self.path.parent.absolute()}"
+        start = f"{self.path}:{line}: id '{fields[self.columns[0]]}'"
+        return [f"{start}: there is no file {Path(file)} ({where})" for file in files if not os.path.isfile(file)]
+
+
+def read_manifest(path: Path) -> Manifest:
     """The mixtures of a manifest, in its order.
 
     The columns are mixture_ID, mixture_path, source_1_path, source_2_path (and on), length, in any order, and for
     noisy mixtures noise_path, with which one source is enough; others are passed over. Paths are absolute or relative to
-    the folder of the manifest. The files of noise are not looked for, as training and scoring do without them.
+    the folder of the manifest. The files of noise are not looked for, as training and scoring do without them. The
+    others are, of 20,000 mixtures spread over the manifest where it has more; those of the remaining mixtures when
+    these are asked for.
+
+    In memory a mixture takes 24 bytes.
 
     Raises:
-        SepmlError: the manifest or a file it names is missing, a column is missing, a field is empty or malformed, an
-            id stands twice, or there are no mixtures. The message names the file and the line.
+        SepmlError: the manifest or a file it names is missing, a column is missing, a field is empty, malformed or on
+            several lines, an id stands twice, or there are no mixtures. The message names the file and the line.
     """
-    path = Path(path)
-    rows, faults = scan_manifest(path)
-    for line, mixture in rows.items():
-        for file in (mixture.mixture, *mixture.sources):
-            if not os.path.isfile(file):
-                where = f"paths are absolute or relative to {path.parent.absolute()}"
-                faults.append(f"{path}:{line}: id '{mixture.id}': there is no file {file} ({where})")
-    if faults:
-        raise SepmlError(faults[0] + _more(len(faults) - 1))
-    return list(rows.values())
+    manifest, faults = _open(Path(path))
+    texts = [faults[line] for line in sorted(faults)]
+    few = len(manifest) <= LOOKED_FOR
+    for index in range(len(manifest)) if few else np.linspace(0, len(manifest) - 1, LOOKED_FOR).astype(int):
+        texts += manifest.absent(manifest.fields(index), int(manifest.lines[index]))
+    if texts:
+        raise SepmlError(texts[0] + _more(len(texts) - 1))
+    manifest.unseen = not few
+    return manifest
 
 
 def scan_manifest(path: Path) -> tuple[dict[int, Mixture], list[str]]:
     """The sound rows of a manifest by their line, and a text for each fault in the others; no audio file is looked for.
 
     Raises:
-        SepmlError: there is no table to read: the file is missing, not text, has no rows, or a column is missing.
+        SepmlError: there is no table to read: the file is missing, not text, has no rows, a column is missing or a field
+            goes on over several lines.
     """
-    path = Path(path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.reader(file)
-            header = next(rows, [])
-            numbered = [(rows.line_num, row) for row in rows if row]
-    except FileNotFoundError as error:
-        raise SepmlError(f"{path}: no such manifest") from error
-    except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}; expected a manifest in CSV form") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SepmlError(f"{path}: is not a CSV text file: {error}") from error
-    columns = _columns(path, header)
-    if not numbered:
+    manifest, faults = _open(Path(path))
+    return dict(zip(manifest.lines.tolist(), manifest, strict=True)), [faults[line] for line in sorted(faults)]
+
+
+def _open(path: Path) -> tuple[Manifest, dict[int, str]]:
+    """The sound rows of a manifest, and the faults of the others by line; the files are not looked for."""
+    columns: list[int] = []
+    faults: dict[int, str] = {}
+    parts: list[Places] = []
+    for block in blocks(path, "manifest"):
+        if not columns and block.rows:
+            columns, width = columns_of(path, block.rows[0]), len(block.rows[0])
+            block = block.part(slice(1, None))
+        if not all_sound(block.rows, columns, width):
+            texts = [fault(row, columns, width) for row in block.rows]
+            faults |= {line: f"{path}:{line}: {text}" for line, text in zip(block.lines.tolist(), texts, strict=True) if text}
+            block = block.part([index for index, text in enumerate(texts) if not text])
+        parts.append(block.places(columns[0], columns[-1]))
+    if not columns:
+        columns_of(path, [])
+    places = Places(*map(np.concatenate, zip(*parts, strict=True)))
+    if not len(places.lines) and not faults:
         raise SepmlError(f"{path}: has no mixtures, only a header")
-    found: dict[int, Mixture] = {}
-    faults: list[str] = []
-    first: dict[str, int] = {}
-    for line, row in numbered:
-        mixture = _mixture(path.parent, row, columns, len(header))
-        if isinstance(mixture, str):
-            faults.append(f"{path}:{line}: {mixture}")
-        elif mixture.id in first:
-            faults.append(f"{path}:{line}: duplicate id '{mixture.id}', it stands in line {first[mixture.id]} already")
-        else:
-            first[mixture.id] = line
-            found[line] = mixture
-    return found, faults
+    del parts
+    manifest = Manifest(path, places, columns)
+    doubles = manifest.repeated(places.hashes, columns[0])
+    for index, first in doubles:
+        line, earlier = places.lines[[index, first]].tolist()
+        id = manifest.fields(index)[columns[0]]
+        faults[line] = f"{path}:{line}: duplicate id '{id}', it stands in line {earlier} already"
+    if doubles:
+        manifest = manifest.part(np.setdiff1d(np.arange(len(manifest)), [index for index, _ in doubles]))
+    return manifest, faults
 
 
 def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
@@ -183,41 +233,6 @@ def scan_tree(split_dir: Path, mixture: str = "mix") -> tuple[list[Mixture], lis
             first, *sources = (there[stem] for there in files)
             mixtures.append(Mixture(stem, first, tuple(sources[: len(names) - 1]), 0, sources[-1] if noise else None))
     return mixtures, faults
-
-
-def _columns(path: Path, header: list[str]) -> list[int]:
-    """Where mixture_ID, mixture_path, the sources in their order, noise or -1, and length stand in a row."""
-    doubled = [name for name, times in Counter(header).items() if times > 1]
-    if doubled:
-        raise SepmlError(f"{path}:1: the column {doubled[0]} stands twice")
-    # Of LibriMix's own tables, some of those of clean mixtures name the noise that the noisy ones hold.
-    noisy = "noise_path" in header and "mix_clean" not in path.name
-    least = 1 if noisy else 2
-    n_src = max([least, *(int(match[1]) for name in header if (match := _SOURCE_COLUMN.fullmatch(name)))])
-    if n_src > max(2, len(header)):
-        raise SepmlError(f"{path}:1: has a column source_{n_src}_path but not all of those before it")
-    names = ["mixture_ID", "mixture_path", *(f"source_{i + 1}_path" for i in range(n_src)), "length"]
-    for name in names:
-        if name not in header:
-            shown = ",".join(header)[:200] or "nothing"
-            raise SepmlError(f"{path}:1: no column '{name}'{did_you_mean(name, header)}; the header is: {shown}")
-    columns = [header.index(name) for name in names]
-    return [*columns[:-1], header.index("noise_path") if noisy else -1, columns[-1]]
-
-
-def _mixture(folder: Path, row: list[str], columns: Iterable[int], width: int) -> Mixture | str:
-    """The mixture of a row, or what is wrong with it."""
-    if len(row) != width:
-        return f"{len(row)} fields, expected {width} as in the header"
-    id, mixture, *sources, noise, length = (row[column] if column >= 0 else "" for column in columns)
-    if not id or not mixture or not all(sources):
-        return f"id '{id}': an empty field among mixture_ID, mixture_path and the source paths"
-    if "/" in id or "\0" in id or id in (".", ".."):
-        return f"id '{id}' cannot be part of a file name"
-    if not (length.isascii() and length.isdigit()) or int(length) == 0:
-        return f"id '{id}': length is '{length}', expected a number of samples above 0"
-    files = tuple(folder / source for source in sources)
-    return Mixture(id, folder / mixture, files, int(length), folder / noise if noise else None)
 
 
 def stems(folder: Path, faults: list[str]) -> dict[str, Path]:

@@ -4,7 +4,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from sepml.speech.data import Batch
+from sepml.speech.examples import Batch
 from sepml.speech.losses import best_permutation, pairwise_si_snr, reorder, si_snr, upit_si_snr
 
 

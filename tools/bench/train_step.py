@@ -91,7 +91,7 @@ def _sepml(variant: str):
     from sepml.allocator import keep_large_blocks
     from sepml.hardware import make_fabric
     from sepml.mutual import UNGATED, Cohort, listens
-    from sepml.speech.data import Batch
+    from sepml.speech.examples import Batch
     from sepml.speech.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
 

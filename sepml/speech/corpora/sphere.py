@@ -15,7 +15,7 @@ _LARGEST_HEADER = 1 << 20
 _BYTES = {"pcm": 2, "mu-law": 1}
 _CODINGS = {"pcm": "pcm", "pcm-2": "pcm", "ulaw": "mu-law", "mulaw": "mu-law", "mu-law": "mu-law"}
 _ORDERS = {"01": "LITTLE", "10": "BIG"}
-_INSTALL = "pip install 'sepml[wsj0]'"
+_INSTALL = "pip install av"
 
 
 @dataclass(frozen=True)
