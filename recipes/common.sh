@@ -52,7 +52,7 @@ score_tests() {
     for test in $tests; do
         for est in "$exp/separated/$test"/*; do
             sepml score --manifest "$mixtures/$test.csv" --est "$est" -o "$exp/scores/$test/$(basename "$est")" \
-                --jobs "$jobs" >/dev/null
+                --metrics si_snr sdr stoi pesq --jobs "$jobs" >/dev/null
         done
     done
     for test in $tests; do

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from sepml.errors import SepmlError
+from sepml.orphans import end_with_parent
 from sepml.progress import track
 
 log = logging.getLogger(__name__)
@@ -62,10 +63,11 @@ def _in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> It
         yield _guarded(function, item)
 
 
-def _one_thread() -> None:
-    """Numerical libraries in a worker use one thread: the processes already fill the cores."""
+def _begin() -> None:
+    """Workers end with their parent, and their numerical libraries use one thread: the processes fill the cores."""
     import sys
 
+    end_with_parent()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
 
@@ -83,7 +85,7 @@ def _in_pool(
     if module != "__main__":
         # Imported once, by the server, and not by each process.
         context.set_forkserver_preload([module])
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_one_thread)
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
     waiting: set[Future[list[Result | Failure[Item]]]] = set()
     try:
         # Only a few items are handed out ahead: results are consumed as they come and memory stays bounded.

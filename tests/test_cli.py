@@ -18,7 +18,8 @@ import yaml
 from sepml.cli import main
 
 RATE = 8000
-COMMANDS = ("prepare", "mix", "check", "train", "separate", "score", "table", "info")
+COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "score", "evaluate", "table", "report", "serve")
+COMMANDS += ("info", "export")
 CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder")
 TINY = {"kind": "dprnn", "filterbank": "stft", "window": 64, "stride": 32, "bottleneck": 4, "hidden": 4, "blocks": 1}
 TINY |= {"chunk": 8, "chunk_stride": 8}
@@ -160,10 +161,10 @@ def test_the_grammar_needs_no_heavy_library(words):
         # Options are not guessed from their first letters.
         ("separate a.wav --model m -o x --over 0.5", "unknown argument: --over"),
         ("separate a.wav --model m -o x --overlap half", "--overlap: invalid float value: 'half'"),
-        ("score --est x -o y", "one of the arguments --manifest --mix is required"),
+        ("score --est x -o y", "one of the arguments --manifest --mix --compare is required"),
         ("score --manifest m --mix n --est x -o y", "not allowed with argument --manifest"),
         ("score --manifest m --est x -o y --metrics snr", "invalid choice: 'snr'"),
-        ("info", "required: model"),
+        ("export", "required: model, out"),
     ],
 )
 def test_wrong_usage(words, message, capsys, tmp_path, monkeypatch):
@@ -178,7 +179,7 @@ FAULTS = [
     ("separate W/gone.wav --model W/model -o O", "W/gone.wav: no such file"),
     ("separate W/text.wav --model W/model -o O", "W/text.wav: is not an audio file that can be read"),
     ("separate W/empty.wav --model W/model -o O", "W/empty.wav: is empty (0 bytes), expected an audio file"),
-    ("separate W/stereo.wav --model W/model -o O", "W/stereo.wav: has 2 channels, expected 1 (mono)"),
+    ("separate W/stereo.wav --model W/model -o O --channel 3", "W/stereo.wav: has 2 channels, expected 3 or more"),
     ("separate W/hollow --model W/model -o O", "W/hollow: holds no audio files"),
     ("separate W/good.wav --model W/gone -o O", "W/gone: no such folder; expected a model folder"),
     ("separate W/good.wav --model W/file -o O", "W/file: no such folder; expected a model folder"),
@@ -221,7 +222,7 @@ FAULTS = [
     ("score --mix W/data/wav8k/min/x/mix --est W/est -o O", "no folders of references were given"),
     ("score --mix W/data/wav8k/min/x/mix --ref W/gone --est W/est -o O", "W/gone: no such folder"),
     ("table W/gone", "W/gone: holds no summary.json"),
-    ("info W/gone", "W/gone: not a model folder"),
+    ("info W/gone", "W/gone: no such folder; expected a model folder"),
     ("prepare prompts --out W/taken", "W/taken: holds 'thesis.txt', which is no part of a corpus"),
     ("prepare prompts --out W/file", "W/file: is a file, a folder for the corpus was expected"),
     ("prepare prompts --out O --debs W/gone", "W/gone: no such folder; one with .deb files was expected"),
@@ -254,7 +255,7 @@ def test_the_real_command_ends_with_1_and_no_traceback(world):
 
 
 def test_several_bad_inputs_are_a_line_each_and_the_good_one_is_done(world, tmp_path, capsys):
-    bad = [world / name for name in ("gone.wav", "text.wav", "empty.wav", "stereo.wav")]
+    bad = [world / name for name in ("gone.wav", "text.wav", "empty.wav", "file")]
     assert run("separate", "-q", *bad, world / "good.wav", "--model", world / "model", "-o", tmp_path / "out") == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 4
@@ -359,7 +360,7 @@ def test_writing_that_the_system_refuses_is_one_line_and_leaves_whole_files(comm
     assert {Path(file).name for file in files(tmp_path)} == whole
 
 
-def refuse(*_: object) -> None:
+def refuse(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
@@ -367,12 +368,13 @@ def refuse(*_: object) -> None:
     ("command", "call"),
     [
         *((command, "os.replace") for command in WRITING),
-        *((c, "pathlib.Path.write_bytes") for c in ("separate", "mix", "train")),
+        *((c, "sepml.files.open") for c in ("separate", "mix")),
+        ("train", "pathlib.Path.write_bytes"),
     ],
 )
 def test_a_full_disk_is_one_line_and_leaves_no_temporary_file(command, call, world, tmp_path, capsys, monkeypatch):
     with monkeypatch.context() as full:
-        full.setattr(call, refuse)
+        full.setattr(call, refuse, raising=False)
         said = fault(capsys, *words_of(command, world, tmp_path / "out"))
     assert "no space left on the disk" in said.lower() or "No space left on device" in said
     left = files(tmp_path)

@@ -1,4 +1,4 @@
-"""Estimates brought into one order of speakers, joined over time, and into the level of their mixture."""
+"""Estimates brought into the order of others, and into the level of their mixture."""
 
 import numpy as np
 import torch
@@ -31,27 +31,6 @@ def align_to(reference_est: Tensor, est: Tensor) -> Tensor:
     return torch.from_numpy(permutation).to(est.device)
 
 
-def join(left: Tensor, right: Tensor, shared: int) -> Tensor:
-    """Join two stretches of estimates that share samples, the speakers of the right one in the order of the left one.
-
-    Over what they share the left fades into the right.
-
-    Args:
-        left: (n_src, T_left)
-        right: (n_src, T_right)
-        shared: samples at the end of `left` that are the beginning of `right`; at most the length of either.
-
-    Returns:
-        (n_src, T_left + T_right - shared)
-    """
-    if not shared:
-        return torch.cat([left, right], dim=-1)
-    right = right[align_to(left[:, -shared:], right[:, :shared])]
-    rise = (torch.arange(shared, device=left.device, dtype=left.dtype) + 0.5) / shared
-    middle = torch.lerp(left[:, -shared:], right[:, :shared], rise)
-    return torch.cat([left[:, :-shared], middle, right[:, shared:]], dim=-1)
-
-
 def level_gains(est: Tensor, mixture: Tensor) -> Tensor:
     """The gain of each estimate with which their sum comes closest to the mixture.
 
@@ -67,16 +46,22 @@ def level_gains(est: Tensor, mixture: Tensor) -> Tensor:
         (n_src,) float64 gains; 0 for a silent estimate. Negative only where an estimate is plainly upside down.
     """
     est, mixture = est.double(), mixture.double()
-    return _gains((est @ est.T).cpu().numpy(), (est @ mixture).cpu().numpy(), float(mixture @ mixture)).to(est.device)
+    gains = gains_of((est @ est.T).cpu().numpy(), (est @ mixture).cpu().numpy(), float(mixture @ mixture))
+    return torch.from_numpy(gains).to(est.device)
 
 
-def _gains(gram: np.ndarray, cross: np.ndarray, energy: float) -> Tensor:
-    """Gains from inner products: estimates with each other (n_src, n_src), with the mixture (n_src,), the mixture's."""
+def gains_of(gram: np.ndarray, cross: np.ndarray, energy: float) -> np.ndarray:
+    """`level_gains` from inner products, which add up over stretches.
+
+    Args:
+        gram: (n_src, n_src) of the estimates with each other. cross: (n_src,) of them with the mixture.
+        energy: of the mixture.
+    """
     gains = np.zeros(len(cross))
     levels = np.sqrt(np.diag(gram))
     sounding = np.flatnonzero(levels > 1e-10 * levels.max(initial=0))
     if energy <= 0 or not sounding.size:
-        return torch.from_numpy(gains)
+        return gains
     # In units in which every estimate and the mixture have norm 1, a gain is a source's level beside the mixture's.
     levels = levels[sounding]
     gram, cross = gram[np.ix_(sounding, sounding)] / np.outer(levels, levels), cross[sounding] / levels / energy**0.5
@@ -88,7 +73,7 @@ def _gains(gram: np.ndarray, cross: np.ndarray, energy: float) -> Tensor:
         relative = levels * _common_gain(gram, cross, levels)
         network = relative * energy**0.5 / levels
     gains[sounding] = signs * network
-    return torch.from_numpy(gains)
+    return gains
 
 
 def _common_gain(gram: np.ndarray, cross: np.ndarray, levels: np.ndarray) -> float:

@@ -1,21 +1,22 @@
-"""Scores of separated files: one permutation an utterance, by SI-SNR, serves every metric."""
+"""Scores of separated files: trials from a manifest or from folders, scored on all cores, resumed where broken off."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from sepml.allocator import keep_large_blocks
 from sepml.errors import SepmlError, did_you_mean
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import read_wav
+from sepml.speech.journal import Journal, stamps
 from sepml.speech.manifest import AUDIO_SUFFIXES, read_manifest
-from sepml.speech.metrics import CEILING_DB, NotScorable, is_silent, pairwise_sdr, pairwise_si_snr, pesq, stoi
-from sepml.speech.summary import COLUMNS, Summary, Unscored, UtteranceScores, summarise, write_scores, write_summary
-
-METRICS = tuple(COLUMNS)
-_PERCEPTUAL = {"stoi": stoi, "pesq": pesq}
+from sepml.speech.score_tables import write_scores
+from sepml.speech.summary import COLUMNS, Summary, UtteranceScores, summarise, versions, write_summary
+from sepml.speech.utterance_scores import METRICS, scores_of
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Trial:
 
     Attributes:
         sources: the references.
-        ests: as many estimates, in the order of the separator.
+        ests: as many estimates or more, in the order of the separator.
     """
 
     id: str
@@ -32,24 +33,32 @@ class Trial:
     sources: tuple[Path, ...]
     ests: tuple[Path, ...]
 
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """All of them."""
+        return (self.mixture, *self.sources, *self.ests)
+
 
 def score_manifest(manifest: Path, est: Path, out: Path, metrics: Sequence[str] = METRICS, jobs: int = 0) -> Summary:
-    """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... of the mixtures in a manifest.
+    """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... (or .flac) of the mixtures in a manifest.
 
-    Writes `scores.csv` (a row a mixture) and `summary.json` to `out`.
+    Writes `scores.csv` (a row a mixture) and `summary.json` to `out`. Broken off and called again, it goes on: what was
+    scored is scored again only where a file or the metrics have changed.
 
     Args:
-        metrics: of si_snr, sdr, stoi, pesq; si_snr and sdr come with their improvement over the mixture.
+        metrics: of `METRICS`; si_snr and sdr come with their improvement over the mixture.
         jobs: processes; 0 = all cores.
 
     Returns:
-        the summary. Mixtures whose estimates are missing or of the wrong rate or length are in its `faults`.
+        the summary. Mixtures whose estimates are missing or of the wrong rate or length are in its `faults`. Where there
+        are more estimates than sources, the ones that fit worst are surplus.
 
     Raises:
         SepmlError: the manifest has a fault, a metric is unknown, or there is not a single estimate.
     """
     mixtures = read_manifest(manifest)
-    trials = [Trial(m.id, m.mixture, m.sources, _ests(est, m.id, len(m.sources))) for m in mixtures]
+    ests = _estimates(est)
+    trials = [Trial(m.id, m.mixture, m.sources, _ests(ests, est, m.id, len(m.sources))) for m in mixtures]
     return _score(trials, est, out, metrics, jobs, {"manifest": str(manifest), "est": str(est)})
 
 
@@ -71,12 +80,13 @@ def score_folders(
     if not refs:
         raise SepmlError(f"{mix}: no folders of references were given, expected one a source, such as s1 s2")
     mixtures, *sources = (_audio_files(folder) for folder in (mix, *refs))
+    ests = _estimates(est)
     trials = [
         Trial(
             id=stem,
             mixture=path,
             sources=tuple(there.get(stem, folder / path.name) for folder, there in zip(refs, sources, strict=True)),
-            ests=_ests(est, stem, len(refs)),
+            ests=_ests(ests, est, stem, len(refs)),
         )
         for stem, path in mixtures.items()
     ]
@@ -89,94 +99,99 @@ def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS) -> Utterance
     Raises:
         SepmlError: a file is missing, is no audio, differs in rate or length from the mixture, or holds nan or inf.
     """
-    mixture, rate = read_wav(trial.mixture)
-    sources = np.stack([_read_like(mixture, trial.mixture, rate, path) for path in trial.sources])
+    _keep_memory()
+    mixture, sources, rate = read_mixture(trial)
     ests = np.stack([_read_like(mixture, trial.mixture, rate, path) for path in trial.ests])
-    surplus = _ests(trial.ests[0].parent, trial.id, len(trial.ests) + 1)[-1]
-    if surplus.exists():
-        raise SepmlError(f"{surplus}: an estimate too many, the mixture has {len(sources)} sources")
-    return _scores_of(trial.id, mixture, sources, ests, rate, metrics)
+    return scores_of(trial.id, mixture, sources, ests, rate, metrics)
 
 
-def best_permutation(si_snr: np.ndarray) -> np.ndarray:
-    """The estimate for each source with the best mean SI-SNR.
+@cache
+def _keep_memory() -> None:
+    """Once a process: arrays of a whole utterance are else mapped and faulted in anew each, a seventh of the time."""
+    keep_large_blocks()
 
-    Args:
-        si_snr: (n_src, n_src) dB, estimates by sources; nan (silence) counts as worse than any value.
 
-    Returns:
-        (n_src,) the index of the estimate that stands for each source.
+def read_mixture(trial: Trial) -> tuple[np.ndarray, np.ndarray, int]:
+    """The mixture (T,) of a trial, its sources (n_src, T) and the rate in Hz.
+
+    Raises:
+        SepmlError: as `score_utterance`.
     """
-    from scipy.optimize import linear_sum_assignment
-
-    return linear_sum_assignment(np.nan_to_num(si_snr, nan=-2 * CEILING_DB).T, maximize=True)[1]
-
-
-def _scores_of(
-    mixture_id: str, mixture: np.ndarray, sources: np.ndarray, ests: np.ndarray, rate: int, metrics: Sequence[str]
-) -> UtteranceScores:
-    """The core: arrays in, numbers out. mixture (T,), sources and ests (n_src, T)."""
-    mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
-    signals = np.concatenate([ests, mixture[None]])
-    si_snr = pairwise_si_snr(signals, sources)
-    permutation = best_permutation(si_snr[:-1])
-    ests = ests[permutation]
-    found: dict[str, list[float | str]] = {}
-    for name in metrics:
-        if name in _PERCEPTUAL:
-            found[name] = [_perceptual(name, est, source, rate) for est, source in zip(ests, sources, strict=True)]
-            continue
-        try:
-            table = si_snr if name == "si_snr" else pairwise_sdr(signals, sources)
-        except NotScorable as error:
-            found[name] = found[f"{name}i"] = [str(error)] * len(sources)
-            continue
-        silences = [_silence(est, source) for est, source in zip(ests, sources, strict=True)]
-        own, before = table[permutation, range(len(sources))], table[-1]
-        found[name] = [silent or float(value) for silent, value in zip(silences, own, strict=True)]
-        silences = [silent or ("the mixture is silent" if is_silent(mixture) else "") for silent in silences]
-        found[f"{name}i"] = [silent or float(value) for silent, value in zip(silences, own - before, strict=True)]
-    return UtteranceScores(
-        mixture_id,
-        tuple(int(i) + 1 for i in permutation),
-        {column: tuple(None if isinstance(x, str) else x for x in of) for column, of in found.items()},
-        tuple(
-            Unscored(mixture_id, column, j + 1, reason)
-            for column, of_sources in found.items()
-            for j, reason in enumerate(of_sources)
-            if isinstance(reason, str)
-        ),
-    )
+    mixture, rate = read_wav(trial.mixture)
+    if not np.isfinite(mixture).all():
+        raise SepmlError(f"{trial.mixture}: holds samples that are nan or infinite")
+    return mixture, np.stack([_read_like(mixture, trial.mixture, rate, path) for path in trial.sources]), rate
 
 
-def _perceptual(name: str, est: np.ndarray, source: np.ndarray, rate: int) -> float | str:
-    """The value, or why there is none."""
-    try:
-        return _PERCEPTUAL[name](est, source, rate)
-    except NotScorable as error:
-        return str(error)
+def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics in the order of their columns.
 
-
-def _score(trials: Sequence[Trial], est: Path, out: Path, metrics: Sequence[str], jobs: int, inputs: dict[str, str]) -> Summary:
+    Raises:
+        SepmlError: one is unknown, or there is none.
+    """
     for name in metrics:
         if name not in METRICS:
             raise SepmlError(f"unknown metric '{name}'{did_you_mean(name, METRICS)}; known: {', '.join(METRICS)}")
+    if not metrics:
+        raise SepmlError(f"no metric was given; known: {', '.join(METRICS)}")
+    return tuple(name for name in METRICS if name in metrics)
+
+
+def settings_of(metrics: Sequence[str], **more: Any) -> dict[str, Any]:
+    """What all scores of a run depend on, for its journal."""
+    return {"metrics": list(metrics), "versions": versions(), **more}
+
+
+def write_results(
+    out: Path,
+    order: Sequence[str],
+    scores: Sequence[UtteranceScores],
+    faults: Sequence[Failure[str]],
+    metrics: Sequence[str],
+    n_src: int,
+    inputs: Mapping[str, str],
+) -> Summary:
+    """Write `scores.csv` and `summary.json`, the same whatever the order in which the scores came.
+
+    Args:
+        order: the mixtures' ids in the order of the table.
+        inputs: what was scored, as given by the user.
+
+    Raises:
+        SepmlError: they cannot be written.
+    """
+    place = {mixture_id: i for i, mixture_id in enumerate(order)}
+    scores = sorted(scores, key=lambda score: place[score.mixture_id])
+    faults = sorted(faults, key=lambda fault: place[fault.item])
+    columns = [column for name in METRICS if name in metrics for column in COLUMNS[name]]
+    summary = summarise(scores, faults, columns, inputs)
+    write_scores(out / "scores.csv", scores, faults, columns, n_src)
+    write_summary(out / "summary.json", summary)
+    return summary
+
+
+def _score(trials: Sequence[Trial], est: Path, out: Path, metrics: Sequence[str], jobs: int, inputs: dict[str, str]) -> Summary:
+    metrics = check_metrics(metrics)
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
         raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")
-    scores, faults = [], []
-    for result in map_unordered(partial(score_utterance, metrics=tuple(metrics)), trials, jobs, f"scoring {est}"):
-        if isinstance(result, Failure):
-            faults.append(Failure(result.item.id, result.message))
-        else:
-            scores.append(result)
-    order = {trial.id: i for i, trial in enumerate(trials)}
-    scores.sort(key=lambda score: order[score.mixture_id])
-    faults.sort(key=lambda fault: order[fault.item])
-    columns = [column for name in METRICS if name in metrics for column in COLUMNS[name]]
-    summary = summarise(scores, faults, columns, inputs)
-    write_scores(out / "scores.csv", scores, faults, columns, len(trials[0].sources))
-    write_summary(out / "summary.json", summary)
+    scores, faults, waiting = [], [], []
+    with Journal(out, settings_of(metrics)) as journal:
+        # Before anything is read: a file that changes meanwhile is scored again next time.
+        files = {trial.id: stamps(trial.files) for trial in trials}
+        for trial in trials:
+            kept = journal.get(trial.id, files[trial.id])
+            scores += [kept] if kept else []
+            waiting += [] if kept else [trial]
+        for result in map_unordered(partial(score_utterance, metrics=metrics), waiting, jobs, f"scoring {est}"):
+            if isinstance(result, Failure):
+                faults.append(Failure(result.item.id, result.message))
+            else:
+                journal.add(result, files[result.mixture_id])
+                scores.append(result)
+    n_src = max(len(trial.sources) for trial in trials)
+    summary = write_results(out, [trial.id for trial in trials], scores, faults, metrics, n_src, inputs)
+    journal.remove()
     return summary
 
 
@@ -190,14 +205,22 @@ def _read_like(mixture: np.ndarray, mixture_path: Path, rate: int, path: Path) -
     return x
 
 
-def _silence(est: np.ndarray, source: np.ndarray) -> str:
-    if is_silent(source):
-        return "the reference is silent"
-    return "the estimate is silent" if is_silent(est) else ""
+def _estimates(folder: Path) -> dict[str, dict[int, Path]]:
+    """What is in a folder of estimates: mixture's id -> number of the estimate -> its file."""
+    found: dict[str, dict[int, Path]] = {}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        mixture_id, _, number = path.stem.rpartition("_s")
+        if path.suffix.lower() in AUDIO_SUFFIXES and number.isdecimal() and not path.name.startswith("."):
+            beside = found.setdefault(mixture_id, {}).setdefault(int(number), path)
+            if beside is not path:
+                raise SepmlError(f"{path}: {beside.name} stands beside it; one file an estimate")
+    return found
 
 
-def _ests(folder: Path, mixture_id: str, n_src: int) -> tuple[Path, ...]:
-    return tuple(folder / f"{mixture_id}_s{n + 1}.wav" for n in range(n_src))
+def _ests(found: Mapping[str, Mapping[int, Path]], folder: Path, mixture_id: str, n_src: int) -> tuple[Path, ...]:
+    """The estimates of a mixture, as many as there are sources or more; the name expected where one is absent."""
+    there = found.get(mixture_id, {})
+    return tuple(there.get(n, folder / f"{mixture_id}_s{n}.wav") for n in range(1, max(n_src, len(there)) + 1))
 
 
 def _audio_files(folder: Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""What many scores come to: means with their counts, the files that keep them, and a table that compares runs."""
+"""What many scores come to: means with their counts and how sure they are, and the file that keeps them."""
 
 import json
 import platform
@@ -10,23 +10,25 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from sepml import __version__
 from sepml.errors import SepmlError
-from sepml.files import write_csv, write_json
+from sepml.files import write_json
 from sepml.parallel import Failure
+from sepml.speech.bootstrap import interval_of_mean
 
-COLUMNS = {"si_snr": ("si_snr", "si_snri"), "sdr": ("sdr", "sdri"), "stoi": ("stoi",), "pesq": ("pesq",)}
-"""The columns that each metric fills; the improvements are over the mixture."""
-_TITLES = {
-    "si_snr": "SI-SNR dB",
-    "si_snri": "SI-SNRi dB",
-    "sdr": "SDR dB",
-    "sdri": "SDRi dB",
-    "stoi": "STOI",
-    "pesq": "PESQ",
+COLUMNS = {
+    "si_snr": ("si_snr", "si_snri"),
+    "sdr": ("sdr", "sdri"),
+    "sir": ("sir",),
+    "sar": ("sar",),
+    "stoi": ("stoi",),
+    "estoi": ("estoi",),
+    "pesq": ("pesq",),
 }
-_DECIMALS = {"stoi": 3}
-_LIBRARIES = ("numpy", "scipy", "soundfile", "pystoi", "pesq")
+"""The columns that each metric fills; the improvements are over the mixture."""
+_LIBRARIES = ("numpy", "scipy", "soundfile", "pesq")
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,14 @@ class UtteranceScores:
         permutation: the estimate (from 1) that stands for each source.
         values: column -> one value a source; None where there is none.
         unscored: why, for each None.
+        surplus: estimates (from 1) that stand for no source, as there are more of them than sources.
     """
 
     mixture_id: str
     permutation: tuple[int, ...]
     values: dict[str, tuple[float | None, ...]]
     unscored: tuple[Unscored, ...]
+    surplus: tuple[int, ...] = ()
 
     def mean(self, column: str) -> float | None:
         """The mean over the sources; None when a source has no value, as the mean of the others would flatter."""
@@ -73,6 +77,8 @@ class ColumnSummary:
         std: of a sample (n - 1); None for fewer than two values.
         n: mixtures with a value.
         n_unscored: mixtures that were read but have no value.
+        standard_error: of the mean, std / sqrt(n).
+        interval_95: the ends of the mean's bootstrap interval over mixtures; None for fewer than two values.
     """
 
     mean: float | None
@@ -80,6 +86,8 @@ class ColumnSummary:
     std: float | None
     n: int
     n_unscored: int
+    standard_error: float | None = None
+    interval_95: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -117,7 +125,7 @@ def summarise(
         provenance={
             "date": datetime.now(UTC).astimezone().isoformat(timespec="seconds"),
             "inputs": dict(inputs),
-            "versions": {"sepml": __version__, "python": platform.python_version(), **_versions()},
+            "versions": versions(),
             "machine": platform.platform(),
         },
     )
@@ -145,7 +153,7 @@ def read_summary(folder: Path) -> Summary:
         content = json.loads(path.read_text(encoding="utf-8"))
         return Summary(
             n_mixtures=content["n_mixtures"],
-            columns={name: ColumnSummary(**column) for name, column in content["columns"].items()},
+            columns={name: _column_from(column) for name, column in content["columns"].items()},
             unscored=tuple(Unscored(**item) for item in content["unscored"]),
             faults=tuple(Failure(item["mixture_id"], item["message"]) for item in content["faults"]),
             provenance=content["provenance"],
@@ -156,80 +164,31 @@ def read_summary(folder: Path) -> Summary:
         raise SepmlError(f"{path}: not a summary of `sepml score`: {error!r}") from error
 
 
-def write_scores(
-    path: Path, scores: Sequence[UtteranceScores], faults: Sequence[Failure[str]], columns: Sequence[str], n_src: int
-) -> None:
-    """Write one row a mixture: the means over its sources, then each source's values, the permutation and the reasons.
-
-    Raises:
-        SepmlError: it cannot be written.
-    """
-    by_source = [f"{column}_{source + 1}" for source in range(n_src) for column in columns]
-    rows = []
-    for score in scores:
-        of_sources = [_cell(score.values[column][source]) for source in range(n_src) for column in columns]
-        means = [_cell(score.mean(column)) for column in columns]
-        reasons = "; ".join(f"{item.column}_{item.source}: {item.reason}" for item in score.unscored)
-        rows.append([score.mixture_id, *means, *of_sources, " ".join(map(str, score.permutation)), reasons])
-    blank = [""] * (len(columns) + len(by_source) + 1)
-    rows += [[fault.item, *blank, f"fault: {fault.message}"] for fault in faults]
-    write_csv(path, ["mixture_ID", *columns, *by_source, "permutation", "reason"], rows)
-
-
-def format_table(summaries: Mapping[str, Summary]) -> str:
-    """A table of the means, one row a label: plain text that is Markdown as well. Notes below it name what is missing.
-
-    Args:
-        summaries: label (such as `peer1`, `ensemble`) -> its summary.
-    """
-    columns = [column for column in _TITLES if any(column in summary.columns for summary in summaries.values())]
-    rows = [["", *(_TITLES[column] for column in columns), "mixtures"]]
-    for label, summary in summaries.items():
-        means = [_mean(summary.columns.get(column), _DECIMALS.get(column, 2)) for column in columns]
-        rows.append([label, *means, str(summary.n_mixtures)])
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|")
-    notes = [note for label, summary in summaries.items() for note in _notes(label, summary)]
-    return "\n".join([*lines, "", *notes] if notes else lines)
-
-
 def _column(column: str, scores: Sequence[UtteranceScores]) -> ColumnSummary:
     values = [value for score in scores if (value := score.mean(column)) is not None]
+    std = statistics.stdev(values) if len(values) > 1 else None
     return ColumnSummary(
         mean=statistics.fmean(values) if values else None,
         median=statistics.median(values) if values else None,
-        std=statistics.stdev(values) if len(values) > 1 else None,
+        std=std,
         n=len(values),
         n_unscored=len(scores) - len(values),
+        standard_error=None if std is None else std / len(values) ** 0.5,
+        interval_95=interval_of_mean(np.array(values)),
     )
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.5f}"
+def _column_from(content: Mapping[str, Any]) -> ColumnSummary:
+    interval = content.get("interval_95")
+    return ColumnSummary(**{**content, "interval_95": tuple(interval) if interval else None})
 
 
-def _mean(summary: ColumnSummary | None, decimals: int) -> str:
-    return "-" if summary is None or summary.mean is None else f"{summary.mean:.{decimals}f}"
-
-
-def _notes(label: str, summary: Summary) -> list[str]:
-    notes = []
-    for column, part in summary.columns.items():
-        if part.n_unscored:
-            missing = f"{_TITLES[column]} does not exist for {part.n_unscored} of {summary.n_mixtures} mixtures"
-            notes.append(f"{label}: {missing}; its mean is over {part.n}.")
-    if summary.faults:
-        faulty = f"{len(summary.faults)} of {summary.n_mixtures} mixtures"
-        notes.append(f"{label}: {faulty} have a fault and are in no mean.")
-    return notes
-
-
-def _versions() -> dict[str, str]:
-    versions = {}
+def versions() -> dict[str, str]:
+    """The versions of everything that a score can depend on."""
+    found = {"sepml": __version__, "python": platform.python_version()}
     for library in _LIBRARIES:
         try:
-            versions[library] = version(library)
+            found[library] = version(library)
         except PackageNotFoundError:
-            versions[library] = "unknown"
-    return versions
+            found[library] = "unknown"
+    return found

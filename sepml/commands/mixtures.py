@@ -1,0 +1,81 @@
+"""`sepml mix`, `check` and `shard`."""
+
+import argparse
+from pathlib import Path
+
+from sepml.commands.words import (
+    FAILED,
+    OK,
+    Commands,
+    at_least,
+    command,
+    jobs,
+    print_paths,
+    rate_and_mode,
+)
+
+_PAGE = 40
+
+
+def add_mix(commands: Commands) -> None:
+    """The options of `sepml mix`."""
+    sub = command(commands, "mix", "make mixtures from mix lists, in the wsj0-mix layout")
+    sub.add_argument("--list", type=Path, nargs="+", required=True, help="mix_<n>_spk_<split>.txt files")
+    sub.add_argument("--root", type=Path, required=True, help="folder that the lists' paths start from")
+    sub.add_argument("--out", type=Path, required=True)
+    rate_and_mode(sub)
+    sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
+    jobs(sub)
+    sub.set_defaults(run=_mix)
+
+
+def _mix(options: argparse.Namespace) -> int:
+    from sepml.speech.mixing import mix_lists
+
+    return print_paths(
+        mix_lists(options.list, options.root, options.out, options.sample_rate, options.mode, options.levels, options.jobs)
+    )
+
+
+def add_check(commands: Commands) -> None:
+    """The options of `sepml check`."""
+    sub = command(commands, "check", "verify mixtures: one line a fault, exit code 1 on any")
+    sub.add_argument("target", type=Path, help="a manifest, a split's folder, or a tree of splits")
+    sub.add_argument("--list", type=Path, nargs="+", default=(), metavar="FILE", help="compare a tree with its mix lists")
+    sub.add_argument("--utterances", type=Path, metavar="DIR", help="make the listed mixtures again and compare every sample")
+    sub.add_argument("--levels", type=Path, help="with --utterances: active levels, as for sepml mix")
+    sub.add_argument("--write-sums", type=Path, metavar="FILE", help="write SHA-256 sums when there are no faults")
+    sub.add_argument("--verify-sums", type=Path, metavar="FILE", help="compare with such sums")
+    jobs(sub)
+    sub.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from sepml.speech.check_wsj0 import Sums, check_wsj0
+
+    sums = Sums(options.write_sums, options.verify_sums)
+    result = check_wsj0(options.target, options.list, options.utterances, options.levels, sums, options.jobs)
+    # Against a list the verdict fits on a page; without one every faulty file is a line.
+    shown = result.faults[:_PAGE] if options.list else result.faults
+    for line in (*result.facts, *shown):
+        print(line)
+    if len(shown) < len(result.faults):
+        print(f"... and {len(result.faults) - len(shown)} more")
+    print(f"{len(result.faults) or 'no'} fault{'s' * (len(result.faults) != 1)}")
+    return FAILED if result.faults else OK
+
+
+def add_shard(commands: Commands) -> None:
+    """The options of `sepml shard`."""
+    sub = command(commands, "shard", "put the mixtures of a manifest into tar files that WebDataset reads, with an index")
+    sub.add_argument("manifest", type=Path, help="CSV of mixtures and sources")
+    sub.add_argument("out", type=Path, help="folder for shard-000000.tar and on, and shards.csv")
+    sub.add_argument("--size", type=at_least(1), default=1000, help="mixtures a shard")
+    jobs(sub)
+    sub.set_defaults(run=_shard)
+
+
+def _shard(options: argparse.Namespace) -> int:
+    from sepml.speech.sharding import write_shards
+
+    return print_paths([write_shards(options.manifest, options.out, options.size, options.jobs)])

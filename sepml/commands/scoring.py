@@ -1,0 +1,166 @@
+"""`sepml score`, `evaluate`, `table` and `report`."""
+
+import argparse
+from pathlib import Path
+
+from sepml.commands.words import (
+    FAILED,
+    OK,
+    Commands,
+    at_least,
+    command,
+    jobs,
+    print_failures,
+    print_paths,
+)
+
+
+def add_score(commands: Commands) -> None:
+    """The options of `sepml score`."""
+    sub = command(commands, "score", "score estimates against references, or compare such scores")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--manifest", type=Path, help="CSV of mixtures and sources")
+    what.add_argument("--mix", type=Path, help="folder of mixtures")
+    text = "folders of scores: paired differences of the others from the first, with intervals and p-values"
+    what.add_argument("--compare", type=Path, nargs="+", metavar="SCORES", help=text)
+    sub.add_argument("--ref", type=Path, nargs="+", default=(), help="with --mix: folders of references, one a source")
+    sub.add_argument("--est", type=Path, help="folder of <id>_s1.wav, <id>_s2.wav, and more than there are sources")
+    sub.add_argument("-o", "--out", type=Path, help="folder for the scores; with --compare a .csv or .json file")
+    _metrics(sub)
+    sub.add_argument("--label", help="name of the table's row")
+    sub.set_defaults(run=_score, wrong=sub.error)
+    jobs(sub)
+
+
+def _metrics(sub: argparse.ArgumentParser) -> None:
+    known = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq")
+    sub.add_argument(
+        "--metrics", nargs="+", choices=known, default=(), metavar="METRIC", help=f"of {', '.join(known)} (default: all)"
+    )
+    sub.add_argument("--strict", action="store_true", help="exit code 1 when a value does not exist (silence, too short ...)")
+
+
+def _score(options: argparse.Namespace) -> int:
+    if options.compare:
+        return _compare(options)
+    for name in ("est", "out"):
+        if getattr(options, name) is None:
+            options.wrong(f"the following arguments are required: --{name}")
+    if options.manifest and options.ref:
+        options.wrong("--ref goes with --mix, a manifest names its references itself")
+    from sepml.speech.score import METRICS, score_folders, score_manifest
+    from sepml.speech.score_tables import format_summary
+
+    metrics = tuple(options.metrics) or METRICS
+    if options.manifest:
+        summary = score_manifest(options.manifest, options.est, options.out, metrics, options.jobs)
+    else:
+        summary = score_folders(options.mix, options.ref, options.est, options.out, metrics, options.jobs)
+    print(format_summary(options.label or options.out.name, summary))
+    failed = print_failures([fault.message for fault in summary.faults])
+    return failed or (FAILED if options.strict and summary.unscored else OK)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if len(options.compare) < 2:
+        options.wrong("--compare needs two folders of scores or more")
+    if options.est or options.ref:
+        options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
+    from sepml.speech.compare import compare, format_differences
+
+    print(format_differences(compare(options.compare, options.out)))
+    return OK
+
+
+def add_evaluate(commands: Commands) -> None:
+    """The options of `sepml evaluate`."""
+    sub = command(commands, "evaluate", "separate the mixtures of a manifest and score the estimates, in one pass")
+    sub.epilog = (
+        "Estimates are scored as the 16-bit files that sepml separate writes, so the scores are those of sepml separate "
+        "and sepml score. The same command goes on where it was broken off."
+    )
+    model = "as for sepml separate (default: the model that comes with sepml)"
+    sub.add_argument("--model", help=model)
+    sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
+    sub.add_argument("--manifest", type=Path, required=True, help="CSV of mixtures and sources")
+    sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/")
+    sub.add_argument(
+        "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
+    )
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    sub.add_argument("--segment", type=float, help="window of long files, s")
+    sub.add_argument("--overlap", type=float, default=0.5, help="of the windows, fraction")
+    _metrics(sub)
+    sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")
+    jobs(sub)
+    sub.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from sepml.allocator import keep_large_blocks
+    from sepml.hardware import choose_device
+    from sepml.speech.evaluate import METRICS, Windows, evaluate
+    from sepml.speech.score_tables import format_table
+
+    keep_large_blocks()
+    summaries = evaluate(
+        options.model,
+        options.manifest,
+        options.out,
+        ensemble=options.ensemble,
+        save_estimates=options.save_estimates,
+        metrics=tuple(options.metrics) or METRICS,
+        windows=Windows(options.segment, options.overlap),
+        device=choose_device(options.device),
+        jobs=options.jobs,
+    )
+    print(format_table(summaries))
+    folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
+    page = options.out / "report.html"
+    if options.report:
+        from sepml.speech.report import write_report
+
+        write_report(folders, page)
+        print(f"\nReport: {page}")
+    else:
+        print(f"\nReport: sepml report {' '.join(map(str, folders))} -o {page}")
+    faults = [f"{label}: {fault.message}" for label, summary in summaries.items() for fault in summary.faults]
+    unscored = any(summary.unscored for summary in summaries.values())
+    return print_failures(faults) or (FAILED if options.strict and unscored else OK)
+
+
+def add_table(commands: Commands) -> None:
+    """The options of `sepml table`."""
+    sub = command(commands, "table", "show the means of several score folders side by side")
+    sub.add_argument("scores", nargs="+", type=Path, help="folders written by sepml score")
+    sub.set_defaults(run=_table)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from sepml.speech.score_tables import format_table
+    from sepml.speech.summary import read_summary
+
+    # The folders' own names when they tell them apart, whole paths otherwise.
+    names = [folder.name for folder in options.scores]
+    labels = names if len(set(names)) == len(names) else map(str, options.scores)
+    print(format_table({label: read_summary(folder) for label, folder in zip(labels, options.scores, strict=True)}))
+    return OK
+
+
+def add_report(commands: Commands) -> None:
+    """The options of `sepml report`."""
+    sub = command(commands, "report", "one HTML page about scores and training: tables, plots, players")
+    sub.add_argument("paths", nargs="+", type=Path, metavar="EXP_OR_SCORES", help="experiments, folders of scores")
+    sub.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page")
+    each = "utterances to listen to: this many of the best, of the worst and of the others, for each test"
+    sub.add_argument("--players", type=at_least(0), default=2, help=each)
+    sub.add_argument("--seed", type=at_least(0), default=0, help="of the choice of the others")
+    sub.add_argument("--title", default="", help="of the page (default: the names of the folders)")
+    sub.set_defaults(run=_report_page)
+
+
+def _report_page(options: argparse.Namespace) -> int:
+    from sepml.speech.report import Settings, write_report
+
+    write_report(options.paths, options.out, Settings(options.players, options.seed, options.title))
+    return print_paths([options.out])

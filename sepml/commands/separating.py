@@ -1,0 +1,110 @@
+"""`sepml separate` and `serve`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from sepml.commands.words import (
+    OK,
+    Commands,
+    at_least,
+    command,
+    print_failures,
+)
+
+log = logging.getLogger(__name__)
+
+
+def add_separate(commands: Commands) -> None:
+    """The options of `sepml separate`."""
+    sub = command(commands, "separate", "separate recordings into one file a speaker")
+    what = "audio or video files, folders of them, patterns such as '*.mp3', or - for standard input"
+    sub.add_argument("input", nargs="+", help=what)
+    model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
+    sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    out = "folder, or - for one WAV file of a channel a speaker on standard output"
+    sub.add_argument("-o", "--out", required=True, help=out)
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    sub.add_argument("--channel", type=_channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
+    sub.add_argument("--segment", type=float, help="window of long files, s")
+    sub.add_argument("--overlap", type=float, default=0.5, help="of the windows, fraction")
+    consistency = "share out what the estimates leave of the mixture, so that they add up to it"
+    sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
+    sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
+    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs")
+    sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
+    sub.add_argument("--float32", action="store_true", help="write 32-bit floats instead of 16-bit integers")
+    sub.add_argument("--summary", type=Path, metavar="FILE", help="write what became of each input as JSON")
+    sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
+    sub.set_defaults(run=_separate, wrong=sub.error)
+
+
+def _channel(word: str) -> int | None:
+    if word == "mix":
+        return None
+    try:
+        return at_least(1)(word)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"'{word}' is neither 'mix' nor a number of 1 or more") from error
+
+
+def _separate(options: argparse.Namespace) -> int:
+    if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
+        options.wrong("-o -: writes one recording, as WAV")
+    if options.float32 and options.format == "flac":
+        options.wrong("--float32: needs --format wav")
+    from sepml.allocator import keep_large_blocks
+    from sepml.hardware import choose_device
+    from sepml.speech.inputs import STDIN
+    from sepml.speech.outputs import STDOUT
+    from sepml.speech.separate import Settings, separate_files
+    from sepml.speech.separator import Separator
+
+    keep_large_blocks()
+    separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
+    separator.mixture_consistency = options.mixture_consistency
+    settings = Settings(
+        options.segment,
+        options.overlap,
+        options.channel,
+        options.clip_mode,
+        options.float32,
+        options.filename,
+        options.format,
+        options.force,
+    )
+    inputs = [STDIN if word == "-" else Path(word) for word in options.input]
+    out = STDOUT if options.out == "-" else Path(options.out)
+    return print_failures(separate_files(inputs, separator, out, settings, options.summary))
+
+
+def add_serve(commands: Commands) -> None:
+    """The options of `sepml serve`."""
+    sub = command(commands, "serve", "a page on this machine to upload or record, separate and listen")
+    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
+    sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
+    sub.add_argument("--max-seconds", type=at_least(1), default=600, help="longest recording, s")
+    sub.add_argument("--max-mb", type=at_least(1), default=50, help="largest upload, MB")
+    sub.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    from sepml.hardware import choose_device
+    from sepml.speech.separator import Separator
+    from sepml.speech.serve import PageServer
+    from sepml.speech.workshop import Limits
+
+    separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
+    limits = Limits(options.max_seconds, options.max_mb * 1_000_000)
+    with PageServer(separator, options.host, options.port, limits) as server:
+        print(server.url, flush=True)
+        log.info("Ctrl-C ends")
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            log.info("ended")
+    return OK

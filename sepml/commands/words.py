@@ -1,0 +1,63 @@
+"""What the commands share: the form of their options, and how outcomes are printed."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+Commands = argparse._SubParsersAction
+OK, FAILED = 0, 1
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default in (None, False, ()) else super()._get_help_string(action)
+
+
+def command(commands: Commands, name: str, text: str, **options: str) -> argparse.ArgumentParser:
+    """A new command with the options that all have; `text` says what it does."""
+    about = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
+    sub = commands.add_parser(name, allow_abbrev=False, formatter_class=_Formatter, **about, **options)
+    sub.add_argument("-v", "--verbose", action="count", default=0, help="say more")
+    sub.add_argument("-q", "--quiet", action="count", default=0, help="say less")
+    return sub
+
+
+def jobs(sub: argparse.ArgumentParser) -> None:
+    """The option for the number of processes."""
+    sub.add_argument("-j", "--jobs", type=at_least(0), default=0, help="processes; 0 is all cores")
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option: a whole number of `least` or more."""
+
+    def integer(word: str) -> int:
+        try:
+            value = int(word)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"'{word}' is not a whole number of {least} or more")
+        return value
+
+    return integer
+
+
+def rate_and_mode(sub: argparse.ArgumentParser) -> None:
+    """The options that name a tree of mixtures."""
+    sub.add_argument("--sample-rate", type=at_least(1), default=8000, help="Hz")
+    sub.add_argument("--mode", choices=("min", "max"), default="min", help="cut to the shorter or pad to the longer")
+
+
+def print_paths(paths: Sequence[Path]) -> int:
+    """What was made, a line each; the exit code."""
+    for path in paths:
+        print(path)
+    return OK
+
+
+def print_failures(failures: Sequence[object]) -> int:
+    """What went wrong, a line each; the exit code."""
+    for failure in failures:
+        print(f"sepml: error: {failure}", file=sys.stderr)
+    return FAILED if failures else OK

@@ -1,0 +1,192 @@
+"""One file a speaker, whole or not at all, of any length and all in one level."""
+
+import errno
+import io
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+
+from sepml import __version__
+from sepml.errors import SepmlError
+from sepml.files import atomic_path, write_bytes
+from sepml.speech.audio import quantise, reason
+
+STDOUT = Path("/dev/stdout")
+CLIP_MODES = ("rescale", "clamp", "none")
+_IN_MEMORY = 1 << 26
+_CHUNK = 1 << 18
+_LARGEST_WAV = (1 << 32) - (1 << 16)
+_LARGEST_FLAC_RATE = 655_350
+
+
+class _Enough(Exception):
+    pass
+
+
+def require_writable(target: Path) -> None:
+    """Find out that a file cannot be written before the work for it is done.
+
+    Raises:
+        SepmlError: its folder cannot be made or written.
+    """
+    with suppress(_Enough), atomic_path(target):
+        raise _Enough
+
+
+@dataclass(frozen=True)
+class Form:
+    """How samples are written.
+
+    Attributes:
+        rate: Hz.
+        ext: `wav` or `flac`.
+        float32: 32-bit floats, not 16-bit integers.
+        clip_mode: what happens where the loudest sample of any source is over 1: `rescale` turns all sources down by one
+            factor, `clamp` cuts the peaks off, `none` leaves that to the sample format.
+    """
+
+    rate: int
+    ext: str = "wav"
+    float32: bool = False
+    clip_mode: str = "rescale"
+
+    def __post_init__(self) -> None:
+        if self.clip_mode not in CLIP_MODES:
+            raise SepmlError(f"unknown clip mode '{self.clip_mode}'; known: {', '.join(CLIP_MODES)}")
+        if self.ext == "flac" and self.float32:
+            raise SepmlError("FLAC files hold integers; 32-bit floats need WAV files")
+        if self.ext == "flac" and self.rate > _LARGEST_FLAC_RATE:
+            raise SepmlError(f"its rate is {self.rate} Hz, FLAC files take {_LARGEST_FLAC_RATE} Hz at most; write WAV files")
+
+
+class Estimates:
+    """The estimates of one recording, kept as float32 until their peak is known.
+
+    Beyond 64 MB they lie in a file without a name in `folder`, which vanishes with the process however that ends.
+
+    Attributes:
+        frames: samples of a source so far.
+        peak: the largest magnitude so far.
+    """
+
+    def __init__(self, n_src: int, folder: Path | None) -> None:
+        self.n_src, self.frames, self.peak = n_src, 0, 0.0
+        self._folder = folder
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
+
+    def __enter__(self) -> "Estimates":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        # What did not fit on the disk is tried again here, in vain.
+        with suppress(OSError):
+            self._file.close()
+
+    def append(self, est: np.ndarray) -> None:
+        """Take the next (n_src, t) samples.
+
+        Raises:
+            SepmlError: they are nan or infinite, or there is no room for them.
+        """
+        if not np.isfinite(est).all():
+            bad = est.size - np.count_nonzero(np.isfinite(est))
+            raise SepmlError(f"not written, as {bad} estimated samples are nan or infinite")
+        self.frames += est.shape[1]
+        self.peak = max(self.peak, float(np.abs(est).max(initial=0)))
+        try:
+            self._file.write(np.ascontiguousarray(est.T, np.float32).data)
+        except OSError as error:
+            place = self._folder or tempfile.gettempdir()
+            raise SepmlError(f"{place}: cannot hold the estimates meanwhile: {error.strerror}") from error
+
+    def factor(self, clip_mode: str) -> float:
+        """By how much all of them are turned down."""
+        return 1 / self.peak if clip_mode == "rescale" and self.peak > 1 else 1.0
+
+    def chunks(self, clip_mode: str) -> Iterator[np.ndarray]:
+        """All samples as they are to be written, (t, n_src) at a time."""
+        peak = np.float32(self.peak)
+        self._file.seek(0)
+        while content := self._file.read(_CHUNK * self.n_src * 4):
+            chunk = np.frombuffer(content, np.float32).reshape(-1, self.n_src)
+            if self.peak > 1 and clip_mode != "none":
+                chunk = chunk / peak if clip_mode == "rescale" else np.clip(chunk, -1, 1)
+            yield chunk
+
+
+def write_sources(est: Estimates, outputs: Sequence[Path], form: Form) -> None:
+    """Write one file a source, each whole or not at all, and each with a note of who has written it.
+
+    Args:
+        outputs: one file a source; none for a single file of a channel a source on standard output.
+
+    Raises:
+        SepmlError: a file cannot be written.
+    """
+    size = est.frames * (4 if form.float32 else 2)
+    if not outputs:
+        with tempfile.TemporaryFile() as file:
+            _encode(file.fileno(), est, slice(None), form)
+            file.seek(0)
+            _to_stdout(file)
+        return
+    for n, output in enumerate(outputs):
+        if size <= _IN_MEMORY:
+            # Through memory: libsndfile waits for the disk when it closes what it wrote.
+            content = io.BytesIO()
+            _encode(content, est, slice(n, n + 1), form)
+            write_bytes(output, content.getbuffer())
+        else:
+            with atomic_path(output) as temporary, _system_errors(temporary, est.frames):
+                _encode(os.fsencode(temporary), est, slice(n, n + 1), form)
+
+
+def _to_stdout(file: BinaryIO) -> None:
+    try:
+        # Past Python's buffer, which would try again when the command ends.
+        with open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
+            shutil.copyfileobj(file, stdout)
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise SepmlError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form: Form) -> None:
+    import soundfile
+
+    channels = len(range(est.n_src)[sources])
+    size = est.frames * channels * (4 if form.float32 else 2)
+    container = "FLAC" if form.ext == "flac" else "RF64" if size > _LARGEST_WAV else "WAV"
+    kind = {"samplerate": form.rate, "channels": channels, "subtype": "FLOAT" if form.float32 else "PCM_16"}
+    closing = {"closefd": False} if isinstance(file, int) else {}
+    with soundfile.SoundFile(file, "w", format=container, **kind, **closing) as written:
+        written.software = f"sepml {__version__}"
+        for chunk in est.chunks(form.clip_mode):
+            part = chunk[:, sources]
+            written.write(part if form.float32 else quantise(part))
+
+
+@contextmanager
+def _system_errors(file: Path, frames: int) -> Iterator[None]:
+    """libsndfile's failures to write, as those of the system; also those that it finds when it closes a file, or never."""
+    import soundfile
+
+    try:
+        yield
+        written = soundfile.info(os.fsencode(file)).frames
+    except (soundfile.LibsndfileError, AssertionError) as error:
+        if shutil.disk_usage(file.parent).free < _CHUNK * 4:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        said = reason(error) if isinstance(error, soundfile.LibsndfileError) else "too few samples were taken"
+        raise OSError(errno.EIO, said) from error
+    if written != frames:
+        raise OSError(errno.EIO, f"{written} of {frames} samples arrived")

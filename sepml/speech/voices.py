@@ -1,0 +1,124 @@
+"""What voices sound like: statistics of cepstra by which a separated stretch is told from another."""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+BANDS, CEPSTRA = 24, 12
+FRAME_SECONDS, STEP_SECONDS = 0.032, 0.016
+QUIET_DB = -30.0
+"""Frames so far below the loud ones say nothing about a voice."""
+_SMOOTHING = 50.0
+"""Frames of the voices together that every voice is credited with."""
+_SUREST = 2.0
+_FLOOR = 1e-5
+
+
+@dataclass(frozen=True)
+class Voices:
+    """Weighted sums over the frames of several estimates; of stretches of the same voices they add up.
+
+    Attributes:
+        count: (n,) frames. first: (n, D) sums of the cepstra. second: (n, D, D) sums of their products.
+    """
+
+    count: np.ndarray
+    first: np.ndarray
+    second: np.ndarray
+
+    @classmethod
+    def none(cls, n: int) -> "Voices":
+        """Nothing heard yet."""
+        return cls(np.zeros(n), np.zeros((n, CEPSTRA)), np.zeros((n, CEPSTRA, CEPSTRA)))
+
+    def __getitem__(self, order: np.ndarray) -> "Voices":
+        return Voices(self.count[order], self.first[order], self.second[order])
+
+    def plus(self, other: "Voices", kept: float = 1.0) -> "Voices":
+        """These, of which a part is forgotten, and others heard after them."""
+        return Voices(kept * self.count + other.count, kept * self.first + other.first, kept * self.second + other.second)
+
+
+def hear(est: np.ndarray, sample_rate: int, loud: float) -> Voices:
+    """The voices of one stretch.
+
+    A frame counts for the estimate that dominates it, by how much it does: what leaks into the other one is not its voice.
+
+    Args:
+        est: (n_src, T) in the level of their mixture.
+        sample_rate: Hz.
+        loud: energy of a loud frame, see `frame_energies`; frames far below it count for nobody.
+    """
+    power = _spectra(est, sample_rate)
+    energy = power.sum(-1)
+    total = energy.sum(0)
+    share = energy / np.maximum(total, np.finfo(float).tiny)
+    weight = np.clip(2 * share - 1, 0, 1) * (total > loud * 10 ** (QUIET_DB / 10))
+    bands = power @ _mel(power.shape[-1], sample_rate)
+    cepstra = np.log(bands + _FLOOR * max(loud, np.finfo(float).tiny)) @ _cosines()
+    weighted = cepstra * weight[..., None]
+    return Voices(weight.sum(-1), weighted.sum(1), np.swapaxes(weighted, 1, 2) @ cepstra)
+
+
+def frame_energies(x: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Energies (F,) of the frames of a signal (T,)."""
+    return _spectra(x[None], sample_rate)[0].sum(-1)
+
+
+def frame_gain(sample_rate: int) -> float:
+    """The energy of a frame of white noise of unit power."""
+    length = round(FRAME_SECONDS * sample_rate)
+    return length / 2 * float(np.square(np.hanning(length)).sum())
+
+
+def likelihoods(heard: Voices, known: Voices) -> np.ndarray:
+    """How well what was heard fits each known voice: log-likelihood ratios (n_heard, n_known) to all known voices together.
+
+    One Gaussian of full covariance a voice, which tells more than means do, as in the Bayesian information criterion of
+    Chen and Gopalakrishnan, "Speaker, environment and channel change detection and clustering via the Bayesian
+    information criterion", 1998. A voice that is little known is taken for all voices together. A frame counts for +-2 at
+    most: sounds that are no speech can be far from every voice, and how far must not outweigh all else.
+    """
+    frames = known.count.sum()
+    if not frames > 0:
+        return np.zeros((len(heard.count), len(known.count)))
+    first, second = known.first.sum(0) / frames, known.second.sum(0) / frames
+    # The last of the voices is all of them.
+    count = np.append(known.count + _SMOOTHING, 1.0)[:, None]
+    mean = np.vstack([known.first + _SMOOTHING * first, first]) / count
+    second = np.concatenate([known.second + _SMOOTHING * second, second[None]]) / count[..., None]
+    covariance = second - mean[:, :, None] * mean[:, None, :] + 1e-3 * np.eye(CEPSTRA)
+    precision, (_, volume) = np.linalg.inv(covariance), np.linalg.slogdet(covariance)
+    # sum_t w_t (x_t - m)' P (x_t - m), from the sums alone.
+    pull = np.einsum("kde,ke->kd", precision, mean)
+    squares = np.einsum("hde,kde->hk", heard.second, precision) - 2 * heard.first @ pull.T
+    fit = -0.5 * (squares + heard.count[:, None] * (np.einsum("kd,kd->k", pull, mean) + volume))
+    most = _SUREST * heard.count[:, None]
+    return np.clip(fit[:, :-1] - fit[:, -1:], -most, most)
+
+
+def _spectra(x: np.ndarray, sample_rate: int) -> np.ndarray:
+    """Power spectra (n, F, bins) of signals (n, T); at least one frame."""
+    length, step = round(FRAME_SECONDS * sample_rate), max(round(STEP_SECONDS * sample_rate), 1)
+    x = np.pad(x, ((0, 0), (0, max(0, length - x.shape[-1]))))
+    frames = np.lib.stride_tricks.sliding_window_view(x, length, axis=-1)[:, ::step]
+    spectra = np.fft.rfft(frames * np.hanning(length).astype(np.float32), axis=-1)
+    return spectra.real**2 + spectra.imag**2
+
+
+@lru_cache
+def _mel(bins: int, sample_rate: int) -> np.ndarray:
+    """Triangular bands (bins, BANDS) of the mel scale, 80 Hz to 95 % of half the rate."""
+    scale = 2595 * np.log10(1 + np.array([80.0, 0.475 * sample_rate]) / 700)
+    edges = 700 * (10 ** (np.linspace(*scale, BANDS + 2) / 2595) - 1)
+    frequency = np.linspace(0, sample_rate / 2, bins)[:, None]
+    rise, fall = (frequency - edges[:-2]) / np.diff(edges)[:-1], (edges[2:] - frequency) / np.diff(edges)[1:]
+    return np.clip(np.minimum(rise, fall), 0, None)
+
+
+@lru_cache
+def _cosines() -> np.ndarray:
+    """(BANDS, CEPSTRA): the discrete cosine transform of type II without its mean, which is the level."""
+    angles = np.outer(np.arange(BANDS) + 0.5, np.arange(1, CEPSTRA + 1)) * np.pi / BANDS
+    return np.sqrt(2 / BANDS) * np.cos(angles)

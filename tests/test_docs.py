@@ -1,0 +1,66 @@
+"""The examples in docs/: every Python block is run, in order, page by page."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from hub_server import serving, use
+from speech_signals import speech_like
+from test_model import TINY, built
+
+from sepml.speech import pretrained
+from sepml.speech.model import save_model
+
+RATE = 8000
+PAGES = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md"))
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
+
+
+@pytest.fixture
+def there(tmp_path, monkeypatch):
+    """A folder with a recording, its references, a pair of models, and a hub."""
+    refs = np.stack([speech_like(seed, 2.0) for seed in (1, 2)])
+    for n, ref in enumerate(refs, 1):
+        soundfile.write(tmp_path / f"reference_s{n}.wav", ref, RATE)
+    soundfile.write(tmp_path / "meeting.wav", refs.sum(0), RATE)
+    for peer in (1, 2):
+        save_model(tmp_path / f"pair/peer{peer}", built(TINY["stft"], peer))
+    (tmp_path / "pair/best.json").write_text('{"peer": 1}')
+    monkeypatch.setattr(pretrained, "DEFAULT", tmp_path / "pair")
+    monkeypatch.chdir(tmp_path)
+    with serving() as hub:
+        use(hub, str(tmp_path / "cache"), monkeypatch)
+        yield tmp_path
+
+
+def run(name: str) -> dict[str, object]:
+    """Run a page's examples; the names that they leave."""
+    names: dict[str, object] = {}
+    page = next(page for page in PAGES if page.name == name)
+    text = page.read_text(encoding="utf-8")
+    for block in BLOCK.finditer(text):
+        line = text[: block.start(1)].count("\n")
+        exec(compile("\n" * line + block[1], str(page), "exec"), names)
+    return names
+
+
+def test_there_are_examples():
+    assert {"python.md", "export.md"} <= {page.name for page in WITH_CODE}
+
+
+def test_python(there, capsys):
+    names = run("python.md")
+    assert names["est_sources"].shape == (2, 2 * RATE)
+    assert {f.name for f in there.glob("meeting*")} == {"meeting.wav", "meeting_s1.wav", "meeting_s2.wav"}
+    assert (there / "mine/README.md").is_file() and names["address"].endswith(names["again"].origin.commit)
+    assert len(names["scores"].values["sdr"]) == 2 and sorted(names["scores"].permutation) == [0, 1]
+    assert capsys.readouterr().out.startswith("exp/no-such-model: no such folder or file here, and ")
+
+
+# The page about ONNX is run by tests/test_export.py, which has such a file.
+@pytest.mark.parametrize("name", [page.name for page in WITH_CODE if page.name not in ("python.md", "export.md")])
+def test_other_pages(name, there):
+    run(name)

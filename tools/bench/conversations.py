@@ -1,0 +1,137 @@
+"""Long conversations of two speakers, made by seed from the recorded voices of an utterance table.
+
+A conversation is a row of scenes: both talk at once, they take turns with short gaps or a little overlap, one talks alone
+(up to 60 s), and pauses of 0.5-20 s after each scene. The utterances of a stretch follow each other until it is full. Each
+is brought to one active level (ITU-T P.56), each speaker moved by up to +-2.5 dB, and noise 60 dB below the speech keeps
+the pauses from being digital silence.
+"""
+
+import csv
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from sepml.speech.level import active_level
+
+SPLITS = ("seen_test", "unseen_test")
+LEVEL, GAIN_DB, NOISE_DB = 0.05, 2.5, -60.0
+_FEWEST = 4
+"""Utterances that a speaker must have to be cast: a voice that says one sentence for minutes tests little."""
+_SCENES = {"both": 0.45, "turns": 0.35, "alone": 0.2}
+Stretch = tuple[int, float, float]
+"""A speaker (0 or 1), the second at which the stretch begins, and its seconds."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A long mixture with what it was made of.
+
+    Attributes:
+        name: of the file. split: of the utterances.
+        mixture: (T,) float32. sources: (2, T) float32, without the noise.
+        rate: Hz.
+    """
+
+    name: str
+    split: str
+    mixture: np.ndarray
+    sources: np.ndarray
+    rate: int
+
+
+def cast(table: Path, tiers: str = "AB") -> dict[str, dict[str, list[Path]]]:
+    """The utterances that may be used: split -> speaker -> files."""
+    found: dict[str, dict[str, list[Path]]] = {split: defaultdict(list) for split in SPLITS}
+    with table.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["split"] in SPLITS and row["tier"] in tiers:
+                found[row["split"]][row["speaker"]].append(table.parent / row["file"])
+    return {split: {who: files for who, files in who.items() if len(files) >= _FEWEST} for split, who in found.items()}
+
+
+def conversation(voices: dict[str, dict[str, list[Path]]], number: int, seconds: float, seed: int = 0) -> Conversation:
+    """The conversation of a number: even numbers are of seen, odd ones of unseen speakers."""
+    rng = np.random.default_rng((seed, number))
+    split = SPLITS[number % 2]
+    pair = [str(who) for who in rng.choice(sorted(voices[split]), 2, replace=False)]
+    plan = _plan(rng, seconds)
+    rate = soundfile.info(voices[split][pair[0]][0]).samplerate
+    sources = np.zeros((2, round(seconds * rate)), np.float32)
+    for k, who in enumerate(pair):
+        words = _words(rng, voices[split][who])
+        gain = 10 ** (rng.uniform(-GAIN_DB, GAIN_DB) / 20)
+        for _, start, length in (stretch for stretch in plan if stretch[0] == k):
+            begin = round(start * rate)
+            said = _speech(words, round(length * rate))[: sources.shape[1] - begin]
+            sources[k, begin : begin + len(said)] = gain * said
+    noise = LEVEL * 10 ** (NOISE_DB / 20) * rng.standard_normal(sources.shape[1])
+    name = f"{number:02}-{pair[0]}-{pair[1]}"
+    return Conversation(name, split, (sources.sum(0) + noise).astype(np.float32), sources, rate)
+
+
+def _plan(rng: np.random.Generator, seconds: float) -> list[Stretch]:
+    """Who talks when. The first scene is of both, and one scene of every 300 s is a long monologue."""
+    plan: list[Stretch] = []
+    now = rng.uniform(0.2, 2.0)
+    monologue = rng.uniform(0.3, 0.6) * min(seconds, 300.0)
+    kind = "both"
+    while now < seconds:
+        if now > monologue:
+            stretches = [(int(rng.integers(2)), now, rng.uniform(20, 60))]
+            monologue += 300
+        else:
+            stretches = _scene(rng, kind, now)
+        plan += stretches
+        now = max(start + length for _, start, length in stretches)
+        # Half of the pauses are short, the others up to 20 s: longer than the overlap of any sensible window.
+        now += rng.uniform(0.5, 2.0) if rng.random() < 0.5 else rng.uniform(2.0, 20.0)
+        kind = str(rng.choice(list(_SCENES), p=list(_SCENES.values())))
+    return [(who, start, min(length, seconds - start)) for who, start, length in plan if start < seconds - 1]
+
+
+def _scene(rng: np.random.Generator, kind: str, now: float) -> list[Stretch]:
+    first = int(rng.integers(2))
+    if kind == "alone":
+        return [(first, now, rng.uniform(3, 15))]
+    if kind == "both":
+        length = rng.uniform(6, 25)
+        return [(first, now, length), (1 - first, now + rng.uniform(0, 2), length + rng.uniform(-3, 3))]
+    stretches = []
+    for turn in range(int(rng.integers(2, 7))):
+        length = rng.uniform(2, 8)
+        stretches.append(((first + turn) % 2, now, length))
+        now += max(length + rng.uniform(-2, 1), 0.5)
+    return _without_collisions(stretches)
+
+
+def _without_collisions(stretches: list[Stretch]) -> list[Stretch]:
+    """Nobody talks twice at once: a stretch that runs into the speaker's next one ends there."""
+    kept = []
+    for i, (who, start, length) in enumerate(stretches):
+        later = [begin for other, begin, _ in stretches[i + 1 :] if other == who]
+        kept.append((who, start, min([length, *(begin - start for begin in later)])))
+    return kept
+
+
+def _words(rng: np.random.Generator, files: list[Path]):
+    """A speaker's utterances at one active level, endlessly, in another order every time round."""
+    while True:
+        for i in rng.permutation(len(files)):
+            x, rate = soundfile.read(files[i], dtype="float32")
+            level = active_level(x, rate)
+            if level > 0:
+                yield LEVEL * x / np.sqrt(level)
+
+
+def _speech(words, samples: int) -> np.ndarray:
+    """Utterances one after the other, cut off with a fade when the stretch is full."""
+    said = np.zeros(0, np.float32)
+    while len(said) < samples:
+        said = np.concatenate([said, next(words)]).astype(np.float32)
+    said = said[:samples]
+    fade = min(160, samples)
+    said[samples - fade :] *= np.linspace(1, 0, fade, dtype=np.float32)
+    return said
