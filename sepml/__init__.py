@@ -1,3 +1,29 @@
-"""Single-channel speech separation by selective mutual learning."""
+"""Single-channel speech separation by selective mutual learning.
+
+`Separator` and `score` are loaded when they are first used: `import sepml` by itself stays light.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sepml.speech.arrays import score
+    from sepml.speech.separator import Separator
 
 __version__ = "0.1.0"
+__all__ = ["Separator", "__version__", "score"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Separator":
+        from sepml.speech.separator import Separator
+
+        return Separator
+    if name == "score":
+        from sepml.speech.arrays import score
+
+        return score
+    raise AttributeError(f"module 'sepml' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
