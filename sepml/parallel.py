@@ -3,6 +3,8 @@
 import logging
 import multiprocessing
 import os
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -65,11 +67,21 @@ def _in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> It
 
 def _begin() -> None:
     """Workers end with their parent, and their numerical libraries use one thread: the processes fill the cores."""
-    import sys
-
     end_with_parent()
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)
+
+
+def _context(function: Callable[..., object]) -> multiprocessing.context.BaseContext:
+    """How processes start: as copies of this one, which costs nothing, unless it has threads that a copy would lack."""
+    if sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1:
+        return multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    module = getattr(function, "func", function).__module__
+    if module != "__main__":
+        # Imported once, by the server, and not by each process.
+        context.set_forkserver_preload([module])
+    return context
 
 
 def _guarded_all(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | Failure[Item]]:
@@ -79,12 +91,7 @@ def _guarded_all(function: Callable[[Item], Result], items: Sequence[Item]) -> l
 def _in_pool(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int, chunk: int
 ) -> Iterator[Result | Failure[Item]]:
-    # Forking after torch has started its threads can dead-lock; the fork server starts clean processes cheaply.
-    context = multiprocessing.get_context("forkserver")
-    module = getattr(function, "func", function).__module__
-    if module != "__main__":
-        # Imported once, by the server, and not by each process.
-        context.set_forkserver_preload([module])
+    context = _context(function)
     pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
     waiting: set[Future[list[Result | Failure[Item]]]] = set()
     try:

@@ -23,6 +23,8 @@ def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterato
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         from tqdm import tqdm
 
+        # Its watching thread would keep worker processes from starting as copies of this one.
+        tqdm.monitor_interval = 0
         yield from tqdm(iterable, desc=what, total=total, leave=False, dynamic_ncols=True)
         return
     last = time.monotonic()
