@@ -1,4 +1,4 @@
-# make demo | make test | make test-slow | make lint | make bench: each sets up .venv by itself.
+# make demo | make test | make test-slow | make test-browser | make lint | make bench: each sets up .venv by itself.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +8,7 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow lint bench venv clean
+.PHONY: demo test test-slow test-browser lint bench venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -18,17 +18,22 @@ $(STAMP): setup.cfg pyproject.toml
 	@tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,synthetic,tensorboard]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,synthetic,tensorboard,export]'
 	touch $@
 
 demo: venv
-	$(RECIPE)/run.sh --config conf/demo.yaml --tag demo --corpus $(CORPUS)
+	$(RECIPE)/run.sh --config conf/demo.yaml --tag demo --corpus $(CORPUS) --shipped yes
 
 test: venv
 	$(BIN)/python -m pytest
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+# The tests that need a browser, which the others skip without one.
+test-browser: venv
+	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
+	$(BIN)/python -m pytest tests/test_report_browser.py tests/test_serve.py
 
 lint: venv
 	$(BIN)/ruff check .

@@ -35,7 +35,8 @@ run_stage() {
     echo "stage $1: $2" >&2
 }
 
-# The mixtures of every test by each peer, and by all peers averaged; written anew, as the peers may have learnt more.
+# The mixtures of every test by each peer, and by all peers averaged; written anew, as the peers may have learnt more. With
+# shipped=yes also by the pair that comes with sepml.
 separate_tests() {
     local test peer
     for test in $tests; do
@@ -43,6 +44,9 @@ separate_tests() {
             sepml separate -f "$mixtures/$test/mix" --model "$peer" -o "$exp/separated/$test/$(basename "$peer")"
         done
         sepml separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
+        if [ "${shipped:-no}" = yes ]; then
+            sepml separate -f "$mixtures/$test/mix" --ensemble -o "$exp/separated/$test/shipped-pair"
+        fi
     done
 }
 

@@ -6,8 +6,8 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sepml.speech.arrays import score
-    from sepml.speech.separator import Separator
+    from sepml.speech.scoring.arrays import score
+    from sepml.speech.separation.separator import Separator
 
 __version__ = "0.1.0"
 __all__ = ["Separator", "__version__", "score"]
@@ -15,11 +15,11 @@ __all__ = ["Separator", "__version__", "score"]
 
 def __getattr__(name: str) -> Any:
     if name == "Separator":
-        from sepml.speech.separator import Separator
+        from sepml.speech.separation.separator import Separator
 
         return Separator
     if name == "score":
-        from sepml.speech.arrays import score
+        from sepml.speech.scoring.arrays import score
 
         return score
     raise AttributeError(f"module 'sepml' has no attribute {name!r}")

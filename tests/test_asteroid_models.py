@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from sepml.errors import SepmlError
-from sepml.speech.asteroid_models import load_asteroid
-from sepml.speech.model import load_model, save_model
-from sepml.speech.separator import Separator
+from sepml.speech.models.asteroid_models import load_asteroid
+from sepml.speech.models.model import load_model, save_model
+from sepml.speech.separation.separator import Separator
 
 LENGTHS = (21, 100, 1234, 4001)
 TINY = {

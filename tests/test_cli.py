@@ -35,7 +35,7 @@ def write(path: Path, seed: int = 0, shape: int | tuple[int, int] = 4000, rate: 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Path:
     """Utterances of three speakers, good and bad lists, mixtures with estimates, a model, an experiment, odd files."""
-    from sepml.speech.model import DPRNNConfig, build_model, save_model
+    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 
     root = tmp_path_factory.mktemp("world")
     for number, name in enumerate(("a/a0", "b/b0", "b/b1", "c/c0")):

@@ -9,10 +9,10 @@ import pytest
 
 from sepml.errors import SepmlError
 from sepml.parallel import Failure
-from sepml.speech.bootstrap import interval_of_mean, paired_p_value
-from sepml.speech.compare import compare, format_differences
-from sepml.speech.score_tables import write_scores
-from sepml.speech.summary import UtteranceScores, summarise, write_summary
+from sepml.speech.scoring.bootstrap import interval_of_mean, paired_p_value
+from sepml.speech.scoring.compare import compare, format_differences
+from sepml.speech.scoring.score_tables import write_scores
+from sepml.speech.scoring.summary import UtteranceScores, summarise, write_summary
 
 stats = pytest.importorskip("scipy.stats")
 

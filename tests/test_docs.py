@@ -10,8 +10,8 @@ from hub_server import serving, use
 from speech_signals import speech_like
 from test_model import TINY, built
 
-from sepml.speech import pretrained
-from sepml.speech.model import save_model
+from sepml.speech.models import pretrained
+from sepml.speech.models.model import save_model
 
 RATE = 8000
 PAGES = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md"))

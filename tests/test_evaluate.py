@@ -17,12 +17,12 @@ from test_score import Corpus, results
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.evaluate import Remembering, Windows, evaluate
-from sepml.speech.journal import NAME
-from sepml.speech.model import DPRNNConfig, build_model, save_model
-from sepml.speech.score import score_manifest
-from sepml.speech.separate import Settings, separate_files
-from sepml.speech.separator import Separator
+from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate
+from sepml.speech.scoring.journal import NAME
+from sepml.speech.scoring.score import score_manifest
+from sepml.speech.separation.separate import Settings, separate_files
+from sepml.speech.separation.separator import Separator
 
 QUICK = ("si_snr", "sdr", "stoi")
 SMALL = DPRNNConfig(n_filters=16, window=16, bottleneck=8, hidden=8, blocks=1, chunk=20)
@@ -157,7 +157,7 @@ def test_killed_and_run_again(exp, tmp_path):
 
 
 def test_another_model_in_the_same_place_is_evaluated_anew(exp, corpus, tmp_path, monkeypatch):
-    from sepml.speech import evaluate as module
+    from sepml.speech.scoring import evaluate as module
 
     with monkeypatch.context() as patch, pytest.raises(SepmlError, match="full"):
         patch.setattr(module, "write_results", lambda *_: (_ for _ in ()).throw(SepmlError("full")))

@@ -15,10 +15,10 @@ from test_model import TINY, built, noise
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.asteroid_models import load_asteroid
-from sepml.speech.export import compare, export
-from sepml.speech.model import load_model, save_model
-from sepml.speech.onnx_modules import Exportable
+from sepml.speech.models.asteroid_models import load_asteroid
+from sepml.speech.models.export import compare, export
+from sepml.speech.models.model import load_model, save_model
+from sepml.speech.models.onnx_modules import Exportable
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -111,7 +111,7 @@ def test_another_models_file_is_noticed(exported):
 
 def test_a_file_that_differs_is_not_left(exported, tmp_path, monkeypatch):
     good = (exported / "model.onnx").read_bytes()
-    monkeypatch.setattr("sepml.speech.export._write", lambda model, file, name: file.write_bytes(good))
+    monkeypatch.setattr("sepml.speech.models.export._write", lambda model, file, name: file.write_bytes(good))
     with pytest.raises(SepmlError, match=r"x\.onnx: not written, as it would differ from PyTorch by \S+, expected 1e-04"):
         export(exported / "exp/peer1", tmp_path / "x.onnx")
     assert list(tmp_path.iterdir()) == []

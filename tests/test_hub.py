@@ -14,8 +14,8 @@ from hub_server import Hub, serving, use
 from test_model import TINY, built, noise
 
 from sepml.errors import SepmlError
-from sepml.speech.model import save_model
-from sepml.speech.separator import Separator
+from sepml.speech.models.model import save_model
+from sepml.speech.separation.separator import Separator
 
 RATE = 8000
 

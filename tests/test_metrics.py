@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from speech_signals import speech_like
 
-from sepml.speech.bss_eval import matched_sdr, pairwise_sdr, sdr, sir_sar
-from sepml.speech.metrics import CEILING_DB, NotScorable, count_utterances, is_silent, pairwise_si_snr, pesq, si_snr
-from sepml.speech.stoi import estoi, stoi
+from sepml.speech.scoring.bss_eval import matched_sdr, pairwise_sdr, sdr, sir_sar
+from sepml.speech.scoring.metrics import CEILING_DB, NotScorable, count_utterances, is_silent, pairwise_si_snr, pesq, si_snr
+from sepml.speech.scoring.stoi import estoi, stoi
 
 RATE = 8000
 

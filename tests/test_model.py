@@ -11,8 +11,8 @@ import torch
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.info import describe
-from sepml.speech.model import (
+from sepml.speech.models.info import describe
+from sepml.speech.models.model import (
     ConvTasNetConfig,
     DPRNNConfig,
     DPTNetConfig,

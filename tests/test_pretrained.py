@@ -15,10 +15,10 @@ from test_model import TINY, built, count, noise
 import sepml
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech import pretrained
-from sepml.speech.info import count_macs, describe
-from sepml.speech.model import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, build_model, save_model
-from sepml.speech.separator import Separator
+from sepml.speech.models import pretrained
+from sepml.speech.models.info import count_macs, describe
+from sepml.speech.models.model import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, build_model, save_model
+from sepml.speech.separation.separator import Separator
 
 RATE = 8000
 

@@ -15,11 +15,11 @@ from score_folders import RATE, write_audio, write_folder, write_history
 
 from sepml import cli
 from sepml.errors import SepmlError
-from sepml.speech import pictures, report
-from sepml.speech.report import Settings, write_report
-from sepml.speech.report_audio import choose
-from sepml.speech.report_data import find, read_scores
-from sepml.speech.report_plots import Axis, curves, histogram, scatter
+from sepml.speech.pages import pictures, report
+from sepml.speech.pages.report import Settings, write_report
+from sepml.speech.pages.report_audio import choose
+from sepml.speech.pages.report_data import find, read_scores
+from sepml.speech.pages.report_plots import Axis, curves, histogram, scatter
 
 IDS = ["anna_bert", "carl_dora", "emil_fred", "gina_hans"]
 SI_SNRI = [3.5, -1.25, 9.75, 6.0]

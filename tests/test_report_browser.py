@@ -7,7 +7,7 @@ import pytest
 from browser import Watched, chromium
 from score_folders import write_audio, write_folder, write_history
 
-from sepml.speech.report import Settings, write_report
+from sepml.speech.pages.report import Settings, write_report
 
 IDS = ["anna_bert", "carl_dora", "emil_fred", "gina_hans"]
 COLUMNS = {"si_snr": [3.0, -1.5, 9.0, 6.5], "si_snri": [3.5, -1.25, 9.75, 6.0], "stoi": [0.8, None, 0.95, 0.9]}

@@ -17,16 +17,16 @@ from speech_signals import speech_like
 
 from sepml.errors import SepmlError
 from sepml.parallel import Failure
-from sepml.speech import score
-from sepml.speech.bss_eval import sdr, sir_sar
-from sepml.speech.journal import NAME, Journal, stamps
 from sepml.speech.manifest import Mixture, write_manifest
-from sepml.speech.metrics import pesq, si_snr
-from sepml.speech.score import score_folders, score_manifest
-from sepml.speech.score_tables import format_summary, format_table
-from sepml.speech.stoi import estoi, stoi
-from sepml.speech.summary import read_summary, summarise
-from sepml.speech.utterance_scores import best_permutation, scores_of
+from sepml.speech.scoring import score
+from sepml.speech.scoring.bss_eval import sdr, sir_sar
+from sepml.speech.scoring.journal import NAME, Journal, stamps
+from sepml.speech.scoring.metrics import pesq, si_snr
+from sepml.speech.scoring.score import score_folders, score_manifest
+from sepml.speech.scoring.score_tables import format_summary, format_table
+from sepml.speech.scoring.stoi import estoi, stoi
+from sepml.speech.scoring.summary import read_summary, summarise
+from sepml.speech.scoring.utterance_scores import best_permutation, scores_of
 
 RATE = 8000
 QUICK = ("si_snr", "sdr")

@@ -11,9 +11,9 @@ import torch
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.speech.outputs import Form
-from sepml.speech.separate import Settings, separate_files
-from sepml.speech.separator import Separator
+from sepml.speech.separation.outputs import Form
+from sepml.speech.separation.separate import Settings, separate_files
+from sepml.speech.separation.separator import Separator
 
 RATE = 8000
 
@@ -196,10 +196,10 @@ class Stream(Separator):
 @pytest.fixture
 def short_memory(monkeypatch):
     """What is long and large is a matter of seconds and bytes here."""
-    monkeypatch.setattr("sepml.speech.separate.LONG_SECONDS", 1.0)
-    monkeypatch.setattr("sepml.speech.outputs._IN_MEMORY", 4000)
-    monkeypatch.setattr("sepml.speech.outputs._CHUNK", 1000)
-    monkeypatch.setattr("sepml.speech.formats._BLOCK", 3000)
+    monkeypatch.setattr("sepml.speech.separation.separate.LONG_SECONDS", 1.0)
+    monkeypatch.setattr("sepml.speech.separation.outputs._IN_MEMORY", 4000)
+    monkeypatch.setattr("sepml.speech.separation.outputs._CHUNK", 1000)
+    monkeypatch.setattr("sepml.speech.separation.formats._BLOCK", 3000)
 
 
 @pytest.mark.parametrize("ext", ["wav", "flac"])
@@ -271,7 +271,7 @@ def largest_file(size):
 def test_beyond_4_gigabytes_a_wav_file_is_rf64(tmp_path, short_memory, monkeypatch):
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     for limit, kind in ((43_200, "WAV"), (43_199, "RF64")):
-        monkeypatch.setattr("sepml.speech.outputs._LARGEST_WAV", limit)
+        monkeypatch.setattr("sepml.speech.separation.outputs._LARGEST_WAV", limit)
         assert separate_files([long], Stream(), tmp_path / kind) == []
         facts = soundfile.info(tmp_path / kind / "long_s1.wav")
         assert (facts.format, facts.frames) == (kind, 21600)
@@ -283,7 +283,7 @@ def test_a_sample_format_says_what_it_does_not_take():
 
 
 def test_loading_models_and_experiments(tmp_path):
-    model = pytest.importorskip("sepml.speech.model")
+    model = pytest.importorskip("sepml.speech.models.model")
     config = model.DPRNNConfig(n_filters=8, window=16, bottleneck=8, hidden=4, blocks=1, chunk=20)
     for peer in (1, 2, 10):
         model.save_model(tmp_path / f"exp/peer{peer}", model.build_model(config))

@@ -21,7 +21,7 @@ TINY = {"kind": "dprnn", "filterbank": "stft", "window": 64, "stride": 32, "bott
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> Path:
-    from sepml.speech.model import DPRNNConfig, build_model, save_model
+    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, build_model(DPRNNConfig(**TINY, chunk=8, chunk_stride=8)))

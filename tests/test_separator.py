@@ -12,8 +12,8 @@ from speech_signals import speech_like
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.speech.separator import Separator
-from sepml.speech.stream import resampled, windows
+from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.stream import resampled, windows
 
 RATE = 8000
 

@@ -21,9 +21,9 @@ from speech_signals import speech_like
 from sepml import cli
 from sepml.errors import SepmlError
 from sepml.speech.audio import quantise
-from sepml.speech.separator import Separator
-from sepml.speech.serve import PageServer
-from sepml.speech.workshop import KEPT, Limits
+from sepml.speech.pages.serve import PageServer
+from sepml.speech.pages.workshop import KEPT, Limits
+from sepml.speech.separation.separator import Separator
 
 RATE = 8000
 
@@ -260,7 +260,7 @@ def test_the_command_ends_cleanly(tmp_path):
     weights = "import sys, torch; from pathlib import Path; sys.path.insert(0, sys.argv[1]); import test_serve as t\n"
     script = (
         weights
-        + "from sepml import cli; from sepml.speech.separator import Separator\n"
+        + "from sepml import cli; from sepml.speech.separation.separator import Separator\n"
         + "Separator.load = classmethod(lambda cls, *_: cls([t.Halves()]))\n"
         + "sys.exit(cli.main(['serve', '--port', '0', '--max-mb', '1']))"
     )

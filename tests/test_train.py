@@ -18,7 +18,7 @@ from sepml.fit import CohortSettings, FitSettings
 from sepml.speech.audio import write_wav
 from sepml.speech.experiment import read_experiment
 from sepml.speech.manifest import Mixture, write_manifest
-from sepml.speech.model import load_model
+from sepml.speech.models.model import load_model
 
 RATE = 8000
 NETWORK = {"kind": "dprnn", "filterbank": "stft", "window": 128, "stride": 64, "bottleneck": 8, "hidden": 8, "blocks": 1}

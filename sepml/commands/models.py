@@ -26,7 +26,7 @@ def add_export(commands: Commands) -> None:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from sepml.speech.export import export
+    from sepml.speech.models.export import export
 
     done = export(options.model, options.out)
     compared = f"{len(done.shapes)} lengths, largest difference from PyTorch {done.difference:.1e}"
@@ -35,7 +35,7 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
-    from sepml.speech.info import describe
+    from sepml.speech.models.info import describe
 
     print(describe(options.model))
     return OK

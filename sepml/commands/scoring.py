@@ -48,8 +48,8 @@ def _score(options: argparse.Namespace) -> int:
             options.wrong(f"the following arguments are required: --{name}")
     if options.manifest and options.ref:
         options.wrong("--ref goes with --mix, a manifest names its references itself")
-    from sepml.speech.score import METRICS, score_folders, score_manifest
-    from sepml.speech.score_tables import format_summary
+    from sepml.speech.scoring.score import METRICS, score_folders, score_manifest
+    from sepml.speech.scoring.score_tables import format_summary
 
     metrics = tuple(options.metrics) or METRICS
     if options.manifest:
@@ -66,7 +66,7 @@ def _compare(options: argparse.Namespace) -> int:
         options.wrong("--compare needs two folders of scores or more")
     if options.est or options.ref:
         options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
-    from sepml.speech.compare import compare, format_differences
+    from sepml.speech.scoring.compare import compare, format_differences
 
     print(format_differences(compare(options.compare, options.out)))
     return OK
@@ -99,8 +99,8 @@ def add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     from sepml.allocator import keep_large_blocks
     from sepml.hardware import choose_device
-    from sepml.speech.evaluate import METRICS, Windows, evaluate
-    from sepml.speech.score_tables import format_table
+    from sepml.speech.scoring.evaluate import METRICS, Windows, evaluate
+    from sepml.speech.scoring.score_tables import format_table
 
     keep_large_blocks()
     summaries = evaluate(
@@ -118,7 +118,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
     page = options.out / "report.html"
     if options.report:
-        from sepml.speech.report import write_report
+        from sepml.speech.pages.report import write_report
 
         write_report(folders, page)
         print(f"\nReport: {page}")
@@ -137,8 +137,8 @@ def add_table(commands: Commands) -> None:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from sepml.speech.score_tables import format_table
-    from sepml.speech.summary import read_summary
+    from sepml.speech.scoring.score_tables import format_table
+    from sepml.speech.scoring.summary import read_summary
 
     # The folders' own names when they tell them apart, whole paths otherwise.
     names = [folder.name for folder in options.scores]
@@ -160,7 +160,7 @@ def add_report(commands: Commands) -> None:
 
 
 def _report_page(options: argparse.Namespace) -> int:
-    from sepml.speech.report import Settings, write_report
+    from sepml.speech.pages.report import Settings, write_report
 
     write_report(options.paths, options.out, Settings(options.players, options.seed, options.title))
     return print_paths([options.out])

@@ -56,10 +56,10 @@ def _separate(options: argparse.Namespace) -> int:
         options.wrong("--float32: needs --format wav")
     from sepml.allocator import keep_large_blocks
     from sepml.hardware import choose_device
-    from sepml.speech.inputs import STDIN
-    from sepml.speech.outputs import STDOUT
-    from sepml.speech.separate import Settings, separate_files
-    from sepml.speech.separator import Separator
+    from sepml.speech.separation.inputs import STDIN
+    from sepml.speech.separation.outputs import STDOUT
+    from sepml.speech.separation.separate import Settings, separate_files
+    from sepml.speech.separation.separator import Separator
 
     keep_large_blocks()
     separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
@@ -94,9 +94,9 @@ def add_serve(commands: Commands) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     from sepml.hardware import choose_device
-    from sepml.speech.separator import Separator
-    from sepml.speech.serve import PageServer
-    from sepml.speech.workshop import Limits
+    from sepml.speech.pages.serve import PageServer
+    from sepml.speech.pages.workshop import Limits
+    from sepml.speech.separation.separator import Separator
 
     separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
     limits = Limits(options.max_seconds, options.max_mb * 1_000_000)

@@ -19,7 +19,7 @@ from sepml.files import write_json, write_text
 from sepml.fit import CohortSettings, FitSettings, Run, fit
 from sepml.hardware import make_fabric
 from sepml.speech.data import DataSettings, train_loader, valid_loader
-from sepml.speech.model import ModelConfig, build_model, save_model
+from sepml.speech.models.model import ModelConfig, build_model, save_model
 from sepml.speech.task import SeparationTask
 
 log = logging.getLogger(__name__)

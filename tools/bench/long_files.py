@@ -12,7 +12,8 @@ squared error, and it is clear if the two errors differ by more than 1 dB (where
 both outputs share, neither order is right). A swap is lasting if at least two clear stretches on end (unclear ones between
 them do not count) are against the file's permutation.
 
-    python tools/bench/long_files.py --utterances DIR/utterances.csv --model DIR [--files 20] [--seconds 320] [--hour]
+    python tools/bench/long_files.py --utterances DIR/utterances.csv --model DIR [--files 20] [--seconds 320] [--seed 0]
+        [--segment S] [--overlap F] [--hour]
 
 `--hour` also measures a fresh process on a file of one hour: peak memory (RSS) and time. `--keep DIR` writes the mixtures.
 """
@@ -29,10 +30,10 @@ import soundfile
 import torch
 from conversations import Conversation, cast, conversation
 
-from sepml.speech import separator as separator_module
-from sepml.speech.metrics import pairwise_si_snr
-from sepml.speech.separator import Separator
-from sepml.speech.stitch import Evidence, Stitcher, Tracker
+from sepml.speech.scoring.metrics import pairwise_si_snr
+from sepml.speech.separation import separator as separator_module
+from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.stitch import Evidence, Stitcher, Tracker
 
 STRETCH_SECONDS, CLEAR_DB, LASTING = 10.0, 1.0, 2
 
@@ -45,6 +46,7 @@ def main() -> None:
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=320.0)
     parser.add_argument("--segment", type=float, default=separator_module.SEGMENT_SECONDS)
+    parser.add_argument("--overlap", type=float, default=separator_module.OVERLAP)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder to write mixtures and references to")
     parser.add_argument("--hour", action="store_true")
@@ -63,18 +65,18 @@ def main() -> None:
         talk = conversation(voices, number, options.seconds, options.seed)
         if options.keep:
             _keep(options.keep, talk)
-        rows.append(_row(model, talk, options.segment))
+        rows.append(_row(model, talk, (options.segment, options.overlap)))
         print(rows[-1]["line"], flush=True)
     _summary(rows)
     if options.hour:
         _hour(voices, options)
 
 
-def _row(model: Separator, talk: Conversation, segment: float) -> dict:
+def _row(model: Separator, talk: Conversation, window: tuple[float, float]) -> dict:
     ests = {
-        "ours": model.separate(talk.mixture, talk.rate, segment).numpy(),
-        "oracle": _oracle(model, talk, segment),
-        "asteroid": _asteroid(model, talk, segment),
+        "ours": model.separate(talk.mixture, talk.rate, *window).numpy(),
+        "oracle": _oracle(model, talk, window),
+        "asteroid": _asteroid(model, talk, window[0]),
     }
     gained = {name: _improvement(est, talk) for name, est in ests.items()}
     swaps = {name: _swaps(est, talk) for name, est in ests.items()}
@@ -142,7 +144,7 @@ class _Told(Tracker):
         return []
 
 
-def _oracle(model: Separator, talk: Conversation, segment: float) -> np.ndarray:
+def _oracle(model: Separator, talk: Conversation, window: tuple[float, float]) -> np.ndarray:
     """The windows of `Separator.stream` with the order in which each correlates best with the references."""
 
     class Oracle(Stitcher):
@@ -154,7 +156,7 @@ def _oracle(model: Separator, talk: Conversation, segment: float) -> np.ndarray:
 
     separator_module.Stitcher = Oracle
     try:
-        return model.separate(talk.mixture, talk.rate, segment).numpy()
+        return model.separate(talk.mixture, talk.rate, *window).numpy()
     finally:
         separator_module.Stitcher = Stitcher
 

@@ -23,8 +23,8 @@ import torch
 from conversations import cast, conversation
 
 from sepml.parallel import cores
-from sepml.speech.metrics import pairwise_si_snr
-from sepml.speech.model import DPRNNConfig, build_model, load_model, save_model
+from sepml.speech.models.model import DPRNNConfig, build_model, load_model, save_model
+from sepml.speech.scoring.metrics import pairwise_si_snr
 
 RATE = 8000
 THEIRS = """

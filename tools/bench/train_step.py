@@ -92,7 +92,7 @@ def _sepml(variant: str):
     from sepml.hardware import make_fabric
     from sepml.mutual import UNGATED, Cohort, listens
     from sepml.speech.examples import Batch
-    from sepml.speech.model import DPRNNConfig, build_model
+    from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
 
     if "left as it is" not in variant:

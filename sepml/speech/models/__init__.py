@@ -1,0 +1,1 @@
+"""Separators: built, read from anywhere, described, exported."""

@@ -1,0 +1,150 @@
+"""Separators as ONNX files, which run without PyTorch; no file is left that does not give the same numbers."""
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sepml import __version__
+from sepml.errors import SepmlError
+from sepml.files import atomic_path
+from sepml.speech.models.model import SeparationModel
+from sepml.speech.models.onnx_modules import OPSET, Exportable
+from sepml.speech.models.pretrained import load_models
+
+TOLERANCE = 1e-4
+"""The largest difference from PyTorch that a file may show, for mixtures with a peak of 1."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        shapes: of the mixtures (B, T) that were compared.
+        difference: the largest between the file's estimates and PyTorch's, for mixtures with a peak of 1.
+        megabytes: of the file.
+    """
+
+    path: Path
+    opset: int
+    shapes: tuple[tuple[int, int], ...]
+    difference: float
+    megabytes: float
+
+
+def export(model: str | Path | None, out: Path) -> Exported:
+    """Write a model as one ONNX file: `mixture` (B, T) at the model's rate to `est_sources` (B, n_src, T), any B and T.
+
+    The file's metadata name the rate (`sample_rate`, Hz) and the number of sources (`n_src`). It is compared with PyTorch by
+    onnxruntime at several lengths before it gets its name.
+
+    Args:
+        model: whatever `Separator.load` takes; of an experiment the best peer.
+        out: the file to write.
+
+    Raises:
+        SepmlError: the model cannot be read or has no ONNX form, the file would differ from it, or a package is missing.
+    """
+    if out.suffix != ".onnx":
+        raise SepmlError(f"{out}: expected a name that ends in .onnx")
+    _require_packages()
+    models, origin = load_models(model)
+    if len(models) > 1:
+        raise SepmlError(f"{origin.name}: holds {len(models)} models; export one of them, such as {origin.parts[0]}")
+    network = models[0]
+    with atomic_path(out) as temporary:
+        _write(network, temporary, origin.name)
+        shapes = _shapes(network.config.window, network.config.sample_rate)
+        difference = compare(temporary, network, shapes)
+        if not difference <= TOLERANCE:
+            found = f"it would differ from PyTorch by {difference:.1e}, expected {TOLERANCE:.0e} at most"
+            raise SepmlError(f"{out}: not written, as {found}")
+    return Exported(out, OPSET, shapes, difference, out.stat().st_size / 1e6)
+
+
+def compare(file: Path, model: SeparationModel, shapes: tuple[tuple[int, int], ...]) -> float:
+    """The largest difference between an ONNX file's estimates and a model's, for noise with a peak of 1 and for silence.
+
+    Args:
+        shapes: of the mixtures, (B, T).
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    rng, largest = np.random.default_rng(0), 0.0
+    for shape, peak in [*((shape, 1.0) for shape in shapes), (shapes[-1], 0.0)]:
+        mixture = rng.standard_normal(shape).astype(np.float32)
+        mixture *= peak / np.abs(mixture).max()
+        with torch.inference_mode():
+            est = model(torch.from_numpy(mixture)).numpy()
+        found = session.run(["est_sources"], {"mixture": mixture})[0]
+        if found.shape != est.shape:
+            return float("inf")
+        difference = float(np.abs(found - est).max())
+        # A comparison with nan is False: what is no number must not pass for close.
+        largest = difference if not difference <= largest else largest
+    return largest
+
+
+def _shapes(window: int, rate: int) -> tuple[tuple[int, int], ...]:
+    return (1, 1), (1, max(1, window - 1)), (2, window), (3, rate // 2 + 1), (1, rate), (1, 2 * rate + 77)
+
+
+def _write(model: SeparationModel, file: Path, name: str) -> None:
+    batch, time = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
+    example = torch.randn(2, 4 * model.config.window + 1001)
+    try:
+        module = Exportable(model).eval()
+        with _quiet():
+            program = torch.onnx.export(
+                module,
+                (example,),
+                dynamo=True,
+                dynamic_shapes=({0: batch, 1: time},),
+                input_names=["mixture"],
+                output_names=["est_sources"],
+                opset_version=OPSET,
+                verbose=False,
+            )
+            facts = {"sample_rate": model.config.sample_rate, "n_src": model.config.n_src, "sepml": __version__}
+            program.model.metadata_props.update({key: str(value) for key, value in facts.items()})
+            program.save(file, external_data=False)
+    except SepmlError as error:
+        raise SepmlError(f"{name}: {error}") from error
+    except OSError:
+        raise
+    # The exporter has no family of errors; what it says first is that it failed, at length.
+    except Exception as error:
+        cause = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
+        raise SepmlError(f"{name}: a model of kind '{model.config.kind}' that ONNX has no form for: {cause}") from error
+
+
+def _require_packages() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[export]'") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's notes on packages that it would like to see."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(before)

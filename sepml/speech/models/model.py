@@ -1,0 +1,251 @@
+"""Separators from Asteroid's modules: building them, and model folders.
+
+The only file that imports Asteroid's networks. A model folder holds `config.json` (the fields of an `AnyConfig`) and
+`model.safetensors` (the weights); loading one runs no code from it.
+"""
+
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from sepml.config import parse
+from sepml.errors import SepmlError
+from sepml.files import atomic_path, write_json
+from sepml.speech.models.model_config import AnyConfig, AsteroidConfig, AsteroidName, ConvTasNetConfig, DPRNNConfig
+from sepml.speech.models.model_config import DPTNetConfig as DPTNetConfig
+from sepml.speech.models.model_config import ModelConfig as ModelConfig
+
+FORMAT = "sepml-separator-1"
+_BANKS = ("free", "freefb", "stft", "stftfb", "analytic_free", "analyticfreefb", "param_sinc", "paramsincfb")
+_NORMS = ("gln", "cln", "cgln", "fgln", "bn", "globln", "chanln", "cumln", "featsglobln", "batchnorm")
+_ACTIVATIONS = ("linear", "relu", "prelu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu", "swish")
+_WORDS = {*_BANKS, *_NORMS, *_ACTIVATIONS, "rnn", "lstm", "gru"}
+
+
+class SeparationModel(nn.Module):
+    """A network with its configuration; the mixture's level plays no part in what it computes.
+
+    The mixture is brought to unit power for the network and the estimates back to its level.
+    """
+
+    def __init__(self, config: AnyConfig, network: nn.Module) -> None:
+        super().__init__()
+        self.config = config
+        self.network = network
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate: `(B, T)` at the configuration's rate to `(B, n_src, T)`."""
+        # Silence stays silence: its level is the floor, not zero.
+        level = mixture.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
+        # Encoders need a whole window, and the STFT half of one to reflect at each end.
+        length = mixture.shape[-1]
+        padded = nn.functional.pad(mixture / level, (0, max(0, self.config.window - length)))
+        return self.network(padded)[..., :length] * level[:, None]
+
+
+class AsteroidModel(SeparationModel):
+    """A network of Asteroid's that computes what it computes there: the mixture comes as loud as it is."""
+
+    config: AsteroidConfig
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate: `(B, T)` at the configuration's rate to `(B, n_src, T)`."""
+        length = mixture.shape[-1]
+        padded = nn.functional.pad(mixture, (0, max(0, self.config.window - length)))
+        # With a channel axis: a batch without one is taken for channels in some of them.
+        return self.network(padded[:, None])[..., :length]
+
+
+class StftDPRNN(nn.Module):
+    """A dual-path RNN that puts masks on the bins of an STFT."""
+
+    def __init__(self, config: DPRNNConfig) -> None:
+        from asteroid.masknn import DPRNN
+
+        super().__init__()
+        self.window_length = config.window
+        self.stride = _stride(config.stride, config.window)
+        self.register_buffer("window", torch.hann_window(config.window), persistent=False)
+        self.masker = DPRNN(config.window // 2 + 1, config.n_src, mask_act=config.mask, **_dual_path(config))
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """Separate: `(B, T)` to `(B, n_src, T)`."""
+        # Whole strides: the last samples would lie where the window of the only frame that has them is all but zero, and
+        # undoing it makes a spike of the smallest error (a peak of 10.8 for a mixture of 0.7).
+        padded = nn.functional.pad(mixture, (0, -mixture.shape[-1] % self.stride))
+        spectrum = torch.stft(padded, self.window_length, self.stride, window=self.window, return_complex=True)
+        # Compressed magnitudes, as loudness is heard; the exponent was chosen by measurement (against the logarithm).
+        masks = self.masker(spectrum.abs().clamp_min(1e-5).pow(0.3)).float()
+        masked = masks * spectrum[:, None]
+        signals = torch.istft(
+            masked.flatten(0, 1), self.window_length, self.stride, window=self.window, length=mixture.shape[-1]
+        )
+        return signals.view(*masks.shape[:2], -1)
+
+
+def build_model(config: AnyConfig) -> SeparationModel:
+    """A separator with fresh weights, drawn from torch's global generator.
+
+    Raises:
+        SepmlError: sizes that do not go together.
+
+    >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
+    900033
+    """
+    if isinstance(config, AsteroidConfig):
+        return AsteroidModel(config, asteroid_network(config.network, config.arguments))
+    _check_sizes(config)
+    if isinstance(config, DPRNNConfig) and config.filterbank == "stft":
+        return SeparationModel(config, StftDPRNN(config))
+    return SeparationModel(config, _asteroid(config))
+
+
+def _check_sizes(config: ModelConfig) -> None:
+    """Refuse hops that leave samples or frames out, and kernels that shift them."""
+    stft = getattr(config, "filterbank", "free") == "stft"
+    most = {"stride": config.window // 2 if stft else config.window, "chunk_stride": getattr(config, "chunk", 0)}
+    for name, limit in most.items():
+        if (getattr(config, name, None) or 0) > limit:
+            raise SepmlError(f"model '{config.kind}': {name} is {getattr(config, name)}, expected {limit} at most")
+    if isinstance(config, ConvTasNetConfig) and config.kernel % 2 == 0:
+        raise SepmlError(f"model '{config.kind}': kernel is {config.kernel}, expected an odd number")
+
+
+def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module:
+    """One of Asteroid's models with fresh weights.
+
+    Raises:
+        SepmlError: another name, or arguments that it cannot be made with.
+    """
+    from asteroid import models
+
+    if name not in get_args(AsteroidName):
+        raise SepmlError(f"network is {name!r}, expected one of {', '.join(get_args(AsteroidName))}")
+    # Asteroid looks words up among everything its modules hold, so that a file could name any function there.
+    for key, value in arguments.items():
+        if isinstance(value, str) and value.lower() not in _WORDS:
+            raise SepmlError(f"{name}: {key} is {value!r}, no filterbank, norm or activation that is known here")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return getattr(models, name)(**arguments)
+    # Nothing there checks what it is given: anything from a division by zero to a missing attribute comes out.
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SepmlError(f"{name} cannot be made with these arguments: {said}") from error
+
+
+def _asteroid(config: ModelConfig) -> nn.Module:
+    from asteroid import models
+
+    common: dict[str, Any] = {
+        "n_src": config.n_src,
+        "sample_rate": config.sample_rate,
+        "n_filters": config.n_filters,
+        "kernel_size": config.window,
+        "stride": _stride(config.stride, config.window),
+        "mask_act": config.mask,
+    }
+    if isinstance(config, DPRNNConfig):
+        return models.DPRNNTasNet(**common, **_dual_path(config))
+    if isinstance(config, ConvTasNetConfig):
+        return models.ConvTasNet(
+            **common,
+            n_blocks=config.blocks,
+            n_repeats=config.repeats,
+            bn_chan=config.bottleneck,
+            hid_chan=config.hidden,
+            skip_chan=config.skip,
+            conv_kernel_size=config.kernel,
+        )
+    return models.DPTNet(
+        **common,
+        n_heads=config.heads,
+        ff_hid=config.hidden,
+        n_repeats=config.blocks,
+        chunk_size=config.chunk,
+        hop_size=_stride(config.chunk_stride, config.chunk),
+    )
+
+
+def _stride(stride: int | None, length: int) -> int:
+    return stride or length // 2
+
+
+def _dual_path(config: DPRNNConfig) -> dict[str, int]:
+    return {
+        "bn_chan": config.bottleneck,
+        "hid_size": config.hidden,
+        "n_repeats": config.blocks,
+        "chunk_size": config.chunk,
+        "hop_size": _stride(config.chunk_stride, config.chunk),
+    }
+
+
+def save_model(folder: Path, model: SeparationModel) -> None:
+    """Write a model folder; each of its files is whole or absent."""
+    with atomic_path(folder / "model.safetensors") as temporary:
+        # Copies: some networks have a weight under two names, which the format refuses when they share their memory.
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        temporary.write_bytes(save(weights))
+    write_json(folder / "config.json", {"format": FORMAT, "model": asdict(model.config)})
+
+
+def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationModel:
+    """Read a model folder into a separator in evaluation mode.
+
+    Raises:
+        SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
+    """
+    config = read_model_config(folder)
+    model = build_model(config)
+    weights = folder / "model.safetensors"
+    try:
+        state = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise SepmlError(f"{weights}: cannot be read as safetensors weights: {error}") from error
+    fill(model, state, weights, "config.json beside it asks for")
+    return model.to(device).eval()
+
+
+def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str) -> None:
+    """Give a model its weights, all of them and no others.
+
+    Args:
+        source: where they come from. expected: what says how they should be, for the message.
+
+    Raises:
+        SepmlError: a name or a shape differs.
+    """
+    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in state.items()}
+    if wanted != found:
+        name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+        raise SepmlError(f"{source}: '{name}' is {found.get(name, 'absent')}, {expected} {wanted.get(name, 'none')}")
+    model.load_state_dict(state)
+
+
+def read_model_config(folder: Path) -> AnyConfig:
+    """The configuration in a model folder.
+
+    Raises:
+        SepmlError: see `load_model`.
+    """
+    file = folder / "config.json"
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SepmlError(f"{folder}: not a model folder: it has no config.json") from error
+    except (OSError, ValueError) as error:
+        raise SepmlError(f"{file}: cannot be read as JSON: {error}") from error
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        found = content.get("format") if isinstance(content, dict) else type(content).__name__
+        raise SepmlError(f"{file}: format is {found!r}, expected {FORMAT!r}")
+    return parse(AnyConfig, content.get("model"), source=str(file))

@@ -1,0 +1,173 @@
+"""Models by name: folders, checkpoints and ids of the Hugging Face Hub to the models that they stand for."""
+
+import json
+import logging
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sepml.errors import SepmlError
+
+if TYPE_CHECKING:
+    import torch
+
+    from sepml.speech.models.model import SeparationModel
+
+log = logging.getLogger(__name__)
+DEFAULT = Path(__file__).resolve().parents[2] / "pretrained" / "prompts-2mix"
+"""The pair that comes with sepml: what is used when no model is named."""
+ENSEMBLE_FORMAT = "sepml-ensemble-1"
+_CHECKPOINT = "pytorch_model.bin"
+_SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
+_FETCHED = ["config.json", "model.safetensors", "best.json", "peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_KINDS = "a model folder, an experiment's folder, an Asteroid checkpoint or a Hugging Face Hub id (user/name)"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the models of a separator come from.
+
+    Attributes:
+        name: as it was asked for.
+        path: the folder or the file on this machine.
+        parts: a model folder or a checkpoint for each of the models.
+        commit: of a model from the Hugging Face Hub.
+    """
+
+    name: str
+    path: Path
+    parts: tuple[Path, ...]
+    commit: str | None = None
+
+
+def load_models(
+    model: str | Path | None = None, ensemble: bool = False, device: "str | torch.device" = "cpu", **hub: Any
+) -> "tuple[list[SeparationModel], Origin]":
+    """The models that a name stands for, in evaluation mode, and where they come from.
+
+    Args:
+        model, hub: see `locate`.
+        ensemble: all peers of an experiment's folder instead of the best.
+
+    Raises:
+        SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named.
+    """
+    from sepml.speech.models.asteroid_models import load_asteroid
+    from sepml.speech.models.model import load_model
+
+    path, commit = locate(model, **hub)
+    parts = model_parts(path, ensemble)
+    models = [load_asteroid(part, device) if part.is_file() else load_model(part, device) for part in parts]
+    return models, Origin(str(model or "the model that comes with sepml"), path, tuple(parts), commit)
+
+
+def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | None]:
+    """Where a model lies on this machine; one from the Hugging Face Hub is fetched.
+
+    Args:
+        model: a folder or a file, or a Hub id `user/name` or `user/name@revision`; what exists here goes first. None is the
+            pair that comes with sepml.
+        hub: of `huggingface_hub.snapshot_download`: revision, token, cache_dir, force_download, local_files_only.
+
+    Returns:
+        the path, and the commit of a model from the Hub.
+
+    Raises:
+        SepmlError: there is no such thing here nor on the Hub, or the Hub cannot be reached.
+    """
+    path = DEFAULT if model is None else Path(model)
+    if path.exists():
+        return path, None
+    if path == DEFAULT:
+        raise SepmlError(f"{path}: the model that comes with sepml is absent from this installation; name one with --model")
+    found = _HUB_ID.fullmatch(str(model))
+    if not found:
+        raise SepmlError(f"{model}: no such folder; expected {_KINDS}")
+    named = hub.pop("revision", None)
+    if found["revision"] and named not in (None, found["revision"]):
+        raise SepmlError(f"{model}: revision is {named!r} as well; expected one of the two")
+    return _fetch(found["repo"], found["revision"] or named, hub)
+
+
+def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
+    """The model folders or the checkpoint at a path.
+
+    Args:
+        path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; of a separator that was
+            saved with several models, all of them.
+
+    Raises:
+        SepmlError: there is no model, or a peer has to be named.
+    """
+    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+        _refuse_ensemble(path, ensemble)
+        return [path]
+    if not path.is_dir():
+        raise SepmlError(f"{path}: no such folder; expected {_KINDS}")
+    form = model_format(path / "config.json")
+    numbers = sorted(int(f.name[4:]) for f in path.iterdir() if f.name[:4] == "peer" and f.name[4:].isdecimal())
+    peers = [path / f"peer{number}" for number in numbers]
+    if form == ENSEMBLE_FORMAT:
+        if not peers:
+            raise SepmlError(f"{path}: its config.json says that it holds several models, but there is no peer1/, peer2/")
+        return peers
+    if (path / _CHECKPOINT).is_file() and form is None:
+        _refuse_ensemble(path, ensemble)
+        return [path / _CHECKPOINT]
+    if (path / "config.json").is_file():
+        _refuse_ensemble(path, ensemble)
+        return [path]
+    if not peers:
+        raise SepmlError(
+            f"{path}: holds neither a config.json (a model) nor peer1/, peer2/ (an experiment) nor a {_CHECKPOINT} (Asteroid's)"
+        )
+    if ensemble or len(peers) == 1:
+        return peers
+    best = _best_peer(path / "best.json")
+    if best not in numbers:
+        named = f"best.json names peer {best}, which is absent" if best is not None else "no best.json names one"
+        raise SepmlError(f"{path}: holds {len(peers)} peers and {named}; name one, such as {peers[0]}, or ask for all")
+    log.info("%s: peer %d, as best.json says", path, best)
+    return [path / f"peer{best}"]
+
+
+def _refuse_ensemble(path: Path, ensemble: bool) -> None:
+    if ensemble:
+        raise SepmlError(f"{path}: holds one model; an ensemble needs the experiment folder with its peers")
+
+
+def model_format(config: Path) -> str | None:
+    """What a config.json says it is; None when that is nothing of sepml's."""
+    try:
+        content = json.loads(config.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    form = content.get("format") if isinstance(content, dict) else None
+    return form if isinstance(form, str) else None
+
+
+def _best_peer(file: Path) -> int | None:
+    try:
+        peer = json.loads(file.read_text(encoding="utf-8"))["peer"]
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SepmlError(f'{file}: cannot be read; expected {{"peer": 1}} or the like') from error
+    if type(peer) is not int:
+        raise SepmlError(f"{file}: peer is {peer!r}, expected its number")
+    return peer
+
+
+def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Path, str]:
+    """A model's files from the Hugging Face Hub, or from the cache of those fetched before."""
+    from huggingface_hub import snapshot_download
+
+    from sepml.speech.models.hub import asking_the_hub
+
+    with asking_the_hub(repo, revision, "no such folder or file here, and "):
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED, library_name="sepml", **options))
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise SepmlError(f"{repo}: the model on the Hugging Face Hub holds none of {', '.join(_FETCHED)}")
+    return folder, folder.name

@@ -1,0 +1,1 @@
+"""What estimates are worth."""

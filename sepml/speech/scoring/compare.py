@@ -1,0 +1,143 @@
+"""Score folders side by side, mixture by mixture: is the difference of two means more than chance?"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.files import write_csv, write_json
+from sepml.speech.scoring.bootstrap import interval_of_mean, paired_p_value
+from sepml.speech.scoring.score_tables import TITLES, markdown, number, read_scores
+from sepml.speech.scoring.summary import read_summary
+
+FORMATS = (".csv", ".json")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of a run compared with the first.
+
+    Attributes:
+        first: the folder that all others are compared with.
+        other: the folder compared.
+        column: such as `si_snri`.
+        mean_first, mean_other: over the mixtures that have a value in both.
+        difference: mean of other - first, mixture by mixture.
+        interval_95: the ends of its bootstrap interval over mixtures.
+        p_value: of the two-sided sign-flip test of the mean difference, see `bootstrap.paired_p_value`.
+        n: mixtures with a value in both.
+        only_first, only_other: mixtures with a value in one of them alone.
+    """
+
+    first: str
+    other: str
+    column: str
+    mean_first: float | None
+    mean_other: float | None
+    difference: float | None
+    interval_95: tuple[float, float] | None
+    p_value: float | None
+    n: int
+    only_first: int
+    only_other: int
+
+
+def compare(folders: Sequence[Path], target: Path | None = None) -> list[Difference]:
+    """Compare score folders with the first of them, in every metric that both have.
+
+    Args:
+        folders: two or more, written by `sepml score` or `sepml evaluate`.
+        target: a .csv or .json file to write the differences to.
+
+    Raises:
+        SepmlError: a folder holds no scores, two of them share no mixture or no metric, or the file cannot be written.
+    """
+    if len(folders) < 2:
+        raise SepmlError("one folder of scores was given, expected two or more to compare")
+    if target is not None and target.suffix.lower() not in FORMATS:
+        raise SepmlError(f"{target}: expected a name that ends in {' or '.join(FORMATS)}")
+    columns, *others = ([*read_summary(folder).columns] for folder in folders)
+    found: list[Difference] = []
+    for folder, theirs in zip(folders[1:], others, strict=True):
+        shared = [column for column in columns if column in theirs]
+        one, other = read_scores(folders[0], shared), read_scores(folder, shared)
+        if not shared or not one.keys() & other.keys():
+            what = "mixture" if shared else "metric"
+            raise SepmlError(f"{folder}: shares no {what} with {folders[0]}; expected scores of the same mixtures")
+        found += [_difference(str(folders[0]), str(folder), column, one, other) for column in shared]
+    if target is not None:
+        _write(target, found)
+    return found
+
+
+def format_differences(differences: Sequence[Difference]) -> str:
+    """The differences as plain text that is Markdown as well: one table a folder, with a note on what is not in it."""
+    parts = []
+    for other in dict.fromkeys(difference.other for difference in differences):
+        of_other = [difference for difference in differences if difference.other == other]
+        parts.append(f"{other} against {of_other[0].first}:\n\n{markdown(_rows(of_other))}")
+        parts += _unpaired(of_other)
+    return "\n\n".join(parts)
+
+
+def _difference(
+    first: str,
+    other: str,
+    column: str,
+    values: dict[str, dict[str, float | None]],
+    others: dict[str, dict[str, float | None]],
+) -> Difference:
+    mine, theirs = ({i: row[column] for i, row in table.items() if row[column] is not None} for table in (values, others))
+    both = [mixture_id for mixture_id in mine if mixture_id in theirs]
+    pairs = np.array([(mine[i], theirs[i]) for i in both], dtype=np.float64).reshape(-1, 2)
+    # The tables have five decimals; so has a difference, and equal values differ by nothing.
+    differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
+    means = [float(values.mean()) if both else None for values in (pairs[:, 0], pairs[:, 1], differences)]
+    return Difference(
+        *(first, other, column),
+        *means,
+        interval_of_mean(differences),
+        paired_p_value(differences),
+        len(both),
+        len(mine) - len(both),
+        len(theirs) - len(both),
+    )
+
+
+def _rows(differences: Sequence[Difference]) -> list[list[str]]:
+    rows = [["", "first", "other", "difference", "95 % interval", "p", "n"]]
+    for item in differences:
+        cells = [number(value, item.column) for value in (item.mean_first, item.mean_other)]
+        change = "-" if item.difference is None else f"{item.difference:+.3f}"
+        # Three decimals of everything, as differences are small.
+        ends = "-" if item.interval_95 is None else " to ".join(f"{end:+.3f}" for end in item.interval_95)
+        p_value = "-" if item.p_value is None else f"{item.p_value:.2g}"
+        rows.append([TITLES.get(item.column, item.column), *cells, change, ends, p_value, str(item.n)])
+    return rows
+
+
+def _unpaired(differences: Sequence[Difference]) -> list[str]:
+    """What only one of the two has, in as few lines as metrics disagree."""
+    lines: dict[str, list[str]] = {}
+    for item in differences:
+        counts = [(item.only_first, "first"), (item.only_other, "other")]
+        text = " and ".join(f"{count} only in the {which}" for count, which in counts if count)
+        if text:
+            lines.setdefault(text, []).append(TITLES.get(item.column, item.column))
+    return ["\n".join(f"Not compared: {text} ({', '.join(titles)})." for text, titles in lines.items())] if lines else []
+
+
+def _write(target: Path, differences: Sequence[Difference]) -> None:
+    rows = [asdict(difference) for difference in differences]
+    if target.suffix.lower() == ".json":
+        write_json(target, rows)
+        return
+    header = [name for name in rows[0] if name != "interval_95"]
+    ends = [row.pop("interval_95") or ("", "") for row in rows]
+    write_csv(
+        target,
+        [*header, "interval_95_low", "interval_95_high"],
+        [[*row.values(), *end] for row, end in zip(rows, ends, strict=True)],
+    )

@@ -1,0 +1,232 @@
+"""Separates the mixtures of a manifest and scores the estimates in one pass: metrics run beside the network."""
+
+import copy
+import multiprocessing
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from sepml.errors import SepmlError
+from sepml.orphans import end_with_parent
+from sepml.parallel import Failure, cores
+from sepml.progress import track
+from sepml.speech.manifest import Mixture, read_manifest
+from sepml.speech.scoring.journal import Journal, Stamps, stamps
+from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score_utterance, settings_of, write_results
+from sepml.speech.scoring.summary import Summary, UtteranceScores
+from sepml.speech.scoring.utterance_scores import METRICS
+from sepml.speech.separation.outputs import Estimates, Form, write_sources
+from sepml.speech.separation.separator import Separator
+
+ENSEMBLE = "ensemble"
+_AHEAD = 8
+_HIDDEN = ".estimates"
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How mixtures are cut for the models, see `Separator.separate`; segment in s, overlap a fraction of it."""
+
+    segment: float | None = None
+    overlap: float = 0.5
+
+
+class Remembering(nn.Module):
+    """A model that is asked the same things several times, by itself and as part of an average, and runs once.
+
+    Args:
+        model: from mixture (B, T) to est_sources (B, n_src, T).
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+        self._known: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """What the model gives, from memory where it was asked before."""
+        for asked, answer in self._known:
+            if asked.shape == mixture.shape and torch.equal(asked, mixture):
+                return answer.clone()
+        answer = self.model(mixture)
+        self._known.append((mixture.clone(), answer.clone()))
+        return answer
+
+    def forget(self) -> None:
+        """Forget the mixture: the next one is another."""
+        self._known.clear()
+
+
+@dataclass
+class _Row:
+    """One row of the table: a separator, where its results go, what they are so far."""
+
+    label: str
+    separator: Separator
+    out: Path
+    est: Path
+    journal: Journal
+    scores: list[UtteranceScores] = field(default_factory=list)
+    faults: list[Failure[str]] = field(default_factory=list)
+
+
+def evaluate(
+    model: str | Path | None,
+    manifest: Path,
+    out: Path,
+    *,
+    ensemble: bool = False,
+    save_estimates: bool = True,
+    metrics: Sequence[str] = METRICS,
+    windows: Windows | None = None,
+    device: str | torch.device = "cpu",
+    jobs: int = 0,
+) -> dict[str, Summary]:
+    """Separate and score the mixtures of a manifest, as `sepml separate` (16-bit files) and then `sepml score` would.
+
+    Writes `scores.csv`, `summary.json` and `est/<id>_s1.wav` ... to `out`. The network runs in this process, the metrics
+    of the mixtures before in others; broken off and called again, it goes on after the last mixture scored.
+
+    Args:
+        model: see `Separator.load`; of an experiment's folder the best peer is taken.
+        ensemble: of an experiment's folder evaluate every peer and their average, each in a folder of its own below `out`;
+            a peer runs once for both.
+        save_estimates: keep the separated files.
+        windows: None is the default of `sepml separate`.
+        jobs: processes for the metrics; 0 = all cores.
+
+    Returns:
+        label (`peer1` ..., `ensemble`; otherwise the name of `out`) -> summary, as `score_manifest`.
+
+    Raises:
+        SepmlError: the model or the manifest cannot be read, a metric is unknown, the sources of both differ in number.
+    """
+    metrics, windows = check_metrics(metrics), windows or Windows()
+    mixtures = read_manifest(manifest)
+    separator = Separator.load(model, ensemble, device)
+    n_src = len(mixtures[0].sources)
+    if separator.n_src < n_src:
+        name = separator.origin.name
+        raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the model {name} separates {separator.n_src}")
+    of_model = {"model": _model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
+    with ExitStack() as stack:
+        rows = []
+        for label, one in _separators(separator) if ensemble else [("", separator)]:
+            folder = out / label if label else out
+            journal = stack.enter_context(Journal(folder, settings_of(metrics, **of_model, label=label)))
+            est = folder / "est" if save_estimates else stack.enter_context(_passing(folder / _HIDDEN))
+            rows.append(_Row(label or out.name, one, folder, est, journal))
+        _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
+    summaries = {}
+    for row in rows:
+        inputs = {"manifest": str(manifest), "model": separator.origin.name, "row": row.label}
+        inputs |= {"est": str(row.est)} if save_estimates else {}
+        order = [mixture.id for mixture in mixtures]
+        summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, inputs)
+    for row in rows:
+        row.journal.remove()
+    return summaries
+
+
+def _run(
+    mixtures: Sequence[Mixture], rows: Sequence[_Row], score: partial[UtteranceScores], windows: Windows, saved: bool, jobs: int
+) -> None:
+    """Separate one mixture after the other; hand the files to processes that score them."""
+    waiting: dict[Future[UtteranceScores], tuple[_Row, Trial, Stamps]] = {}
+
+    def collect(most: int) -> None:
+        """Take what is done; wait until no more than `most` are in hand."""
+        while waiting:
+            done, _ = wait(waiting, None if len(waiting) > most else 0, FIRST_COMPLETED)
+            for future in done:
+                _take(future, *waiting.pop(future), saved)
+            if not done:
+                return
+
+    # Clean processes, as forking after torch has started its threads can dead-lock.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([score.func.__module__])
+    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent)
+    try:
+        for mixture in track(mixtures, "evaluating"):
+            for row in rows:
+                n_est = row.separator.n_src
+                ests = tuple(row.est / f"{mixture.id}_s{n + 1}.wav" for n in range(n_est))
+                trial = Trial(mixture.id, mixture.mixture, mixture.sources, ests)
+                files = trial.files if saved else trial.files[:-n_est]
+                kept = row.journal.get(trial.id, stamps(files))
+                if kept:
+                    row.scores.append(kept)
+                    continue
+                try:
+                    _separate(trial, row.separator, windows)
+                except SepmlError as error:
+                    row.faults.append(Failure(trial.id, str(error)))
+                    continue
+                waiting[pool.submit(score, trial)] = (row, trial, stamps(files))
+            for model in {id(model): model for row in rows for model in row.separator.models}.values():
+                if isinstance(model, Remembering):
+                    model.forget()
+            collect(_AHEAD * jobs)
+        while waiting:
+            collect(0)
+    except BrokenProcessPool as error:
+        raise SepmlError("a worker process was killed (out of memory?); run again with fewer jobs, -j 1") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
+    mixture, _, rate = read_mixture(trial)
+    try:
+        with Estimates(separator.n_src, None) as est:
+            est.append(separator.separate(mixture, rate, windows.segment, windows.overlap).numpy())
+            write_sources(est, trial.ests, Form(rate))
+    except SepmlError as error:
+        message = str(error)
+        raise SepmlError(message if str(trial.mixture) in message else f"{trial.mixture}: {message}") from error
+
+
+def _take(future: Future[UtteranceScores], row: _Row, trial: Trial, files: Stamps, saved: bool) -> None:
+    try:
+        scores = future.result()
+        row.journal.add(scores, files)
+        row.scores.append(scores)
+    except SepmlError as error:
+        row.faults.append(Failure(trial.id, str(error)))
+    if not saved:
+        for path in trial.ests:
+            path.unlink(missing_ok=True)
+
+
+def _separators(separator: Separator) -> Iterator[tuple[str, Separator]]:
+    """Every peer of an experiment's folder by itself, then their average; all share what a peer has found out."""
+    peers = [Remembering(peer) for peer in separator.models]
+    alone = [(part.name, [peer]) for part, peer in zip(separator.origin.parts, peers, strict=True)]
+    for label, models in [*alone, (ENSEMBLE, peers)]:
+        one = copy.copy(separator)
+        one.models = models
+        yield label, one
+
+
+def _model_stamps(separator: Separator) -> Stamps:
+    names = ("config.json", "model.safetensors")
+    return stamps(file for part in separator.origin.parts for file in ([part] if part.is_file() else map(part.joinpath, names)))
+
+
+@contextmanager
+def _passing(folder: Path) -> Iterator[Path]:
+    """A folder for estimates on their way to the metrics."""
+    try:
+        yield folder
+    finally:
+        with suppress(FileNotFoundError):
+            shutil.rmtree(folder)
