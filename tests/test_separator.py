@@ -23,7 +23,7 @@ class Bands(nn.Module):
 
     def __init__(self, gains=(1.0, 1.0), swap=False, noise=0.0, sample_rate=RATE):
         super().__init__()
-        self.config = SimpleNamespace(n_src=2, sample_rate=sample_rate)
+        self.config = SimpleNamespace(n_src=2, sample_rate=sample_rate, stride=sample_rate // 50)
         self.gains, self.swap, self.noise = gains, swap, noise
         self.lengths: list[int] = []
         self.batches: list[int] = []
@@ -124,6 +124,15 @@ def test_windows_keep_the_speakers_in_order(overlap, seconds):
     # A window cuts tones off, which spreads them over both bands; a swap would give 0 dB and more.
     assert error_db(est, ref) < -20
     assert set(model.lengths) == {min(8000, ref.shape[1])}
+
+
+def test_windows_share_a_half_or_a_quarter_of_them_by_the_cost_of_the_network():
+    for stride, hop in ((RATE // 50, 5.0), (1, 7.5)):
+        model = Bands()
+        model.config.stride = stride
+        Separator([model]).separate(sources(40).sum(0), RATE)
+        windows = sum(model.batches)
+        assert windows == 1 + np.ceil((40 - 10) / hop)
 
 
 def test_up_to_30_seconds_in_one_piece_and_then_in_windows():
@@ -232,7 +241,7 @@ class Untold(nn.Module):
 
     def __init__(self, ref: np.ndarray, seed: int = 0):
         super().__init__()
-        self.config = SimpleNamespace(n_src=len(ref), sample_rate=RATE)
+        self.config = SimpleNamespace(n_src=len(ref), sample_rate=RATE, stride=RATE // 50)
         self.ref, self.mixture = torch.from_numpy(ref), ref.sum(0).astype(np.float64)
         self.rng = np.random.default_rng(seed)
         self.orders: list[tuple[int, ...]] = []

@@ -89,7 +89,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--segment", type=float, help="window of long files, s")
-    sub.add_argument("--overlap", type=float, default=0.5, help="of the windows, fraction")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.25 for slow networks)")
     _metrics(sub)
     sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")
     jobs(sub)

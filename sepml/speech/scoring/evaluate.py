@@ -36,7 +36,7 @@ class Windows:
     """How mixtures are cut for the models, see `Separator.separate`; segment in s, overlap a fraction of it."""
 
     segment: float | None = None
-    overlap: float = 0.5
+    overlap: float | None = None
 
 
 class Remembering(nn.Module):

@@ -38,7 +38,7 @@ class Settings:
     """
 
     segment: float | None = None
-    overlap: float = 0.5
+    overlap: float | None = None
     channel: int | None = None
     clip_mode: str = "rescale"
     float32: bool = False

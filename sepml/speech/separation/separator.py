@@ -22,9 +22,13 @@ log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
 """Mixtures up to this length are separated in one piece unless a segment is asked for."""
 SEGMENT_SECONDS = 10.0
-OVERLAP = 0.5
+OVERLAP, SPARING_OVERLAP = 0.5, 0.25
+"""Of windows; the first gains 0.1 to 0.2 dB over the second (`tools/bench/long_files.py`) and costs half as much again, which
+only networks of few frames can afford."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 20.0, 40
+_FEW_FRAMES = 0.01
+"""Seconds of a frame from which on a network is quick."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
 _BLOCK = 1 << 18
 
@@ -75,7 +79,7 @@ class Separator(HubMixin):
         return separator
 
     def separate(
-        self, waveform: Tensor | np.ndarray, sample_rate: int, segment: float | None = None, overlap: float = OVERLAP
+        self, waveform: Tensor | np.ndarray, sample_rate: int, segment: float | None = None, overlap: float | None = None
     ) -> Tensor:
         """Separate a mixture; the estimates have its rate, length and level, and add up to it as well as they can.
 
@@ -83,7 +87,8 @@ class Separator(HubMixin):
             waveform: (T,) samples of any level; an offset (DC) is dropped, digital silence gives silence.
             sample_rate: of the waveform, Hz.
             segment: seconds that the models see at a time; None is everything up to 30 s and 10 s above.
-            overlap: the part of a segment that it shares with the one before, in which speakers are matched.
+            overlap: the part of a segment that it shares with the one before, in which speakers are matched; None is 0.5,
+                and 0.25 for networks of many frames, such as those with a learned encoder.
 
         Returns:
             (n_src, T) float32 on the CPU.
@@ -101,7 +106,7 @@ class Separator(HubMixin):
         return torch.from_numpy(est)
 
     def stream(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, segment: float | None = None, overlap: float = OVERLAP
+        self, blocks: Iterable[np.ndarray], sample_rate: int, segment: float | None = None, overlap: float | None = None
     ) -> Iterator[np.ndarray]:
         """Separate a mixture that comes in blocks, in memory that does not grow with its length.
 
@@ -136,10 +141,12 @@ class Separator(HubMixin):
             done += est.shape[1]
             yield (est * np.float64(level)).astype(np.float32)
 
-    def _windows(self, segment: float | None, overlap: float) -> tuple[int, int]:
+    def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
         if segment is not None and not 0 < segment < inf:
             raise SepmlError(f"segment is {segment} s, expected more than 0")
+        if overlap is None:
+            overlap = OVERLAP if self._stride() >= _FEW_FRAMES * self.sample_rate else SPARING_OVERLAP
         if not 0 < overlap < 1:
             raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment between 0 and 1")
         length = max(round((SEGMENT_SECONDS if segment is None else segment) * self.sample_rate), 2)
@@ -170,9 +177,12 @@ class Separator(HubMixin):
 
     def _batch(self, length: int) -> int:
         """How many windows a model separates at a time: networks of few frames gain by it, the others need the memory."""
+        return int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
+
+    def _stride(self) -> int:
+        """Samples of a frame of the networks."""
         config = self.models[0].config
-        frames = length / (getattr(config, "stride", None) or max(getattr(config, "window", 2) // 2, 1))
-        return int(min(max(_FRAMES / frames, 1), _MOST_WINDOWS))
+        return getattr(config, "stride", None) or max(getattr(config, "window", 2) // 2, 1)
 
     def _estimates(self, mixtures: Sequence[np.ndarray], fast: bool = False) -> list[np.ndarray]:
         """Estimates (n_src, T) of mixtures (T,) of one length: one model's as they are, several models' brought together.
