@@ -16,7 +16,7 @@ Usage: run.sh [--stage N] [--stop_stage N] [--config FILE] [--tag NAME] [other o
   --size NAME      of the prompts corpus: core (18 voices) or full (54)                  (default core)
   --corpus_opts S  further words for `sepml prepare`                                     (default none)
   --tests "A B"    test sets                                                             (default "tt_seen tt_unseen")
-  --shipped yes    separate and score with the pair that comes with sepml, too           (default no)
+  --shipped WORD   yes: separate and score with the pair that comes with sepml, too      (default no)
   --data DIR       where the corpus and the mixtures go                                  (default data/CORPUS)
   --jobs N         processes for data and scoring; 0 is all cores                        (default 0)
 
@@ -27,7 +27,7 @@ HELP
 stage=0 stop_stage=4 config=conf/sml.yaml tag= exp= corpus=prompts size=core corpus_opts= data= jobs=0
 shipped=no
 tests="tt_seen tt_unseen"
-OPTIONS="stage stop_stage config tag exp corpus size corpus_opts tests data jobs shipped"
+OPTIONS="stage stop_stage config tag exp corpus size corpus_opts tests shipped data jobs"
 . "$(dirname "$0")/path.sh"
 parse_options "$@"
 shift "$PARSED"
