@@ -20,6 +20,8 @@ parse_options() {
                 [[ $name =~ ^[a-z_]+$ && -n ${!name+set} && " $OPTIONS " == *" $name "* ]] || {
                     echo "run.sh: unknown option $1; options: ${OPTIONS// /, }" >&2; exit 2; }
                 [ $# -ge 2 ] || { echo "run.sh: $1 needs a value" >&2; exit 2; }
+                [[ " stage stop_stage jobs " != *" $name "* || $2 =~ ^[0-9]+$ ]] || {
+                    echo "run.sh: $1 is '$2', expected a number" >&2; exit 2; }
                 printf -v "$name" %s "$2"
                 PARSED=$((PARSED + 2))
                 shift 2

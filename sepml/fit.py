@@ -243,7 +243,10 @@ def _resume(path: Path, peers: Sequence[nn.Module], optimizers: list[torch.optim
     for peer, optimizer, weights, moments in zip(peers, optimizers, state.peers, state.optimizers, strict=True):
         peer.load_state_dict(weights)
         optimizer.load_state_dict(moments)
-    log.info("%s: going on after epoch %d of %d", path, state.epoch, options.epochs)
+    if state.epoch < options.epochs:
+        log.info("%s: going on after epoch %d of %d", path, state.epoch, options.epochs)
+    else:
+        log.info("%s: complete after epoch %d; --fit.epochs with a larger number goes on", path, state.epoch)
     return state
 
 

@@ -45,6 +45,8 @@ def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> "F
     """
     from lightning_fabric import Fabric
 
+    # It announces the precision in its own words; choose_precision has said it.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     accelerator = choose_device(device)
     fabric = Fabric(
         accelerator=accelerator,

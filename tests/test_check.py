@@ -227,3 +227,9 @@ def test_nothing_to_check(tmp_path):
         check(tmp_path / "none")
     with pytest.raises(SepmlError, match="holds no mixtures; expected mix/ s1/ s2/"):
         check(tmp_path)
+
+
+def test_a_corpus_in_place_of_its_mixtures(tmp_path):
+    (tmp_path / "utterances.csv").write_text("file,speaker\n")
+    with pytest.raises(SepmlError, match=r"is a corpus of utterances; give the folder of its mixtures, such as .*/wav8k/min$"):
+        check(tmp_path)

@@ -403,7 +403,7 @@ def test_lists_that_are_none(tmp_path):
         ("empty.txt", "is empty, expected lines such as"),
         ("binary.txt", "is not a text file"),
         ("none.txt", "no such file"),
-        (".", "cannot be read: Is a directory"),
+        (".", "is a folder; give the lists in it"),
     ]:
         with pytest.raises(SepmlError, match=expected):
             read_mix_list(tmp_path / name)

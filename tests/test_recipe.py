@@ -124,6 +124,7 @@ def test_a_second_run_keeps_everything_and_the_last_stage_runs_alone(ran):
     [
         (["--stopstage", "2"], "run.sh: unknown option --stopstage; options: stage, stop_stage, "),
         (["--PATH", "/"], "run.sh: unknown option --PATH"),
+        (["--stage", "two"], "run.sh: --stage is 'two', expected a number"),
         (["--tests"], "run.sh: --tests needs a value"),
         (["demo"], "run.sh: unexpected word 'demo'; settings for training go after --"),
     ],

@@ -97,7 +97,10 @@ def _splits(target: Path) -> list[_Split]:
             except SepmlError as error:
                 splits.append(_Split(folder.name, [], [str(error)], None))
     there = {split.name for split in splits}
-    splits += [_from_manifest(file) for file in sorted(target.glob("*.csv")) if file.stem not in there]
+    manifests = [file for file in sorted(target.glob("*.csv")) if file.stem not in there]
+    if not splits and (target / "utterances.csv").is_file():
+        raise SepmlError(f"{target}: is a corpus of utterances; give the folder of its mixtures, such as {target}/wav8k/min")
+    splits += [_from_manifest(file) for file in manifests]
     if not splits:
         raise SepmlError(f"{target}: holds no mixtures; expected mix/ s1/ s2/, folders with these, or manifests (.csv)")
     return splits

@@ -159,6 +159,8 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SepmlError(f"{path}: no such file") from error
+    except IsADirectoryError as error:
+        raise SepmlError(f"{path}: is a folder; give the lists in it, such as {path}/mix_*.txt") from error
     except OSError as error:
         raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
