@@ -57,7 +57,7 @@ score_tests() {
     local test est
     for test in $tests; do
         for est in "$exp/separated/$test"/*; do
-            sepml score --manifest "$mixtures/$test.csv" --est "$est" -o "$exp/scores/$test/$(basename "$est")" \
+            sepml score -f --manifest "$mixtures/$test.csv" --est "$est" -o "$exp/scores/$test/$(basename "$est")" \
                 --metrics si_snr sdr stoi pesq --jobs "$jobs" >/dev/null
         done
     done

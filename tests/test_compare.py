@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.parallel import Failure
 from sepml.speech.scoring.bootstrap import interval_of_mean, paired_p_value
@@ -30,7 +31,7 @@ def folder(path: Path, values: dict[str, float | None], column: str = "sdr") -> 
 def test_the_interval_is_scipys_percentile_bootstrap(n):
     values = np.random.default_rng(n).exponential(2.0, n)
     low, high = interval_of_mean(values, resamples=999, seed=3)
-    expected = stats.bootstrap((values,), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(3))
+    expected = stats.bootstrap((np.sort(values),), np.mean, n_resamples=999, method="percentile", rng=np.random.default_rng(3))
     assert (low, high) == pytest.approx(tuple(expected.confidence_interval), abs=1e-12)
     assert low < values.mean() < high
 
@@ -43,6 +44,12 @@ def test_the_interval_of_many_values_is_that_of_the_normal_distribution():
     assert low == pytest.approx(values.mean() - half, abs=0.1 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.1 * half)
     assert interval_of_mean(values[:1]) is None and interval_of_mean(values[:0]) is None
+
+
+def test_the_order_of_the_mixtures_changes_nothing():
+    values = np.random.default_rng(0).standard_normal(20) + 0.3
+    others = np.random.default_rng(1).permutation(values)
+    assert interval_of_mean(values) == interval_of_mean(others) and paired_p_value(values) == paired_p_value(others)
 
 
 @pytest.mark.parametrize("n", [2, 5, 11])
@@ -97,6 +104,24 @@ def test_a_single_mixture_has_a_difference_but_no_interval(tmp_path):
     (found,) = compare([folder(tmp_path / "a", {"u": 1.0}), folder(tmp_path / "b", {"u": 3.0})], tmp_path / "d.csv")
     assert (found.difference, found.interval_95, found.p_value, found.n) == (2.0, None, None, 1)
     assert "| - |" in " ".join(format_differences([found]).split())
+
+
+def test_a_folder_of_several_scores_names_them(tmp_path):
+    for name in ("peer1", "ensemble"):
+        folder(tmp_path / "all" / name, {"u": 1.0})
+    a = folder(tmp_path / "a", {"u": 1.0})
+    names = rf"it holds those of {tmp_path}/all/ensemble, {tmp_path}/all/peer1$"
+    with pytest.raises(SepmlError, match=rf"all: holds no summary\.json, .*; {names}"):
+        compare([a, tmp_path / "all"])
+
+
+def test_the_table_of_a_folder_of_several_scores_has_them_all(tmp_path, capsys):
+    for name in ("peer1", "peer10", "peer2", "ensemble"):
+        folder(tmp_path / "all" / name, {"u": 1.0})
+    a = folder(tmp_path / "a", {"u": 1.0})
+    assert main(["table", str(a), str(tmp_path / "all")]) == 0
+    rows = [line.split("|")[1].strip() for line in capsys.readouterr().out.splitlines() if line.startswith("|")]
+    assert rows[2:] == ["a", "peer1", "peer2", "peer10", "ensemble"]
 
 
 def test_what_cannot_be_compared(tmp_path):

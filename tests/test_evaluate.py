@@ -1,6 +1,7 @@
 """Evaluating in one pass: the scores of separating and scoring in two, and the same after a kill."""
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from test_score import Corpus, results
 
 from sepml.cli import main
 from sepml.errors import SepmlError
+from sepml.speech.manifest import read_manifest, write_manifest
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate
 from sepml.speech.scoring.journal import NAME
@@ -42,7 +44,7 @@ def exp(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory) -> Corpus:
     """Read only; its own estimates are not used."""
-    return Corpus(tmp_path_factory.mktemp("corpus"), ["a", "b", "c"], seconds=1.0)
+    return Corpus(tmp_path_factory.mktemp("corpus"), ["a", "b", "c"], seconds=1.5)
 
 
 def in_two_passes(corpus: Corpus, model: Path, out: Path, ensemble: bool = False, windows: Windows | None = None) -> str:
@@ -53,7 +55,7 @@ def in_two_passes(corpus: Corpus, model: Path, out: Path, ensemble: bool = False
     return (out / "scores.csv").read_text()
 
 
-@pytest.mark.parametrize("windows", [None, Windows(0.5, 0.25)])
+@pytest.mark.parametrize("windows", [None, Windows(1.0, 0.25)])
 def test_one_pass_gives_the_scores_of_two(exp, corpus, tmp_path, windows):
     summaries = evaluate(exp, corpus.manifest, tmp_path / "one", metrics=QUICK, windows=windows, jobs=1)
     assert list(summaries) == ["one"] and summaries["one"].n_mixtures == summaries["one"].columns["sdr"].n == 3
@@ -166,6 +168,95 @@ def test_another_model_in_the_same_place_is_evaluated_anew(exp, corpus, tmp_path
     evaluate(exp / "peer1", corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)
     evaluate(exp / "peer1", corpus.manifest, tmp_path / "straight", metrics=QUICK, jobs=1)
     assert (tmp_path / "out/scores.csv").read_text() == (tmp_path / "straight/scores.csv").read_text()
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(file.relative_to(folder)): file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def refused(*words: object, **options: object) -> str:
+    with pytest.raises(SepmlError) as caught:
+        evaluate(*words, **options)
+    return str(caught.value)
+
+
+def test_scores_of_something_else_are_not_written_over(exp, corpus, tmp_path):
+    out, options = tmp_path / "o", {"metrics": ("si_snr",), "jobs": 1}
+    evaluate(exp / "peer1", corpus.manifest, out, **options)
+    (out / "report.html").write_text("old")
+    evaluate(exp / "peer1", corpus.manifest, out, **options)
+    # Known by its weights, by whatever name.
+    shutil.copytree(exp / "peer1", tmp_path / "copy")
+    evaluate(tmp_path / "copy", corpus.manifest, out, **options)
+    evaluate(exp / "peer1", corpus.manifest, out, **options)
+    other, before = tmp_path / "other.csv", contents(out)
+    write_manifest(other, read_manifest(corpus.manifest)[:1])
+    way_out = "; choose another -o or -f/--force"
+    held = f"{out}: holds scores of "
+    said = refused(exp / "peer2", corpus.manifest, out, **options)
+    assert said == f"{held}model {exp}/peer1, now {exp}/peer2{way_out}"
+    said = refused(exp / "peer2", other, out, metrics=("sdr",))
+    assert f" and manifest {corpus.manifest}, now {other} and metrics si_snr, now sdr;" in said
+    said = refused(exp / "peer1", corpus.manifest, out, **options, windows=Windows(1.0))
+    assert said == f"{held}segment none, now 1{way_out}"
+    said = refused(exp, corpus.manifest, out, **options, ensemble=True)
+    assert said == f"{held}one model, now of peer1, peer2, ensemble{way_out}"
+    assert contents(out) == before
+    (out / "notes.txt").write_text("mine")
+    evaluate(exp / "peer2", other, out, **options, force=True)
+    ests = {f"est/{corpus.ids[0]}_s{n}.wav" for n in (1, 2)}
+    assert contents(out).keys() == {"notes.txt", "scores.csv", "summary.json", *ests}
+    evaluate(exp / "peer2", other, tmp_path / "straight", **options)
+    assert contents(out)["scores.csv"] == contents(tmp_path / "straight")["scores.csv"]
+
+
+def test_further_training_makes_another_model(exp, corpus, tmp_path):
+    shutil.copytree(exp / "peer1", tmp_path / "model")
+    evaluate(tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
+    shutil.copy(exp / "peer2/model.safetensors", tmp_path / "model")
+    assert "o: holds scores of weights " in refused(tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",))
+
+
+def test_every_peer_and_one_model_are_not_mixed_up(exp, corpus, tmp_path):
+    out, options = tmp_path / "o", {"metrics": ("si_snr",), "jobs": 1}
+    for _ in range(2):
+        evaluate(exp, corpus.manifest, out, **options, ensemble=True)
+    shutil.copytree(out / "peer1", out / "mine")
+    said = refused(exp, corpus.manifest, out, **options)
+    assert said == f"{out}: holds scores of peer1, peer2, ensemble, now of one model; choose another -o or -f/--force"
+    evaluate(exp, corpus.manifest, out, **options, force=True)
+    assert {file.name for file in out.iterdir()} == {"est", "mine", "scores.csv", "summary.json"}
+    assert contents(out / "mine").keys() >= {"scores.csv", "summary.json"}
+
+
+def test_what_is_refused_is_refused_before_the_model_is_loaded(exp, corpus, tmp_path, monkeypatch):
+    evaluate(exp, corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
+    monkeypatch.setattr(Separator, "load", lambda *_: pytest.fail("loaded"))
+    assert "now sdr;" in refused(exp, corpus.manifest, tmp_path / "o", metrics=("sdr",))
+    assert "gone.csv: no such manifest" in refused(exp, tmp_path / "gone.csv", tmp_path / "p")
+    code = "import sys\nfrom sepml.cli import main\nprint(main(sys.argv[1:]), 'torch' in sys.modules)"
+    words = ["evaluate", "--model", exp, "--manifest", tmp_path / "gone.csv", "-o", tmp_path / "p"]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, words)], capture_output=True, text=True)
+    assert done.stdout == "1 False\n" and "gone.csv: no such manifest" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "lines"),
+    [
+        (
+            "evaluate",
+            ["processes; 0 is all cores (default: 0)", "--segment SEGMENT window, s (default: up to 30 s"],
+        ),
+        ("score", ["processes; 0 is all cores (default: 0)", "--force write over scores"]),
+        ("report", ["--seed SEED of the choice of the others (default: 0)", "(default: the names of the folders)"]),
+    ],
+)
+def test_help_says_each_default_once(command, lines, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert all(line in said for line in lines)
+    assert "(default: )" not in said and ") (default" not in said and "say more (" not in said
 
 
 def test_the_command_prints_a_row_a_peer_and_where_the_page_is(exp, corpus, tmp_path, capsys):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hub_server import Hub, serving, use
 from test_model import TINY, built, noise
 
 from sepml.errors import SepmlError
+from sepml.speech.models import pretrained
 from sepml.speech.models.model import save_model
 from sepml.speech.separation.separator import Separator
 
@@ -134,6 +136,11 @@ def test_offline_only_what_was_fetched_before(hub, tmp_path, monkeypatch):
     assert hub.asked == []
 
 
+def test_the_cache_alone_when_it_is_asked_for(hub):
+    said = refused("lab/never", local_files_only=True)
+    assert said == "lab/never: no such folder or file here, and not in the local cache" and hub.asked == []
+
+
 def test_neither_here_nor_there(hub):
     said = refused("exp/dmeo")
     assert said.startswith(f"exp/dmeo: no such folder or file here, and the Hugging Face Hub ({hub.url}) has no such model")
@@ -218,6 +225,86 @@ def test_the_card_is_written_from_the_run(ensemble, score, tmp_path):
     for fact in ("seed: 7", "the-commit", "the-machine", "torch 2.11.0", "A. Speaker, CC-BY-SA-3.0", "4.25 dB", "2 epochs"):
         assert fact in card.text, fact
     assert "secret" not in card.text and str(tmp_path) not in card.text
+
+
+CARD = """---
+license: other
+library_name: sepml
+---
+
+# pair
+
+## Use
+
+the old example
+
+## Networks
+
+1. the old networks
+
+## Training
+
+12 epochs
+
+```yaml
+## no heading
+seed: 7
+```
+
+## Scores, tt
+
+| peer1 | 9.87 |
+
+## Sources
+
+spoken by A. Speaker
+"""
+
+
+def example(card: str) -> str:
+    """What the example in a card is to load."""
+    return re.search(r"from_pretrained\((.*)\)\n", card)[1]
+
+
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_a_copy_of_the_shipped_pair_keeps_its_facts_and_its_example_runs(ensemble, tmp_path, monkeypatch):
+    monkeypatch.setattr(pretrained, "DEFAULT", experiment(tmp_path / "pair"))
+    (tmp_path / "pair/README.md").write_text(CARD)
+    monkeypatch.chdir(tmp_path)
+    shipped = Separator.from_pretrained(ensemble=ensemble)
+    shipped.save_pretrained("out/mine")
+    card = Path("out/mine/README.md").read_text()
+    assert "# mine\n" in card and "comes with sepml" not in card and "license: other\n" in card
+    for fact in ("12 epochs", "## no heading\nseed: 7", "9.87", "spoken by A. Speaker"):
+        assert card.count(fact) == 1, fact
+    assert "old" not in card and card.count("## Use") == card.count("## Networks") == 1
+    again = Separator.from_pretrained(json.loads(example(card)))
+    assert torch.equal(again.separate(mixture(), RATE), shipped.separate(mixture(), RATE))
+    # A copy of the copy has them, too; the card of the shipped pair itself needs no name.
+    again.save_pretrained("again", model_card_kwargs={"license": "mit"})
+    copied = Path("again/README.md").read_text()
+    assert "spoken by A. Speaker" in copied and "license: mit\n" in copied and example(copied) == '"again"'
+    assert example(str(shipped.generate_model_card())) == ("ensemble=True" if ensemble else "")
+
+
+def test_the_facts_of_the_pair_that_is_shipped(tmp_path):
+    Separator.from_pretrained().save_pretrained(tmp_path / "mine")
+    card, shipped = ((folder / "README.md").read_text() for folder in (tmp_path / "mine", pretrained.DEFAULT))
+    for heading in re.findall(r"^## .*", shipped, re.MULTILINE):
+        assert heading in card
+    assert shipped[shipped.index("## Training") :].strip() in card and str(tmp_path) not in card
+
+
+def test_a_readme_of_something_else_is_not_carried_over(tmp_path):
+    save_model(tmp_path / "model", built(TINY["dprnn"]))
+    (tmp_path / "README.md").write_text("---\nlibrary_name: other\n---\n## Sources\n\nmine\n")
+    Separator.load(tmp_path / "model").save_pretrained(tmp_path / "out")
+    assert "mine" not in (tmp_path / "out/README.md").read_text()
+
+
+def test_a_pushed_card_names_its_repository(hub):
+    Separator([built(TINY["dprnn"])]).push_to_hub("user/one")
+    assert example(hub.repos["user/one"]["main"]["README.md"].decode()) == '"user/one"'
 
 
 def test_a_card_that_is_there_stays(tmp_path):

@@ -92,7 +92,8 @@ def test_folders_without_a_model(tmp_path):
     (tmp_path / "config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
     assert "says that it holds several models, but there is no peer1/" in refused(tmp_path)
     (tmp_path / "notes.txt").write_text("x")
-    assert "notes.txt: no such folder; expected a model folder" in refused(tmp_path / "notes.txt")
+    said = refused(tmp_path / "notes.txt")
+    assert "notes.txt: is a file, but no checkpoint (.pth, .bin, .pt, .ckpt); expected a model folder" in said
 
 
 def test_one_model_is_no_ensemble(tmp_path):

@@ -1,6 +1,7 @@
 """The report page: the numbers, pictures and sounds in it, what it does without some of them, and hostile names."""
 
 import base64
+import csv
 import io
 import json
 import re
@@ -180,6 +181,18 @@ def test_nothing_was_scored(tmp_path):
     write_report([tmp_path / "scores"], tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
     assert page.data["tests"][0]["runs"][0]["columns"]["sdr"] == [None] * 4 and not page.all("audio")
+
+
+def test_a_column_that_is_no_metric_is_not_listed(tmp_path):
+    """`surplus` names estimates; it is empty, or holds their numbers."""
+    folder = write_folder(tmp_path / "scores", IDS, COLUMNS)
+    with (folder / "scores.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    for cells in ([""] * len(rows), ["3", *[""] * (len(rows) - 1)]):
+        with (folder / "scores.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*header, "surplus"], *([*row, cell] for row, cell in zip(rows, cells, strict=True))])
+        write_report([folder], tmp_path / "r.html", Settings(players=0))
+        assert "surplus" not in (tmp_path / "r.html").read_text()
 
 
 def test_an_experiment_without_scores(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 import soundfile
 from speech_signals import speech_like
 
+from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.parallel import Failure
 from sepml.speech.manifest import Mixture, write_manifest
@@ -62,7 +63,7 @@ class Corpus:
             write(self.root / folder / f"{name}_s{s + 1}.wav", x, rate)
 
     def score(self, out: str = "out", est: str = "est", **options):
-        options.setdefault("jobs", 1)
+        options = {"jobs": 1, "force": True, **options}
         summary = score_manifest(self.manifest, self.root / est, self.root / out, **options)
         with (self.root / out / "scores.csv").open() as file:
             rows = {row["mixture_ID"]: row for row in csv.DictReader(file)}
@@ -468,6 +469,51 @@ def test_what_cannot_be_scored_is_a_result_unless_asked_otherwise(corpus):
     (corpus.root / "est/b_s2.wav").unlink()
     done = run(*words, "-o", corpus.root / "o")
     assert done.returncode == 1 and done.stderr.startswith("sepml: error: ") and "b_s2.wav: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("change", ["manifest", "est", "metrics"])
+def test_scores_of_something_else_are_not_written_over(tmp_path, change, capsys):
+    corpus = Corpus(tmp_path, ["a", "b"], seconds=0.5)
+    words = {"manifest": corpus.manifest, "est": tmp_path / "est", "metrics": "si_snr"}
+    other = {"manifest": tmp_path / "other.csv", "est": tmp_path / "other", "metrics": "sdr"}
+    other["manifest"].write_bytes(corpus.manifest.read_bytes())
+    corpus.put("a", corpus.ests["a"][::-1], "other")
+    corpus.put("b", corpus.ests["b"], "other")
+
+    def score_of(given: dict[str, object], *more: str) -> tuple[int, str]:
+        code = main(["score", "-q", "-j1", "-o", f"{tmp_path}/o", *(f"--{k}={v}" for k, v in given.items()), *more])
+        return code, capsys.readouterr().err
+
+    assert score_of(words) == (0, "") and score_of(words) == (0, "")
+    before = [(tmp_path / "o" / name).read_bytes() for name in ("scores.csv", "summary.json")]
+    code, said = score_of({**words, change: other[change]})
+    what = f"{change} {words[change]}, now {other[change]}"
+    assert (code, said) == (1, f"sepml: error: {tmp_path}/o: holds scores of {what}; choose another -o or -f/--force\n")
+    assert before == [(tmp_path / "o" / name).read_bytes() for name in ("scores.csv", "summary.json")]
+    assert not (tmp_path / "o" / NAME).exists()
+    assert score_of({**words, change: other[change]}, "-f") == (0, "")
+    assert read_summary(tmp_path / "o").provenance["inputs"][change] == str(other[change])
+
+
+def test_the_same_inputs_by_another_way_and_scores_of_an_older_version(tmp_path, monkeypatch):
+    corpus = Corpus(tmp_path, ["a"], seconds=0.5)
+    corpus.score(metrics=("si_snr",))
+    file = tmp_path / "out/summary.json"
+    content = json.loads(file.read_text())
+    assert content["provenance"]["inputs"].pop("metrics") == "si_snr"
+    file.write_text(json.dumps(content))
+    monkeypatch.chdir(tmp_path)
+    score_manifest(Path("tt.csv"), Path("./est"), Path("out"), ("si_snr",), jobs=1)
+    content["provenance"]["inputs"].pop("metrics", None)
+    file.write_text(json.dumps(content))
+    with pytest.raises(SepmlError, match=r"^out: holds scores of metrics si_snr, now sdr; choose"):
+        score_manifest(Path("tt.csv"), Path("est"), Path("out"), ("sdr",), jobs=1)
+
+
+def test_a_metric_that_is_nearly_right(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["score", "--manifest", "m", "--est", "x", "-o", "y", "--metrics", "sisnr"])
+    assert caught.value.code == 2 and "'sisnr'; did you mean 'si_snr'?" in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_wrong_usage(tmp_path):

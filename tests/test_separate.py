@@ -2,53 +2,17 @@
 
 import resource
 from contextlib import contextmanager
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
-from torch import nn
+from bands import RATE, Bands, error_db, sources
 
 from sepml.errors import SepmlError
 from sepml.speech.separation.outputs import Form
 from sepml.speech.separation.separate import Settings, separate_files
 from sepml.speech.separation.separator import Separator
-
-RATE = 8000
-
-
-class Bands(nn.Module):
-    """Splits below and above 1 kHz by FFT; scaled, delayed in nothing, and swapped in every other call if asked."""
-
-    def __init__(self, gains=(1.0, 1.0), swap=False, noise=0.0, sample_rate=RATE):
-        super().__init__()
-        self.config = SimpleNamespace(n_src=2, sample_rate=sample_rate)
-        self.gains, self.swap, self.noise = gains, swap, noise
-        self.lengths: list[int] = []
-        self.dropout = nn.Dropout(0.5)
-
-    def forward(self, mixture):
-        self.lengths.append(mixture.shape[-1])
-        spectrum = torch.fft.rfft(mixture)
-        low = torch.arange(spectrum.shape[-1]) < 1000 / (self.config.sample_rate / 2) * (spectrum.shape[-1] - 1)
-        low = torch.fft.irfft(spectrum * low, n=mixture.shape[-1])
-        est = torch.stack([self.gains[0] * low, self.gains[1] * (mixture - low)], dim=1)
-        est = self.dropout(est + self.noise * torch.randn_like(est))
-        return est.flip(1) if self.swap and len(self.lengths) % 2 == 0 else est
-
-
-def sources(seconds: float, rate: int = RATE) -> np.ndarray:
-    """(2, T): a low and a high tone with slowly changing levels, both without an offset."""
-    t = np.arange(round(seconds * rate)) / rate
-    low = 0.3 * np.sin(2 * np.pi * 300 * t) * (1.1 + np.sin(2 * np.pi * 0.7 * t))
-    high = 0.1 * np.sin(2 * np.pi * 2000 * t) * (1.1 + np.cos(2 * np.pi * 0.4 * t))
-    return np.stack([low, high]).astype(np.float32)
-
-
-def error_db(est, ref) -> float:
-    est, ref = np.asarray(est), np.asarray(ref)
-    return float(10 * np.log10(np.mean((est - ref) ** 2) / np.mean(ref**2)))
 
 
 @pytest.fixture
@@ -308,3 +272,28 @@ def test_loading_models_and_experiments(tmp_path):
     for path, message in (("void", "holds neither"), ("nowhere", "no such folder")):
         with pytest.raises(SepmlError, match=message):
             Separator.load(tmp_path / path)
+
+
+@pytest.mark.parametrize("rate", [0, -8000, "8000", 8000.5, None])
+def test_sample_rates_that_are_none(separator, rate):
+    with pytest.raises(SepmlError, match=f"the sample rate is {rate!r}, expected a whole number of Hz above 0"):
+        separator.separate(sources(0.3).sum(0), rate)
+
+
+@pytest.mark.parametrize(("segment", "overlap"), [(0.0001, None), (-1, None), (float("inf"), None), (None, 0), (None, 0.9999)])
+def test_windows_that_would_take_for_ever(separator, segment, overlap):
+    for call in (lambda: separator.separate(sources(0.3).sum(0), RATE, segment, overlap), lambda: Settings(segment, overlap)):
+        with pytest.raises(SepmlError, match=r"segment is .* s, expected 1 s or more|overlap is .*, expected a fraction"):
+            call()
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:x", 3.5, None])
+def test_devices_that_are_none(device):
+    with pytest.raises(SepmlError, match=f"there is no device {device!r}; expected cpu"):
+        Separator.from_pretrained(device=device)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_absent():
+    with pytest.raises(SepmlError, match="device 'cuda' is not available on this machine; it has: cpu"):
+        Separator.from_pretrained(device="cuda:0")

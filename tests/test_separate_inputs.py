@@ -261,13 +261,12 @@ def test_flac_outputs(model, place, capsys):
     for n in (1, 2):
         assert soundfile.info(place / f"out/a_s{n}.flac").format == soundfile.info(place / f"out/{n}.flac").format == "FLAC"
         assert np.array_equal(content(place / f"out/a_s{n}.flac")[0], content(place / f"out/a_s{n}.wav")[0])
-    assert separate(model, "-q", "a.wav", "-o", "x", "--filename", "{n}.flac", "--format", "wav") == 1
     assert separate(model, "-q", "a.wav", "-o", "x", "--filename", "{n}.flac", "--float32") == 1
     holding(wav(rate=700_000), "fast.wav")(place)
     assert separate(model, "-q", "fast.wav", "-o", "x", "--format", "flac") == 1
     said = lines(capsys)
-    assert "ends in .flac, and the format asked for is wav" in said[0] and "FLAC files hold integers" in said[1]
-    assert "fast.wav: its rate is 700000 Hz, FLAC files take 655350 Hz at most" in said[2] and not (place / "x").exists()
+    assert "FLAC files hold integers" in said[0]
+    assert "fast.wav: its rate is 700000 Hz, FLAC files take 655350 Hz at most" in said[1] and not (place / "x").exists()
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
@@ -301,6 +300,12 @@ def test_a_device_that_is_not_there(model, place, capsys):
         (("a.wav", "b.wav", "-o", "-"), "-o -: writes one recording, as WAV"),
         (("a.wav", "-o", "-", "--format", "flac"), "-o -: writes one recording, as WAV"),
         (("a.wav", "-o", "out", "--format", "flac", "--float32"), "--float32: needs --format wav"),
+        (("a.wav", "-o", "x", "--filename", "{n}.flac", "--format", "wav"), "ends in .flac, and the format asked for is wav"),
+        (("a.wav", "-o", "x", "--filename", "{nome}_{n}.wav"), "expected {n}, perhaps {name}, {suffix} and {ext} in it"),
+        (("a.wav", "-o", "x", "--segment", "0.0001"), "segment is 0.0001 s, expected 1 s or more"),
+        (("a.wav", "-o", "x", "--segment", "nan"), "segment is nan s, expected 1 s or more"),
+        (("a.wav", "-o", "x", "--overlap", "1"), "overlap is 1.0, expected a fraction of the segment above 0, 0.95 at most"),
+        (("a.wav", "-o", "x", "--overlap", "0.9999"), "overlap is 0.9999, expected a fraction"),
         (("a.wav", "-o", "out", "--channel", "0"), "'0' is neither 'mix' nor a number of 1 or more"),
         (("a.wav", "-o", "out", "--channel", "left"), "'left' is neither 'mix' nor a number"),
         (("a.wav", "-o", "out", "--format", "mp3"), "invalid choice: 'mp3'"),
@@ -336,6 +341,163 @@ def test_the_summary_says_what_became_of_each(model, place, capsys):
     assert "no file fits" in found["gone*.wav"]["reason"] and len(found) == 3
     assert separate(model, "-q", "loud.wav", "-o", "new", "--summary", "kept.wav/s.json") == 1
     assert "kept.wav/s.json: cannot be written, as kept.wav is a file" in lines(capsys)[0] and not (place / "new").exists()
+
+
+# Outputs that are there already
+
+
+@pytest.mark.parametrize("ext", ["wav", "flac"])
+def test_outputs_of_another_recording_are_refused(ext, model, place, capsys):
+    words = ("-o", "out", "--format", ext)
+    holding(wav(), "a.wav")(place)
+    assert separate(model, "-q", "a.wav", *words) == 0
+    before = {f: f.read_bytes() for f in (place / "out").iterdir()}
+    # A copy of another date and suffix is the same recording.
+    (place / "a.wav").rename(place / "a.mp4")
+    os.utime(place / "a.mp4", (1, 1))
+    assert separate(model, "a.mp4", *words) == 0
+    assert lines(capsys) == ["1 of 1 files kept, as their outputs are there (-f writes them again)"]
+    holding(wav(tone(0.4)), "a.flac")(place)
+    refusal = f"out/a_s1.{ext}: is there and was made from another recording; -f writes over it, another -o keeps both"
+    for _ in range(2):
+        assert separate(model, "-q", "a.flac", *words) == 1
+        assert lines(capsys) == [f"sepml: error: a.flac: {refusal}"]
+        assert {f: f.read_bytes() for f in before} == before
+        # Also where one of its outputs is absent and would be made again.
+        before.pop(place / f"out/a_s2.{ext}", None)
+        (place / f"out/a_s2.{ext}").unlink(missing_ok=True)
+    assert separate(model, "-q", "a.flac", *words, "-f") == 0
+    assert {soundfile.info(f).frames for f in (place / "out").iterdir()} == {3200}
+    assert separate(model, "-q", "a.flac", *words) == 0
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--segment", 2),
+        ("--overlap", 0.6),
+        ("--channel", 1),
+        ("--clip-mode", "clamp"),
+        ("--float32",),
+        ("--mixture-consistency",),
+        ("--model",),
+    ],
+)
+def test_outputs_of_other_settings_are_refused(words, model, place, capsys):
+    holding(wav(), "a.wav")(place)
+    assert separate(model, "-q", "a.wav", "-o", "out") == 0
+    how = "with other settings"
+    if words == ("--model",):
+        words, how = (*words, other_weights(model, place / "other")), "by another model"
+    assert separate(model, "-q", "a.wav", "-o", "out", *words) == 1
+    assert f"a.wav: out/a_s1.wav: is there and was made {how}; -f" in lines(capsys)[0]
+    assert separate(model, "-q", "a.wav", "-o", "out", *words, "-f") == 0
+    assert separate(model, "-q", "a.wav", "-o", "out", *words) == 0
+    assert separate(model, "-q", "a.wav", "-o", "out") == 1
+
+
+def other_weights(model: Path, folder: Path) -> Path:
+    """The same network with one weight changed."""
+    import torch
+
+    from sepml.speech.models.model import load_model, save_model
+
+    network = load_model(model)
+    with torch.no_grad():
+        next(network.parameters()).view(-1)[0] += 1e-3
+    save_model(folder, network)
+    return folder
+
+
+def test_outputs_of_versions_that_said_nothing_are_kept(model, place, capsys):
+    holding(wav(), "a.wav")(place)
+    assert separate(model, "-q", "a.wav", "-o", "out") == 0
+    for file in (place / "out").iterdir():
+        with soundfile.SoundFile(file, "w", RATE, 1) as written:
+            written.software = "sepml 0.1.0"
+            written.write(np.zeros(5))
+    assert separate(model, "-q", "a.wav", "-o", "out", "--float32") == 0
+    assert soundfile.info(place / "out/a_s1.wav").frames == 5
+
+
+# What is said
+
+
+def test_where_the_outputs_are(model, place, capsys):
+    stereo = np.stack([tone(), tone()[::-1]], 1)
+    for name, x in (("a", stereo), ("b", stereo), ("c", np.zeros(800))):
+        holding(wav(x), f"{name}.wav")(place)
+    assert separate(model, "b.wav", "-o", "out") == 0
+    assert lines(capsys) == [
+        "b.wav: the mean of its 2 channels is separated (--channel takes one)",
+        "written: out/b_s1.wav, out/b_s2.wav",
+    ]
+    assert separate(model, "a.wav", "b.wav", "c.wav", "-o", "out", "-f") == 0
+    assert lines(capsys) == [
+        "c.wav: is silent, and so are its outputs",
+        "2 files: the mean of their channels is separated (--channel takes one)",
+        "6 files in out/",
+    ]
+
+
+def test_standard_input_is_called_so(model, place, capsys, monkeypatch):
+    stdin_of(monkeypatch, wav(np.stack([tone(), -tone()], 1)))
+    assert separate(model, "-", "-o", "out") == 0
+    assert lines(capsys) == [
+        "standard input: the mean of its 2 channels is separated (--channel takes one)",
+        "standard input: its channels cancel each other in their mean; take one of them with --channel 1",
+        "written: out/stdin_s1.wav, out/stdin_s2.wav",
+    ]
+
+
+def test_the_shipped_pair_is_used_without_a_word(tmp_path, monkeypatch, caplog):
+    from sepml.speech.models import pretrained
+
+    for peer in ("pair/peer1", "pair/peer2"):
+        (tmp_path / peer).mkdir(parents=True)
+    (tmp_path / "pair/best.json").write_text('{"peer": 2}')
+    caplog.set_level("INFO", "sepml")
+    assert pretrained.model_parts(tmp_path / "pair") == [tmp_path / "pair/peer2"] and "peer 2" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(pretrained, "DEFAULT", tmp_path / "pair")
+    assert pretrained.model_parts(tmp_path / "pair") == [tmp_path / "pair/peer2"] and not caplog.text
+
+
+def test_a_folder_with_one_name_in_two_formats(model, place, capsys):
+    for name, kind in (("k.wav", "WAV"), ("k.flac", "FLAC")):
+        holding(wav(format=kind), name)(place / "in")
+    assert separate(model, "-q", "in", "-o", "out") == 1
+    [said] = lines(capsys)
+    remedy = "{name}_{suffix}_s{n}.{ext}"
+    assert said.endswith(f"in/k.flac and by in/k.wav; --filename '{remedy}' tells them apart")
+    assert separate(model, "-q", "in", "-o", "out", "--filename", remedy) == 0
+    assert files(place / "out") == ["k_flac_s1.wav", "k_flac_s2.wav", "k_wav_s1.wav", "k_wav_s2.wav"]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (holding(lambda: odd_files.cut(m4a()), "cut.m4a"), "it breaks off before the table of its samples, or is damaged"),
+        (holding(odd_files.noise, "noise.mp3"), "that can be read: no MP3 frames are found in it"),
+        (holding(b"mixture,source1,source2\n", "list.csv"), "is a table, expected recordings; `sepml evaluate --manifest`"),
+    ],
+)
+def test_why_it_cannot_be_read(make, message, model, place, capsys):
+    file = make(place)
+    assert separate(model, "-q", file.name, "-o", "out") == 1
+    [said] = lines(capsys)
+    assert said.startswith(f"sepml: error: {file.name}: ") and message in said
+
+
+def test_inputs_that_are_all_absent_are_told_at_once(place):
+    code = "import sys; from sepml.cli import main; code = main(sys.argv[1:]); sys.exit(9 if 'torch' in sys.modules else code)"
+    words = ["separate", "gone.wav", "gone/a.wav", "*.ogg", "--model", "nowhere", "-o", "out"]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.splitlines() == [
+        "sepml: error: gone.wav: no such file",
+        "sepml: error: gone/a.wav: no such file",
+        "sepml: error: *.ogg: no such file, and no file fits it as a pattern",
+    ]
 
 
 # Standard input and output

@@ -13,6 +13,9 @@ from sepml.commands.words import (
     print_failures,
     print_paths,
 )
+from sepml.errors import SepmlError, did_you_mean
+
+_METRICS = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq")
 
 
 def add_score(commands: Commands) -> None:
@@ -26,6 +29,7 @@ def add_score(commands: Commands) -> None:
     sub.add_argument("--ref", type=Path, nargs="+", default=(), help="with --mix: folders of references, one a source")
     sub.add_argument("--est", type=Path, help="folder of <id>_s1.wav, <id>_s2.wav, and more than there are sources")
     sub.add_argument("-o", "--out", type=Path, help="folder for the scores; with --compare a .csv or .json file")
+    _force(sub, "write over scores of another manifest, other estimates or metrics")
     _metrics(sub)
     sub.add_argument("--label", help="name of the table's row")
     sub.set_defaults(run=_score, wrong=sub.error)
@@ -33,11 +37,20 @@ def add_score(commands: Commands) -> None:
 
 
 def _metrics(sub: argparse.ArgumentParser) -> None:
-    known = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq")
-    sub.add_argument(
-        "--metrics", nargs="+", choices=known, default=(), metavar="METRIC", help=f"of {', '.join(known)} (default: all)"
-    )
+    text = f"of {', '.join(_METRICS)} (default: all)"
+    sub.add_argument("--metrics", nargs="+", type=_metric, default=(), metavar="METRIC", help=text)
     sub.add_argument("--strict", action="store_true", help="exit code 1 when a value does not exist (silence, too short ...)")
+
+
+def _metric(word: str) -> str:
+    if word not in _METRICS:
+        hint = did_you_mean(word.lower().replace("-", "_"), _METRICS) or f"; known: {', '.join(_METRICS)}"
+        raise argparse.ArgumentTypeError(f"invalid choice: '{word}'{hint}")
+    return word
+
+
+def _force(sub: argparse.ArgumentParser, text: str) -> None:
+    sub.add_argument("-f", "--force", action="store_true", help=text)
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -53,9 +66,9 @@ def _score(options: argparse.Namespace) -> int:
 
     metrics = tuple(options.metrics) or METRICS
     if options.manifest:
-        summary = score_manifest(options.manifest, options.est, options.out, metrics, options.jobs)
+        summary = score_manifest(options.manifest, options.est, options.out, metrics, options.jobs, options.force)
     else:
-        summary = score_folders(options.mix, options.ref, options.est, options.out, metrics, options.jobs)
+        summary = score_folders(options.mix, options.ref, options.est, options.out, metrics, options.jobs, options.force)
     print(format_summary(options.label or options.out.name, summary))
     failed = print_failures([fault.message for fault in summary.faults])
     return failed or (FAILED if options.strict and summary.unscored else OK)
@@ -88,16 +101,26 @@ def add_evaluate(commands: Commands) -> None:
         "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
     )
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    sub.add_argument("--segment", type=float, help="window of long files, s")
+    sub.add_argument("--segment", type=float, help="window, s (default: up to 30 s in one piece, above in windows of 10 s)")
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.25 for slow networks)")
+    _force(sub, "write over scores of another model, manifest or metrics, and their estimates")
     _metrics(sub)
     sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")
     jobs(sub)
-    sub.set_defaults(run=_evaluate)
+    sub.set_defaults(run=_evaluate, wrong=sub.error)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     from sepml.allocator import keep_large_blocks
+    from sepml.speech.manifest import read_manifest
+    from sepml.speech.separation.limits import check_windows
+
+    # Before PyTorch is imported, which takes seconds.
+    try:
+        check_windows(options.segment, options.overlap)
+    except SepmlError as error:
+        options.wrong(str(error))
+    read_manifest(options.manifest)
     from sepml.hardware import choose_device
     from sepml.speech.scoring.evaluate import METRICS, Windows, evaluate
     from sepml.speech.scoring.score_tables import format_table
@@ -113,6 +136,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         windows=Windows(options.segment, options.overlap),
         device=choose_device(options.device),
         jobs=options.jobs,
+        force=options.force,
     )
     print(format_table(summaries))
     folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
@@ -132,18 +156,22 @@ def _evaluate(options: argparse.Namespace) -> int:
 def add_table(commands: Commands) -> None:
     """The options of `sepml table`."""
     sub = command(commands, "table", "show the means of several score folders side by side")
-    sub.add_argument("scores", nargs="+", type=Path, help="folders written by sepml score")
+    text = "folders written by sepml score or evaluate; of one that holds several, all of them"
+    sub.add_argument("scores", nargs="+", type=Path, help=text)
     sub.set_defaults(run=_table)
 
 
 def _table(options: argparse.Namespace) -> int:
+    from sepml.speech.scoring.earlier import score_folders_at
     from sepml.speech.scoring.score_tables import format_table
     from sepml.speech.scoring.summary import read_summary
 
+    folders = [folder for path in options.scores for folder in score_folders_at(path)]
+
     # The folders' own names when they tell them apart, whole paths otherwise.
-    names = [folder.name for folder in options.scores]
-    labels = names if len(set(names)) == len(names) else map(str, options.scores)
-    print(format_table({label: read_summary(folder) for label, folder in zip(labels, options.scores, strict=True)}))
+    names = [folder.name for folder in folders]
+    labels = names if len(set(names)) == len(names) else map(str, folders)
+    print(format_table({label: read_summary(folder) for label, folder in zip(labels, folders, strict=True)}))
     return OK
 
 

@@ -11,6 +11,7 @@ from sepml.commands.words import (
     command,
     print_failures,
 )
+from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
 
@@ -27,12 +28,12 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("-o", "--out", required=True, help=out)
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--channel", type=_channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
-    sub.add_argument("--segment", type=float, help="window of long files, s")
+    sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.25 for slow networks)")
     consistency = "share out what the estimates leave of the mixture, so that they add up to it"
     sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
     sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
-    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs")
+    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} is the input's")
     sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
     sub.add_argument("--float32", action="store_true", help="write 32-bit floats instead of 16-bit integers")
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write what became of each input as JSON")
@@ -54,15 +55,21 @@ def _separate(options: argparse.Namespace) -> int:
         options.wrong("-o -: writes one recording, as WAV")
     if options.float32 and options.format == "flac":
         options.wrong("--float32: needs --format wav")
+    _check(options, 1)
+    from sepml.speech.separation.inputs import STDIN, all_absent
+
+    inputs = [STDIN if word == "-" else Path(word) for word in options.input]
+    if options.summary is None and (failures := all_absent(inputs)):
+        return print_failures(failures)
     from sepml.allocator import keep_large_blocks
     from sepml.hardware import choose_device
-    from sepml.speech.separation.inputs import STDIN
     from sepml.speech.separation.outputs import STDOUT
     from sepml.speech.separation.separate import Settings, separate_files
     from sepml.speech.separation.separator import Separator
 
     keep_large_blocks()
     separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
+    _check(options, separator.n_src)
     separator.mixture_consistency = options.mixture_consistency
     settings = Settings(
         options.segment,
@@ -74,9 +81,20 @@ def _separate(options: argparse.Namespace) -> int:
         options.format,
         options.force,
     )
-    inputs = [STDIN if word == "-" else Path(word) for word in options.input]
     out = STDOUT if options.out == "-" else Path(options.out)
     return print_failures(separate_files(inputs, separator, out, settings, options.summary))
+
+
+def _check(options: argparse.Namespace, n_src: int) -> None:
+    """Refuse values that make no sense, before anything heavy is imported."""
+    from sepml.speech.separation.limits import check_windows
+    from sepml.speech.separation.names import Names
+
+    try:
+        check_windows(options.segment, options.overlap)
+        Names(options.filename, n_src, options.format)
+    except SepmlError as error:
+        options.wrong(str(error))
 
 
 def add_serve(commands: Commands) -> None:

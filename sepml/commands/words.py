@@ -11,7 +11,9 @@ OK, FAILED = 0, 1
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default in (None, False, ()) else super()._get_help_string(action)
+        # Not `in`: 0 equals False, and is a default worth showing; of flags that are counted it is not.
+        plain = action.default is None or action.default is False or action.default in ("", ())
+        return action.help if plain or isinstance(action, argparse._CountAction) else super()._get_help_string(action)
 
 
 def command(commands: Commands, name: str, text: str, **options: str) -> argparse.ArgumentParser:

@@ -32,8 +32,9 @@ from conversations import Conversation, cast, conversation
 
 from sepml.speech.scoring.metrics import pairwise_si_snr
 from sepml.speech.separation import separator as separator_module
+from sepml.speech.separation.evidence import Evidence
 from sepml.speech.separation.separator import Separator
-from sepml.speech.separation.stitch import Evidence, Stitcher, Tracker
+from sepml.speech.separation.stitch import Stitcher, Tracker
 
 STRETCH_SECONDS, CLEAR_DB, LASTING = 10.0, 1.0, 2
 

@@ -76,6 +76,10 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         Raises:
             SepmlError: the folder cannot be written.
         """
+        # Where it lies on this machine is nobody else's business: only a relative path is told.
+        folder = Path(save_directory)
+        told = {"saved_to": folder.as_posix() if not folder.is_absolute() else folder.name}
+        options["model_card_kwargs"] = told | (options.get("model_card_kwargs") or {})
         try:
             return super().save_pretrained(save_directory, **options)
         except (FileExistsError, NotADirectoryError) as error:
@@ -98,6 +102,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         Raises:
             SepmlError: the Hub refuses or cannot be reached.
         """
+        options["model_card_kwargs"] = {**(options.get("model_card_kwargs") or {}), "saved_to": repo_id}
         with asking_the_hub(repo_id, options.get("branch")):
             return str(super().push_to_hub(repo_id, **options))
 
@@ -120,11 +125,12 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
 
 
 @contextmanager
-def asking_the_hub(repo: str, revision: str | None = None, before: str = "") -> Iterator[None]:
+def asking_the_hub(repo: str, revision: str | None = None, before: str = "", only_here: bool = False) -> Iterator[None]:
     """With bars on a terminal only, and with what goes wrong as one line.
 
     Args:
         before: put before what the Hub says when there is no such model.
+        only_here: the Hub is not asked, what was fetched earlier has to do.
 
     Raises:
         SepmlError: the Hub refuses or cannot be reached, or what it sends cannot be kept.
@@ -137,7 +143,8 @@ def asking_the_hub(repo: str, revision: str | None = None, before: str = "") -> 
     except SepmlError:
         raise
     except Exception as error:
-        said = _said(error, repo, revision, before)
+        not_here = only_here and isinstance(error, LocalEntryNotFoundError)
+        said = f"{before}not in the local cache" if not_here else _said(error, repo, revision, before)
         if said is None:
             raise
         raise SepmlError(f"{repo}: {said}") from error

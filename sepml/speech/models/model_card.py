@@ -1,4 +1,4 @@
-"""Model cards: what a model was trained on, how, by what, and what it scores, read from the run that made it."""
+"""Model cards: what a model was trained on, how, by what, and what it scores: from its run, or the card it came with."""
 
 import csv
 import json
@@ -11,6 +11,7 @@ import yaml
 
 from sepml import __version__
 from sepml.errors import SepmlError
+from sepml.speech.models.earlier_card import card_of
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.scoring.score_tables import format_table
 from sepml.speech.scoring.summary import Summary, read_summary
@@ -23,40 +24,62 @@ _METRICS = {"si_snri": "SI-SNRi", "sdri": "SDRi", "stoi": "STOI", "estoi": "ESTO
 _USE = """```python
 from sepml import Separator
 
-separator = Separator.from_pretrained("{name}")
+separator = Separator.from_pretrained({name})
 est_sources = separator.separate(waveform, sample_rate)  # (T,) of any rate, length and level -> ({n_src}, T)
 ```"""
 
 
 def make_card(
-    models: Sequence[SeparationModel], origin: "Origin | None" = None, license: str = "mit", name: str = "", notes: str = ""
+    models: Sequence[SeparationModel],
+    origin: "Origin | None" = None,
+    license: str = "",
+    name: str = "",
+    notes: str = "",
+    saved_to: str = "",
 ) -> str:
     """A model card (README.md) with the Hub's metadata.
 
     What a run leaves is used where the models came from one: settings (config.yaml), machine, versions and commit
-    (environment.json), epochs (history.csv), scores (summary.json below scores/) and the licences of the corpus.
+    (environment.json), epochs (history.csv), scores (summary.json below scores/) and the licences of the corpus. Models
+    without a run that came with a card keep what it says of these.
 
     Args:
-        license: of the weights, as the Hub spells it. name: of the model. notes: Markdown that is put first.
+        license: of the weights, as the Hub spells it; empty is that of the card they came with, or else mit.
+        name: of the model; empty is that of the folder it is saved to or came from.
+        notes: Markdown that is put first.
+        saved_to: the folder or the repository that holds the models, for the example.
 
     Raises:
         SepmlError: a file of the run cannot be read.
     """
     run = _run_folder(origin)
-    name = name or (Path(origin.name).resolve().name if origin else "") or "separator"
+    came_with = None if run else card_of(origin)
+    license = license or (came_with.license if came_with else "") or "mit"
+    name = name or Path(saved_to).name or (origin.path.resolve().name if origin else "") or "separator"
     scores = _scores(run) if run else {}
     own = _label(origin, len(models))
     parts = [
         _metadata(name, license, models[0], {test: rows[own] for test, rows in scores.items() if own in rows}),
         f"# {name}\n\n{_summary(models)}",
         notes.strip(),
-        "## Use\n\n" + _USE.format(name=name, n_src=models[0].config.n_src),
+        "## Use\n\n" + _USE.format(name=_loadable(origin, saved_to, name, len(models)), n_src=models[0].config.n_src),
         _networks(models),
         *(f"## Scores, {test}\n\n{format_table(rows)}" for test, rows in scores.items()),
     ]
     if run:
         parts += [_training(run), _sources(run), _environment(run / "environment.json")]
+    if came_with:
+        parts += came_with.sections
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _loadable(origin: "Origin | None", saved_to: str, name: str, n_models: int) -> str:
+    """What `from_pretrained` takes for the models; those that come with sepml need no name."""
+    from sepml.speech.models.pretrained import DEFAULT
+
+    if origin and origin.path == DEFAULT and not saved_to:
+        return "ensemble=True" if n_models > 1 else ""
+    return json.dumps(saved_to or name, ensure_ascii=False)
 
 
 def _summary(models: Sequence[SeparationModel]) -> str:

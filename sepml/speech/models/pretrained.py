@@ -57,10 +57,18 @@ def load_models(
     from sepml.speech.models.asteroid_models import load_asteroid
     from sepml.speech.models.model import load_model
 
+    origin = find(model, ensemble, **hub)
+    return [load_asteroid(part, device) if part.is_file() else load_model(part, device) for part in origin.parts], origin
+
+
+def find(model: str | Path | None = None, ensemble: bool = False, **hub: Any) -> Origin:
+    """Where the models lie that a name stands for; see `load_models`, which reads them.
+
+    Raises:
+        SepmlError: there is no such model, it cannot be fetched, or a peer has to be named.
+    """
     path, commit = locate(model, **hub)
-    parts = model_parts(path, ensemble)
-    models = [load_asteroid(part, device) if part.is_file() else load_model(part, device) for part in parts]
-    return models, Origin(str(model or "the model that comes with sepml"), path, tuple(parts), commit)
+    return Origin(str(model or "the model that comes with sepml"), path, tuple(model_parts(path, ensemble)), commit)
 
 
 def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | None]:
@@ -104,6 +112,8 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
     if path.is_file() and path.suffix.lower() in _SUFFIXES:
         _refuse_ensemble(path, ensemble)
         return [path]
+    if path.is_file():
+        raise SepmlError(f"{path}: is a file, but no checkpoint ({', '.join(_SUFFIXES)}); expected {_KINDS}")
     if not path.is_dir():
         raise SepmlError(f"{path}: no such folder; expected {_KINDS}")
     form = model_format(path / "config.json")
@@ -129,7 +139,7 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
     if best not in numbers:
         named = f"best.json names peer {best}, which is absent" if best is not None else "no best.json names one"
         raise SepmlError(f"{path}: holds {len(peers)} peers and {named}; name one, such as {peers[0]}, or ask for all")
-    log.info("%s: peer %d, as best.json says", path, best)
+    log.log(logging.DEBUG if path == DEFAULT else logging.INFO, "%s: peer %d, as best.json says", path, best)
     return [path / f"peer{best}"]
 
 
@@ -166,7 +176,8 @@ def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Pa
 
     from sepml.speech.models.hub import asking_the_hub
 
-    with asking_the_hub(repo, revision, "no such folder or file here, and "):
+    only_here = bool(options.get("local_files_only"))
+    with asking_the_hub(repo, revision, "no such folder or file here, and ", only_here):
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED, library_name="sepml", **options))
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SepmlError(f"{repo}: the model on the Hugging Face Hub holds none of {', '.join(_FETCHED)}")

@@ -28,7 +28,7 @@ _TITLES = {
     "pesqi": "PESQi",
     "neg_si_snr": "negative SI-SNR, dB",
 }
-_TEXT = {"mixture_ID", "permutation", "reason"}
+_TEXT = {"mixture_ID", "permutation", "surplus", "reason"}
 _DEEPEST = 4
 Values = list[float | None]
 

@@ -17,12 +17,13 @@ def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int =
         seed: the interval of the same values is the same.
 
     Returns:
-        its two ends, or None for fewer than two values.
+        its two ends, the same whatever the order of the values, or None for fewer than two values.
 
     Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993; as `scipy.stats.bootstrap(method="percentile")`.
     """
     if len(values) < 2:
         return None
+    values = np.sort(values)
     rng = np.random.default_rng(seed)
     # In pieces, as 3,000 mixtures times 2,000 resamples would be 100 MB.
     each = max(1, _AT_ONCE // len(values))
@@ -52,6 +53,8 @@ def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, se
         return None
     if not differences.any():
         return 1.0
+    # The order of the mixtures is no part of the question.
+    differences = np.sort(differences)
     observed, count = abs(differences.mean()), len(differences)
     # What is equal but for rounding counts as equal.
     least = observed * (1 - 1e-9)

@@ -19,6 +19,8 @@ from sepml.orphans import end_with_parent
 from sepml.parallel import Failure, cores
 from sepml.progress import track
 from sepml.speech.manifest import Mixture, read_manifest
+from sepml.speech.models.pretrained import find
+from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, fingerprint, refuse_other_rows
 from sepml.speech.scoring.journal import Journal, Stamps, stamps
 from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score_utterance, settings_of, write_results
 from sepml.speech.scoring.summary import Summary, UtteranceScores
@@ -26,7 +28,6 @@ from sepml.speech.scoring.utterance_scores import METRICS
 from sepml.speech.separation.outputs import Estimates, Form, write_sources
 from sepml.speech.separation.separator import Separator
 
-ENSEMBLE = "ensemble"
 _AHEAD = 8
 _HIDDEN = ".estimates"
 
@@ -89,6 +90,7 @@ def evaluate(
     windows: Windows | None = None,
     device: str | torch.device = "cpu",
     jobs: int = 0,
+    force: bool = False,
 ) -> dict[str, Summary]:
     """Separate and score the mixtures of a manifest, as `sepml separate` (16-bit files) and then `sepml score` would.
 
@@ -102,20 +104,28 @@ def evaluate(
         save_estimates: keep the separated files.
         windows: None is the default of `sepml separate`.
         jobs: processes for the metrics; 0 = all cores.
+        force: write over scores that `out` holds of another model, manifest or metrics; the estimates go, too.
 
     Returns:
         label (`peer1` ..., `ensemble`; otherwise the name of `out`) -> summary, as `score_manifest`.
 
     Raises:
-        SepmlError: the model or the manifest cannot be read, a metric is unknown, the sources of both differ in number.
+        SepmlError: the model or the manifest cannot be read, a metric is unknown, the sources of both differ in number, or
+            `out` holds scores of something else.
     """
     metrics, windows = check_metrics(metrics), windows or Windows()
     mixtures = read_manifest(manifest)
+    # Before the model is loaded, which takes seconds.
+    inputs = _inputs(model, manifest, metrics, windows, ensemble)
+    if not force:
+        refuse_other_rows(out, inputs)
     separator = Separator.load(model, ensemble, device)
     n_src = len(mixtures[0].sources)
     if separator.n_src < n_src:
         name = separator.origin.name
         raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the model {name} separates {separator.n_src}")
+    if force:
+        clear_other_rows(out, inputs)
     of_model = {"model": _model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
     with ExitStack() as stack:
         rows = []
@@ -127,13 +137,24 @@ def evaluate(
         _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
     summaries = {}
     for row in rows:
-        inputs = {"manifest": str(manifest), "model": separator.origin.name, "row": row.label}
-        inputs |= {"est": str(row.est)} if save_estimates else {}
+        of_row = {**inputs[row.label if ensemble else ""], "row": row.label}
+        of_row |= {"est": str(row.est)} if save_estimates else {}
         order = [mixture.id for mixture in mixtures]
-        summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, inputs)
+        summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
     for row in rows:
         row.journal.remove()
     return summaries
+
+
+def _inputs(
+    model: str | Path | None, manifest: Path, metrics: Sequence[str], windows: Windows, ensemble: bool
+) -> dict[str, dict[str, str]]:
+    """What the scores of each row depend on, for its summary; the row is empty for one model."""
+    origin = find(model, ensemble)
+    shared = {"manifest": str(manifest), "model": origin.name, "metrics": " ".join(metrics)}
+    shared |= {name: f"{value:g}" for name, value in vars(windows).items() if value is not None}
+    rows = {part.name: [part] for part in origin.parts} | {ENSEMBLE: origin.parts} if ensemble else {"": origin.parts}
+    return {label: {**shared, "weights": fingerprint(parts)} for label, parts in rows.items()}
 
 
 def _run(

@@ -13,6 +13,7 @@ from sepml.errors import SepmlError, did_you_mean
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import read_wav
 from sepml.speech.manifest import AUDIO_SUFFIXES, read_manifest
+from sepml.speech.scoring.earlier import refuse_other
 from sepml.speech.scoring.journal import Journal, stamps
 from sepml.speech.scoring.score_tables import write_scores
 from sepml.speech.scoring.summary import COLUMNS, Summary, UtteranceScores, summarise, versions, write_summary
@@ -39,7 +40,9 @@ class Trial:
         return (self.mixture, *self.sources, *self.ests)
 
 
-def score_manifest(manifest: Path, est: Path, out: Path, metrics: Sequence[str] = METRICS, jobs: int = 0) -> Summary:
+def score_manifest(
+    manifest: Path, est: Path, out: Path, metrics: Sequence[str] = METRICS, jobs: int = 0, force: bool = False
+) -> Summary:
     """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... (or .flac) of the mixtures in a manifest.
 
     Writes `scores.csv` (a row a mixture) and `summary.json` to `out`. Broken off and called again, it goes on: what was
@@ -48,22 +51,29 @@ def score_manifest(manifest: Path, est: Path, out: Path, metrics: Sequence[str] 
     Args:
         metrics: of `METRICS`; si_snr and sdr come with their improvement over the mixture.
         jobs: processes; 0 = all cores.
+        force: write over scores that `out` holds of another manifest, other estimates or metrics.
 
     Returns:
         the summary. Mixtures whose estimates are missing or of the wrong rate or length are in its `faults`. Where there
         are more estimates than sources, the ones that fit worst are surplus.
 
     Raises:
-        SepmlError: the manifest has a fault, a metric is unknown, or there is not a single estimate.
+        SepmlError: the manifest has a fault, a metric is unknown, there is not a single estimate, or `out` holds other scores.
     """
     mixtures = read_manifest(manifest)
     ests = _estimates(est)
     trials = [Trial(m.id, m.mixture, m.sources, _ests(ests, est, m.id, len(m.sources))) for m in mixtures]
-    return _score(trials, est, out, metrics, jobs, {"manifest": str(manifest), "est": str(est)})
+    return _score(trials, est, out, metrics, jobs, {"manifest": str(manifest), "est": str(est)}, force)
 
 
 def score_folders(
-    mix: Path, refs: Sequence[Path], est: Path, out: Path, metrics: Sequence[str] = METRICS, jobs: int = 0
+    mix: Path,
+    refs: Sequence[Path],
+    est: Path,
+    out: Path,
+    metrics: Sequence[str] = METRICS,
+    jobs: int = 0,
+    force: bool = False,
 ) -> Summary:
     """Score the estimates of the mixtures in a folder; the references have the same file names in a folder a source.
 
@@ -75,7 +85,8 @@ def score_folders(
         the summary, as `score_manifest`; a missing reference is a fault, too.
 
     Raises:
-        SepmlError: a folder is missing or empty, a metric is unknown, or there is not a single estimate.
+        SepmlError: a folder is missing or empty, a metric is unknown, there is not a single estimate, or `out` holds other
+            scores.
     """
     if not refs:
         raise SepmlError(f"{mix}: no folders of references were given, expected one a source, such as s1 s2")
@@ -90,7 +101,8 @@ def score_folders(
         )
         for stem, path in mixtures.items()
     ]
-    return _score(trials, est, out, metrics, jobs, {"mix": str(mix), "ref": " ".join(map(str, refs)), "est": str(est)})
+    inputs = {"mix": str(mix), "ref": " ".join(map(str, refs)), "est": str(est)}
+    return _score(trials, est, out, metrics, jobs, inputs, force)
 
 
 def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS) -> UtteranceScores:
@@ -170,8 +182,19 @@ def write_results(
     return summary
 
 
-def _score(trials: Sequence[Trial], est: Path, out: Path, metrics: Sequence[str], jobs: int, inputs: dict[str, str]) -> Summary:
+def _score(
+    trials: Sequence[Trial],
+    est: Path,
+    out: Path,
+    metrics: Sequence[str],
+    jobs: int,
+    inputs: dict[str, str],
+    force: bool,
+) -> Summary:
     metrics = check_metrics(metrics)
+    inputs = {**inputs, "metrics": " ".join(metrics)}
+    if not force:
+        refuse_other(out, inputs)
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
         raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")

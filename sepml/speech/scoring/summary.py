@@ -159,7 +159,9 @@ def read_summary(folder: Path) -> Summary:
             provenance=content["provenance"],
         )
     except FileNotFoundError as error:
-        raise SepmlError(f"{folder}: holds no summary.json, expected a folder written by `sepml score`") from error
+        below = sorted(str(file.parent) for file in folder.glob("*/summary.json"))
+        hint = f"; it holds those of {', '.join(below)}" if below else ""
+        raise SepmlError(f"{folder}: holds no summary.json, expected a folder written by `sepml score`{hint}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SepmlError(f"{path}: not a summary of `sepml score`: {error!r}") from error
 

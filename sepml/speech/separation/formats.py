@@ -51,8 +51,11 @@ class Recording:
 
 
 @contextmanager
-def open_recording(path: Path) -> Iterator[Recording]:
+def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
     """A recording of any format that libsndfile or FFmpeg's libraries read; of a video, its sound.
+
+    Args:
+        label: what the log calls it; None is its path.
 
     Raises:
         SepmlError: the file is missing, not a file, empty, not audio or of a rate that no speech has; while its blocks are
@@ -60,7 +63,8 @@ def open_recording(path: Path) -> Iterator[Recording]:
     """
     require_content(path)
     with ExitStack() as stack:
-        recording = _decoded_mp3(path, stack) or _opened(path, stack)
+        label = label or str(path)
+        recording = _decoded_mp3(path, label, stack) or _opened(path, label, stack)
         if not LOWEST_RATE <= recording.rate <= HIGHEST_RATE:
             raise SepmlError(f"{path}: its rate is {recording.rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         if recording.frames == 0:
@@ -68,22 +72,23 @@ def open_recording(path: Path) -> Iterator[Recording]:
         yield recording
 
 
-def _decoded_mp3(path: Path, stack: ExitStack) -> Recording | None:
+def _decoded_mp3(path: Path, label: str, stack: ExitStack) -> Recording | None:
     """MP3 files go to FFmpeg at once: libsndfile's decoder passes over damage, and prints about it."""
+    refusal = UnknownFormat(f"{path}: is not an audio file that can be read: no MP3 frames are found in it")
     try:
-        return stack.enter_context(_decoded(path)) if _is_mp3(path) else None
+        return stack.enter_context(_decoded(path, label, refusal)) if _is_mp3(path) else None
     except PermissionError as error:
         raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
 
 
-def _opened(path: Path, stack: ExitStack) -> Recording:
+def _opened(path: Path, label: str, stack: ExitStack) -> Recording:
     try:
         file = stack.enter_context(open_audio(path))
     except UnknownFormat as refusal:
-        return stack.enter_context(_decoded(path, refusal))
+        return stack.enter_context(_decoded(path, label, refusal))
     # FLAC files that were written to a pipe do not say how long they are, and libsndfile cannot read these to their end.
     if (file.format == "OGG" and check_ogg(path)) or file.frames >= _UNKNOWN_LENGTH:
-        return stack.enter_context(_decoded(path))
+        return stack.enter_context(_decoded(path, label))
     size = max(1, _BLOCK // file.channels)
     return Recording(file.samplerate, file.channels, file.frames, size, _read(path, file, size))
 
@@ -105,7 +110,7 @@ def _read(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[np.nda
 
 
 @contextmanager
-def _decoded(path: Path, refusal: SepmlError | None = None) -> Iterator[Recording]:
+def _decoded(path: Path, label: str, refusal: SepmlError | None = None) -> Iterator[Recording]:
     """A recording by FFmpeg's libraries. `refusal` is what libsndfile said, which is said again when they refuse too."""
     import av
 
@@ -114,13 +119,13 @@ def _decoded(path: Path, refusal: SepmlError | None = None) -> Iterator[Recordin
         try:
             container = av.open(file, options={"format_whitelist": _CONTAINERS})
         except (av.error.FFmpegError, ValueError) as error:
-            raise refusal or SepmlError(f"{path}: is not an audio file that can be read") from error
+            raise _unreadable(path, error, refusal) from error
         with container:
             stream = container.streams.best("audio")
             if stream is None:
                 raise SepmlError(f"{path}: holds no sound ({container.format.long_name})")
             if len(container.streams.audio) > 1:
-                log.info("%s: holds %d sound tracks, number %d is taken", path, len(container.streams.audio), stream.index)
+                log.info("%s: holds %d sound tracks, number %d is taken", label, len(container.streams.audio), stream.index)
             blocks = _decode(path, container, stream)
             first = next(blocks, None)
             if first is None:
@@ -128,6 +133,14 @@ def _decoded(path: Path, refusal: SepmlError | None = None) -> Iterator[Recordin
             rate = stream.codec_context.sample_rate
             promised = _promised(path, container, stream, rate)
             yield Recording(rate, first.shape[1], promised, len(first), _up_to(path, promised, first, blocks))
+
+
+def _unreadable(path: Path, error: Exception, refusal: SepmlError | None) -> SepmlError:
+    said = f"{path}: is not an audio file that can be read"
+    with path.open("rb") as file:
+        if file.read(8)[4:] == b"ftyp":
+            return SepmlError(f"{said}: it breaks off before the table of its samples, or is damaged; copy or make it again")
+    return refusal or SepmlError(f"{said}: {getattr(error, 'strerror', None) or error}")
 
 
 def _decode(path: Path, container: "av.container.InputContainer", stream: "AudioStream") -> Iterator[np.ndarray]:
@@ -207,8 +220,6 @@ def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterat
     """
     if channel is not None and not 1 <= channel <= recording.channels:
         raise SepmlError(f"{path}: has {recording.channels} channels, expected {channel} or more to take number {channel}")
-    if recording.channels > 1 and channel is None:
-        log.info("%s: the mean of its %d channels is separated (--channel takes one)", path, recording.channels)
     found, of_mean, of_channels = 0, 0.0, 0.0
     for block in recording.blocks:
         bad = block.size - np.count_nonzero(np.isfinite(block))

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sepml.errors import SepmlError
+from sepml.speech.audio import require_content
 from sepml.speech.separation.names import Names, is_output
 
 log = logging.getLogger(__name__)
@@ -60,7 +61,26 @@ def _meant(word: Path) -> list[Path]:
         folders = [match for match in matches if match.is_dir()]
         # `**` gives folders beside their files.
         return [match for match in matches if match not in folders] or [file for folder in folders for file in _meant(folder)]
+    if word.suffix.lower() == ".csv" and os.path.isfile(word):
+        raise SepmlError(
+            f"{word}: is a table, expected recordings; `sepml evaluate --manifest` separates and scores those of a manifest"
+        )
     return [word]
+
+
+def all_absent(words: Iterable[Path]) -> list[str]:
+    """A line for each word, where not one of them means anything that exists: nothing has to be loaded to say so."""
+    failures: list[str] = []
+    for word in words:
+        try:
+            if word == STDIN or any(os.path.lexists(file) for file in _meant(word)):
+                return []
+            require_content(word)
+        except SepmlError as error:
+            failures.append(str(error))
+        except OSError as error:
+            failures.append(f"{word}: cannot be read: {error.strerror}")
+    return list(dict.fromkeys(failures))
 
 
 @contextmanager

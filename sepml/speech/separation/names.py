@@ -9,7 +9,9 @@ from sepml.errors import SepmlError
 
 FILENAME = "{name}_s{n}.{ext}"
 FORMATS = ("wav", "flac")
-_FIELDS = {"name", "n", "ext"}
+APART = "{name}_{suffix}_s{n}.{ext}"
+"""Tells recordings apart that differ in their suffix alone."""
+_FIELDS = {"name", "suffix", "n", "ext"}
 _LONGEST_NAME = 255
 
 
@@ -17,7 +19,8 @@ class Names:
     """The names of a recording's outputs.
 
     Args:
-        template: `{name}` is the recording's name without suffix, `{n}` counts the speakers, `{ext}` is the format.
+        template: `{name}` is the recording's name without suffix, `{suffix}` that suffix without its point, `{n}` counts the
+            speakers, `{ext}` is the format.
         n_src: the number of speakers.
         ext: `wav` or `flac`; None is what the template ends in, else wav.
 
@@ -28,7 +31,8 @@ class Names:
     def __init__(self, template: str, n_src: int, ext: str | None = None) -> None:
         fields = _fields(template)
         if not fields <= _FIELDS or ("n" not in fields and n_src > 1):
-            raise SepmlError(f"file name '{template}': expected {{n}}, perhaps {{name}} and {{ext}} in it, as in '{FILENAME}'")
+            known = "expected {n}, perhaps {name}, {suffix} and {ext} in it"
+            raise SepmlError(f"file name '{template}': {known}, as in '{FILENAME}'")
         self.template, self.n_src = template, n_src
         own = Path(template.replace("{ext}", ext or "wav")).suffix[1:].lower()
         if own not in FORMATS:
@@ -39,13 +43,14 @@ class Names:
         if Path(template).is_absolute() or ".." in Path(template).parts:
             raise SepmlError(f"file name '{template}': leads out of the output folder")
 
-    def of(self, name: str, out: Path) -> list[Path]:
+    def of(self, recording: Path, out: Path) -> list[Path]:
         """The outputs of a recording, one a speaker.
 
         Raises:
             SepmlError: a name is longer than file systems take.
         """
-        outputs = [out / self.template.format(name=name, n=n + 1, ext=self.ext) for n in range(self.n_src)]
+        parts = {"name": recording.stem, "suffix": recording.suffix[1:], "ext": self.ext}
+        outputs = [out / self.template.format(n=n + 1, **parts) for n in range(self.n_src)]
         longest = max(len(os.fsencode(part)) for output in outputs for part in output.parts)
         if longest > _LONGEST_NAME:
             raise SepmlError(
@@ -67,7 +72,7 @@ def _fields(template: str) -> set[str]:
     try:
         fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
         if fields <= _FIELDS:
-            template.format(name="", n=1, ext="wav")
+            template.format(name="", suffix="", n=1, ext="wav")
     except (ValueError, AttributeError, LookupError) as error:
         raise SepmlError(f"file name '{template}': {error}; expected something like '{FILENAME}'") from error
     return fields
@@ -104,6 +109,9 @@ def collisions(plan: Sequence[tuple[Path, Sequence[Path]]]) -> dict[Path, str]:
     for place, rivals in owners.items():
         if len(rivals) > 1:
             by = f"{', '.join(map(str, rivals[:-1]))} and by {rivals[-1]}"
-            line = f"{place}: would be written by {by}; separate them into different folders"
+            remedy = "separate them into different folders"
+            if len({rival.suffix for rival in rivals}) == len(rivals):
+                remedy = f"--filename '{APART}' tells them apart"
+            line = f"{place}: would be written by {by}; {remedy}"
             refused = {file: line for file in rivals} | refused
     return refused

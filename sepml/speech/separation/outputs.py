@@ -122,11 +122,12 @@ class Estimates:
             yield chunk
 
 
-def write_sources(est: Estimates, outputs: Sequence[Path], form: Form) -> None:
+def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: str = "") -> None:
     """Write one file a source, each whole or not at all, and each with a note of who has written it.
 
     Args:
         outputs: one file a source; none for a single file of a channel a source on standard output.
+        comment: what else they say, such as what they were made from.
 
     Raises:
         SepmlError: a file cannot be written.
@@ -134,7 +135,7 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form) -> None:
     size = est.frames * (4 if form.float32 else 2)
     if not outputs:
         with tempfile.TemporaryFile() as file:
-            _encode(file.fileno(), est, slice(None), form)
+            _encode(file.fileno(), est, slice(None), form, comment)
             file.seek(0)
             _to_stdout(file)
         return
@@ -142,11 +143,11 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form) -> None:
         if size <= _IN_MEMORY:
             # Through memory: libsndfile waits for the disk when it closes what it wrote.
             content = io.BytesIO()
-            _encode(content, est, slice(n, n + 1), form)
+            _encode(content, est, slice(n, n + 1), form, comment)
             write_bytes(output, content.getbuffer())
         else:
             with atomic_path(output) as temporary, _system_errors(temporary, est.frames):
-                _encode(os.fsencode(temporary), est, slice(n, n + 1), form)
+                _encode(os.fsencode(temporary), est, slice(n, n + 1), form, comment)
 
 
 def _to_stdout(file: BinaryIO) -> None:
@@ -160,7 +161,7 @@ def _to_stdout(file: BinaryIO) -> None:
         raise SepmlError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form: Form) -> None:
+def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form: Form, comment: str) -> None:
     import soundfile
 
     channels = len(range(est.n_src)[sources])
@@ -170,6 +171,8 @@ def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form
     closing = {"closefd": False} if isinstance(file, int) else {}
     with soundfile.SoundFile(file, "w", format=container, **kind, **closing) as written:
         written.software = f"sepml {__version__}"
+        if comment:
+            written.comment = comment
         for chunk in est.chunks(form.clip_mode):
             part = chunk[:, sources]
             written.write(part if form.float32 else quantise(part))

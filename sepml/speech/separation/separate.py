@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -15,8 +14,17 @@ from sepml.files import write_json
 from sepml.progress import track
 from sepml.speech.separation.formats import Recording, one_channel, open_recording
 from sepml.speech.separation.inputs import STDIN, list_inputs, readable
+from sepml.speech.separation.limits import check_windows
 from sepml.speech.separation.names import FILENAME, Names, collisions, is_output
+from sepml.speech.separation.outcomes import Outcome, failed, note_mean, plain, reasons, report, shown
 from sepml.speech.separation.outputs import STDOUT, Estimates, Form, require_writable, write_sources
+from sepml.speech.separation.provenance import (
+    Provenance,
+    model_digest,
+    provenance_of,
+    recording_digest,
+    settings_digest,
+)
 from sepml.speech.separation.separator import Separator
 
 log = logging.getLogger(__name__)
@@ -48,38 +56,22 @@ class Settings:
 
     def __post_init__(self) -> None:
         Form(8000, self.ext or "wav", self.float32, self.clip_mode)
+        check_windows(self.segment, self.overlap)
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one input; None where that is not known.
-
-    Attributes:
-        status: `done`, `kept` (its outputs were there) or `failed`.
-        reason: why it failed, one line.
-        outputs: the files, empty for standard output.
-        sample_rate: Hz, of input and outputs. channels: of the input. channel: the one taken, None for their mean.
-        seconds: of sound. gain: the factor by which all sources were turned down to stay below full scale.
-        work_seconds: reading, separating and writing. real_time_factor: work_seconds / seconds.
-    """
-
-    input: str
-    status: str
-    reason: str | None = None
-    outputs: tuple[str, ...] = ()
-    sample_rate: int | None = None
-    channels: int | None = None
-    channel: int | None = None
-    seconds: float | None = None
-    gain: float | None = None
-    work_seconds: float | None = None
-    real_time_factor: float | None = None
+    def of_samples(self) -> tuple[object, ...]:
+        """Those on which the samples of the outputs depend."""
+        return self.segment, self.overlap, self.channel, self.clip_mode, self.float32
 
 
 @dataclass(frozen=True)
 class _Job:
     file: Path
     outputs: tuple[Path, ...]
+
+    @property
+    def label(self) -> str:
+        """What users know it as."""
+        return "standard input" if self.file == STDIN else str(self.file)
 
 
 def separate_files(
@@ -88,7 +80,8 @@ def separate_files(
     """Separate audio files, or all audio files of folders, into `out`.
 
     The outputs have the rate and length of their input. Those that are there already are kept, so a run that was broken
-    off goes on where it stopped; what an earlier run has written into `out` is not separated again.
+    off goes on where it stopped; those made from another recording, by another model or with other settings are refused.
+    What an earlier run has written into `out` is not separated again.
 
     Args:
         inputs: files, folders, patterns, `inputs.STDIN`.
@@ -113,63 +106,91 @@ def separate_files(
     jobs: list[_Job] = []
     for file in files:
         try:
-            jobs.append(_Job(file, () if out == STDOUT else tuple(names.of(file.stem, out))))
+            jobs.append(_Job(file, () if out == STDOUT else tuple(names.of(file, out))))
         except SepmlError as error:
-            outcomes.append(_failed(file, error))
+            outcomes.append(failed(_Job(file, ()).label, error))
     outcomes += _run(jobs, separator, settings)
+    report(outcomes, out)
     if summary is not None:
-        write_json(summary, {"files": [_plain(asdict(outcome)) for outcome in outcomes]})
-    return _reasons(outcomes)
+        write_json(summary, {"files": [plain(asdict(outcome)) for outcome in outcomes]})
+    return reasons(outcomes)
 
 
 def _run(jobs: Sequence[_Job], separator: Separator, settings: Settings) -> list[Outcome]:
     refused = collisions([(job.file, job.outputs) for job in jobs])
+    consistency = separator.mixture_consistency
+    made = Provenance("", settings_digest([*settings.of_samples(), consistency]), model_digest(separator.models))
     outcomes = []
     for job in track(jobs, "separating"):
-        outputs = tuple(map(str, job.outputs))
-        there = [output for output in job.outputs if os.path.lexists(output)]
         try:
             if job.file in refused:
                 raise SepmlError(refused[job.file])
-            if job.outputs and len(there) == len(job.outputs) and not settings.force and job.file != STDIN:
+            if not settings.force and _is_done(job, made):
                 log.debug("%s: kept, its outputs are there", job.file)
-                outcomes.append(Outcome(str(job.file), "kept", outputs=outputs))
+                outcomes.append(Outcome(str(job.file), "kept", outputs=tuple(map(str, job.outputs))))
                 continue
-            if job.file == STDIN and there and not settings.force:
-                raise SepmlError(f"{there[0]}: is there, perhaps of another recording; -f writes over it")
-            foreign = [] if settings.force else [output for output in there if not is_output(output)]
-            if foreign:
-                raise SepmlError(f"{foreign[0]}: is there, and no output of an earlier run; -f writes over it")
-            outcomes.append(_separate_file(job, separator, settings))
+            outcomes.append(_separate_file(job, separator, settings, made, alone=len(jobs) == 1))
         except SepmlError as error:
-            outcomes.append(_failed(job.file, error))
-    kept = sum(outcome.status == "kept" for outcome in outcomes)
-    if kept:
-        log.info("%d of %d files kept, as their outputs are there (-f writes them again)", kept, len(jobs))
+            outcomes.append(failed(job.label, error))
     return outcomes
 
 
-def _separate_file(job: _Job, separator: Separator, settings: Settings) -> Outcome:
+def _is_done(job: _Job, made: Provenance) -> bool:
+    """Whether all outputs of a recording are there.
+
+    Args:
+        made: what they are to be made from; the recording is that of the job.
+
+    Raises:
+        SepmlError: there are files of their names that were made from something else.
+    """
+    there = [output for output in job.outputs if os.path.lexists(output)]
+    if not there:
+        return False
+    if job.file == STDIN:
+        raise SepmlError(f"{there[0]}: is there, perhaps of another recording; -f writes over it")
+    found = {output: provenance_of(output) for output in there}
+    if any(found.values()):
+        made = replace(made, recording=recording_digest(job.file))
+    for output, other in found.items():
+        if other is not None and (how := made.differs(other)):
+            raise SepmlError(f"{output}: is there and was made {how}; -f writes over it, another -o keeps both")
+    # Outputs of earlier versions do not say what they were made from.
+    if len(there) == len(job.outputs):
+        return True
+    foreign = [output for output in there if not is_output(output)]
+    if foreign:
+        raise SepmlError(f"{foreign[0]}: is there, and no output of an earlier run; -f writes over it")
+    return False
+
+
+def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Provenance, alone: bool) -> Outcome:
     start = time.perf_counter()
-    label = "standard input" if job.file == STDIN else str(job.file)
     folder = job.outputs[0].parent if job.outputs else None
     try:
-        with readable(job.file) as path, open_recording(path) as recording:
+        with readable(job.file) as path, open_recording(path, job.label) as recording:
             form = Form(recording.rate, settings.ext or "wav", settings.float32, settings.clip_mode)
             for output in job.outputs:
                 require_writable(output)
+            if job.outputs:
+                made = replace(made, recording=recording_digest(path))
+            if alone and settings.channel is None:
+                note_mean(job.label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
-                for block in _estimated(path, label, recording, separator, settings):
+                for block in _estimated(job.label, recording, separator, settings):
                     est.append(block)
                 gain, frames = est.factor(settings.clip_mode), est.frames
                 if gain < 1:
-                    log.info("%s: sources turned down by %.1f dB to stay below full scale", label, -20 * np.log10(gain))
-                write_sources(est, job.outputs, form)
+                    down = -20 * np.log10(gain)
+                    log.info("%s: sources turned down by %.1f dB to stay below full scale", shown(job.label), down)
+                if est.peak == 0:
+                    log.info("%s: is silent, and so are its outputs", shown(job.label))
+                write_sources(est, job.outputs, form, made.comment)
     except MemoryError as error:
         raise SepmlError("there is too little memory for it") from error
     work, seconds = time.perf_counter() - start, frames / recording.rate
     return Outcome(
-        label,
+        job.label,
         "done",
         outputs=tuple(map(str, job.outputs)),
         sample_rate=recording.rate,
@@ -182,31 +203,10 @@ def _separate_file(job: _Job, separator: Separator, settings: Settings) -> Outco
     )
 
 
-def _estimated(path: Path, label: str, recording: Recording, separator: Separator, settings: Settings) -> Iterator[np.ndarray]:
+def _estimated(label: str, recording: Recording, separator: Separator, settings: Settings) -> Iterator[np.ndarray]:
     """Estimates (n_src, t) of a recording as they come."""
-    blocks = one_channel(path, recording, settings.channel)
+    blocks = one_channel(Path(label), recording, settings.channel)
     if recording.frames is None or recording.frames > LONG_SECONDS * recording.rate:
         total = recording.frames and -(-recording.frames // recording.block)
         blocks = track(blocks, f"separating {label}", total=total)
     return separator.stream(blocks, recording.rate, settings.segment, settings.overlap)
-
-
-def _failed(file: Path, error: SepmlError) -> Outcome:
-    label = "standard input" if file == STDIN else str(file)
-    message = str(error)
-    return Outcome(label, "failed", message if label in message else f"{label}: {message}")
-
-
-def _reasons(outcomes: Sequence[Outcome]) -> list[str]:
-    """The lines to show, each once and each one line, whatever the files are called."""
-    lines = dict.fromkeys(outcome.reason for outcome in outcomes if outcome.reason is not None)
-    return ["".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in x) for x in lines]
-
-
-def _plain(value: Any) -> Any:
-    """Names as text that is UTF-8, whatever bytes they have."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, tuple | list) else value

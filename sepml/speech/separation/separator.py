@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.hardware import computes_bf16
+from sepml.hardware import choose_device, computes_bf16
 from sepml.speech.models.hub import HubMixin
 from sepml.speech.separation.align import align_to, level_gains
+from sepml.speech.separation.limits import check_rate, check_windows
 from sepml.speech.separation.stitch import Stitcher
 from sepml.speech.separation.stream import Counted, resampled, split_at, windows
 
@@ -26,7 +26,8 @@ OVERLAP, SPARING_OVERLAP = 0.5, 0.25
 """Of windows; the first gains 0.1 to 0.2 dB over the second (`tools/bench/long_files.py`) and costs half as much again, which
 only networks of few frames can afford."""
 _SHORTEST_SECONDS = 0.1
-_LAG_SECONDS, _LAG_WINDOWS = 20.0, 40
+_LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
+"""The longest that an order stays open: all of most recordings, 120 MB of windows of 10 s at 8 kHz."""
 _FEW_FRAMES = 0.01
 """Seconds of a frame from which on a network is quick."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
@@ -69,11 +70,11 @@ class Separator(HubMixin):
             hub: see `sepml.speech.models.pretrained.locate`.
 
         Raises:
-            SepmlError: there is no model, it cannot be fetched or read, or a peer has to be named.
+            SepmlError: there is no model, it cannot be fetched or read, a peer has to be named, or there is no such device.
         """
         from sepml.speech.models.pretrained import load_models
 
-        models, origin = load_models(path, ensemble, device, **hub)
+        models, origin = load_models(path, ensemble, _device(device), **hub)
         separator = cls(models)
         separator.origin = origin
         return separator
@@ -94,7 +95,7 @@ class Separator(HubMixin):
             (n_src, T) float32 on the CPU.
 
         Raises:
-            SepmlError: samples that are nan or infinite, or a segment or overlap that makes no sense.
+            SepmlError: samples that are nan or infinite, or a rate, segment or overlap that makes no sense.
         """
         mixture = _checked(waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else waveform)
         est = np.empty((self.n_src, mixture.size), np.float32)
@@ -123,6 +124,7 @@ class Separator(HubMixin):
         Raises:
             SepmlError: see `separate`.
         """
+        check_rate(sample_rate)
         length, hop = self._windows(segment, overlap)
         longest = max(int((WHOLE_SECONDS if segment is None else segment) * sample_rate), 1)
         head, rest = split_at(map(_checked, blocks), longest)
@@ -143,12 +145,9 @@ class Separator(HubMixin):
 
     def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
-        if segment is not None and not 0 < segment < inf:
-            raise SepmlError(f"segment is {segment} s, expected more than 0")
+        check_windows(segment, overlap)
         if overlap is None:
             overlap = OVERLAP if self._stride() >= _FEW_FRAMES * self.sample_rate else SPARING_OVERLAP
-        if not 0 < overlap < 1:
-            raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment between 0 and 1")
         length = max(round((SEGMENT_SECONDS if segment is None else segment) * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
@@ -216,6 +215,18 @@ class Separator(HubMixin):
         if not est.isfinite().all():
             raise SepmlError("the model gives nan or infinity; its training has diverged or its weights are damaged")
         return est
+
+
+def _device(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SepmlError(f"there is no device {device!r}; expected cpu, cuda, cuda:0 or the like, or mps") from error
+    if found.type in ("cuda", "mps"):
+        choose_device(found.type)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise SepmlError(f"there is no device '{found}'; this machine has {torch.cuda.device_count()}, counted from cuda:0")
+    return found
 
 
 def _together(ests: list[Tensor], mixture: Tensor) -> Tensor:

@@ -8,38 +8,18 @@ from itertools import permutations
 import numpy as np
 
 from sepml.speech.separation.align import gains_of
+from sepml.speech.separation.evidence import Evidence, Order, apart_score
+from sepml.speech.separation.joint import JointTracker
 from sepml.speech.separation.voices import QUIET_DB, STEP_SECONDS, Voices, frame_energies, frame_gain, hear, likelihoods
 
-_BEAM, _MEMORY = 16, 4
+_BEAM, _MEMORY, _BEAM_LAG = 16, 4, 40
 _EVERY_ORDER = 4
 """Up to so many sources all orders are tried (24 of 4)."""
-_OVERLAP_WEIGHT, _VOICE_WEIGHT = 5.0, 0.1
-"""Log-likelihoods of a second of overlap (they grow as its root), and the part of a frame's that counts, as neighbouring
-frames say much the same.
-
-Chosen by the windows in the right order of 20 conversations of recorded voices (`tools/bench/long_files.py`, seed 0).
-"""
-_FLOOR = 0.03
+_VOICE_WEIGHT = 0.4
+"""The part of a frame's log-likelihood that counts, as neighbouring frames say much the same."""
 _REMEMBERED, _KEPT = 0.99, 0.8
 """What a window leaves of the voices and of the levels before it."""
 _LOUD_KEPT = 0.98
-Order = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """What a window says about the order of its estimates.
-
-    Attributes:
-        distance: (n_src, n_src) energy of estimate i of the window before minus estimate j of this one, over the sounding
-            part of what they share, in units of a loud frame's energy.
-        active: seconds of sound in what they share.
-        voices: of this window's estimates.
-    """
-
-    distance: np.ndarray
-    active: float
-    voices: Voices
 
 
 @dataclass(frozen=True)
@@ -52,7 +32,7 @@ class _Path:
 
 
 class Tracker:
-    """Finds the orders of windows by a beam search over their permutations.
+    """Finds the orders of windows by a beam search over their permutations, where there are too many for `JointTracker`.
 
     Each path carries the voices that its orders imply, so that evidence which comes later can still turn earlier windows:
     a decision is final after `lag` windows, when the best path's is taken and paths that contradict it are dropped.
@@ -91,9 +71,8 @@ class Tracker:
             last = path.orders[-1]
             for order in self._orders(evidence, last, fit):
                 picked = list(order)
-                apart = evidence.distance[list(last), picked].sum()
                 score = path.score + fit[picked, range(self.n_src)].sum()
-                score -= _OVERLAP_WEIGHT * evidence.active**0.5 * np.log(apart + _FLOOR)
+                score += apart_score(evidence, last, order)
                 orders = (*path.orders, order)[-self.lag - 2 :]
                 key = orders[-_MEMORY:]
                 if key not in found or found[key].score < score:
@@ -140,7 +119,7 @@ class Stitcher:
 
     def __init__(self, n_src: int, sample_rate: int, lag: int, mixture_consistency: bool = False) -> None:
         self.n_src, self.sample_rate, self.mixture_consistency = n_src, sample_rate, mixture_consistency
-        self.tracker = Tracker(n_src, lag)
+        self.tracker = JointTracker(n_src, lag) if n_src <= _EVERY_ORDER else Tracker(n_src, min(lag, _BEAM_LAG))
         self.open: deque[_Window] = deque()
         self.loud = 0.0
         self.before: _Window | None = None
