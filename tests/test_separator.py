@@ -90,13 +90,13 @@ def test_windows_keep_the_speakers_in_order(overlap, seconds):
     assert set(model.lengths) == {min(8000, ref.shape[1])}
 
 
-def test_windows_share_a_half_or_a_quarter_of_them_by_the_cost_of_the_network():
-    for stride, hop in ((RATE // 50, 5.0), (1, 7.5)):
+def test_windows_and_what_they_share_go_by_the_cost_of_the_network():
+    for stride, length, hop in ((RATE // 50, 10.0, 5.0), (1, 20.0, 18.0)):
         model = Bands()
         model.config.stride = stride
         Separator([model]).separate(sources(40).sum(0), RATE)
         windows = sum(model.batches)
-        assert windows == 1 + np.ceil((40 - 10) / hop)
+        assert windows == 1 + np.ceil((40 - length) / hop)
 
 
 def test_up_to_30_seconds_in_one_piece_and_then_in_windows():

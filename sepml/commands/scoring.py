@@ -102,7 +102,7 @@ def add_evaluate(commands: Commands) -> None:
     )
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--segment", type=float, help="window, s (default: up to 30 s in one piece, above in windows of 10 s)")
-    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.25 for slow networks)")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
     _force(sub, "write over scores of another model, manifest or metrics, and their estimates")
     _metrics(sub)
     sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")

@@ -29,7 +29,7 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--channel", type=_channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
     sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
-    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.25 for slow networks)")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
     consistency = "share out what the estimates leave of the mixture, so that they add up to it"
     sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
     sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")

@@ -21,10 +21,10 @@ from sepml.speech.separation.stream import Counted, resampled, split_at, windows
 log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
 """Mixtures up to this length are separated in one piece unless a segment is asked for."""
-SEGMENT_SECONDS = 10.0
-OVERLAP, SPARING_OVERLAP = 0.5, 0.25
-"""Of windows; the first gains 0.1 to 0.2 dB over the second (`tools/bench/long_files.py`) and costs half as much again, which
-only networks of few frames can afford."""
+SEGMENT_SECONDS, OVERLAP = 10.0, 0.5
+"""Of windows of quick networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
+SPARING_SEGMENT_SECONDS, SPARING_OVERLAP = 20.0, 0.1
+"""Of windows of slow networks: little is computed twice."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
 """The longest that an order stays open: all of most recordings, 120 MB of windows of 10 s at 8 kHz."""
@@ -87,9 +87,10 @@ class Separator(HubMixin):
         Args:
             waveform: (T,) samples of any level; an offset (DC) is dropped, digital silence gives silence.
             sample_rate: of the waveform, Hz.
-            segment: seconds that the models see at a time; None is everything up to 30 s and 10 s above.
+            segment: seconds that the models see at a time; None is everything up to 30 s and 10 s above, 20 s for networks of
+                many frames.
             overlap: the part of a segment that it shares with the one before, in which speakers are matched; None is 0.5,
-                and 0.25 for networks of many frames, such as those with a learned encoder.
+                and 0.1 for networks of many frames, such as those with a learned encoder.
 
         Returns:
             (n_src, T) float32 on the CPU.
@@ -146,9 +147,12 @@ class Separator(HubMixin):
     def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
         check_windows(segment, overlap)
+        quick = self._stride() >= _FEW_FRAMES * self.sample_rate
+        if segment is None:
+            segment = SEGMENT_SECONDS if quick else SPARING_SEGMENT_SECONDS
         if overlap is None:
-            overlap = OVERLAP if self._stride() >= _FEW_FRAMES * self.sample_rate else SPARING_OVERLAP
-        length = max(round((SEGMENT_SECONDS if segment is None else segment) * self.sample_rate), 2)
+            overlap = OVERLAP if quick else SPARING_OVERLAP
+        length = max(round(segment * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
     def _whole(self, head: np.ndarray, low: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
