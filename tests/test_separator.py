@@ -297,13 +297,6 @@ def test_later_windows_put_earlier_ones_in_order(lag):
     assert joint <= 4 and sum(_wrong(Tracker(2, 4), seed) for seed in range(5)) > 3 * max(joint, 1)
 
 
-class Wandering(Bands):
-    """The level of its estimates changes from window to window by factors of up to 10."""
-
-    def forward(self, mixture):
-        return super().forward(mixture) * torch.logspace(-0.5, 0.5, 7)[torch.arange(len(mixture)) * 3 % 7][:, None, None]
-
-
 def test_levels_do_not_jump_where_windows_meet():
     ref = sources(20.0)
     est = Separator([Bands(gains=(0.2, 7.0), swap=False)]).separate(ref.sum(0), RATE, segment=1.0).numpy()
