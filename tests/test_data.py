@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from sepml.errors import SepmlError
+from sepml.sampling import EpochBatches, shuffled_by_shard
 from sepml.speech.audio import write_wav
 from sepml.speech.data import DataSettings, train_loader, valid_loader
 from sepml.speech.dynamic import DynamicMixing, DynamicSegments
 from sepml.speech.examples import Batch, Segments, fit_length
 from sepml.speech.manifest import Mixture, read_manifest, write_manifest
-from sepml.speech.sampling import EpochBatches, shuffled_by_shard
 
 RATE = 8000
 STEP = 1 / 32768

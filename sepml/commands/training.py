@@ -10,6 +10,8 @@ from sepml.commands.words import (
     command,
 )
 
+_SEPARATION, _VISION = "separation", ("classification", "reid")
+
 
 def add_train(commands: Commands) -> None:
     """The options of `sepml train`."""
@@ -29,7 +31,11 @@ def add_train(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from sepml.speech.experiment import train
+    from sepml.experiment import Machines, task_of
 
-    train(options.config, options.exp, options.settings, options.device, options.devices, options.num_nodes)
+    if task_of(options.config, options.settings, (_SEPARATION, *_VISION)) in _VISION:
+        from sepml.vision.experiment import train
+    else:
+        from sepml.speech.experiment import train
+    train(options.config, options.exp, options.settings, Machines(options.device, options.devices, options.num_nodes))
     return OK

@@ -8,10 +8,10 @@ from pydantic import Field
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
+from sepml.sampling import EpochBatches, Order, shuffled, shuffled_by_shard
 from sepml.speech.dynamic import DynamicMixing, DynamicSegments
 from sepml.speech.examples import Batch, Mixtures, Segments, Whole, collate
 from sepml.speech.manifest import read_manifest
-from sepml.speech.sampling import EpochBatches, Order, shuffled, shuffled_by_shard
 from sepml.speech.shards import INDEX, Shards, open_shards
 
 Count = Annotated[int, Field(ge=1)]

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.models.model import AsteroidModel, asteroid_network, fill
+from sepml.model_folder import fill
+from sepml.speech.models.model import AsteroidModel, asteroid_network
 from sepml.speech.models.model_config import AsteroidConfig, AsteroidName
 
 log = logging.getLogger(__name__)

@@ -1,23 +1,19 @@
-"""Separators from Asteroid's modules: building them, and model folders.
+"""Separators from Asteroid's modules: building them, and their model folders, whose settings are those of an `AnyConfig`.
 
-The only file that imports Asteroid's networks. A model folder holds `config.json` (the fields of an `AnyConfig`) and
-`model.safetensors` (the weights); loading one runs no code from it.
+The only file that imports Asteroid's networks.
 """
 
-import json
 import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.files import atomic_path, write_json
+from sepml.model_folder import load_weights, read_model_settings, write_model_folder
 from sepml.speech.models.model_config import AnyConfig, AsteroidConfig, AsteroidName, ConvTasNetConfig, DPRNNConfig
 from sepml.speech.models.model_config import DPTNetConfig as DPTNetConfig
 from sepml.speech.models.model_config import ModelConfig as ModelConfig
@@ -191,11 +187,7 @@ def _dual_path(config: DPRNNConfig) -> dict[str, int]:
 
 def save_model(folder: Path, model: SeparationModel) -> None:
     """Write a model folder; each of its files is whole or absent."""
-    with atomic_path(folder / "model.safetensors") as temporary:
-        # Copies: some networks have a weight under two names, which the format refuses when they share their memory.
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        temporary.write_bytes(save(weights))
-    write_json(folder / "config.json", {"format": FORMAT, "model": asdict(model.config)})
+    write_model_folder(folder, FORMAT, asdict(model.config), model)
 
 
 def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationModel:
@@ -204,48 +196,6 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationMo
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    config = read_model_config(folder)
-    model = build_model(config)
-    weights = folder / "model.safetensors"
-    try:
-        state = load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise SepmlError(f"{weights}: cannot be read as safetensors weights: {error}") from error
-    fill(model, state, weights, "config.json beside it asks for")
+    model = build_model(parse(AnyConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json")))
+    load_weights(model, folder)
     return model.to(device).eval()
-
-
-def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str) -> None:
-    """Give a model its weights, all of them and no others.
-
-    Args:
-        source: where they come from. expected: what says how they should be, for the message.
-
-    Raises:
-        SepmlError: a name or a shape differs.
-    """
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != found:
-        name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise SepmlError(f"{source}: '{name}' is {found.get(name, 'absent')}, {expected} {wanted.get(name, 'none')}")
-    model.load_state_dict(state)
-
-
-def read_model_config(folder: Path) -> AnyConfig:
-    """The configuration in a model folder.
-
-    Raises:
-        SepmlError: see `load_model`.
-    """
-    file = folder / "config.json"
-    try:
-        content = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SepmlError(f"{folder}: not a model folder: it has no config.json") from error
-    except (OSError, ValueError) as error:
-        raise SepmlError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != FORMAT:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise SepmlError(f"{file}: format is {found!r}, expected {FORMAT!r}")
-    return parse(AnyConfig, content.get("model"), source=str(file))
