@@ -17,8 +17,9 @@ from sepml.allocator import keep_large_blocks
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, did_you_mean
 from sepml.files import write_json, write_text
-from sepml.fit import CohortSettings, FitSettings, Run, fit
+from sepml.fit import CohortSettings, FitSettings, fit
 from sepml.hardware import make_fabric
+from sepml.history import Run
 from sepml.mutual import Task
 
 # A run may go on with other values of these; with any other change it would be another experiment.

@@ -4,62 +4,11 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from linear_task import Regression, batch, cohort, gradient_by_hand, linear
+from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.mutual import UNGATED, Cohort, LearningRate, Threshold, exchange, listens
-
-
-class Regression:
-    """Predict y from x; the confidence of an example is given with the batch, so gates can be set by the test."""
-
-    loss_name, score_name = "squared", "negative_squared"
-
-    def predict(self, peer, batch):
-        return peer(batch["x"])
-
-    def supervised_loss(self, prediction, batch):
-        return (prediction - batch["y"]).square().sum(1)
-
-    def mimic_loss(self, student, teacher):
-        return (student - teacher).square().sum(1)
-
-    def confidence(self, prediction, batch):
-        return batch["confidence"].pop(0)
-
-    def score(self, prediction, batch):
-        return -self.supervised_loss(prediction, batch)
-
-
-def linear(n_peers: int, size: int = 3) -> list[nn.Module]:
-    peers = []
-    for k in range(n_peers):
-        torch.manual_seed(k)
-        peers.append(nn.Linear(size, 1, bias=False))
-    return peers
-
-
-def batch(confidence: list[list[float]], size: int = 3, seed: int = 9) -> dict:
-    generator = torch.Generator().manual_seed(seed)
-    n = len(confidence[0])
-    return {
-        "x": torch.randn(n, size, generator=generator),
-        "y": torch.randn(n, 1, generator=generator),
-        "confidence": [torch.tensor(row) for row in confidence],
-    }
-
-
-def cohort(peers: list[nn.Module], mechanism: str, clip_norm: float = 1e9, lr: float = 0.1) -> Cohort:
-    optimizers = [torch.optim.SGD(peer.parameters(), lr=lr) for peer in peers]
-    return Cohort(Regression(), peers, optimizers, listens(mechanism, len(peers)), clip_norm)
-
-
-def gradient_by_hand(w: Tensor, b: dict, teach: list[tuple[Tensor, Tensor]], weight: float) -> Tensor:
-    """d/dw of mean_b[(wx - y)^2 + weight * sum_j a_jb (wx - w_j x)^2]."""
-    residual = 2 * (b["x"] @ w.T - b["y"])
-    for teacher, a in teach:
-        residual = residual + weight * 2 * a[:, None] * (b["x"] @ w.T - b["x"] @ teacher.T)
-    return (residual * b["x"]).mean(0, keepdim=True)
+from sepml.mutual import UNGATED, Cohort, LearningRate, Rules, Threshold, exchange, listens
 
 
 def test_the_gate_opens_at_the_threshold_and_not_below():
@@ -153,7 +102,7 @@ def test_a_gate_that_never_opens_is_solo_bit_for_bit():
     runs = []
     for peers, mechanism, threshold in ((gated, "sml", 1e9), (alone, "solo", UNGATED)):
         optimizers = [torch.optim.Adam(peer.parameters()) for peer in peers]
-        team = Cohort(Regression(), peers, optimizers, listens(mechanism, 3), 5.0)
+        team = Cohort(Regression(), peers, optimizers, Rules(listens(mechanism, 3)), 5.0)
         runs.append([team.step(batch([[5.0] * 8] * 3, seed=s), threshold, 0.001) for s in range(20)])
     for a, b in zip(gated, alone, strict=True):
         assert torch.equal(a.weight, b.weight)

@@ -236,7 +236,7 @@ def test_losses_that_are_not_finite_end_the_run_with_a_reason(config, data, tmp_
         ("--cohort.treshold", "3", "unknown key 'cohort.treshold'; did you mean 'cohort.threshold'?"),
         ("--fit.epochs", "many", "'fit.epochs': input should be a valid integer"),
         ("--fit.epochs", "0", "'fit.epochs': input should be greater than or equal to 1, got 0"),
-        ("--cohort.mechanism", "smll", "'cohort.mechanism': input should be 'solo', 'kd', 'ml' or 'sml', got 'smll'"),
+        ("--cohort.mechanism", "smll", "'cohort.mechanism': input should be 'solo', 'kd', 'inplace', 'ml' or 'sml', got 'smll'"),
         ("--peers.5.hidden", "3", "'5' is not one of the 2 items"),
         ("--peers.0.hidden", "-1", "'peers.0.hidden': input should be greater than or equal to 1"),
         ("--peers.0.kind", "dprn", "'peers.0'"),

@@ -1,7 +1,7 @@
 """The mutual-learning core: peers, batches and `(K, B)` numbers; nothing of audio or images."""
 
-from sepml.mutual.cohort import Cohort, StepReport
-from sepml.mutual.exchange import MECHANISMS, UNGATED, Mechanism, exchange, listens
+from sepml.mutual.cohort import Cohort, Rules, StepReport
+from sepml.mutual.exchange import MECHANISMS, UNGATED, Mechanism, exchange, listens, supervised
 from sepml.mutual.schedule import LearningRate, Threshold, epochs_since_best
 from sepml.mutual.task import Task
 
@@ -11,10 +11,12 @@ __all__ = [
     "Cohort",
     "LearningRate",
     "Mechanism",
+    "Rules",
     "StepReport",
     "Task",
     "Threshold",
     "epochs_since_best",
     "exchange",
     "listens",
+    "supervised",
 ]

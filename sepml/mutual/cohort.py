@@ -1,14 +1,17 @@
 """K peers that take one training step together."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
+from sepml.errors import SepmlError
 from sepml.mutual.exchange import exchange
 from sepml.mutual.task import Task
 
@@ -16,7 +19,7 @@ from sepml.mutual.task import Task
 class Engine(Protocol):
     """What a step needs of the device machinery; a Lightning `Fabric` fits."""
 
-    def backward(self, tensor: Tensor, *args: Any, model: Any | None = None, **kwargs: Any) -> None:
+    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
         """Accumulate gradients."""
         ...
 
@@ -28,7 +31,7 @@ class Engine(Protocol):
 class LocalEngine:
     """One process, one device, full precision."""
 
-    def backward(self, tensor: Tensor, *args: Any, model: Any | None = None, **kwargs: Any) -> None:
+    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
         """Accumulate gradients."""
         tensor.backward()
 
@@ -43,7 +46,7 @@ class StepReport:
 
     Attributes:
         loss: `(K,)`, what was minimised.
-        supervised: `(K,)`, mean supervised loss.
+        supervised: `(K,)`, mean supervised loss; nan for a peer that does not learn from the references.
         mimic: `(K,)`, mean mimic loss over the examples on which a peer was taught; nan when there was none.
         gate_open: `(K,)`, the fraction of the examples on which a peer's gate was open, so that it could teach.
         agreement: `(K,)`, minus the mean mimic loss to the other peers over all examples; nan when alone.
@@ -60,21 +63,43 @@ class StepReport:
     skipped: Tensor
 
 
+@dataclass(frozen=True)
+class Rules:
+    """Who learns from whom and when.
+
+    Attributes:
+        listens: bool `(K, K)`, who listens to whom, see `listens`.
+        supervised: bool `(K,)`, who learns from the references, see `supervised`; None is everybody.
+        teacher: a student's mimic loss is the mean of those to `each` of its teachers, or that to their `mean` prediction.
+        updates: `simultaneous`: all losses are taken from the same predictions. `alternating`: peers step in turn, and
+            each predicts anew after its step for those that come after it.
+    """
+
+    listens: Tensor
+    supervised: Tensor | None = None
+    teacher: Literal["each", "mean"] = "each"
+    updates: Literal["simultaneous", "alternating"] = "simultaneous"
+
+
 class Cohort:
     """Peers, their optimisers, and the step in which they learn from the references and from each other.
 
-    Every peer runs forward once a step. Gates and teachers' predictions are detached, all losses are taken from the
-    same outputs, and then every peer makes its own clipped step, so the order of the peers has no influence.
+    Gates and teachers' predictions are detached. With simultaneous updates every peer runs forward once a step and the
+    order of the peers has no influence.
 
     Args:
         task: the task, see `Task`.
-        peers: K networks; sizes and kinds may differ.
-        optimizers: one for each peer.
-        listens: bool `(K, K)`, who listens to whom.
-        clip_norm: the global L2 norm to which a peer's gradient is clipped.
+        peers: K networks, whose sizes and kinds may differ, or views of the same network.
+        optimizers: K, one for each peer; peers that share an optimiser add up their gradients and make one step.
+        rules: who learns from whom and when.
+        clip_norm: the global L2 norm to which an optimiser's gradient is clipped.
         engine: the device machinery.
 
-    Source: SML, Tan et al., ICASSP 2022, equations 2, 3 and 7, algorithm 1.
+    Raises:
+        SepmlError: alternating updates of peers that share an optimiser.
+
+    Source: SML, Tan et al., ICASSP 2022, equations 2, 3 and 7, algorithm 1. Alternating updates and the mean teacher are
+    those of deep mutual learning (Zhang et al., CVPR 2018), algorithm 1 and DML_e.
     """
 
     def __init__(
@@ -82,16 +107,20 @@ class Cohort:
         task: Task,
         peers: Sequence[nn.Module],
         optimizers: Sequence[Optimizer],
-        listens: Tensor,
+        rules: Rules,
         clip_norm: float = 5.0,
         engine: Engine | None = None,
     ) -> None:
         self.task = task
         self.peers = list(peers)
         self.optimizers = list(optimizers)
-        self.listens = listens
+        self.rules = rules
         self.clip_norm = clip_norm
         self.engine = engine or LocalEngine()
+        everybody = list(range(len(self.peers)))
+        self._turns = [everybody] if rules.updates == "simultaneous" else [[k] for k in everybody]
+        if len(self._turns) > len(set(map(id, self.optimizers))):
+            raise SepmlError("updates 'alternating' needs a network of its own for each peer; views of one step together")
 
     def step(self, batch: Any, threshold: float, weight: float) -> StepReport:
         """One step of all peers.
@@ -104,53 +133,84 @@ class Cohort:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         predictions = [self.task.predict(peer, batch) for peer in self.peers]
-        teachers = [prediction.detach() for prediction in predictions]
-        supervised = [self.task.supervised_loss(prediction, batch) for prediction in predictions]
+        at_first = [prediction.detach() for prediction in predictions]
         with torch.no_grad():
-            confidence = torch.stack([self.task.confidence(teacher, batch) for teacher in teachers])
-        weights = exchange(confidence, threshold, self.listens.to(confidence.device))
-        mimic = [self._mimic(k, predictions[k], teachers, weights) for k in range(len(self.peers))]
-        # A peer that nobody teaches has exactly the loss of a peer that trains alone, bit for bit.
-        losses = [
-            own.mean() if taught is None else (own + weight * taught).mean()
-            for own, taught in zip(supervised, mimic, strict=True)
-        ]
-        # One backward a peer: the graphs share nothing, as teachers are detached.
-        for loss, peer in zip(losses, self.peers, strict=True):
-            self.engine.backward(loss, model=peer)
-        loss = torch.stack([value.detach() for value in losses])
-        grad_norm, skipped = self._update(loss)
+            confidence = torch.stack([self.task.confidence(teacher, batch) for teacher in at_first])
+        gate_open = (confidence >= threshold).float().mean(1)
+        teachers = list(at_first)
+        learnt: list[_Learnt] = []
+        for turn in self._turns:
+            weights = exchange(confidence, threshold, self.rules.listens.to(confidence.device))
+            parts = [self._learn(k, predictions[k], batch, teachers, weights[k], weight) for k in turn]
+            learnt += self._update(turn, parts)
+            if turn is not self._turns[-1]:
+                for k in turn:
+                    with torch.no_grad(), _statistics_kept(self.peers[k]):
+                        teachers[k] = self.task.predict(self.peers[k], batch)
+                        confidence[k] = self.task.confidence(teachers[k], batch)
         return StepReport(
-            loss=loss.cpu(),
-            supervised=torch.stack([value.detach().mean() for value in supervised]).cpu(),
-            mimic=torch.stack([_mean_taught(value, weights[k]) for k, value in enumerate(mimic)]).cpu(),
-            gate_open=(confidence >= threshold).float().mean(1).cpu(),
-            agreement=self._agreement(teachers).cpu(),
-            grad_norm=grad_norm,
-            skipped=skipped,
+            loss=torch.stack([part.loss.detach() for part in learnt]).cpu(),
+            supervised=torch.stack([part.supervised for part in learnt]).cpu(),
+            mimic=torch.stack([part.mimic for part in learnt]).cpu(),
+            gate_open=gate_open.cpu(),
+            agreement=self._agreement(at_first).cpu(),
+            grad_norm=torch.tensor([part.grad_norm for part in learnt]),
+            skipped=torch.tensor([part.skipped for part in learnt]),
         )
 
-    def _mimic(self, k: int, student: Tensor, teachers: list[Tensor], weights: Tensor) -> Tensor | None:
-        """Weighted mimic losses of peer k, `(B,)`, or None when nobody teaches it; closed gates cost nothing."""
+    def _learn(
+        self, k: int, prediction: Tensor, batch: Any, teachers: list[Tensor], weights: Tensor, weight: float
+    ) -> "_Learnt":
+        """What peer k has to learn from the references and from its teachers, of whom it takes `weights`, `(K, B)`."""
+        own = self.task.supervised_loss(prediction, batch) if self._is_supervised(k) else None
+        taught = self._mimic(prediction, teachers, weights)
+        # A peer that nobody teaches has exactly the loss of a peer that trains alone, bit for bit.
+        if own is None:
+            loss = prediction.sum() * 0 if taught is None else (weight * taught).mean()
+        else:
+            loss = own.mean() if taught is None else (own + weight * taught).mean()
+        nothing = torch.tensor(math.nan, device=weights.device)
+        return _Learnt(
+            loss, nothing if own is None else own.detach().mean(), nothing if taught is None else _mean_taught(taught, weights)
+        )
+
+    def _is_supervised(self, k: int) -> bool:
+        return self.rules.supervised is None or bool(self.rules.supervised[k])
+
+    def _mimic(self, student: Tensor, teachers: list[Tensor], weights: Tensor) -> Tensor | None:
+        """Weighted mimic losses of a peer, `(B,)`, or None when nobody teaches it; closed gates cost nothing."""
+        if self.rules.teacher == "mean":
+            total = weights.sum(0)
+            examples = torch.nonzero(total).flatten()
+            if not len(examples):
+                return None
+            shares = weights[:, examples] / total[examples]
+            teacher = self.task.average(torch.stack([each[examples] for each in teachers]), shares)
+            value = total[examples] * self.task.mimic_loss(student[examples], teacher)
+            return weights.new_zeros(weights.shape[-1]).index_add(0, examples, value)
         total = None
         for j, teacher in enumerate(teachers):
-            examples = torch.nonzero(weights[k, j]).flatten()
+            examples = torch.nonzero(weights[j]).flatten()
             if len(examples):
-                value = weights[k, j, examples] * self.task.mimic_loss(student[examples], teacher[examples])
+                value = weights[j, examples] * self.task.mimic_loss(student[examples], teacher[examples])
                 total = (weights.new_zeros(weights.shape[-1]) if total is None else total).index_add(0, examples, value)
         return total
 
-    def _update(self, loss: Tensor) -> tuple[Tensor, Tensor]:
-        """Clip and step every peer whose loss and gradient are finite, on all processes alike."""
-        norms, skipped = [], []
-        for k, (peer, optimizer) in enumerate(zip(self.peers, self.optimizers, strict=True)):
-            norm = nn.utils.clip_grad_norm_(peer.parameters(), self.clip_norm)
-            finite = math.isfinite(float(norm)) and math.isfinite(float(self.engine.all_reduce(loss[k])))
+    def _update(self, turn: list[int], parts: "list[_Learnt]") -> "list[_Learnt]":
+        """Backward, clip and step the optimisers of a turn whose loss and gradient are finite, on all processes alike."""
+        for optimizer in dict.fromkeys(self.optimizers[k] for k in turn):
+            sharing = [place for place, k in enumerate(turn) if self.optimizers[k] is optimizer]
+            # One backward an optimiser: different optimisers' graphs share nothing, as teachers are detached.
+            loss = torch.stack([parts[place].loss for place in sharing]).sum() if len(sharing) > 1 else parts[sharing[0]].loss
+            self.engine.backward(loss)
+            weights = [value for group in optimizer.param_groups for value in group["params"]]
+            norm = float(nn.utils.clip_grad_norm_(weights, self.clip_norm))
+            finite = math.isfinite(norm) and math.isfinite(float(self.engine.all_reduce(loss.detach())))
             if finite:
                 optimizer.step()
-            norms.append(float(norm))
-            skipped.append(not finite)
-        return torch.tensor(norms), torch.tensor(skipped)
+            for place in sharing:
+                parts[place] = replace(parts[place], grad_norm=norm, skipped=not finite)
+        return parts
 
     @torch.no_grad()
     def _agreement(self, teachers: list[Tensor]) -> Tensor:
@@ -161,8 +221,30 @@ class Cohort:
         return -torch.stack([torch.stack(row).mean() for row in pairs])
 
 
-def _mean_taught(mimic: Tensor | None, weights: Tensor) -> Tensor:
+@dataclass(frozen=True)
+class _Learnt:
+    """One peer's share of a step, see `StepReport`; the loss still has its graph."""
+
+    loss: Tensor
+    supervised: Tensor
+    mimic: Tensor
+    grad_norm: float = math.nan
+    skipped: bool = False
+
+
+@contextmanager
+def _statistics_kept(peer: nn.Module) -> Iterator[None]:
+    """A second pass over a batch leaves the running statistics of batch norms as they are."""
+    norms = [module for module in peer.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+def _mean_taught(mimic: Tensor, weights: Tensor) -> Tensor:
     """The mean mimic loss over what a peer was taught, from its weighted losses `(B,)` and weights `(K, B)`."""
-    if mimic is None:
-        return torch.tensor(math.nan, device=weights.device)
     return mimic.detach().sum() / weights.sum()

@@ -8,16 +8,17 @@ from torch import Tensor
 
 from sepml.errors import SepmlError, did_you_mean
 
-Mechanism = Literal["solo", "kd", "ml", "sml"]
+Mechanism = Literal["solo", "kd", "inplace", "ml", "sml"]
 MECHANISMS: tuple[str, ...] = get_args(Mechanism)
 UNGATED = -math.inf
+_ONE_WAY = ("kd", "inplace")
 
 
 def listens(mechanism: Mechanism, n_peers: int) -> Tensor:
     """Who listens to whom under a mechanism.
 
     * `solo`: nobody listens.
-    * `kd`: one-way distillation: the last peer is the teacher, all others listen to it alone.
+    * `kd`, `inplace`: one-way distillation: the last peer is the teacher, all others listen to it alone.
     * `ml`, `sml`: everybody listens to everybody else.
 
     Returns:
@@ -31,14 +32,28 @@ def listens(mechanism: Mechanism, n_peers: int) -> Tensor:
     """
     if mechanism not in MECHANISMS:
         raise SepmlError(f"mechanism '{mechanism}' is not one of {', '.join(MECHANISMS)}{did_you_mean(mechanism, MECHANISMS)}")
-    if mechanism == "kd" and n_peers < 2:
-        raise SepmlError(f"mechanism 'kd' needs a teacher beside the student: 2 peers or more, got {n_peers}")
+    if mechanism in _ONE_WAY and n_peers < 2:
+        raise SepmlError(f"mechanism '{mechanism}' needs a teacher beside the student: 2 peers or more, got {n_peers}")
     matrix = torch.zeros(n_peers, n_peers, dtype=torch.bool)
-    if mechanism == "kd":
+    if mechanism in _ONE_WAY:
         matrix[:-1, -1] = True
     elif mechanism != "solo":
         matrix = ~torch.eye(n_peers, dtype=torch.bool)
     return matrix
+
+
+def supervised(mechanism: Mechanism, n_peers: int) -> Tensor:
+    """Who learns from the references: everybody, but under `inplace` the last peer, the teacher, alone.
+
+    Returns:
+        bool `(K,)`.
+
+    Source: in-place distillation, Yu, Huang, "Universally slimmable networks", ICCV 2019.
+
+    >>> supervised("inplace", 3).tolist()
+    [False, False, True]
+    """
+    return torch.arange(n_peers) >= (n_peers - 1 if mechanism == "inplace" else 0)
 
 
 def exchange(confidence: Tensor, threshold: float, listens: Tensor) -> Tensor:

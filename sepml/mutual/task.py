@@ -20,6 +20,10 @@ class Task(Protocol):
     loss_name: str
     score_name: str
 
+    def views(self, network: nn.Module) -> list[nn.Module]:
+        """The peers that a network stands for: itself, or views of it, which share its weights and its optimiser's step."""
+        ...
+
     def predict(self, peer: nn.Module, batch: Any) -> Tensor:
         """Run one peer on the batch once."""
         ...
@@ -30,6 +34,17 @@ class Task(Protocol):
 
     def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
         """How far a student is from a teacher, which takes no gradient: `(B,)`, smaller is closer."""
+        ...
+
+    def average(self, predictions: Tensor, shares: Tensor) -> Tensor:
+        """The prediction of several teachers together.
+
+        Args:
+            predictions: `(J, B, ...)`. shares: `(J, B)`, which add up to 1; what a share of 0 stands at may be nan.
+
+        Returns:
+            a prediction `(B, ...)`.
+        """
         ...
 
     def confidence(self, prediction: Tensor, batch: Any) -> Tensor:

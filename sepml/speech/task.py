@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import torch
 from torch import Tensor, nn
 
 from sepml.speech.examples import Batch
@@ -27,6 +28,10 @@ class SeparationTask:
         self.align = align
         self.mimic_ceiling = mimic_ceiling
 
+    def views(self, network: nn.Module) -> list[nn.Module]:
+        """The network itself."""
+        return [network]
+
     def predict(self, peer: nn.Module, batch: Batch) -> Tensor:
         """The peer's estimates `(B, n_src, T)`, in 32-bit floats whatever the network computes in."""
         est_sources = peer(batch.mixture).float()
@@ -44,6 +49,15 @@ class SeparationTask:
         if self.align == "reference":
             return -si_snr(student, teacher, self.mimic_ceiling).mean(1)
         return -upit_si_snr(student, teacher, self.mimic_ceiling)
+
+    def average(self, predictions: Tensor, shares: Tensor) -> Tensor:
+        """The teachers' estimates, `(J, B, n_src, T)`, in one order of sources and averaged: `(B, n_src, T)`."""
+        if self.align == "peers":
+            # In the order of a peer that teaches on the example: others may be nan or poor there.
+            first = predictions[shares.argmax(0), torch.arange(shares.shape[1], device=shares.device)]
+            orders = [best_permutation(pairwise_si_snr(each, first).nan_to_num())[1] for each in predictions]
+            predictions = torch.stack([reorder(each, order) for each, order in zip(predictions, orders, strict=True)])
+        return torch.where(shares[..., None, None] > 0, shares[..., None, None] * predictions, 0).sum(0)
 
     def confidence(self, prediction: Tensor, batch: Batch) -> Tensor:
         """The uPIT SI-SNR in dB against the references, `(B,)`."""

@@ -90,7 +90,7 @@ def _sepml(variant: str):
 
     from sepml.allocator import keep_large_blocks
     from sepml.hardware import make_fabric
-    from sepml.mutual import UNGATED, Cohort, listens
+    from sepml.mutual import UNGATED, Cohort, Rules, listens
     from sepml.speech.examples import Batch
     from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
@@ -100,7 +100,7 @@ def _sepml(variant: str):
     fabric = make_fabric("cpu", 1, 1, "auto" if "auto" in variant else "32-true")
     model = build_model(DPRNNConfig(window=16, chunk=100))
     peer, optimizer = fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-3))
-    cohort = Cohort(SeparationTask(), [peer], [optimizer], listens("solo", 1), 5.0, fabric)
+    cohort = Cohort(SeparationTask(), [peer], [optimizer], Rules(listens("solo", 1)), 5.0, fabric)
 
     def step(sources):
         cohort.step(Batch(sources.sum(1), sources, ("",) * len(sources)), UNGATED, 0.0)
