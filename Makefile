@@ -18,7 +18,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,synthetic,tensorboard,export]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,synthetic,tensorboard,export,vision]'
 	touch $@
 
 demo: venv

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sepml.commands.images import add_cifar
 from sepml.commands.words import (
     OK,
     Commands,
@@ -20,11 +21,13 @@ if TYPE_CHECKING:
 
 def add_prepare(commands: Commands) -> None:
     """The options of `sepml prepare`."""
-    text = "make a corpus of single utterances, and mix lists"
+    text = "make a corpus of single utterances, and mix lists; or fetch images"
     sub = commands.add_parser("prepare", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
     corpora = sub.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     for add in (_add_prompts, _add_synthetic, _add_wsj0, _add_librimix, _add_wham, _add_folder):
         add(corpora)
+    for kind in ("cifar10", "cifar100"):
+        add_cifar(corpora, kind)
 
 
 def _add_prompts(corpora: Commands) -> None:

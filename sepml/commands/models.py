@@ -3,11 +3,8 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.words import (
-    OK,
-    Commands,
-    command,
-)
+from sepml.commands.images import export_images, of_images
+from sepml.commands.words import OK, Commands, at_least, command
 
 
 def add_info(commands: Commands) -> None:
@@ -19,13 +16,22 @@ def add_info(commands: Commands) -> None:
 
 def add_export(commands: Commands) -> None:
     """The options of `sepml export`."""
-    sub = command(commands, "export", "write a model as an ONNX file, compared with PyTorch before it is left")
+    text = "write a separator as an ONNX file, compared with PyTorch; or a slimmable network as a plain, narrower one"
+    sub = command(commands, "export", text)
     sub.add_argument("model", help="as for sepml separate; of an experiment the best peer")
-    sub.add_argument("out", type=Path, help="file to write, such as model.onnx")
-    sub.set_defaults(run=_export)
+    sub.add_argument("out", type=Path, help="file to write, such as model.onnx; of a slimmable network a model folder")
+    sub.add_argument("--width", type=float, help="of a slimmable network: the part of its channels that is left")
+    sub.add_argument("--resolution", type=at_least(8), help="with --width: pixels of height (default: the full one)")
+    sub.set_defaults(run=_export, wrong=sub.error)
 
 
 def _export(options: argparse.Namespace) -> int:
+    if of_images(options.model):
+        if options.width is None or not 0 < options.width <= 1:
+            options.wrong("a slimmable network needs --width, above 0 and up to 1")
+        return export_images(options)
+    if options.width is not None:
+        options.wrong("--width is for experiments with slimmable networks")
     from sepml.speech.models.export import export
 
     done = export(options.model, options.out)

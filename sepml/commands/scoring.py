@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from sepml.commands.images import evaluate_images, of_images
 from sepml.commands.words import (
     FAILED,
     OK,
@@ -87,7 +88,8 @@ def _compare(options: argparse.Namespace) -> int:
 
 def add_evaluate(commands: Commands) -> None:
     """The options of `sepml evaluate`."""
-    sub = command(commands, "evaluate", "separate the mixtures of a manifest and score the estimates, in one pass")
+    text = "separate the mixtures of a manifest and score the estimates, in one pass; or test classifiers of images"
+    sub = command(commands, "evaluate", text)
     sub.epilog = (
         "Estimates are scored as the 16-bit files that sepml separate writes, so the scores are those of sepml separate "
         "and sepml score. The same command goes on where it was broken off."
@@ -95,7 +97,7 @@ def add_evaluate(commands: Commands) -> None:
     model = "as for sepml separate (default: the model that comes with sepml)"
     sub.add_argument("--model", help=model)
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
-    sub.add_argument("--manifest", type=Path, required=True, help="CSV of mixtures and sources")
+    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
     sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/")
     sub.add_argument(
         "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
@@ -106,11 +108,19 @@ def add_evaluate(commands: Commands) -> None:
     _force(sub, "write over scores of another model, manifest or metrics, and their estimates")
     _metrics(sub)
     sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")
+    table = "of a slimmable network's query table (default: four from the narrowest on)"
+    sub.add_argument("--widths", type=float, nargs="+", default=(), metavar="WIDTH", help=table)
+    pixels = "of the query table, pixels of height (default: those it was trained with)"
+    sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
     jobs(sub)
     sub.set_defaults(run=_evaluate, wrong=sub.error)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
+    if of_images(options.model):
+        return evaluate_images(options)
+    if options.manifest is None:
+        options.wrong("the following arguments are required: --manifest")
     from sepml.allocator import keep_large_blocks
     from sepml.speech.manifest import read_manifest
     from sepml.speech.separation.limits import check_windows

@@ -3,14 +3,13 @@
 import argparse
 from pathlib import Path
 
+from sepml.commands.images import CLASSIFICATION, SEPARATION
 from sepml.commands.words import (
     OK,
     Commands,
     at_least,
     command,
 )
-
-_SEPARATION, _VISION = "separation", ("classification", "reid")
 
 
 def add_train(commands: Commands) -> None:
@@ -33,7 +32,7 @@ def add_train(commands: Commands) -> None:
 def _train(options: argparse.Namespace) -> int:
     from sepml.experiment import Machines, task_of
 
-    if task_of(options.config, options.settings, (_SEPARATION, *_VISION)) in _VISION:
+    if task_of(options.config, options.settings, (SEPARATION, CLASSIFICATION)) == CLASSIFICATION:
         from sepml.vision.experiment import train
     else:
         from sepml.speech.experiment import train

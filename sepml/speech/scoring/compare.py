@@ -8,8 +8,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import write_csv, write_json
+from sepml.markdown import markdown
 from sepml.speech.scoring.bootstrap import interval_of_mean, paired_p_value
-from sepml.speech.scoring.score_tables import TITLES, markdown, number, read_scores
+from sepml.speech.scoring.score_tables import TITLES, number, read_scores
 from sepml.speech.scoring.summary import read_summary
 
 FORMATS = (".csv", ".json")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sepml.errors import SepmlError
 from sepml.files import write_csv
+from sepml.markdown import markdown
 from sepml.parallel import Failure
 from sepml.speech.scoring.summary import ColumnSummary, Summary, UtteranceScores
 
@@ -89,14 +90,6 @@ def format_summary(label: str, summary: Summary) -> str:
         error = "-" if part.standard_error is None else f"{part.standard_error:.{DECIMALS.get(column, 2) + 1}f}"
         rows.append([TITLES[column], *cells, error, interval(part.interval_95, column), str(part.n)])
     return "\n".join([markdown(rows), *_paragraph(notes(label, summary))])
-
-
-def markdown(rows: Sequence[Sequence[str]]) -> str:
-    """A table whose columns are as wide as their widest cell; the first row is the header, the first column leans left."""
-    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
-    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
-    lines.insert(1, "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|")
-    return "\n".join(lines)
 
 
 def number(value: float | None, column: str) -> str:

@@ -1,0 +1,55 @@
+"""What the commands do for classifiers of images, where an experiment's task is classification."""
+
+import argparse
+from pathlib import Path
+
+from sepml.commands.words import OK, Commands, command, print_paths
+
+SEPARATION, CLASSIFICATION = "separation", "classification"
+
+
+def of_images(model: str | Path | None) -> bool:
+    """Whether a model is an experiment that classifies images; anything else is for others to judge."""
+    config = Path(model) / "config.yaml" if model else None
+    if config is None or not config.is_file():
+        return False
+    from sepml.experiment import task_of
+
+    return task_of(config, (), (SEPARATION, CLASSIFICATION)) == CLASSIFICATION
+
+
+def add_cifar(corpora: Commands, kind: str) -> None:
+    """The options of `sepml prepare cifar10` and `cifar100`."""
+    sub = command(corpora, kind, f"images of {kind[5:]} classes, 32 x 32 pixels: fetch the archive (170 MB)")
+    sub.add_argument("--out", type=Path, required=True, help="folder to unpack it in")
+    sub.add_argument("--url", help="a mirror of the archive")
+    sub.add_argument("--md5", help="with --url: the archive's checksum")
+    sub.set_defaults(run=_prepare_cifar)
+
+
+def _prepare_cifar(options: argparse.Namespace) -> int:
+    from sepml.vision.data import prepare_cifar
+
+    return print_paths([prepare_cifar(options.corpus, options.out, options.url, options.md5)])
+
+
+def evaluate_images(options: argparse.Namespace) -> int:
+    """`sepml evaluate` of an experiment with images."""
+    if options.manifest:
+        options.wrong("--manifest is for mixtures of speech; the test images are those of the experiment's configuration")
+    from sepml.hardware import choose_device
+    from sepml.vision.evaluate import evaluate, format_rows
+
+    device = choose_device(options.device)
+    print(format_rows(evaluate(Path(options.model), options.out, device, options.widths, options.resolutions)))
+    return OK
+
+
+def export_images(options: argparse.Namespace) -> int:
+    """`sepml export` of an experiment with slimmable networks."""
+    from sepml.vision.evaluate import export_width
+
+    network = export_width(Path(options.model), options.out, options.width, options.resolution)
+    size = sum(weight.numel() for weight in network.parameters())
+    print(f"{options.out}: {network.config.network} at width {options.width}, {size:,} parameters")
+    return OK

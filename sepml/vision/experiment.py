@@ -1,0 +1,106 @@
+"""An experiment in image classification."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sepml.config import override, parse, read_yaml
+from sepml.errors import SepmlError
+from sepml.experiment import Machines, Parts, fresh_networks, train_experiment
+from sepml.fit import CohortSettings, FitSettings
+from sepml.vision.data import DataSettings, Sets, image_shape, read_sets, test_loader, train_loader
+from sepml.vision.networks import Classifier, NetworkConfig, NetworkName, build_network, require_slimmable, save_network
+from sepml.vision.task import ClassificationTask, ViewSettings, Width
+
+# Pixels of height up to which networks are those for small images.
+_SMALL = 64
+
+
+@dataclass(frozen=True)
+class PeerSettings:
+    """A peer: its network, the width it is built at, and a file of ImageNet weights to begin with."""
+
+    network: NetworkName
+    width: Width = 1.0
+    weights: Path | None = None
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """How logits are compared, see `ClassificationTask`."""
+
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run's outcome.
+
+    Attributes:
+        peers: the networks, one entry a peer.
+        views: for MutualNet: each network stands for several peers, see `ViewSettings`.
+        seed: of which images are used, of their order and of how they vary; peer k's weights are drawn from (seed, k).
+    """
+
+    data: DataSettings
+    peers: Annotated[list[PeerSettings], Field(min_length=1)]
+    task: Literal["classification"] = "classification"
+    views: ViewSettings | None = None
+    cohort: CohortSettings = field(default_factory=lambda: CohortSettings("ml", weight=1.0))
+    classification: ClassificationSettings = field(default_factory=ClassificationSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def read_experiment(config: Path, words: list[str]) -> Experiment:
+    """An experiment from its YAML file and `--key value` words.
+
+    Raises:
+        SepmlError: see `sepml.config.parse`; also views of a network that has none.
+    """
+    experiment = parse(Experiment, override(read_yaml(config), words), source=str(config))
+    if experiment.views:
+        for peer in experiment.peers:
+            require_slimmable(peer.network)
+        narrowest, widest = experiment.views.widths
+        if narrowest > widest:
+            raise SepmlError(f"{config}: views.widths are {narrowest} and {widest}, expected the narrowest first")
+    return experiment
+
+
+def train(config: Path, exp: Path, words: list[str], machines: Machines) -> None:
+    """Train an experiment in a folder, see `read_experiment` and `train_experiment`."""
+    train_experiment(read_experiment(config, words), exp, experiment_parts, machines)
+
+
+def network_configs(experiment: Experiment, sets: Sets) -> list[NetworkConfig]:
+    """The peers' networks for the images at hand."""
+    channels, *size = image_shape(sets.train, experiment.data)
+    facts = sets.train.classes, channels, tuple(size)
+    return [NetworkConfig(peer.network, *facts, peer.width, size[0] <= _SMALL) for peer in experiment.peers]
+
+
+def experiment_parts(experiment: Experiment, rank: int = 0, world_size: int = 1) -> Parts:
+    """The networks, the batches and the task of an experiment."""
+    sets = read_sets(experiment.data, experiment.seed)
+    configs = network_configs(experiment, sets)
+    size = configs[0].size
+    if experiment.views and experiment.views.resolutions[0] != size[0]:
+        raise SepmlError(
+            f"views.resolutions begin with {experiment.views.resolutions[0]}, expected the images' height {size[0]}"
+        )
+    loaders = (
+        train_loader(sets.train, experiment.data, size, experiment.seed, rank, world_size),
+        test_loader(sets.valid, experiment.data, size, rank, world_size),
+    )
+
+    def build(pair: tuple[NetworkConfig, PeerSettings]) -> Classifier:
+        return build_network(pair[0], pair[1].weights)
+
+    networks = fresh_networks(list(zip(configs, experiment.peers, strict=True)), build, experiment.seed)
+    settings = experiment.classification
+    task = ClassificationTask(settings.temperature, settings.label_smoothing, experiment.views)
+    return Parts(task, networks, loaders, save_network)

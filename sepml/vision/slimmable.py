@@ -1,0 +1,143 @@
+"""Slimmable networks: at width w each layer uses the first of its channels, about w of them, and the weights between them.
+
+The layers of a plain network are told to do so; names and weights stay, and at width 1 it computes what it did. What is
+narrowed are the outputs of convolutions; inputs have as many channels as come. The image and the classes are not narrowed.
+
+Source: Yu et al., "Slimmable neural networks", ICLR 2019; Yu, Huang, "Universally slimmable networks", ICCV 2019.
+"""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sepml.errors import SepmlError
+
+
+def channels_at(width: float, channels: int) -> int:
+    """How many of a layer's channels are used at a width: a multiple of 8, not below 90 % of `width * channels`.
+
+    >>> [channels_at(width, 64) for width in (0.1, 0.25, 0.7, 0.9, 1.0)]
+    [8, 16, 48, 56, 64]
+    """
+    if width >= 1:
+        return channels
+    wanted = width * channels
+    rounded = max(8, int(wanted + 4) // 8 * 8)
+    return min(channels, rounded + 8 if rounded < 0.9 * wanted else rounded)
+
+
+class SlimConv2d(nn.Conv2d):
+    """A convolution, plain or depthwise, that gives the first channels at its attribute `slim_width`."""
+
+    slim_width: float = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` with any first C of the input's channels."""
+        out, inside = self.used(x.shape[1])
+        bias = None if self.bias is None else self.bias[:out]
+        groups = out if self.groups > 1 else 1
+        return F.conv2d(x, self.weight[:out, :inside], bias, self.stride, self.padding, self.dilation, groups)
+
+    def used(self, channels: int) -> tuple[int, int]:
+        """The part of the weights, `(out, in)`, that is used when so many channels come."""
+        return (channels, 1) if self.groups > 1 else (channels_at(self.slim_width, self.out_channels), channels)
+
+
+class SlimBatchNorm2d(nn.BatchNorm2d):
+    """A batch norm of the first channels; while `tracks` is false, training leaves its running statistics as they are."""
+
+    tracks: bool = True
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, C, H, W)` with any first C of the channels."""
+        used = x.shape[1]
+        keeps = not self.training or self.tracks
+        mean, var = (self.running_mean[:used], self.running_var[:used]) if keeps else (None, None)
+        if self.training and self.tracks:
+            self.num_batches_tracked.add_(1)
+        y = F.batch_norm(x, mean, var, self.weight[:used], self.bias[:used], self.training, self.momentum, self.eps)
+        # timm's norm has its activation inside.
+        return self.act(self.drop(y)) if hasattr(self, "act") else y
+
+
+class SlimLinear(nn.Linear):
+    """A linear layer of the first inputs; all of its outputs."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`(B, F)` with any first F of the inputs."""
+        return F.linear(x, self.weight[:, : x.shape[1]], self.bias)
+
+
+_SLIM: tuple[tuple[type[nn.Module], type[nn.Module]], ...] = (
+    (nn.Conv2d, SlimConv2d),
+    (nn.BatchNorm2d, SlimBatchNorm2d),
+    (nn.Linear, SlimLinear),
+)
+
+
+def make_slimmable(network: nn.Module) -> nn.Module:
+    """Tell a plain network's layers to be slimmable; the network itself is changed.
+
+    Raises:
+        SepmlError: it has convolutions in groups of several channels.
+    """
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d) and module.groups not in (1, module.in_channels):
+            raise SepmlError(f"layer '{name}': {module.groups} groups of channels, expected 1 or one for each channel")
+        for plain, slim in _SLIM:
+            if isinstance(module, plain) and not isinstance(module, slim):
+                module.plain_class, module.__class__ = type(module), slim
+    return network
+
+
+def set_width(network: nn.Module, width: float, tracks: bool = True) -> None:
+    """Set what a slimmable network computes from now on: the width, and whether training moves running statistics."""
+    for module in network.modules():
+        if isinstance(module, SlimConv2d):
+            module.slim_width = width
+        elif isinstance(module, SlimBatchNorm2d):
+            module.tracks = tracks
+
+
+def narrow(network: nn.Module, width: float, images: Tensor) -> nn.Module:
+    """A plain network of its own with the weights that a network uses at a width.
+
+    Args:
+        network: plain or slimmable; it is not changed.
+        images: of the size the network takes, `(B, C, H, W)`; their content does not matter.
+    """
+    slim = make_slimmable(copy.deepcopy(network)).eval()
+    set_width(slim, width)
+    arriving: dict[nn.Module, int] = {}
+    layers = [module for module in slim.modules() if isinstance(module, tuple(kind for _, kind in _SLIM))]
+    hooks = [layer.register_forward_pre_hook(lambda layer, x: arriving.update({layer: x[0].shape[1]})) for layer in layers]
+    with torch.no_grad():
+        slim(images)
+    for hook, layer in zip(hooks, layers, strict=True):
+        hook.remove()
+        _shrink(layer, arriving[layer])
+    return slim.train(network.training)
+
+
+def _shrink(layer: nn.Module, channels: int) -> None:
+    """Make a slimmable layer a plain one with the weights that it uses when so many channels come."""
+    if isinstance(layer, SlimConv2d):
+        out, inside = layer.used(channels)
+        layer.weight = _part(layer.weight[:out, :inside])
+        layer.bias = None if layer.bias is None else _part(layer.bias[:out])
+        layer.groups = out if layer.groups > 1 else 1
+        layer.in_channels, layer.out_channels = channels, out
+    elif isinstance(layer, SlimLinear):
+        layer.weight = _part(layer.weight[:, :channels])
+        layer.in_features = channels
+    elif isinstance(layer, SlimBatchNorm2d):
+        layer.weight, layer.bias = _part(layer.weight[:channels]), _part(layer.bias[:channels])
+        layer.running_mean, layer.running_var = layer.running_mean[:channels].clone(), layer.running_var[:channels].clone()
+        layer.num_features = channels
+    layer.__class__ = layer.plain_class
+
+
+def _part(weight: Tensor) -> nn.Parameter:
+    return nn.Parameter(weight.detach().clone())
