@@ -41,7 +41,7 @@ experiments() {
             for pad in $paddings; do
                 for seed in $of_seeds; do
                     echo "$config-$label-$pad-$seed --config conf/$config.yaml --data.labels $label" \
-                        "--data.crop_padding $pad --seed $seed --fit.epochs $epochs $*"
+                        "--data.crop_padding $pad --seed $seed --fit.epochs $epochs${*:+ $*}"
                 done
             done
         done
