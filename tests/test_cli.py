@@ -20,7 +20,7 @@ from sepml.cli import main
 RATE = 8000
 COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "score", "evaluate", "table", "report", "serve")
 COMMANDS += ("info", "export")
-CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder")
+CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder", "cifar10", "cifar100")
 TINY = {"kind": "dprnn", "filterbank": "stft", "window": 64, "stride": 32, "bottleneck": 4, "hidden": 4, "blocks": 1}
 TINY |= {"chunk": 8, "chunk_stride": 8}
 FEW = ("--voices", "6", "--utterances", "4", "--lists", "4", "2", "3")

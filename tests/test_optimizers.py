@@ -80,3 +80,15 @@ def test_a_network_of_kernels_only():
     before = model.weight.detach().clone()
     make_optimizer(OptimizerSettings("sgd", momentum=0.0, weight_decay=DECAY, decayed="kernels"), model, LR).step()
     torch.testing.assert_close(model.weight.detach(), before * (1 - LR * DECAY))
+
+
+def test_a_stem_of_one_channel_is_a_kernel_and_a_depthwise_convolution_of_one_axis_is_none():
+    """Both have as many groups as channels come in."""
+    stem, depthwise = nn.Conv2d(1, 4, 3), nn.Conv1d(4, 4, 3, groups=4)
+    model = nn.ModuleList([stem, depthwise])
+    before = [stem.weight.detach().clone(), depthwise.weight.detach().clone()]
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    make_optimizer(OptimizerSettings("sgd", momentum=0.0, weight_decay=DECAY, decayed="kernels"), model, LR).step()
+    torch.testing.assert_close(stem.weight.detach(), before[0] * (1 - LR * DECAY))
+    assert torch.equal(depthwise.weight, before[1])

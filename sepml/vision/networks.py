@@ -22,6 +22,7 @@ from sepml.vision.slimmable import narrow
 
 FORMAT = "sepml-classifier-1"
 NetworkName = Literal["resnet32", "mobilenet", "wrn28_10", "inception_v1", "mobilenet_v2", "resnet50", "small"]
+Count = Annotated[int, Field(ge=1)]
 SLIMMABLE = ("mobilenet", "mobilenet_v2", "resnet50", "wrn28_10", "small")
 
 
@@ -39,8 +40,8 @@ class NetworkConfig:
 
     network: NetworkName
     classes: Annotated[int, Field(ge=2)]
-    channels: Annotated[int, Field(ge=1)] = 3
-    size: tuple[int, int] = (32, 32)
+    channels: Count = 3
+    size: tuple[Count, Count] = (32, 32)
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     small_images: bool = True
 
@@ -132,6 +133,10 @@ def _take_backbone(network: nn.Module, source: Path) -> None:
             state = torch.load(source, map_location="cpu", weights_only=True)
         except Exception as error:
             raise SepmlError(f"{source}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SepmlError(f"{source}: holds no state dictionary, expected weights by their names alone")
+    # Of GoogLeNet's published weights, the auxiliary classifiers.
+    state = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2."))}
     own = network.state_dict()
     head = _classifier_name(network)
     kept = {f"{head}.{name}": own[f"{head}.{name}"] for name in ("weight", "bias")}

@@ -84,7 +84,7 @@ def make_slimmable(network: nn.Module) -> nn.Module:
         SepmlError: it has convolutions in groups of several channels.
     """
     for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d) and module.groups not in (1, module.in_channels):
+        if isinstance(module, nn.Conv2d) and module.groups > 1 and {module.in_channels, module.out_channels} != {module.groups}:
             raise SepmlError(f"layer '{name}': {module.groups} groups of channels, expected 1 or one for each channel")
         for plain, slim in _SLIM:
             if isinstance(module, plain) and not isinstance(module, slim):
