@@ -22,6 +22,8 @@ from sepml.hardware import make_fabric
 from sepml.history import Run
 from sepml.mutual import Task
 
+DEFAULT_TASK = "separation"
+"""Of a configuration that names none."""
 # A run may go on with other values of these; with any other change it would be another experiment.
 _MAY_CHANGE = ("fit.epochs", "fit.early_stop", "fit.max_skipped", "data.workers", "fit.tensorboard")
 _PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
@@ -72,12 +74,12 @@ class Machines:
 
 
 def task_of(config: Path, words: Sequence[str], known: Sequence[str]) -> str:
-    """The task that a configuration names with its key `task`; by default the first of the known ones.
+    """The task that a configuration names with its key `task`.
 
     Raises:
         SepmlError: see `sepml.config.read_yaml` and `override`; also a task that is not known.
     """
-    task = override(read_yaml(config), list(words)).get("task", known[0])
+    task = override(read_yaml(config), list(words)).get("task", DEFAULT_TASK)
     if task not in known:
         raise SepmlError(f"{config}: task is {task!r}, expected one of {', '.join(known)}{did_you_mean(str(task), known)}")
     return task
@@ -168,9 +170,9 @@ def _claim(exp: Path, experiment: Any) -> None:
         return  # nothing has been learnt yet, so a first attempt's settings may be mended
     # Parsed, so that a setting which the file does not know yet has its default; another task's cannot be.
     content = read_yaml(former)
-    same_kind = content.get("task", experiment.task) == experiment.task
+    same_kind = content.get("task", DEFAULT_TASK) == experiment.task
     was = _plain(parse(type(experiment), content, str(former))) if same_kind else content
-    old, new = _flat(was), _flat(_plain(experiment))
+    old, new = _flat({"task": DEFAULT_TASK, **was}), _flat(_plain(experiment))
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "task", key)):
         if old.get(key) != new.get(key) and not key.startswith(_MAY_CHANGE):
             raise SepmlError(

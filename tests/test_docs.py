@@ -60,7 +60,16 @@ def test_python(there, capsys):
     assert capsys.readouterr().out.startswith("exp/no-such-model: no such folder or file here, and ")
 
 
+def test_images(tmp_path, monkeypatch):
+    pytest.importorskip("timm", reason="the packages for images are not installed")
+    from sepml.vision import networks
+
+    networks.save_network(tmp_path / "OUT", networks.build_network(networks.NetworkConfig("small", 10, 1, (20, 20), 0.5)))
+    monkeypatch.chdir(tmp_path)
+    assert run("images.md")["logits"].shape == (1, 10)
+
+
 # The page about ONNX is run by tests/test_export.py, which has such a file.
-@pytest.mark.parametrize("name", [page.name for page in WITH_CODE if page.name not in ("python.md", "export.md")])
+@pytest.mark.parametrize("name", [page.name for page in WITH_CODE if page.name not in ("python.md", "export.md", "images.md")])
 def test_other_pages(name, there):
     run(name)

@@ -31,6 +31,7 @@ TITLES |= {
     "usnet": "US-Net",
     "widths": "a network for each width",
 }
+RESOLUTIONS = (28, 24, 20, 16)
 LEARNERS, NARROWING = ("solo", "dml2", "dml3", "dml_e", "gated"), ("widths", "usnet", "mutualnet")
 # (config, labels, padding) -> seed -> table of the test
 Tests = dict[tuple[str, int, int], dict[int, Table]]
@@ -62,7 +63,7 @@ def test(exp: Path, config: str) -> Table:
             table = separate_widths(exp)
             write_csv(file, list(table[0]), [list(row.values()) for row in table])
         else:
-            evaluate(exp, file.parent)
+            evaluate(exp, file.parent, resolutions=RESOLUTIONS if config in NARROWING else ())
     with file.open(newline="") as opened:
         return [{key: value if key == "peer" else float(value) for key, value in row.items()} for row in csv.DictReader(opened)]
 
@@ -73,7 +74,7 @@ def separate_widths(exp: Path) -> Table:
     batches = calibration_batches(experiment, sets)
     rows = []
     for model in models:
-        chosen = [(1.0, resolution) for resolution in (28, 24, 20, 16)]
+        chosen = [(1.0, resolution) for resolution in RESOLUTIONS]
         for row in query_table(model, sets.test, experiment, batches, chosen):
             rows.append(row | {"width": model.config.width})
     return rows

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from sepml.commands.words import OK, Commands, command, print_paths
 
-SEPARATION, CLASSIFICATION = "separation", "classification"
+CLASSIFICATION = "classification"
+TASKS = ("separation", CLASSIFICATION)
 
 
 def of_images(model: str | Path | None) -> bool:
@@ -15,7 +16,7 @@ def of_images(model: str | Path | None) -> bool:
         return False
     from sepml.experiment import task_of
 
-    return task_of(config, (), (SEPARATION, CLASSIFICATION)) == CLASSIFICATION
+    return task_of(config, (), TASKS) == CLASSIFICATION
 
 
 def add_cifar(corpora: Commands, kind: str) -> None:
@@ -35,8 +36,9 @@ def _prepare_cifar(options: argparse.Namespace) -> int:
 
 def evaluate_images(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment with images."""
-    if options.manifest:
-        options.wrong("--manifest is for mixtures of speech; the test images are those of the experiment's configuration")
+    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report"):
+        if getattr(options, name):
+            options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
     from sepml.hardware import choose_device
     from sepml.vision.evaluate import evaluate, format_rows
 

@@ -119,6 +119,8 @@ def add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     if of_images(options.model):
         return evaluate_images(options)
+    if options.widths or options.resolutions:
+        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
     if options.manifest is None:
         options.wrong("the following arguments are required: --manifest")
     from sepml.allocator import keep_large_blocks

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.images import CLASSIFICATION, SEPARATION
+from sepml.commands.images import CLASSIFICATION, TASKS
 from sepml.commands.words import (
     OK,
     Commands,
@@ -32,7 +32,7 @@ def add_train(commands: Commands) -> None:
 def _train(options: argparse.Namespace) -> int:
     from sepml.experiment import Machines, task_of
 
-    if task_of(options.config, options.settings, (SEPARATION, CLASSIFICATION)) == CLASSIFICATION:
+    if task_of(options.config, options.settings, TASKS) == CLASSIFICATION:
         from sepml.vision.experiment import train
     else:
         from sepml.speech.experiment import train

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
+import torch
 from pydantic import Field
 from torch.utils.data import DataLoader
 
@@ -65,6 +66,8 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
         collate_fn=collate,
+        # Its own: from torch's, a loader draws more or less often as it has workers, which networks with dropout would feel.
+        generator=torch.Generator(),
     )
 
 

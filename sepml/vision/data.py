@@ -1,6 +1,7 @@
 """Labelled images from disk to batches."""
 
-import logging
+import tarfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,6 @@ from sepml.sampling import EpochBatches
 from sepml.vision.market import read_folder
 from sepml.vision.task import Batch
 
-log = logging.getLogger(__name__)
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
@@ -202,6 +202,8 @@ class Examples(Dataset[Batch]):
     """Images as networks take them; what is random about one depends on (seed, epoch, index) alone."""
 
     def __init__(self, pictures: Pictures, settings: DataSettings, size: tuple[int, int], augment: bool, seed: int = 0) -> None:
+        if settings.crop_padding >= min(size):
+            raise SepmlError(f"data.crop_padding is {settings.crop_padding}, expected less than the images' {min(size)} pixels")
         self.pictures, self.size, self.seed = pictures, size, seed
         self.transform = _transform(settings, size, augment)
 
@@ -212,9 +214,11 @@ class Examples(Dataset[Batch]):
         epoch, index = key
         # Not torch.manual_seed, which sees to GPUs as well and takes 60 times as long.
         state = torch.default_generator.get_state()
-        torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
-        image = self.transform(self.pictures.load(index))
-        torch.default_generator.set_state(state)
+        try:
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
+            image = self.transform(self.pictures.load(index))
+        finally:
+            torch.default_generator.set_state(state)
         if image.shape[1:] != self.size:
             found, expected = ("x".join(map(str, shape)) for shape in (image.shape[1:], self.size))
             name = self.pictures.images[index] if isinstance(self.pictures.images, list) else self.pictures.source
@@ -253,7 +257,9 @@ def train_loader(
     """Batches of training images; set `loader.batch_sampler.epoch` before each epoch."""
     batches = EpochBatches(len(pictures.labels), settings.batch_size, seed, rank, world_size)
     dataset = Examples(pictures, settings, size, True, seed)
-    return DataLoader(dataset, batch_sampler=batches, num_workers=settings.workers, persistent_workers=settings.workers > 0)
+    reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
+    # A generator of its own: from torch's, a loader draws more or less often as it has workers.
+    return DataLoader(dataset, batch_sampler=batches, generator=torch.Generator(), **reading)
 
 
 def test_loader(
@@ -262,7 +268,7 @@ def test_loader(
     """Batches of all images in order, without augmentation."""
     places = [(0, index) for index in range(rank, len(pictures.labels), world_size)]
     dataset = Examples(pictures, settings, size, False)
-    return DataLoader(dataset, batch_size=256, sampler=places, num_workers=settings.workers)
+    return DataLoader(dataset, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator())
 
 
 def prepare_cifar(kind: str, out: Path, url: str | None = None, md5: str | None = None) -> Path:
@@ -283,7 +289,11 @@ def prepare_cifar(kind: str, out: Path, url: str | None = None, md5: str | None 
     except SepmlError:
         archive = out / source.filename
         fetch(url or source.url, archive, Expected(md5=md5 if url else source.tgz_md5))
-        extract_archive(str(archive), str(out))
+        try:
+            extract_archive(str(archive), str(out))
+        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
+            raise SepmlError(f"{archive}: not a whole archive, and removed: {error}") from error
+        finally:
+            archive.unlink()
         _read_cifar(DataSettings(kind, out))
-        archive.unlink()
     return out / source.base_folder

@@ -41,6 +41,10 @@ def evaluate(exp: Path, out: Path, device: str = "cpu", widths: Sequence[float] 
         SepmlError: it is no such folder, or its images are not there.
     """
     experiment, sets, models = load_experiment(exp, device)
+    if (widths or resolutions) and not experiment.views:
+        raise SepmlError(f"{exp}: has no slimmable network, so widths and resolutions are not to be chosen")
+    if outside := [width for width in widths if not 0 < width <= 1]:
+        raise SepmlError(f"width {outside[0]}, expected above 0 and up to 1")
     if experiment.data.kind == "market1501":
         table = _retrieval(experiment, models, device)
     elif experiment.views:

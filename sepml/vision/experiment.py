@@ -41,7 +41,7 @@ class Experiment:
 
     Attributes:
         peers: the networks, one entry a peer.
-        views: for MutualNet: each network stands for several peers, see `ViewSettings`.
+        views: for MutualNet: one network stands for several peers, see `ViewSettings`.
         seed: of which images are used, of their order and of how they vary; peer k's weights are drawn from (seed, k).
     """
 
@@ -59,12 +59,13 @@ def read_experiment(config: Path, words: list[str]) -> Experiment:
     """An experiment from its YAML file and `--key value` words.
 
     Raises:
-        SepmlError: see `sepml.config.parse`; also views of a network that has none.
+        SepmlError: see `sepml.config.parse`; also views of several networks or of one that has none.
     """
     experiment = parse(Experiment, override(read_yaml(config), words), source=str(config))
     if experiment.views:
-        for peer in experiment.peers:
-            require_slimmable(peer.network)
+        if len(experiment.peers) > 1:
+            raise SepmlError(f"{config}: views are of one network, and there are {len(experiment.peers)} peers")
+        require_slimmable(experiment.peers[0].network)
         narrowest, widest = experiment.views.widths
         if narrowest > widest:
             raise SepmlError(f"{config}: views.widths are {narrowest} and {widest}, expected the narrowest first")

@@ -94,12 +94,13 @@ def save_network(folder: Path, model: Classifier) -> None:
     write_model_folder(folder, FORMAT, asdict(model.config), model.network)
 
 
-def load_network(folder: Path) -> Classifier:
+def load_network(folder: str | Path) -> Classifier:
     """Read a model folder into a classifier in evaluation mode.
 
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
+    folder = Path(folder)
     model = build_network(parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json")))
     load_weights(model.network, folder)
     return model.eval()
