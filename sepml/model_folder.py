@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -56,15 +57,24 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The weights in a safetensors file by name.
+    """The weights in a file by name: `.safetensors`, or else a state dictionary of torch's, of which no code is run.
 
     Raises:
-        SepmlError: it is missing or damaged.
+        SepmlError: it is missing or damaged, or holds anything else.
     """
+    if file.suffix == ".safetensors":
+        try:
+            return load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise SepmlError(f"{file}: cannot be read as safetensors weights: {error}") from error
     try:
-        return load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise SepmlError(f"{file}: cannot be read as safetensors weights: {error}") from error
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    # Whatever a damaged file makes of the unpickler, from an EOFError to a KeyError.
+    except Exception as error:
+        raise SepmlError(f"{file}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SepmlError(f"{file}: holds no state dictionary, expected weights by their names alone")
+    return state
 
 
 def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str) -> None:

@@ -16,13 +16,13 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError
+from sepml.flops import count_flops
 from sepml.vision.networks import (
     SLIMMABLE,
     Classifier,
     NetworkConfig,
     NetworkName,
     build_network,
-    count_flops,
     embedder,
     load_network,
     save_network,

@@ -13,11 +13,12 @@ from torch.utils.data import DataLoader
 from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_csv
+from sepml.flops import count_flops
 from sepml.markdown import markdown
 from sepml.vision.data import Pictures, Sets, image_shape, read_sets, test_loader, train_loader
 from sepml.vision.experiment import Experiment
 from sepml.vision.market import Features, evaluate_retrieval, multi_query, read_folder
-from sepml.vision.networks import Classifier, count_flops, embedder, load_network, save_network
+from sepml.vision.networks import Classifier, embedder, load_network, save_network
 from sepml.vision.slimmable import narrow
 from sepml.vision.task import Batch, resize
 

@@ -12,7 +12,6 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 
 from sepml.config import parse
@@ -106,14 +105,6 @@ def load_network(folder: str | Path) -> Classifier:
     return model.eval()
 
 
-def count_flops(model: nn.Module, images: Tensor) -> int:
-    """Floating-point operations for images `(B, C, H, W)` by PyTorch's counter: a multiply-add is two; norms count nothing."""
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        copy.deepcopy(model).eval()(images)
-    return counter.get_total_flops()
-
-
 def embedder(model: Classifier) -> nn.Module:
     """The network without its classifier: images `(B, channels, H, W)` to what the classifier gets, `(B, D)`."""
     network = copy.deepcopy(model.network).eval()
@@ -127,17 +118,8 @@ def _classifier_name(network: nn.Module) -> str:
 
 
 def _take_backbone(network: nn.Module, source: Path) -> None:
-    if source.suffix == ".safetensors":
-        state = read_weights(source)
-    else:
-        try:
-            state = torch.load(source, map_location="cpu", weights_only=True)
-        except Exception as error:
-            raise SepmlError(f"{source}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise SepmlError(f"{source}: holds no state dictionary, expected weights by their names alone")
-    # Of GoogLeNet's published weights, the auxiliary classifiers.
-    state = {name: value for name, value in state.items() if not name.startswith(("aux1.", "aux2."))}
+    # GoogLeNet's published weights have auxiliary classifiers.
+    state = {name: value for name, value in read_weights(source).items() if not name.startswith(("aux1.", "aux2."))}
     own = network.state_dict()
     head = _classifier_name(network)
     kept = {f"{head}.{name}": own[f"{head}.{name}"] for name in ("weight", "bias")}

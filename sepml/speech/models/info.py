@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
+from sepml.flops import count_flops
 from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel
 from sepml.speech.models.pretrained import ENSEMBLE_FORMAT, Origin, load_models, model_format
 
@@ -58,10 +58,7 @@ def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
             # What a recurrent layer makes matters to nobody here, and would take the most of the time.
             part.forward = _silence_of(part)
             part.register_forward_hook(count)
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        counted(torch.zeros(1, round(seconds * model.config.sample_rate)))
-    return counter.get_total_flops() // 2 + sum(recurrent)
+    return count_flops(counted, torch.zeros(1, round(seconds * model.config.sample_rate))) // 2 + sum(recurrent)
 
 
 def _silence_of(part: nn.RNNBase) -> Callable[..., tuple[Tensor, None]]:
