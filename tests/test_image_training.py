@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -178,6 +179,14 @@ def test_mutualnet_killed_in_the_midst_and_gone_on_with_is_never_having_stopped(
     assert torch.load(exp / "last.ckpt", weights_only=True)["epoch"] < 10, "it was killed before its end"
     assert main(words) == 0
     assert same_run(narrowing.exp, exp)
+
+
+def test_two_processes_step_with_the_mean_of_their_gradients():
+    script = Path(__file__).with_name("two_processes.py")
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    found = re.findall(r"rank (\d) moved (\S+) error (\S+)", done.stdout)
+    assert sorted(rank for rank, *_ in found) == ["0", "1"], done.stderr
+    assert all(float(moved) > 1e-3 and float(error) < 1e-7 for _, moved, error in found)
 
 
 def test_mutualnet_does_not_depend_on_the_number_of_workers(narrowing, tmp_path):
