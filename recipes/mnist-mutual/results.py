@@ -109,7 +109,8 @@ def learners(tests: Tests, labels: int, padding: int) -> str:
             continue
         peers = len([line for line in next(iter(tests[config, labels, padding].values())) if line["peer"] != "all"])
         values, together = np.array(list(mine.values())), accuracies(tests, (config, labels, padding), row="all").values()
-        row = [TITLES[config], f"{values.mean():.2f}", f"{values.std(ddof=1):.2f}", f"{np.mean(list(together)):.2f}"]
+        spread = f"{values.std(ddof=1):.2f}" if len(values) > 1 else "-"
+        row = [TITLES[config], f"{values.mean():.2f}", spread, f"{np.mean(list(together)):.2f}"]
         differences = paired(mine, accuracies(tests, ("solo", labels, padding), peers))
         if config == "solo" or len(differences) < 2:
             rows.append([*row, "", "", "", str(len(values))])
@@ -162,17 +163,20 @@ def cost_of(tests: Tests, point: tuple[float, int]) -> float:
 
 
 def costs(root: Path) -> str:
-    """FLOPs (two for a multiply-add, forwards and backwards) and seconds that a training image takes, all peers together."""
-    rows = [["", "peers", "MFLOPs an image", "microseconds an image"]]
+    """FLOPs (two for a multiply-add, forwards and backwards) and seconds that training takes, all peers together."""
+    rows = [["", "networks", "MFLOPs an image", "TFLOPs a run", "seconds a run"]]
     for config in (*LEARNERS, *NARROWING):
         exps = sorted(path.parent for path in root.glob(f"{config}-300-*/last.ckpt"))
         if not exps:
             continue
         experiment, _, models = load_experiment(exps[0])
         with (exps[0] / "history.csv").open(newline="") as file:
-            speeds = [float(row["examples_per_s"]) for row in csv.DictReader(file)]
-        rows.append([TITLES[config], str(len(models)), f"{step_mflops(experiment):.1f}", f"{1e6 / np.median(speeds):.0f}"])
-    return f"{markdown(rows)}\n\nSeconds: one thread, two trainings at once; reading and shifting an image are in them."
+            speeds = [float(row["examples_per_s"]) for row in csv.DictReader(file) if row["peer"] == "1"]
+        mflops, seconds = step_mflops(experiment), 300 * np.sum(1 / np.array(speeds))
+        tflops = mflops * 300 * len(speeds) / 1e6
+        rows.append([TITLES[config], str(len(models)), f"{mflops:.1f}", f"{tflops:.2f}", f"{seconds:.0f}"])
+    note = "Runs at 300 labels, the first seed. Seconds: one thread beside another training; reading images is in them."
+    return f"{markdown(rows)}\n\n{note}"
 
 
 def step_mflops(experiment, steps: int = 20) -> float:
