@@ -184,7 +184,7 @@ def test_mutualnet_killed_in_the_midst_and_gone_on_with_is_never_having_stopped(
 def test_two_processes_step_with_the_mean_of_their_gradients():
     script = Path(__file__).with_name("two_processes.py")
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    found = re.findall(r"rank (\d) moved (\S+) error (\S+)", done.stdout)
+    found = re.findall(r"rank (\d) moved ([\d.e-]+) error ([\d.e-]+)", done.stdout)
     assert sorted(rank for rank, *_ in found) == ["0", "1"], done.stderr
     assert all(float(moved) > 1e-3 and float(error) < 1e-7 for _, moved, error in found)
 
@@ -398,6 +398,15 @@ def test_wrong_use(cifar, narrowing, tmp_path, capsys):
 @pytest.mark.parametrize("width", ["0", "1.5"])
 def test_a_query_table_of_no_width(narrowing, tmp_path, width):
     assert main(["evaluate", "-q", "--model", str(narrowing.exp), "-o", str(tmp_path), "--widths", width]) != 0
+
+
+def test_info(narrowing, tmp_path, capsys):
+    assert main(["info", str(narrowing.exp)]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"{narrowing.exp / 'peer1'}: small at width 1, 3 classes, 3 x 32x32 pixels: 23,891 parameters, ")
+    assert main(["export", str(narrowing.exp), str(tmp_path / "half"), "--width", "0.5", "--resolution", "20"]) == 0
+    assert main(["info", str(tmp_path / "half")]) == 0
+    assert "small at width 0.5, 3 classes, 3 x 20x20 pixels: " in capsys.readouterr().out
 
 
 def test_an_experiment_that_cannot_be_tested(cifar, tmp_path, capsys):

@@ -19,6 +19,12 @@ def of_images(model: str | Path | None) -> bool:
     return task_of(config, (), TASKS) == CLASSIFICATION
 
 
+def is_classifier(model: str | Path | None) -> bool:
+    """Whether a model is a model folder with a classifier of images."""
+    config = Path(model) / "config.json" if model else None
+    return config is not None and config.is_file() and b'"sepml-classifier-' in config.read_bytes()
+
+
 def add_cifar(corpora: Commands, kind: str) -> None:
     """The options of `sepml prepare cifar10` and `cifar100`."""
     sub = command(corpora, kind, f"images of {kind[5:]} classes, 32 x 32 pixels: fetch the archive (170 MB)")
@@ -44,6 +50,16 @@ def evaluate_images(options: argparse.Namespace) -> int:
 
     device = choose_device(options.device)
     print(format_rows(evaluate(Path(options.model), options.out, device, options.widths, options.resolutions)))
+    return OK
+
+
+def info_images(options: argparse.Namespace) -> int:
+    """`sepml info` of an experiment with images, or of one of its networks."""
+    from sepml.vision.networks import describe
+
+    folder = Path(options.model)
+    for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
+        print(describe(network))
     return OK
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.images import export_images, of_images
+from sepml.commands.images import export_images, info_images, is_classifier, of_images
 from sepml.commands.words import OK, Commands, at_least, command
 
 
@@ -41,6 +41,8 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _info(options: argparse.Namespace) -> int:
+    if of_images(options.model) or is_classifier(options.model):
+        return info_images(options)
     from sepml.speech.models.info import describe
 
     print(describe(options.model))

@@ -16,6 +16,7 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError
+from sepml.flops import count_flops
 from sepml.model_folder import fill, load_weights, read_model_settings, read_weights, write_model_folder
 from sepml.vision.slimmable import narrow
 
@@ -103,6 +104,20 @@ def load_network(folder: str | Path) -> Classifier:
     model = build_network(parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json")))
     load_weights(model.network, folder)
     return model.eval()
+
+
+def describe(folder: Path) -> str:
+    """A model folder's network in words: its name, classes and size, and what it costs at the images' size.
+
+    Raises:
+        SepmlError: see `load_network`.
+    """
+    model = load_network(folder)
+    config, size = model.config, "x".join(map(str, model.config.size))
+    macs = count_flops(model, torch.zeros(1, config.channels, *config.size)) / 2e6
+    weights = sum(weight.numel() for weight in model.parameters())
+    form = f"{config.network} at width {config.width:g}, {config.classes} classes, {config.channels} x {size} pixels"
+    return f"{folder}: {form}: {weights:,} parameters, {macs:.2f} million multiply-adds an image"
 
 
 def embedder(model: Classifier) -> nn.Module:
