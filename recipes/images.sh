@@ -41,5 +41,5 @@ if run_stage 1 "train"; then
 fi
 
 if run_stage 2 "evaluate"; then
-    sepml evaluate --model "$exp" -o "$exp/scores"
+    sepml evaluate --model "$exp" -o "$exp/evaluation"
 fi

@@ -18,7 +18,8 @@ from PIL import Image
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.vision import data as vision_data
-from sepml.vision.data import DataSettings, Examples, Pictures, image_shape, read_sets, train_loader
+from sepml.vision.data import Examples, image_shape, train_loader
+from sepml.vision.pictures import DataSettings, Pictures, read_sets
 
 server, impatient = test_download.server, test_download.impatient
 # As published with the data sets, not as the library has them.

@@ -69,7 +69,7 @@ def same_run(a: Path, b: Path) -> bool:
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
-    with (folder / "scores.csv").open(newline="") as file:
+    with (folder / "evaluation.csv").open(newline="") as file:
         return list(csv.DictReader(file))
 
 
@@ -339,7 +339,7 @@ def test_the_query_table(narrowing, tmp_path):
     # Again, whatever was drawn meanwhile; the experiment stays as it was.
     torch.rand(5), np.random.rand(5)
     evaluate(narrowing.exp, tmp_path / "b")
-    assert (tmp_path / "a" / "scores.csv").read_bytes() == (tmp_path / "b" / "scores.csv").read_bytes()
+    assert (tmp_path / "a" / "evaluation.csv").read_bytes() == (tmp_path / "b" / "evaluation.csv").read_bytes()
     after = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in narrowing.exp.rglob("*") if path.is_file()}
     assert after == before
     with Image.open(tmp_path / "a" / "query.png") as plot:
@@ -398,6 +398,31 @@ def test_wrong_use(cifar, narrowing, tmp_path, capsys):
 @pytest.mark.parametrize("width", ["0", "1.5"])
 def test_a_query_table_of_no_width(narrowing, tmp_path, width):
     assert main(["evaluate", "-q", "--model", str(narrowing.exp), "-o", str(tmp_path), "--widths", width]) != 0
+
+
+def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, capsys):
+    words = ["evaluate", "-q", "-o", str(tmp_path), "--model"]
+    assert main([*words, str(cifar.mixed)]) == main([*words, str(cifar.mixed)]) == 0
+    before = (tmp_path / "evaluation.csv").read_bytes()
+    capsys.readouterr()
+    assert main([*words, str(narrowing.exp)]) == 1
+    one_line(capsys, tmp_path, "holds an evaluation of ", cifar.mixed, "--force")
+    assert (tmp_path / "evaluation.csv").read_bytes() == before
+    assert main([*words, str(narrowing.exp), "--force"]) == 0
+    assert (tmp_path / "evaluation.csv").read_bytes() != before
+
+
+def test_a_network_without_its_experiment_has_no_test(cifar, tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["evaluate", "--model", str(cifar.mixed / "peer1"), "-o", str(tmp_path)])
+    assert ended.value.code == 2 and "expected the experiment that it is of" in capsys.readouterr().err
+
+
+def test_a_report_of_an_experiment_that_was_evaluated(cifar, tmp_path):
+    shutil.copytree(cifar.mixed, tmp_path / "exp")
+    assert main(["evaluate", "-q", "--model", str(tmp_path / "exp"), "-o", str(tmp_path / "exp/evaluation")]) == 0
+    assert main(["report", str(tmp_path / "exp"), "-o", str(tmp_path / "report.html")]) == 0
+    assert "accuracy" in (tmp_path / "report.html").read_text()
 
 
 def test_info(narrowing, tmp_path, capsys):

@@ -56,7 +56,7 @@ def main(root: Path, out: Path) -> None:
 
 def test(exp: Path, config: str) -> Table:
     """The table of an experiment's test, from its folder where it is there already."""
-    file = exp / "test" / "scores.csv"
+    file = exp / "test" / "evaluation.csv"
     if not file.exists() or file.stat().st_mtime < (exp / "last.ckpt").stat().st_mtime:
         torch.set_num_threads(1)
         if config == "widths":

@@ -35,7 +35,7 @@ def add_cifar(corpora: Commands, kind: str) -> None:
 
 
 def _prepare_cifar(options: argparse.Namespace) -> int:
-    from sepml.vision.data import prepare_cifar
+    from sepml.vision.pictures import prepare_cifar
 
     return print_paths([prepare_cifar(options.corpus, options.out, options.url, options.md5)])
 
@@ -49,7 +49,8 @@ def evaluate_images(options: argparse.Namespace) -> int:
     from sepml.vision.evaluate import evaluate, format_rows
 
     device = choose_device(options.device)
-    print(format_rows(evaluate(Path(options.model), options.out, device, options.widths, options.resolutions)))
+    settings = {"widths": options.widths, "resolutions": options.resolutions, "force": options.force}
+    print(format_rows(evaluate(Path(options.model), options.out, device, **settings)))
     return OK
 
 

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.images import evaluate_images, of_images
+from sepml.commands.images import evaluate_images, is_classifier, of_images
 from sepml.commands.words import (
     FAILED,
     OK,
@@ -98,7 +98,9 @@ def add_evaluate(commands: Commands) -> None:
     sub.add_argument("--model", help=model)
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
     sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
-    sub.add_argument("-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/")
+    sub.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/; of images evaluation.csv"
+    )
     sub.add_argument(
         "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
     )
@@ -119,6 +121,8 @@ def add_evaluate(commands: Commands) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     if of_images(options.model):
         return evaluate_images(options)
+    if is_classifier(options.model):
+        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
     if options.widths or options.resolutions:
         options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
     if options.manifest is None:

@@ -1,5 +1,6 @@
 """Trained classifiers on the test images: accuracy, retrieval, and of slimmable networks the query table."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -12,13 +13,15 @@ from torch.utils.data import DataLoader
 
 from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError
-from sepml.files import atomic_path, write_csv
+from sepml.experiment import environment
+from sepml.files import atomic_path, write_csv, write_json
 from sepml.flops import count_flops
 from sepml.markdown import markdown
-from sepml.vision.data import Pictures, Sets, image_shape, read_sets, test_loader, train_loader
+from sepml.vision.data import image_shape, test_loader, train_loader
 from sepml.vision.experiment import Experiment
 from sepml.vision.market import Features, evaluate_retrieval, multi_query, read_folder
 from sepml.vision.networks import Classifier, embedder, load_network, save_network
+from sepml.vision.pictures import Pictures, Sets, read_sets
 from sepml.vision.slimmable import narrow
 from sepml.vision.task import Batch, resize
 
@@ -26,8 +29,17 @@ Table = list[dict[str, Any]]
 CALIBRATION = 16
 
 
-def evaluate(exp: Path, out: Path, device: str = "cpu", widths: Sequence[float] = (), resolutions: Sequence[int] = ()) -> Table:
-    """Evaluate an experiment on its test images; writes `scores.csv`, of slimmable networks also `query.png`.
+def evaluate(
+    exp: Path,
+    out: Path,
+    device: str = "cpu",
+    widths: Sequence[float] = (),
+    resolutions: Sequence[int] = (),
+    force: bool = False,
+) -> Table:
+    """Evaluate an experiment on its test images; writes `evaluation.csv`, of slimmable networks also `query.png`.
+
+    `evaluation.json` says of what; over another experiment's evaluation only `force` writes.
 
     * Classifiers: the accuracy of each peer, %, and of their mean probabilities (`all`).
     * Slimmable ones: the query table, see `query_table`.
@@ -39,9 +51,13 @@ def evaluate(exp: Path, out: Path, device: str = "cpu", widths: Sequence[float] 
         widths, resolutions: of the query table; by default four widths from the narrowest on, and the resolutions trained with.
 
     Raises:
-        SepmlError: it is no such folder, or its images are not there.
+        SepmlError: it is no such folder, its images are not there, or `out` has another experiment's evaluation.
     """
     experiment, sets, models = load_experiment(exp, device)
+    facts = {"experiment": str(exp.resolve()), **environment(torch.device(device))}
+    former = out / "evaluation.json"
+    if former.exists() and not force and (was := json.loads(former.read_text())["experiment"]) != facts["experiment"]:
+        raise SepmlError(f"{out}: holds an evaluation of {was}; choose another --out, or --force to write over it")
     if (widths or resolutions) and not experiment.views:
         raise SepmlError(f"{exp}: has no slimmable network, so widths and resolutions are not to be chosen")
     if outside := [width for width in widths if not 0 < width <= 1]:
@@ -56,7 +72,8 @@ def evaluate(exp: Path, out: Path, device: str = "cpu", widths: Sequence[float] 
         _plot(table, out / "query.png")
     else:
         table = _accuracies(models, sets.test, experiment, device)
-    write_csv(out / "scores.csv", list(table[0]), [list(row.values()) for row in table])
+    write_csv(out / "evaluation.csv", list(table[0]), [list(row.values()) for row in table])
+    write_json(former, facts)
     return table
 
 

@@ -10,8 +10,9 @@ from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.experiment import Machines, Parts, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
-from sepml.vision.data import DataSettings, Sets, image_shape, read_sets, test_loader, train_loader
+from sepml.vision.data import image_shape, test_loader, train_loader
 from sepml.vision.networks import Classifier, NetworkConfig, NetworkName, build_network, require_slimmable, save_network
+from sepml.vision.pictures import DataSettings, Sets, read_sets
 from sepml.vision.task import ClassificationTask, ViewSettings, Width
 
 # Pixels of height up to which networks are those for small images.
