@@ -137,7 +137,7 @@ def _explain(error: ValidationError, kind: Any) -> str:
     where = ".".join(str(part) for part in fault["loc"] if part not in _union_tags(kind))
     if fault["type"] == "unexpected_keyword_argument":
         parent, _, key = where.rpartition(".")
-        known = {field.name for cls in _dataclasses(kind) for field in fields(cls)}
+        known = {field.name for cls in _dataclasses(kind) for field in fields(cls)} - {key}
         hint = did_you_mean(key, known)
         return f"unknown key '{where}'" + (hint.replace("mean '", f"mean '{parent}.") if parent else hint)
     if fault["type"] in ("missing", "missing_argument"):

@@ -64,7 +64,9 @@ def test_images(tmp_path, monkeypatch):
     pytest.importorskip("timm", reason="the packages for images are not installed")
     from sepml.vision import networks
 
-    networks.save_network(tmp_path / "OUT", networks.build_network(networks.NetworkConfig("small", 10, 1, (20, 20), 0.5)))
+    networks.save_network(
+        tmp_path / "OUT", networks.build_network(networks.NetworkConfig("small", 10, 1, (20, 20), 0.5, True, (0.1,), (0.3,)))
+    )
     monkeypatch.chdir(tmp_path)
     assert run("images.md")["logits"].shape == (1, 10)
 

@@ -250,6 +250,8 @@ def views(**changes: object) -> list[str]:
         (views(widths=[1.0, 0.5]), "views.widths are 1.0 and 0.5, expected the narrowest first"),
         (views(), "updates 'alternating' needs a network of its own for each peer; views of one step together"),
         (["--classification.temperature", "0"], "'classification.temperature': input should be greater than 0"),
+        (views(widths=[0.25, 0.5]), "views.widths end with 0.5, expected 1.0"),
+        (["--epochs", "3"], "unknown key 'epochs'"),
         (["--data.crop_padding", "32"], "data.crop_padding is 32, expected less than the images' 32 pixels"),
     ],
 )
@@ -410,6 +412,20 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     assert (tmp_path / "evaluation.csv").read_bytes() == before
     assert main([*words, str(narrowing.exp), "--force"]) == 0
     assert (tmp_path / "evaluation.csv").read_bytes() != before
+
+
+def test_what_a_network_gets_is_in_its_folder(cifar):
+    config = load_network(cifar.mixed / "peer1").config
+    raw = torch.from_numpy(cifar.test[0][:4].transpose(0, 3, 1, 2) / 255).float()
+    mean, std = torch.tensor(config.mean), torch.tensor(config.std)
+    expected = images_of(cifar.test[0][:4], np.array([config.mean, config.std]))
+    torch.testing.assert_close((raw - mean[:, None, None]) / std[:, None, None], expected)
+    assert config.mean == (0.4914, 0.4822, 0.4465)
+
+
+def test_a_model_that_is_not_there(tmp_path, capsys):
+    assert main(["evaluate", "--model", str(tmp_path / "nothing"), "-o", str(tmp_path)]) == 1
+    one_line(capsys, tmp_path / "nothing", "no such folder")
 
 
 def test_a_network_without_its_experiment_has_no_test(cifar, tmp_path, capsys):

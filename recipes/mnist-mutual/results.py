@@ -44,7 +44,8 @@ def main(root: Path, out: Path) -> None:
         config, labels, padding, seed = exp.name.rsplit("-", 3)
         tests[config, int(labels), int(padding)][int(seed)] = test(exp, config)
     settings = sorted({key[1:] for key in tests if key[0] in LEARNERS})
-    parts = [(out / "header.md").read_text(encoding="utf-8").strip(), f"Measured: {machine(root)}."]
+    header = Path(__file__).with_name("header.md").read_text(encoding="utf-8").strip()
+    parts = [header, f"Measured: {machine(root)}. Epochs: {epochs(root)}."]
     parts += ["## Deep mutual learning", *[learners(tests, *setting) for setting in settings]]
     parts += ["![Differences from independent training](differences.png)", "## MutualNet"]
     parts += [narrowing(tests, *key) for key in sorted({key[1:] for key in tests if key[0] in NARROWING})]
@@ -236,6 +237,15 @@ def save(figure: Figure, file: Path) -> None:
     """Write a plot as PNG."""
     with atomic_path(file) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def epochs(root: Path) -> str:
+    """How long the experiments trained at each number of labels."""
+    found = defaultdict(set)
+    for file in root.glob("*/history.csv"):
+        with file.open(newline="") as opened:
+            found[int(file.parent.name.rsplit("-", 3)[1])].add(max(int(row["epoch"]) for row in csv.DictReader(opened)))
+    return "; ".join(f"{', '.join(map(str, sorted(found[labels])))} at {labels:,} labels" for labels in sorted(found))
 
 
 def machine(root: Path) -> str:

@@ -14,15 +14,16 @@ Usage: run.sh [--stage N] [--stop_stage N] [other options] [-- --KEY VALUE ...]
   --seeds "A B"    of deep mutual learning's experiments                           (default "0 1 2 3 4 5 6 7 8 9")
   --view_seeds "A" of mutualnet, usnet and widths                                  (default "0 1 2 3 4")
   --exp DIR        folder of the experiments                                       (default exp)
+  --out DIR        where RESULTS.md and its plots go                               (default: as --exp)
   --jobs N         experiments at once; 0 is one a core                            (default 0)
 
 What follows -- goes to every `sepml train`, such as: -- --fit.epochs 2
 HELP
 }
 
-stage=1 stop_stage=2 configs="solo dml2 dml3 dml_e gated mutualnet usnet widths" labels="300 1000" exp=exp jobs=0
+stage=1 stop_stage=2 configs="solo dml2 dml3 dml_e gated mutualnet usnet widths" labels="300 1000" exp=exp out= jobs=0
 seeds="0 1 2 3 4 5 6 7 8 9" view_seeds="0 1 2 3 4"
-OPTIONS="stage stop_stage configs labels seeds view_seeds exp jobs"
+OPTIONS="stage stop_stage configs labels seeds view_seeds exp out jobs"
 . "$(dirname "$0")/path.sh"
 parse_options "$@"
 shift "$PARSED"
@@ -56,5 +57,5 @@ if run_stage 1 "train"; then
 fi
 
 if run_stage 2 "tables and plots"; then
-    "$(dirname "$(command -v sepml)")/python" results.py "$exp" .
+    "$(dirname "$(command -v sepml)")/python" results.py "$exp" "${out:-$exp}"
 fi

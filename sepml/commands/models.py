@@ -27,6 +27,8 @@ def add_export(commands: Commands) -> None:
 
 def _export(options: argparse.Namespace) -> int:
     if of_images(options.model):
+        if options.out.suffix == ".onnx":
+            options.wrong("classifiers of images have no ONNX form here; a slimmable one is exported as a model folder")
         if options.width is None or not 0 < options.width <= 1:
             options.wrong("a slimmable network needs --width, above 0 and up to 1")
         return export_images(options)

@@ -125,6 +125,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
     if options.widths or options.resolutions:
         options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
+    if options.manifest is None and options.model and not Path(options.model).exists():
+        raise SepmlError(f"{options.model}: no such folder; and --manifest is needed but for experiments with images")
     if options.manifest is None:
         options.wrong("the following arguments are required: --manifest")
     from sepml.allocator import keep_large_blocks

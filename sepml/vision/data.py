@@ -11,7 +11,7 @@ from sepml.vision.pictures import DataSettings, Pictures
 from sepml.vision.task import Batch
 
 # Mean and standard deviation of each channel over the training images.
-_STATISTICS = {
+STATISTICS = {
     "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
     "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": ((0.1307,), (0.3081,)),
@@ -69,7 +69,7 @@ def _transform(settings: DataSettings, size: tuple[int, int], augment: bool) -> 
         steps.append(v2.RandomHorizontalFlip())
     if augment and settings.color_jitter:
         steps.append(v2.ColorJitter(*[settings.color_jitter] * 3))
-    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*_STATISTICS[settings.kind])]
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*STATISTICS[settings.kind])]
     return v2.Compose(steps)
 
 

@@ -10,7 +10,7 @@ from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.experiment import Machines, Parts, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
-from sepml.vision.data import image_shape, test_loader, train_loader
+from sepml.vision.data import STATISTICS, image_shape, test_loader, train_loader
 from sepml.vision.networks import Classifier, NetworkConfig, NetworkName, build_network, require_slimmable, save_network
 from sepml.vision.pictures import DataSettings, Sets, read_sets
 from sepml.vision.task import ClassificationTask, ViewSettings, Width
@@ -70,6 +70,10 @@ def read_experiment(config: Path, words: list[str]) -> Experiment:
         narrowest, widest = experiment.views.widths
         if narrowest > widest:
             raise SepmlError(f"{config}: views.widths are {narrowest} and {widest}, expected the narrowest first")
+        if widest < 1:
+            raise SepmlError(
+                f"{config}: views.widths end with {widest}, expected 1.0: the full network teaches and is validated"
+            )
     return experiment
 
 
@@ -82,7 +86,8 @@ def network_configs(experiment: Experiment, sets: Sets) -> list[NetworkConfig]:
     """The peers' networks for the images at hand."""
     channels, *size = image_shape(sets.train, experiment.data)
     facts = sets.train.classes, channels, tuple(size)
-    return [NetworkConfig(peer.network, *facts, peer.width, size[0] <= _SMALL) for peer in experiment.peers]
+    small, statistics = size[0] <= _SMALL, STATISTICS[experiment.data.kind]
+    return [NetworkConfig(peer.network, *facts, peer.width, small, *statistics) for peer in experiment.peers]
 
 
 def experiment_parts(experiment: Experiment, rank: int = 0, world_size: int = 1) -> Parts:

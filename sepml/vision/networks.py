@@ -36,6 +36,7 @@ class NetworkConfig:
         channels, size: of an image, `(height, width)` in pixels.
         width: the part of each layer's channels that it has, from the first one on, see `sepml.vision.slimmable`.
         small_images: leave out the first two halvings of the image's size: networks for 224 pixels would leave one of 32.
+        mean, std: of each channel of the images, whose values go from 0 to 1: what a network gets is `(image - mean) / std`.
     """
 
     network: NetworkName
@@ -44,6 +45,8 @@ class NetworkConfig:
     size: tuple[Count, Count] = (32, 32)
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     small_images: bool = True
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
 
 
 class Classifier(nn.Module):
