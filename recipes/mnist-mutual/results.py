@@ -46,13 +46,14 @@ def main(root: Path, out: Path) -> None:
     settings = sorted({key[1:] for key in tests if key[0] in LEARNERS})
     header = Path(__file__).with_name("header.md").read_text(encoding="utf-8").strip()
     parts = [header, f"Measured: {machine(root)}. Epochs: {epochs(root)}."]
-    parts += ["## Deep mutual learning", *[learners(tests, *setting) for setting in settings]]
-    parts += ["![Differences from independent training](differences.png)", "## MutualNet"]
-    parts += [narrowing(tests, *key) for key in sorted({key[1:] for key in tests if key[0] in NARROWING})]
-    parts += ["![Accuracy over multiply-adds](widths.png)", "## What training costs", costs(root)]
-    write_text(out / "RESULTS.md", "\n\n".join(parts) + "\n")
-    plot_differences(tests, settings, out / "differences.png")
-    plot_narrowing(tests, out / "widths.png")
+    if settings:
+        parts += ["## Deep mutual learning", *[learners(tests, *setting) for setting in settings]]
+        parts.append("![Differences from independent training](differences.png)")
+        plot_differences(tests, settings, out / "differences.png")
+    if slim := sorted({key[1:] for key in tests if key[0] in NARROWING}):
+        parts += ["## MutualNet", *[narrowing(tests, *key) for key in slim], "![Accuracy over multiply-adds](widths.png)"]
+        plot_narrowing(tests, slim, out / "widths.png")
+    write_text(out / "RESULTS.md", "\n\n".join([*parts, "## What training costs", costs(root)]) + "\n")
 
 
 def test(exp: Path, config: str) -> Table:
@@ -217,13 +218,14 @@ def plot_differences(tests: Tests, settings: Sequence[tuple[int, int]], file: Pa
     save(figure, file)
 
 
-def plot_narrowing(tests: Tests, file: Path) -> None:
+def plot_narrowing(tests: Tests, settings: Sequence[tuple[int, int]], file: Path) -> None:
     """Accuracy over multiply-adds, a panel for each number of labels."""
-    settings = sorted({key[1:] for key in tests if key[0] in NARROWING})
     figure = Figure(figsize=(5 * len(settings), 3.8), layout="constrained")
     for panel, setting in zip(figure.subplots(1, len(settings), squeeze=False)[0], settings, strict=True):
         for config, colour in zip(NARROWING, ("C7", "C0", "C3"), strict=True):
             points = by_point(tests, (config, *setting))
+            if not points:
+                continue
             places = sorted((cost_of(tests, point), np.mean(list(seeds.values()))) for point, seeds in points.items())
             panel.plot(*zip(*places, strict=True), "o", color=colour, label=TITLES[config], alpha=0.6)
             best = np.maximum.accumulate([accuracy for _, accuracy in places])
