@@ -412,6 +412,10 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     assert (tmp_path / "evaluation.csv").read_bytes() == before
     assert main([*words, str(narrowing.exp), "--force"]) == 0
     assert (tmp_path / "evaluation.csv").read_bytes() != before
+    (tmp_path / "evaluation.json").write_text("[]")
+    capsys.readouterr()
+    assert main([*words, str(narrowing.exp)]) == 1
+    one_line(capsys, tmp_path, "does not tell")
 
 
 def test_what_a_network_gets_is_in_its_folder(cifar):

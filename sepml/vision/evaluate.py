@@ -56,7 +56,7 @@ def evaluate(
     experiment, sets, models = load_experiment(exp, device)
     facts = {"experiment": str(exp.resolve()), **environment(torch.device(device))}
     former = out / "evaluation.json"
-    if former.exists() and not force and (was := json.loads(former.read_text())["experiment"]) != facts["experiment"]:
+    if former.exists() and not force and (was := _evaluated(former)) != facts["experiment"]:
         raise SepmlError(f"{out}: holds an evaluation of {was}; choose another --out, or --force to write over it")
     if (widths or resolutions) and not experiment.views:
         raise SepmlError(f"{exp}: has no slimmable network, so widths and resolutions are not to be chosen")
@@ -75,6 +75,14 @@ def evaluate(
     write_csv(out / "evaluation.csv", list(table[0]), [list(row.values()) for row in table])
     write_json(former, facts)
     return table
+
+
+def _evaluated(file: Path) -> str:
+    """The experiment that an `evaluation.json` is of."""
+    try:
+        return str(json.loads(file.read_text(encoding="utf-8"))["experiment"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return "something that its evaluation.json does not tell"
 
 
 def load_experiment(exp: Path, device: str = "cpu") -> tuple[Experiment, Sets, list[Classifier]]:
