@@ -13,10 +13,8 @@ from speech_signals import speech_like
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.speech.separation.evidence import Evidence
-from sepml.speech.separation.joint import JointTracker
 from sepml.speech.separation.separator import Separator
-from sepml.speech.separation.stitch import Tracker
+from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
 from sepml.speech.separation.stream import resampled, windows
 from sepml.speech.separation.voices import CEPSTRA, Voices
 
@@ -269,18 +267,20 @@ def test_three_speakers_in_order():
     assert error_db(est[np.argmax(est @ ref.T, axis=0)], ref) < -25
 
 
-def _heard(rng: np.random.Generator, clarity: float, order: tuple[int, int]) -> Evidence:
-    """A window after a pause with two voices of Gaussian cepstra, which its estimates mix up the more the less clear it is."""
-    means = np.zeros((2, CEPSTRA))
+def _heard(rng: np.random.Generator, clarity: float, order: tuple[int, ...]) -> Evidence:
+    """A window after a pause, with voices of Gaussian cepstra that are harder to tell apart the lower `clarity` is."""
+    n_src = len(order)
+    means = np.zeros((n_src, CEPSTRA))
     means[:, 0] = (1 - 2 * np.array(order)) * clarity
-    frames = means[:, None] + rng.standard_normal((2, 40, CEPSTRA))
-    voices = Voices(np.full(2, 40.0), frames.sum(1), np.swapaxes(frames, 1, 2) @ frames)
-    return Evidence(np.zeros((2, 2)), 0.0, voices)
+    frames = means[:, None] + rng.standard_normal((n_src, 40, CEPSTRA))
+    voices = Voices(np.full(n_src, 40.0), frames.sum(1), np.swapaxes(frames, 1, 2) @ frames)
+    return Evidence(np.zeros((n_src, n_src)), 0.0, voices)
 
 
-def _wrong(tracker: JointTracker | Tracker, seed: int) -> int:
+def _wrong(lag: int, seed: int) -> int:
     """Windows in the wrong order of a conversation that is hardly separated at first and well later on."""
     rng = np.random.default_rng(seed)
+    tracker = SpeakerOrder(2, lag)
     orders = [tuple(map(int, rng.permutation(2))) for _ in range(40)]
     found = []
     for k, order in enumerate(orders):
@@ -293,8 +293,25 @@ def _wrong(tracker: JointTracker | Tracker, seed: int) -> int:
 
 @pytest.mark.parametrize("lag", [40, 30])
 def test_later_windows_put_earlier_ones_in_order(lag):
-    joint = sum(_wrong(JointTracker(2, lag), seed) for seed in range(5))
-    assert joint <= 4 and sum(_wrong(Tracker(2, 4), seed) for seed in range(5)) > 3 * max(joint, 1)
+    joint = sum(_wrong(lag, seed) for seed in range(5))
+    assert joint <= 4 and sum(_wrong(4, seed) for seed in range(5)) > 3 * max(joint, 1)
+
+
+@pytest.mark.parametrize("n_src", [3, 4, 5, 7])
+def test_many_speakers_whose_windows_overlap_but_for_pauses(n_src):
+    rng = np.random.default_rng(n_src)
+    tracker = SpeakerOrder(n_src, 20)
+    orders = [tuple(map(int, rng.permutation(n_src))) for _ in range(60)]
+    found = []
+    for k, order in enumerate(orders):
+        evidence = _heard(rng, 0.8, order)
+        if k % 5:
+            apart = np.array(orders[k - 1])[:, None] != np.array(order)
+            evidence = Evidence(np.where(apart, 1.0, 0.02), 1.0, evidence.voices)
+        found += tracker.push(evidence)
+    found += tracker.finish()
+    speakers = [tuple(order[i] for i in window) for window, order in zip(found, orders, strict=True)]
+    assert sum(each != orders[0] for each in speakers) <= 1
 
 
 def test_levels_do_not_jump_where_windows_meet():

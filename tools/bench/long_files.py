@@ -32,9 +32,9 @@ from conversations import Conversation, cast, conversation
 
 from sepml.speech.scoring.metrics import pairwise_si_snr
 from sepml.speech.separation import separator as separator_module
-from sepml.speech.separation.evidence import Evidence
 from sepml.speech.separation.separator import Separator
-from sepml.speech.separation.stitch import Stitcher, Tracker
+from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
+from sepml.speech.separation.stitch import Stitcher
 
 STRETCH_SECONDS, CLEAR_DB, LASTING = 10.0, 1.0, 2
 
@@ -131,7 +131,7 @@ def _swaps(est: np.ndarray, talk: Conversation) -> tuple[int, int, bool]:
     return sum(against), len(against), longest >= LASTING
 
 
-class _Told(Tracker):
+class _Told(SpeakerOrder):
     """Knows the order of every window from the references."""
 
     def __init__(self, n_src: int, orders: Iterator[tuple[int, ...]]) -> None:
@@ -152,7 +152,7 @@ def _oracle(model: Separator, talk: Conversation, window: tuple[float, float]) -
         def push(self, begin: int, mixture: np.ndarray, est: np.ndarray) -> Iterator[np.ndarray]:
             like = est @ talk.sources[:, begin : begin + est.shape[1]].T
             order = (0, 1) if like[0, 0] + like[1, 1] >= like[0, 1] + like[1, 0] else (1, 0)
-            self.tracker = _Told(2, iter([order]))
+            self.speaker_order = _Told(2, iter([order]))
             yield from super().push(begin, mixture, est)
 
     separator_module.Stitcher = Oracle

@@ -2,98 +2,17 @@
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from itertools import permutations
+from dataclasses import dataclass
 
 import numpy as np
 
 from sepml.speech.separation.align import gains_of
-from sepml.speech.separation.evidence import Evidence, Order, apart_score
-from sepml.speech.separation.joint import JointTracker
-from sepml.speech.separation.voices import QUIET_DB, STEP_SECONDS, Voices, frame_energies, frame_gain, hear, likelihoods
+from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
+from sepml.speech.separation.voices import QUIET_DB, STEP_SECONDS, frame_energies, frame_gain, hear
 
-_BEAM, _MEMORY, _BEAM_LAG = 16, 4, 40
-_EVERY_ORDER = 4
-"""Up to so many sources all orders are tried (24 of 4)."""
-_VOICE_WEIGHT = 0.4
-"""The part of a frame's log-likelihood that counts, as neighbouring frames say much the same."""
-_REMEMBERED, _KEPT = 0.99, 0.8
-"""What a window leaves of the voices and of the levels before it."""
+_KEPT = 0.8
+"""Decay of the levels' statistics from one window to the next."""
 _LOUD_KEPT = 0.98
-
-
-@dataclass(frozen=True)
-class _Path:
-    """One way to order all windows up to now: its log-likelihood, the last orders, and the voices they give."""
-
-    score: float
-    orders: tuple[Order, ...]
-    voices: Voices = field(repr=False)
-
-
-class Tracker:
-    """Finds the orders of windows by a beam search over their permutations, where there are too many for `JointTracker`.
-
-    Each path carries the voices that its orders imply, so that evidence which comes later can still turn earlier windows:
-    a decision is final after `lag` windows, when the best path's is taken and paths that contradict it are dropped.
-    Memory does not grow with the number of windows.
-    """
-
-    def __init__(self, n_src: int, lag: int) -> None:
-        self.n_src, self.lag = n_src, lag
-        self.paths: list[_Path] = []
-        self.open = 0
-
-    def push(self, evidence: Evidence) -> list[Order]:
-        """Take the next window in; the orders that are final now, oldest first.
-
-        `estimates[list(order)]` of a window puts its sources into the order of the first window.
-        """
-        self.paths = self._first(evidence) if not self.paths else self._longer(evidence)
-        self.open += 1
-        final = []
-        while self.open > 1 and (self.open > self.lag or len({path.orders[-self.open] for path in self.paths}) == 1):
-            final.append(self._decide())
-        return final
-
-    def finish(self) -> list[Order]:
-        """The orders of the windows that are left."""
-        return [self._decide() for _ in range(self.open)]
-
-    def _first(self, evidence: Evidence) -> list[_Path]:
-        return [_Path(0.0, (tuple(range(self.n_src)),), evidence.voices)]
-
-    def _longer(self, evidence: Evidence) -> list[_Path]:
-        """The best continuations; of those that end alike for some windows, only the best."""
-        found: dict[tuple[Order, ...], _Path] = {}
-        for path in self.paths:
-            fit = _VOICE_WEIGHT * likelihoods(evidence.voices, path.voices)
-            last = path.orders[-1]
-            for order in self._orders(evidence, last, fit):
-                picked = list(order)
-                score = path.score + fit[picked, range(self.n_src)].sum()
-                score += apart_score(evidence, last, order)
-                orders = (*path.orders, order)[-self.lag - 2 :]
-                key = orders[-_MEMORY:]
-                if key not in found or found[key].score < score:
-                    found[key] = _Path(score, orders, path.voices.plus(evidence.voices[picked], _REMEMBERED))
-        return sorted(found.values(), key=lambda path: -path.score)[:_BEAM]
-
-    def _orders(self, evidence: Evidence, last: Order, fit: np.ndarray) -> list[Order]:
-        if self.n_src <= _EVERY_ORDER:
-            return list(permutations(range(self.n_src)))
-        from scipy.optimize import linear_sum_assignment
-
-        by_overlap = linear_sum_assignment(evidence.distance[list(last)])[1]
-        by_voice = linear_sum_assignment(fit.T, maximize=True)[1]
-        return list({tuple(map(int, order)) for order in (by_overlap, by_voice)})
-
-    def _decide(self) -> Order:
-        place = -self.open
-        best = self.paths[0].orders[place]
-        self.paths = [path for path in self.paths if path.orders[place] == best]
-        self.open -= 1
-        return best
 
 
 @dataclass(frozen=True)
@@ -119,7 +38,7 @@ class Stitcher:
 
     def __init__(self, n_src: int, sample_rate: int, lag: int, mixture_consistency: bool = False) -> None:
         self.n_src, self.sample_rate, self.mixture_consistency = n_src, sample_rate, mixture_consistency
-        self.tracker = JointTracker(n_src, lag) if n_src <= _EVERY_ORDER else Tracker(n_src, min(lag, _BEAM_LAG))
+        self.speaker_order = SpeakerOrder(n_src, lag)
         self.open: deque[_Window] = deque()
         self.loud = 0.0
         self.before: _Window | None = None
@@ -138,13 +57,13 @@ class Stitcher:
         """
         self.open.append(_Window(begin, mixture, est))
         levelled = _Window(begin, mixture, est * _own_gains(est, mixture)[:, None])
-        for order in self.tracker.push(self._evidence(levelled)):
+        for order in self.speaker_order.push(self._evidence(levelled)):
             yield self._join(self.open.popleft(), list(order))
         self.before = levelled
 
     def finish(self) -> Iterator[np.ndarray]:
         """The rest, up to the end of the last window."""
-        for order in self.tracker.finish():
+        for order in self.speaker_order.finish():
             yield self._join(self.open.popleft(), list(order))
         yield self.tail
 
