@@ -1,14 +1,16 @@
 """Configuration: frozen dataclasses from YAML and from the command line, where an unknown key is an error."""
 
-from collections.abc import Iterable
+import os
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
-import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from sepml.errors import SepmlError, did_you_mean
+from sepml.config_errors import dataclasses_of, explain, shown
+from sepml.errors import SepmlError
+from sepml.limits import require_path
+from sepml.yaml_files import load_yaml, parse_yaml
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -22,9 +24,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     chain, settings = [path], [_read_mapping(path)]
     while "extends" in settings[-1]:
-        chain.append(chain[-1].parent / str(settings[-1].pop("extends")))
-        if chain[-1] in chain[:-1]:
-            raise SepmlError(f"{path}: {chain[-1]} extends itself")
+        base = settings[-1].pop("extends")
+        if not isinstance(base, str) or not base:
+            raise SepmlError(f"{chain[-1]}: extends is {shown(base)}, expected the name of a file beside it")
+        require_path(base, f"{chain[-1]}: extends")
+        # Without `..`, which a ring of files would otherwise pile up in the names.
+        chain.append(Path(os.path.normpath(chain[-1].parent / base)))
+        if os.path.realpath(chain[-1]) in map(os.path.realpath, chain[:-1]):
+            ring = " -> ".join(map(str, chain[1:] if len(chain) < 6 else [*chain[1:3], "...", chain[-1]]))
+            raise SepmlError(f"{path}: extends itself: {ring}; one of these files must stand on its own")
         settings.append(_read_mapping(chain[-1]))
     merged = settings.pop()
     while settings:
@@ -43,15 +51,9 @@ def _merge(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 
 def _read_mapping(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = load_yaml(path)
     except FileNotFoundError as error:
         raise SepmlError(f"{path}: no such configuration file") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise SepmlError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        raise SepmlError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', error)}") from error
     if not isinstance(content, dict):
         raise SepmlError(f"{path}: holds {type(content).__name__}, expected a mapping of settings")
     return content
@@ -61,7 +63,7 @@ def override(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
     """Settings with command-line words `--key value` or `--key=value` applied; keys are dotted, values YAML.
 
     Raises:
-        SepmlError: a word that is not of this form.
+        SepmlError: a word that is not of this form, or a value that is not YAML.
 
     >>> override({"train": {"epochs": 3}}, ["--train.epochs", "5", "--cohort.mechanism=ml"])
     {'train': {'epochs': 5}, 'cohort': {'mechanism': 'ml'}}
@@ -77,10 +79,7 @@ def override(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
             if not words:
                 raise SepmlError(f"{word}: the value is missing")
             value = words.pop(0)
-        try:
-            _set(result, key, yaml.safe_load(value) if value else None)
-        except yaml.YAMLError as error:
-            raise SepmlError(f"--{key}: '{value}' is not a valid YAML value: {getattr(error, 'problem', error)}") from error
+        _set(result, key, parse_yaml(value, f"--{key} {value[:80]}", lines=False) if value else None)
     return result
 
 
@@ -104,7 +103,7 @@ def _place(settings: Any, part: str, key: str) -> str | int:
     if isinstance(settings, dict):
         return part
     if not isinstance(settings, list):
-        raise SepmlError(f"--{key}: '{part}' is below a value, {settings!r}, that has no settings of its own")
+        raise SepmlError(f"--{key}: '{part}' is below a value, {shown(settings)}, that has no settings of its own")
     if not part.isdigit() or int(part) >= len(settings):
         raise SepmlError(f"--{key}: '{part}' is not one of the {len(settings)} items, which count from 0")
     return int(part)
@@ -119,46 +118,26 @@ def parse(kind: type[T], content: Any, source: str) -> T:
         source: where they come from, for messages.
 
     Raises:
-        SepmlError: an unknown key (with the nearest known one), a missing key, a wrong type or a value out of range.
+        SepmlError: an unknown key (with the nearest known one), a missing key, a wrong type, a value out of range, or a
+            path that no file can have.
     """
-    for dataclass in _dataclasses(kind):
+    for dataclass in dataclasses_of(kind):
         with_config(_STRICT)(dataclass)
     try:
-        return TypeAdapter(kind).validate_python(content)
+        settings = TypeAdapter(kind).validate_python(content)
     except ValidationError as error:
-        raise SepmlError(f"{source}: {_explain(error, kind)}") from error
+        raise SepmlError(f"{source}: {explain(error, kind)}") from error
+    _require_paths(settings, source)
+    return settings
 
 
-def _explain(error: ValidationError, kind: Any) -> str:
-    """The first fault as one line: where, what was found, what was expected."""
-    # The unknown key first: a misspelt one also makes the right one missing.
-    faults = sorted(error.errors(), key=lambda fault: fault["type"] != "unexpected_keyword_argument")
-    fault = faults[0]
-    where = ".".join(str(part) for part in fault["loc"] if part not in _union_tags(kind))
-    if fault["type"] == "unexpected_keyword_argument":
-        parent, _, key = where.rpartition(".")
-        known = {field.name for cls in _dataclasses(kind) for field in fields(cls)} - {key}
-        hint = did_you_mean(key, known)
-        return f"unknown key '{where}'" + (hint.replace("mean '", f"mean '{parent}.") if parent else hint)
-    if fault["type"] in ("missing", "missing_argument"):
-        return f"'{where}' is missing"
-    return f"'{where}': {fault['msg'][0].lower()}{fault['msg'][1:]}, got {fault['input']!r}"
-
-
-def _union_tags(kind: Any) -> set[str]:
-    """Names that pydantic puts into a location to say which member of a union it tried."""
-    tags = {cls.__name__ for cls in _dataclasses(kind)}
-    for cls in _dataclasses(kind):
-        tags |= {field.default for field in fields(cls) if field.name == "kind" and isinstance(field.default, str)}
-    return tags
-
-
-def _dataclasses(kind: Any) -> Iterable[type]:
-    """All dataclasses that a type is made of."""
-    if isinstance(kind, type) and is_dataclass(kind):
-        yield kind
-        for field in fields(kind):
-            yield from _dataclasses(field.type)
-    else:
-        for part in get_args(kind):
-            yield from _dataclasses(part)
+def _require_paths(value: Any, where: str, key: str = "") -> None:
+    """Refuse a path among settings that no file can have."""
+    if isinstance(value, Path):
+        require_path(value, f"{where}: '{key}'")
+    elif is_dataclass(value):
+        for field in fields(value):
+            _require_paths(getattr(value, field.name), where, f"{key}.{field.name}" if key else field.name)
+    elif isinstance(value, list | tuple):
+        for number, item in enumerate(value):
+            _require_paths(item, where, f"{key}.{number}")

@@ -1,6 +1,5 @@
 """Model folders: `config.json` (a format and the settings) and `model.safetensors`; reading one runs no code from it."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
+from sepml.config_errors import shown
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_json
+from sepml.json_files import read_object
 
 _WEIGHTS = "model.safetensors"
 
@@ -36,14 +37,11 @@ def read_model_settings(folder: Path, form: str) -> Any:
     """
     file = folder / "config.json"
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_object(file)
     except FileNotFoundError as error:
         raise SepmlError(f"{folder}: not a model folder: it has no config.json") from error
-    except (OSError, ValueError) as error:
-        raise SepmlError(f"{file}: cannot be read as JSON: {error}") from error
-    if not isinstance(content, dict) or content.get("format") != form:
-        found = content.get("format") if isinstance(content, dict) else type(content).__name__
-        raise SepmlError(f"{file}: format is {found!r}, expected {form!r}")
+    if content.get("format") != form:
+        raise SepmlError(f"{file}: format is {shown(content.get('format'))}, expected {form!r}")
     return content.get("model")
 
 

@@ -1,133 +1,21 @@
-"""CSV tables larger than memory: read once in blocks when they are opened, row by row afterwards."""
+"""Tables larger than memory: found by one pass over the file, read row by row afterwards."""
 
 import copy
-import csv
-import gc
-import mmap
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from operator import itemgetter
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 
+from sepml.csv_files import Places, split_line
 from sepml.errors import SepmlError
+from sepml.limits import MOST_LINE_BYTES
 
 Row = TypeVar("Row")
-_BLOCK = 1 << 20
-_MOST_DIGITS = 18
-_BOM = b"\xef\xbb\xbf"
-
-
-@dataclass(frozen=True)
-class Block:
-    """Some rows of a table that follow each other; blank lines are passed over, but for the first.
-
-    Attributes:
-        rows: their fields.
-        offsets: where their lines begin, bytes, `(len(rows),)` int64.
-        lines: their lines, the first of a file is 1, `(len(rows),)` int64.
-    """
-
-    rows: list[list[str]]
-    offsets: np.ndarray
-    lines: np.ndarray
-
-    def part(self, which: slice | list[int]) -> "Block":
-        """Some of the rows."""
-        rows = self.rows[which] if isinstance(which, slice) else [self.rows[index] for index in which]
-        return Block(rows, self.offsets[which], self.lines[which])
-
-    def places(self, key: int, length: int) -> "Places":
-        """Where the rows stand, by the columns of their name and of their length, which is a number."""
-        lengths = np.fromiter(map(int, map(itemgetter(length), self.rows)), np.int64, len(self.rows))
-        hashes = np.fromiter(map(hash, map(itemgetter(key), self.rows)), np.int64, len(self.rows))
-        return Places(self.offsets, self.lines, lengths, hashes)
-
-
-class Places(NamedTuple):
-    """Where some rows stand, as in `Block`; their lengths in samples, and hashes of their names; int64 all."""
-
-    offsets: np.ndarray
-    lines: np.ndarray
-    lengths: np.ndarray
-    hashes: np.ndarray
-
-
-def blocks(path: Path, what: str) -> Iterator[Block]:
-    """A table from its first line to its last in blocks of about 1 MB; the header is the first row of the first block.
-
-    Args:
-        what: it should be, for the messages, such as `manifest`.
-
-    Raises:
-        SepmlError: the file is missing, cannot be read or is not CSV in UTF-8, or a field goes on over several lines.
-    """
-    try:
-        with path.open("rb") as file, _no_collection():
-            start = len(_BOM) if file.read(len(_BOM)) == _BOM else 0
-            file.seek(start)
-            line, rest = 1, b""
-            while content := file.read(_BLOCK):
-                # Up to the last line that is whole; a last line without an end comes after the loop.
-                content = rest + content
-                whole = content.rfind(b"\n") + 1
-                rest = content[whole:]
-                if whole:
-                    block, count = _parse(content[:whole], start, line, path)
-                    yield block
-                    start, line = start + whole, line + count
-            if rest:
-                yield _parse(rest + b"\n", start, line, path)[0]
-    except FileNotFoundError as error:
-        raise SepmlError(f"{path}: no such {what}") from error
-    except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}; expected a {what} in CSV form") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise SepmlError(f"{path}: is not a CSV text file: {error}") from error
-
-
-def _parse(content: bytes, start: int, line: int, path: Path) -> tuple[Block, int]:
-    """The rows of whole lines, the first of which is line `line` and begins at byte `start`; the number of lines."""
-    text = content.decode("utf-8").split("\n")  # the last item is empty, and ends a quoted field that is still open
-    rows = list(csv.reader(text))
-    ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
-    if len(rows) != len(text):
-        reader = csv.reader(text)
-        broken = next(number for number, _ in enumerate(reader) if reader.line_num != number + 1)
-        raise SepmlError(f"{path}:{line + broken}: a quoted field goes on in the next line, expected one line a row")
-    offsets = start + np.concatenate([[0], ends[:-1]])
-    lines = line + np.arange(len(ends))
-    del rows[-1]
-    if not all(rows):
-        filled = [index for index, row in enumerate(rows) if row or line + index == 1]
-        return Block(rows, offsets, lines).part(filled), len(ends)
-    return Block(rows, offsets, lines), len(ends)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    """Many rows at once set off the search for cycles, which beside PyTorch's objects takes as long as all the rest."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
-
-
-def all_numbers(column: Sequence[str]) -> bool:
-    """Whether fields are whole numbers of 0 or more that 64 bits hold.
-
-    >>> all_numbers(["0", "17"]), all_numbers(["1", "-1"]), all_numbers(["1", ""])
-    (True, False, False)
-    """
-    digits = "".join(column)
-    return digits.isascii() and digits.isdigit() and all(column) and max(map(len, column)) <= _MOST_DIGITS
+# More than most rows have: one call of the system reads a row.
+_PIECE = 2048
 
 
 class Table(Sequence[Row], Generic[Row]):
@@ -144,8 +32,8 @@ class Table(Sequence[Row], Generic[Row]):
     def __init__(self, path: Path, places: Places) -> None:
         self.path = path
         self.offsets, self.lines, self.lengths, _ = places
-        self._state = _state(path)
-        self._data: mmap.mmap | None = None
+        self._state = _state(os.stat(path))
+        self._file: FileIO | None = None
 
     def parse(self, fields: list[str], line: int) -> Row:
         """What the fields of a line stand for."""
@@ -155,18 +43,21 @@ class Table(Sequence[Row], Generic[Row]):
         """The fields of a row.
 
         Raises:
-            SepmlError: the file has changed since the table was opened.
+            SepmlError: the file has changed since the table was opened, or is gone.
         """
-        if self._data is None:
-            if _state(self.path) != self._state:
-                raise SepmlError(f"{self.path}: has changed since it was opened; run the same command again")
-            with self.path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            # Rows are asked for in any order: what lies around one need not come to memory with it.
-            self._data.madvise(mmap.MADV_RANDOM)
-        start = int(self.offsets[index])
-        end = self._data.find(b"\n", start)
-        return next(csv.reader([self._data[start : end if end >= 0 else None].decode("utf-8")]))
+        try:
+            if self._file is None:
+                self._file = FileIO(self.path)
+            # By calls of the system: a map of the file would kill the process where somebody makes the file shorter.
+            handle = self._file.fileno()
+            line = _line_at(handle, int(self.offsets[index]))
+            now = _state(os.fstat(handle))
+        except OSError as error:
+            raise SepmlError(f"{self.path}: cannot be read any more: {error.strerror}; run the same command again") from error
+        # After the reading, so that what was read is what was found when the table was opened.
+        if now != self._state:
+            raise SepmlError(f"{self.path}: has changed since it was opened; run the same command again")
+        return split_line(line)
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -192,7 +83,7 @@ class Table(Sequence[Row], Generic[Row]):
         return len(self) == len(other) and all(mine == its for mine, its in zip(self, other, strict=True))
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_data": None}
+        return self.__dict__ | {"_file": None}
 
     def repeated(self, hashes: np.ndarray, column: int) -> list[tuple[int, int]]:
         """The rows whose field in `column` stands in an earlier one already, and that earlier one, by their indices.
@@ -211,6 +102,13 @@ class Table(Sequence[Row], Generic[Row]):
         return found
 
 
-def _state(path: Path) -> tuple[int, int]:
-    facts = os.stat(path)
+def _state(facts: os.stat_result) -> tuple[int, int]:
     return facts.st_size, facts.st_mtime_ns
+
+
+def _line_at(handle: int, start: int) -> bytes:
+    """The line of a file that begins at a byte, without its end."""
+    found, size = b"", _PIECE
+    while b"\n" not in found and len(found) <= MOST_LINE_BYTES and (piece := os.pread(handle, size, start + len(found))):
+        found, size = found + piece, 2 * size
+    return found.partition(b"\n")[0]

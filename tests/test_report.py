@@ -313,7 +313,7 @@ def test_dots_lie_where_the_axes_say():
     "name, content, complaint",
     [
         ("scores.csv", "a,b\n1,2\n", "no column mixture_ID"),
-        ("scores.csv", "mixture_ID,si_snr\na,1,2\n", "the row of 'a' has 3 fields, the header 2"),
+        ("scores.csv", "mixture_ID,si_snr\na,1,2\n", "scores.csv:2: 3 fields, expected 2"),
         ("scores.csv", "mixture_ID,si_snr\n", "has no rows"),
         ("scores.csv", "mixture_ID,reason\na,b\n", "holds no column of numbers"),
         ("summary.json", "{", "not a summary"),

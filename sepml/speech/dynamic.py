@@ -1,7 +1,7 @@
 """Dynamic mixing: new mixtures of single utterances in every epoch."""
 
-import csv
 import math
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.speech.audio import read_wav
 from sepml.speech.examples import Batch, fit_length
@@ -106,16 +107,10 @@ def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
 def _utterances(settings: DynamicMixing) -> dict[str, list[Path]]:
     """The files of each speaker that the settings choose."""
     table = settings.utterances
-    try:
-        with table.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except FileNotFoundError as error:
-        raise SepmlError(f"{table}: no such utterance table; `sepml prepare` writes one") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SepmlError(f"{table}: cannot be read as CSV: {error}") from error
-    missing = {"file", "speaker", "split", *(["tier"] if settings.tiers else [])} - set(rows[0] if rows else ())
-    if missing:
-        raise SepmlError(f"{table}: column '{min(missing)}' is missing")
+    if not os.path.exists(table):
+        raise SepmlError(f"{table}: no such utterance table; `sepml prepare` writes one")
+    columns = ("file", "speaker", "split", *(["tier"] if settings.tiers else []))
+    rows = [row for _, row in read_rows(table, "utterance table", columns)]
     by_speaker: dict[str, list[Path]] = {}
     for row in rows:
         if row["split"] == settings.split and (not settings.tiers or row["tier"] in [*settings.tiers]):

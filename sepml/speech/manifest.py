@@ -8,10 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from sepml.csv_files import Places, blocks
 from sepml.errors import SepmlError
 from sepml.files import write_csv
+from sepml.limits import LONGEST_ID
 from sepml.speech.rows import all_sound, columns_of, fault
-from sepml.tables import Places, Table, blocks
+from sepml.tables import Table
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 # The folders of mixtures in the trees of WHAM! and LibriMix.
@@ -244,7 +246,9 @@ def stems(folder: Path, faults: list[str]) -> dict[str, Path]:
         # Names that begin with a dot are temporary files of a run that was killed.
         if file.suffix.lower() not in AUDIO_SUFFIXES or file.name.startswith("."):
             continue
-        if file.stem in files:
+        if len(os.fsencode(file.stem)) > LONGEST_ID:
+            faults.append(f"{file}: too long a name to make those of estimates from, at most {LONGEST_ID} bytes before the dot")
+        elif file.stem in files:
             faults.append(f"{file}: duplicate id, {files[file.stem].name} stands beside it")
         else:
             files[file.stem] = file

@@ -1,6 +1,5 @@
 """Mixtures made from mix lists: the wsj0-mix data sets, or any other in their form."""
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import write_json
+from sepml.json_files import read_object
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import quantise, write_wav
 from sepml.speech.manifest import Mixture, write_manifest
@@ -133,8 +133,8 @@ def mix_lists(
 
 def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
     """A split is of one kind throughout: what is there already must have been made in the same way."""
-    with suppress(OSError, json.JSONDecodeError):
-        before = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
+    with suppress(FileNotFoundError):
+        before = read_object(folder / _SETTINGS)
         for key, value in settings.items():
             if before.get(key) != value:
                 found = f"{folder}: was begun with {key} '{before.get(key)}', now '{value}'"

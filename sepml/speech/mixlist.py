@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from sepml.errors import SepmlError
+from sepml.limits import LONGEST_NAME, MOST_TEXT_BYTES, decode, read_limited
 
 _LOUDEST_GAIN_DB = 100.0
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_LONGEST_NAME = 255
 _SHOWN = 80
 
 
@@ -132,8 +132,8 @@ def require_name(name: str) -> None:
 
 
 def _require_length(name: str) -> None:
-    if len(name.encode()) > _LONGEST_NAME:
-        raise SepmlError(f"the name {name[:40]}... is too long for a file: {len(name.encode())} bytes, at most {_LONGEST_NAME}")
+    if len(name.encode()) > LONGEST_NAME:
+        raise SepmlError(f"the name {name[:40]}... is too long for a file: {len(name.encode())} bytes, at most {LONGEST_NAME}")
 
 
 def _parse(fields: list[str], where: str) -> MixLine:
@@ -155,16 +155,12 @@ def _parse(fields: list[str], where: str) -> MixLine:
 
 def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The numbers of the lines that are not blank, and their fields."""
+    if path.is_dir():
+        raise SepmlError(f"{path}: is a folder; give the lists in it, such as {path}/mix_*.txt")
     try:
-        text = path.read_text(encoding="utf-8")
+        text = decode(read_limited(path, MOST_TEXT_BYTES), path)
     except FileNotFoundError as error:
         raise SepmlError(f"{path}: no such file") from error
-    except IsADirectoryError as error:
-        raise SepmlError(f"{path}: is a folder; give the lists in it, such as {path}/mix_*.txt") from error
-    except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise SepmlError(f"{path}: is not a text file") from error
     for number, line in enumerate(text.split("\n"), start=1):
         if fields := line.split():
             yield number, fields

@@ -12,10 +12,13 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_csv, write_json
+from sepml.json_files import read_object
+from sepml.limits import MOST_MIXTURE_BYTES
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import AudioInfo, info, require
 from sepml.speech.manifest import Manifest, Mixture, read_manifest
 from sepml.speech.shards import HEADER, INDEX
+from sepml.tar_files import NotTar, headers_of
 
 _SETTINGS = ".settings.json"
 
@@ -73,8 +76,8 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0) -> 
 def _claim(out: Path, settings: dict[str, object]) -> None:
     """Refuse a folder of other shards: those that are there must be of the same manifest and size."""
     try:
-        before = json.loads((out / _SETTINGS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        before = read_object(out / _SETTINGS)
+    except FileNotFoundError:
         if next(out.glob("shard-*.tar"), None):
             raise SepmlError(f"{out}: holds shards, but not the {_SETTINGS} that says of what; choose another folder") from None
         write_json(out / _SETTINGS, settings)
@@ -110,15 +113,16 @@ def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
                     raise SepmlError(f"{file}: {frames} samples, the manifest says {mixture.length}; make it anew")
                 _add(tar, name, file.read_bytes())
             places[n, 1] = tar.offset
+            if tar.offset - places[n, 0] > MOST_MIXTURE_BYTES:
+                raise SepmlError(f"{mixture.mixture}: too long for a shard with its sources: {MOST_MIXTURE_BYTES:,} bytes")
     return job.target, places
 
 
 def _kept(job: _Job) -> np.ndarray | None:
     """Where the mixtures of a shard begin and end; None when it is not there or not whole."""
     try:
-        with tarfile.open(job.target, "r:") as tar:
-            there = {member.name: member for member in tar}
-    except (OSError, tarfile.TarError):
+        there = headers_of(job.target)
+    except (OSError, NotTar):
         return None
     places = []
     expected = 0

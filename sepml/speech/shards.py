@@ -1,17 +1,20 @@
 """Shards, tar files of mixtures as `sepml shard` writes them, read by an index that says where each mixture is."""
 
 import io
-import json
 import os
-import tarfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from sepml.csv_files import Places, all_numbers, blocks
 from sepml.errors import SepmlError
+from sepml.json_files import parse_json
+from sepml.limits import MOST_MIXTURE_BYTES
 from sepml.speech.audio import AudioInfo, reason, require
-from sepml.tables import Places, Table, all_numbers, blocks
+from sepml.tables import Table
+from sepml.tar_files import NotTar, members_of
 
 INDEX = "shards.csv"
 HEADER = ["mixture_ID", "shard", "offset", "size", "length"]
@@ -105,9 +108,7 @@ def read_sharded(mixture: Sharded, sample_rate: int) -> list[np.ndarray]:
         raise SepmlError(f"{mixture.shard}: holds no {absent[0]} of '{mixture.id}'; make it anew (sepml shard)")
     signals = [_decoded(mixture, name, members[name], sample_rate) for name in names]
     for name, signal in zip(names, signals, strict=True):
-        if len(signal) != mixture.length:
-            what = f"{name} of '{mixture.id}' has {len(signal)} samples, the index says {mixture.length}"
-            raise SepmlError(f"{mixture.shard}: {what}; make it anew (sepml shard)")
+        _require_length(mixture, name, len(signal))
     return signals
 
 
@@ -117,7 +118,7 @@ def _require_shards(path: Path, numbers: dict[str, int], shard: np.ndarray, ends
     np.maximum.at(needed, shard, ends)
     for name, least in zip(numbers, needed.tolist(), strict=True):
         file = path.parent / name
-        if not file.is_file():
+        if not os.path.isfile(file):
             raise SepmlError(f"{file}: no such shard, {path} names it; copy all shards, or make them anew (sepml shard)")
         if file.stat().st_size < least:
             raise SepmlError(f"{file}: breaks off after {file.stat().st_size} of {least} bytes; copy or make it again")
@@ -133,17 +134,20 @@ def _contents(mixture: Sharded) -> tuple[dict, dict[str, bytes]]:
     if len(content) < mixture.size:
         raise SepmlError(f"{mixture.shard}: breaks off in '{mixture.id}'; copy or make it again")
     try:
-        with tarfile.open(fileobj=io.BytesIO(content), mode="r:") as tar:
-            # `<key>.s1.wav` is the part s1.
-            members = {member.name.split(".")[1]: tar.extractfile(member).read() for member in tar}  # type: ignore[union-attr]
-        facts = json.loads(members.pop("json"))
-        fits = facts["id"] == mixture.id and facts["n_src"] >= 1
-    except (tarfile.TarError, ValueError, LookupError, TypeError, AttributeError):
-        fits = False
+        # `<key>.s1.wav` is the part s1.
+        members = {name.split(".")[1]: part for name, part in members_of(content).items()}
+        facts = parse_json(members.pop("json"), str(mixture.shard))
+        fits = facts["id"] == mixture.id and type(facts["n_src"]) is int and 1 <= facts["n_src"] <= len(members)
+    except (NotTar, SepmlError, LookupError, TypeError) as error:
+        raise SepmlError(f"{mixture.shard}: {_other_shards(mixture)}") from error
     if not fits:
-        where = f"holds no mixture '{mixture.id}' at byte {mixture.offset}"
-        raise SepmlError(f"{mixture.shard}: {where}; the index {INDEX} is of other shards, make both anew (sepml shard)")
+        raise SepmlError(f"{mixture.shard}: {_other_shards(mixture)}")
     return facts, members
+
+
+def _other_shards(mixture: Sharded) -> str:
+    where = f"holds no mixture '{mixture.id}' at byte {mixture.offset}"
+    return f"{where}; the index {INDEX} is of other shards, make both anew (sepml shard)"
 
 
 def _decoded(mixture: Sharded, part: str, content: bytes, sample_rate: int) -> np.ndarray:
@@ -153,13 +157,25 @@ def _decoded(mixture: Sharded, part: str, content: bytes, sample_rate: int) -> n
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             require(name, AudioInfo(file.frames, file.samplerate, file.channels), sample_rate)
+            # Before they are read: some bytes of FLAC stand for any number of samples.
+            _require_length(mixture, part, file.frames)
             return file.read(dtype="float32")
     except soundfile.LibsndfileError as error:
         raise SepmlError(f"{name}: is not audio that can be read: {reason(error)}") from error
+
+
+def _require_length(mixture: Sharded, part: str, length: int) -> None:
+    if length != mixture.length:
+        what = f"{part} of '{mixture.id}' has {length} samples, the index says {mixture.length}"
+        raise SepmlError(f"{mixture.shard}: {what}; make it anew (sepml shard)")
 
 
 def _all_sound(rows: list[list[str]]) -> bool:
     if not rows or set(map(len, rows)) != {len(HEADER)}:
         return not rows
     ids, shards, *numbers = zip(*rows, strict=True)
-    return all(ids) and all(shards) and all(map(all_numbers, numbers))
+    return all(ids) and all(shards) and all(map(all_numbers, numbers)) and _not_too_large(*numbers)
+
+
+def _not_too_large(_offsets: Sequence[str], sizes: Sequence[str], lengths: Sequence[str]) -> bool:
+    return max(map(int, (*sizes, *lengths))) <= MOST_MIXTURE_BYTES

@@ -1,6 +1,5 @@
 """Trained classifiers on the test images: accuracy, retrieval, and of slimmable networks the query table."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from sepml.errors import SepmlError
 from sepml.experiment import environment
 from sepml.files import atomic_path, write_csv, write_json
 from sepml.flops import count_flops
+from sepml.json_files import read_object
 from sepml.markdown import markdown
 from sepml.vision.data import image_shape, test_loader, train_loader
 from sepml.vision.experiment import Experiment
@@ -80,8 +80,8 @@ def evaluate(
 def _evaluated(file: Path) -> str:
     """The experiment that an `evaluation.json` is of."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))["experiment"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(read_object(file)["experiment"])
+    except (FileNotFoundError, SepmlError, KeyError):
         return "something that its evaluation.json does not tell"
 
 

@@ -1,7 +1,5 @@
 """Which images: those of a data set by their settings, and their labels."""
 
-import tarfile
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +10,18 @@ from pydantic import Field
 from torch import Tensor
 from torchvision import datasets
 from torchvision.datasets.folder import default_loader
-from torchvision.datasets.utils import extract_archive
 from torchvision.transforms.v2 import functional
 
 from sepml.download import Expected, fetch
 from sepml.errors import SepmlError
+from sepml.tar_files import unpack_tar
 from sepml.vision.market import read_folder
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[int, Field(ge=0)]
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 _MNIST_TEST = 200
+_LARGEST_CIFAR = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -207,9 +206,7 @@ def prepare_cifar(kind: str, out: Path, url: str | None = None, md5: str | None 
         archive = out / source.filename
         fetch(url or source.url, archive, Expected(md5=md5 if url else source.tgz_md5))
         try:
-            extract_archive(str(archive), str(out))
-        except (OSError, EOFError, tarfile.TarError, zlib.error) as error:
-            raise SepmlError(f"{archive}: not a whole archive, and removed: {error}") from error
+            unpack_tar(archive, out, _LARGEST_CIFAR)
         finally:
             archive.unlink()
         _read_cifar(DataSettings(kind, out))

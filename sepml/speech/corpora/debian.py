@@ -1,12 +1,10 @@
 """Debian packages fetched and unpacked without being installed."""
 
-import json
 import logging
 import os
 import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -17,7 +15,9 @@ from urllib.parse import unquote
 
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_json
+from sepml.json_files import read_object
 from sepml.speech.corpora.packages import Package
+from sepml.tar_files import NotTar, is_plain, opened
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 4
@@ -143,8 +143,12 @@ def unpack(deb: Path, target: Path, wanted: Callable[[str], bool]) -> None:
 
 def contents(target: Path) -> Contents:
     """What `unpack` wrote into `target`."""
-    spans = json.loads(_index_of(target).read_text(encoding="utf-8"))
-    return Contents(target, {name: (start, size) for name, (start, size) in spans.items()})
+    index = _index_of(target)
+    try:
+        spans = read_object(index, "index that sepml writes, delete it and run again")
+        return Contents(target, {name: (int(start), int(size)) for name, (start, size) in spans.items()})
+    except (FileNotFoundError, TypeError, ValueError) as error:
+        raise SepmlError(f"{index}: not the index that sepml writes, delete it and run again") from error
 
 
 def _index_of(target: Path) -> Path:
@@ -163,16 +167,16 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
         stream = cast(IO[bytes], process.stdout)
         fault = ""
         try:
-            with tarfile.open(fileobj=stream, mode="r|") as archive:
+            with opened(stream, "r|") as archive:
                 for member in archive:
                     name = member.name.removeprefix("./")
-                    content = archive.extractfile(member) if member.isreg() and wanted(name) else None
+                    content = archive.extractfile(member) if is_plain(member) and wanted(name) else None
                     if content is not None:
                         spans[name] = (data.tell(), member.size)
                         shutil.copyfileobj(content, data)
                     elif member.islnk() and (linked := member.linkname.removeprefix("./")) in spans:
                         spans[name] = spans[linked]
-        except tarfile.TarError as error:
+        except NotTar as error:
             fault = str(error)
         # The padding after the archive is read too: dpkg-deb must not fail on a closed pipe.
         while stream.read(1 << 16):

@@ -4,8 +4,6 @@ A finished folder has `corpus.json`, written last; one in the making has `.sepml
 other content is not touched.
 """
 
-import csv
-import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,8 +11,10 @@ from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.files import write_csv, write_json
+from sepml.json_files import read_object
 from sepml.parallel import Failure
 
 STAMP = "corpus.json"
@@ -124,17 +124,11 @@ def read_utterances(path: Path) -> list[Utterance]:
     """Read an `utterances.csv`.
 
     Raises:
-        SepmlError: absent, or columns missing.
+        SepmlError: absent, or not such a table, see `read_rows`.
     """
-    if not path.is_file():
-        raise SepmlError(f"{path}: no such file; `sepml prepare` writes it")
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        names = [field.name for field in fields(Utterance)]
-        missing = [name for name in names if name not in (reader.fieldnames or [])]
-        if missing:
-            raise SepmlError(f"{path}: the column '{missing[0]}' is missing; expected {','.join(names)}")
-        return [Utterance(*(row[name] or "" for name in names)) for row in reader]
+    names = [field.name for field in fields(Utterance)]
+    rows = read_rows(path, "table of utterances, which `sepml prepare` writes", names)
+    return [Utterance(*(row[name] for name in names)) for _, row in rows]
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -178,12 +172,10 @@ def _is_whole(out: Path) -> bool:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    if not path.is_file():
-        return None
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise SepmlError(f"{path}: not the JSON that sepml writes ({error}); give another folder") from error
+        return read_object(path, "note that sepml writes, give another folder")
+    except FileNotFoundError:
+        return None
 
 
 def _words(request: Mapping[str, Any]) -> str:

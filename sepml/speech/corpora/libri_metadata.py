@@ -1,12 +1,12 @@
 """The published metadata of LibriMix: which utterances and noise make a mixture, and at which gains."""
 
-import csv
 import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.speech.mixlist import require_inside, require_name
 
@@ -48,24 +48,17 @@ def read_metadata(table: Path) -> list[Recipe]:
         SepmlError: the file is missing or malformed, a gain is not a number, a path leads out of its root, or an id stands
             twice. The message names the file and the line.
     """
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header = reader.fieldnames or []
-            rows = [(reader.line_num, row) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SepmlError(f"{table}: cannot be read as CSV: {error}") from error
+    rows = list(read_rows(table, "table of LibriMix's metadata"))
+    header = list(rows[0][1]) if rows else []
     n_src = sum(re.fullmatch(r"source_\d+_path", name) is not None for name in header)
     names = [f"source_{i + 1}" for i in range(max(2, n_src))] + ["noise"]
     missing = [c for c in ("mixture_ID", *(f"{n}_{w}" for n in names for w in ("path", "gain"))) if c not in header]
     if missing or not rows:
-        fault = f"no column '{missing[0]}'; the header is: {','.join(header)[:200]}" if missing else "has no mixtures"
+        fault = f"no column '{missing[0]}'; the header is: {','.join(header)[:200]}" if rows else "has no mixtures"
         raise SepmlError(f"{table}:1: {fault}")
     recipes: dict[str, Recipe] = {}
     for line, row in rows:
         try:
-            if None in row or None in row.values():
-                raise SepmlError(f"has other than {len(header)} fields, which the header has")
             recipe = _recipe(row, names, f"{table}:{line}")
             if recipe.id in recipes:
                 raise SepmlError("stands twice")

@@ -1,6 +1,5 @@
 """Libri2Mix, Libri3Mix and so on from LibriSpeech, WHAM! noise and the published metadata: `sepml prepare librimix`."""
 
-import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import write_json
+from sepml.json_files import read_json
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import AudioInfo, info, read_wav, require, write_wav
 from sepml.speech.corpora.libri_metadata import Recipe, read_metadata, split_of, tables_of
@@ -167,11 +167,9 @@ def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
     """A split is of one table: what is there must have been made with the same gains."""
     path = folder / _SETTINGS
     try:
-        begun = json.loads(path.read_text(encoding="utf-8"))
+        begun = read_json(path, "note that sepml writes, delete it and run again")
     except FileNotFoundError:
         begun = None
-    except (OSError, ValueError) as error:
-        raise SepmlError(f"{path}: cannot be read ({error}); delete it and run again") from error
     # A hidden file is what a run that was killed at its first step leaves.
     if begun is None and folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
         raise SepmlError(f"{folder}: was not made by sepml; read it with --tree {folder.parent}, or give another --out")

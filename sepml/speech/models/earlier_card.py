@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import yaml
+from sepml.errors import SepmlError
+from sepml.yaml_files import parse_yaml
 
 if TYPE_CHECKING:
     from sepml.speech.models.pretrained import Origin
@@ -48,8 +49,8 @@ def parse(text: str) -> EarlierCard | None:
     """
     found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
     try:
-        facts = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        facts = parse_yaml(found[1], "README.md") if found else None
+    except SepmlError:
         return None
     if found is None or not isinstance(facts, dict) or facts.get("library_name") != "sepml":
         return None

@@ -1,6 +1,5 @@
 """Model cards: what a model was trained on, how, by what, and what it scores: from its run, or the card it came with."""
 
-import csv
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from sepml import __version__
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
+from sepml.json_files import read_object
 from sepml.speech.models.earlier_card import card_of
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.scoring.score_tables import format_table
 from sepml.speech.scoring.summary import Summary, read_summary
+from sepml.yaml_files import load_yaml
 
 if TYPE_CHECKING:
     from sepml.speech.models.pretrained import Origin
@@ -156,9 +158,9 @@ def _training(run: Path) -> str:
 def _settings(run: Path) -> dict[str, Any]:
     file = run / "config.yaml"
     try:
-        content = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise SepmlError(f"{file}: cannot be read as YAML; the model card needs it") from error
+        content = load_yaml(file)
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file; the model card needs it") from error
     if not isinstance(content, dict):
         raise SepmlError(f"{file}: holds {type(content).__name__}, expected the settings of a run")
     return content
@@ -167,12 +169,11 @@ def _settings(run: Path) -> dict[str, Any]:
 def _epochs(file: Path) -> str:
     if not file.is_file():
         return ""
-    with file.open(newline="", encoding="utf-8") as lines:
-        rows = list(csv.DictReader(lines))
+    rows = [row for _, row in read_rows(file, "history of sepml train", ("epoch", "valid_si_snri"))]
     try:
         last = max(int(row["epoch"]) for row in rows)
         best = max(float(row["valid_si_snri"]) for row in rows if row["valid_si_snri"])
-    except (KeyError, TypeError, ValueError) as error:
+    except ValueError as error:
         raise SepmlError(f"{file}: not a history of sepml train; the model card needs it") from error
     return f"{last} epochs; the best peer had {best:.2f} dB of SI-SNRi on the validation mixtures.\n\n"
 
@@ -194,9 +195,9 @@ def _environment(file: Path) -> str:
     if not file.is_file():
         return ""
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_object(file)
         versions = ", ".join(f"{package} {version}" for package, version in content["versions"].items())
         rows = {key: content[key] for key in ("commit", "device", "cpu", "machine", "python")}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (KeyError, AttributeError) as error:
         raise SepmlError(f"{file}: not the environment of a run; the model card needs it") from error
     return "## Environment\n\n" + "\n".join(f"- {key}: {value}" for key, value in {**rows, "versions": versions}.items())

@@ -1,13 +1,15 @@
 """Models by name: folders, checkpoints and ids of the Hugging Face Hub to the models that they stand for."""
 
-import json
 import logging
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sepml.config_errors import shown
 from sepml.errors import SepmlError
+from sepml.json_files import read_object
 
 if TYPE_CHECKING:
     import torch
@@ -86,7 +88,7 @@ def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | Non
         SepmlError: there is no such thing here nor on the Hub, or the Hub cannot be reached.
     """
     path = DEFAULT if model is None else Path(model)
-    if path.exists():
+    if os.path.exists(path):
         return path, None
     if path == DEFAULT:
         raise SepmlError(f"{path}: the model that comes with sepml is absent from this installation; name one with --model")
@@ -151,22 +153,19 @@ def _refuse_ensemble(path: Path, ensemble: bool) -> None:
 def model_format(config: Path) -> str | None:
     """What a config.json says it is; None when that is nothing of sepml's."""
     try:
-        content = json.loads(config.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        form = read_object(config).get("format")
+    except (FileNotFoundError, SepmlError):
         return None
-    form = content.get("format") if isinstance(content, dict) else None
     return form if isinstance(form, str) else None
 
 
 def _best_peer(file: Path) -> int | None:
     try:
-        peer = json.loads(file.read_text(encoding="utf-8"))["peer"]
+        peer = read_object(file, 'note of the best peer, such as {"peer": 1}').get("peer")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SepmlError(f'{file}: cannot be read; expected {{"peer": 1}} or the like') from error
     if type(peer) is not int:
-        raise SepmlError(f"{file}: peer is {peer!r}, expected its number")
+        raise SepmlError(f"{file}: peer is {shown(peer)}, expected its number")
     return peer
 
 

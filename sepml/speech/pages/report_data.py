@@ -1,7 +1,5 @@
 """What a report is about: the score folders and the histories below the paths that a user names, read by their columns."""
 
-import csv
-import json
 import math
 import re
 import statistics
@@ -10,7 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
+from sepml.json_files import read_object
 
 _TITLES = {
     "si_snr": "SI-SNR dB",
@@ -150,13 +150,11 @@ def read_scores(folder: Path, label: str) -> Scores:
         SepmlError: one of them is absent or not what `sepml score` writes.
     """
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
-        if not isinstance(summary, dict) or not isinstance(summary.get("columns"), dict):
-            raise ValueError("no columns in it")
+        summary = read_object(folder / "summary.json", "summary of `sepml score`")
     except FileNotFoundError as error:
         raise SepmlError(f"{folder}: holds no summary.json, expected a folder written by `sepml score`") from error
-    except (OSError, ValueError) as error:
-        raise SepmlError(f"{folder / 'summary.json'}: not a summary of `sepml score`: {error}") from error
+    if not isinstance(summary.get("columns"), dict):
+        raise SepmlError(f"{folder / 'summary.json'}: not a summary of `sepml score`: no columns in it")
     path = folder / "scores.csv"
     header, rows = _table(path)
     if "mixture_ID" not in header:
@@ -236,20 +234,10 @@ def _relabelled(runs: Sequence[Scores]) -> list[Scores]:
 
 
 def _table(path: Path) -> tuple[list[str], list[list[str]]]:
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except FileNotFoundError as error:
-        raise SepmlError(f"{path}: no such file") from error
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise SepmlError(f"{path}: cannot be read as CSV: {error}") from error
-    if len(rows) < 2:
+    rows = [row for _, row in read_rows(path, "table of scores or of a training's epochs")]
+    if not rows:
         raise SepmlError(f"{path}: has no rows, expected a header and at least one")
-    header, *rows = rows
-    odd = next((row for row in rows if len(row) != len(header)), None)
-    if odd is not None:
-        raise SepmlError(f"{path}: the row of '{odd[0]}' has {len(odd)} fields, the header {len(header)}")
-    return header, rows
+    return list(rows[0]), [list(row.values()) for row in rows]
 
 
 def _is_number(cell: str) -> bool:

@@ -1,6 +1,5 @@
 """Scores that a folder holds already: kept apart from those of another model, manifest or metrics."""
 
-import csv
 import hashlib
 import os
 import re
@@ -8,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.speech.scoring.summary import COLUMNS, Summary, read_summary
 
@@ -113,11 +113,10 @@ def _evaluated(out: Path) -> list[Path]:
 
 
 def _clear(folder: Path) -> None:
-    with suppress(OSError, KeyError, csv.Error, UnicodeDecodeError, SepmlError):
+    with suppress(OSError, SepmlError):
         # What `sepml score` read is not ours to delete.
         if "model" in _inputs_of(read_summary(folder)):
-            with (folder / "scores.csv").open(newline="", encoding="utf-8") as file:
-                ids = {row["mixture_ID"] for row in csv.DictReader(file)}
+            ids = {row["mixture_ID"] for _, row in read_rows(folder / "scores.csv", "table of scores", ("mixture_ID",))}
             for path in (folder / "est").glob("*_s*.wav"):
                 if path.stem.rpartition("_s")[0] in ids:
                     path.unlink(missing_ok=True)

@@ -11,6 +11,8 @@ from typing import IO, Any
 
 from sepml.errors import SepmlError
 from sepml.files import write_text
+from sepml.json_files import parse_json
+from sepml.limits import MOST_TEXT_BYTES, read_limited
 from sepml.speech.scoring.summary import Unscored, UtteranceScores
 
 NAME = ".scores.journal"
@@ -89,14 +91,14 @@ class Journal:
 
     def _read(self) -> None:
         try:
-            lines = self.path.read_text(encoding="utf-8").splitlines()
-            if not lines or json.loads(lines[0]) != self._header:
+            lines = read_limited(self.path, MOST_TEXT_BYTES).decode("utf-8").splitlines()
+            if not lines or parse_json(lines[0], str(self.path)) != self._header:
                 return
-        except (OSError, ValueError):
+        except (FileNotFoundError, UnicodeDecodeError, SepmlError):
             return
         for line in lines[1:]:
-            with suppress(ValueError, KeyError, TypeError):
-                row = json.loads(line)
+            with suppress(SepmlError, KeyError, TypeError, AttributeError):
+                row = parse_json(line, str(self.path))
                 self._rows[row_scores(row["scores"]).mixture_id] = {"files": row["files"], "scores": row["scores"]}
 
 

@@ -1,11 +1,11 @@
 """Scores as tables: one row a mixture in a CSV file, and plain text that is Markdown as well."""
 
-import csv
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from math import isfinite
 from pathlib import Path
 
+from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.files import write_csv
 from sepml.markdown import markdown
@@ -58,14 +58,14 @@ def read_scores(folder: Path, columns: Sequence[str]) -> dict[str, dict[str, flo
         SepmlError: there are none, or they are no such table.
     """
     path = folder / "scores.csv"
+    if not path.is_file():
+        raise SepmlError(f"{folder}: holds no scores.csv, expected a folder written by `sepml score`")
+    rows = [row for _, row in read_rows(path, "table of `sepml score`", ("mixture_ID", "reason", *columns))]
+    rows = [row for row in rows if not row["reason"].startswith(_FAULT)]
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if not row["reason"].startswith(_FAULT)]
-            return {row["mixture_ID"]: {column: _value(row[column]) for column in columns} for row in rows}
-    except FileNotFoundError as error:
-        raise SepmlError(f"{folder}: holds no scores.csv, expected a folder written by `sepml score`") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
-        raise SepmlError(f"{path}: not a table of `sepml score`: {error!r}") from error
+        return {row["mixture_ID"]: {column: _value(row[column]) for column in columns} for row in rows}
+    except ValueError as error:
+        raise SepmlError(f"{path}: not a table of `sepml score`: {error}") from error
 
 
 def format_table(summaries: Mapping[str, Summary]) -> str:

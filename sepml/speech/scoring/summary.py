@@ -1,6 +1,5 @@
 """What many scores come to: means with their counts and how sure they are, and the file that keeps them."""
 
-import json
 import platform
 import statistics
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from sepml import __version__
 from sepml.errors import SepmlError
 from sepml.files import write_json
+from sepml.json_files import read_object
 from sepml.parallel import Failure
 from sepml.speech.scoring.bootstrap import interval_of_mean
 
@@ -150,7 +150,7 @@ def read_summary(folder: Path) -> Summary:
     """
     path = folder / "summary.json"
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path, "summary of `sepml score`")
         return Summary(
             n_mixtures=content["n_mixtures"],
             columns={name: _column_from(column) for name, column in content["columns"].items()},
