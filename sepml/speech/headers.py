@@ -7,6 +7,7 @@ from typing import BinaryIO
 
 _UNKNOWN_LENGTH = 0x7FFF0000
 _CHUNK = "<4sI"
+_RF64 = (b"RF64", b"BW64")
 _TAGS = (b"ID3", b"TAG", b"APE")
 
 
@@ -23,15 +24,20 @@ class Unfinished:
 
 
 def unfinished(path: Path) -> Unfinished | None:
-    """Whether the header of a WAV file was never finished: it promises little or nothing, and more follows that is no chunk.
+    """Whether the header of a WAV or RF64 file was never finished: it promises little, and more follows that is no chunk.
 
     Raises:
         OSError: the file cannot be read.
     """
     with path.open("rb") as file:
-        head = file.read(12)
-        if head[:4] != b"RIFF" or head[8:12] != b"WAVE" or (promised := _in_chunk(file, 12, _CHUNK, b"data")) is None:
+        head = file.read(36)
+        is_64 = head[:4] in _RF64 and head[12:16] == b"ds64" and len(head) == 36
+        if not (head[:4] == b"RIFF" or is_64) or head[8:12] != b"WAVE":
             return None
+        if (promised := _in_chunk(file, 12, _CHUNK, b"data")) is None:
+            return None
+        if is_64 and promised == 0xFFFFFFFF:
+            (promised,) = struct.unpack_from("<Q", head, 28)
         there = path.stat().st_size - file.tell()
         behind = there - promised
         if behind <= max(promised, struct.calcsize(_CHUNK)):
@@ -86,7 +92,7 @@ def _claimed_size(head: bytes) -> int:
         return 0
     if head[:4] == b"FORM":
         return 8 + struct.unpack_from(">I", head, 4)[0]
-    if head[:4] in (b"RF64", b"BW64") and head[12:16] == b"ds64":
+    if head[:4] in _RF64 and head[12:16] == b"ds64":
         return 8 + struct.unpack_from("<Q", head, 20)[0]
     if head[:4] == b"riff":
         return struct.unpack_from("<Q", head, 16)[0]
