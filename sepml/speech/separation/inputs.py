@@ -15,6 +15,7 @@ from pathlib import Path
 from sepml.errors import SepmlError
 from sepml.speech.audio import require_content
 from sepml.speech.separation.names import Names, is_output
+from sepml.standard_streams import is_closed
 
 log = logging.getLogger(__name__)
 STDIN = Path("/dev/stdin")
@@ -148,11 +149,13 @@ def readable(file: Path) -> Iterator[Path]:
     """A path that can be read from anywhere: the file's own, or for standard input a temporary copy.
 
     Raises:
-        SepmlError: standard input is a terminal, or there is no room for the copy.
+        SepmlError: standard input is closed or a terminal, or there is no room for the copy.
     """
     if file != STDIN:
         yield file
         return
+    if is_closed(sys.stdin):
+        raise SepmlError("standard input: is closed, expected a recording through a pipe")
     if sys.stdin.isatty():
         raise SepmlError("standard input: is a terminal, expected a recording through a pipe")
     with tempfile.NamedTemporaryFile(prefix="sepml-stdin-") as copy:
@@ -160,7 +163,7 @@ def readable(file: Path) -> Iterator[Path]:
             shutil.copyfileobj(sys.stdin.buffer, copy)
             copy.flush()
         except OSError as error:
-            raise SepmlError(f"standard input: cannot be copied to {copy.name}: {error.strerror}") from error
+            raise SepmlError(f"standard input: cannot be copied to {copy.name}: {error.strerror or error}") from error
         try:
             yield Path(copy.name)
         except SepmlError as error:

@@ -19,6 +19,7 @@ from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_bytes
 from sepml.speech.audio import quantise, reason
 from sepml.speech.separation.resolution import BYTES, SUBTYPES, check_bits
+from sepml.standard_streams import is_closed
 
 STDOUT = Path("/dev/stdout")
 CLIP_MODES = ("rescale", "clamp", "none")
@@ -151,6 +152,8 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: 
 
 
 def _to_stdout(file: BinaryIO) -> None:
+    if is_closed(sys.stdout):
+        raise SepmlError("standard output: is closed; name a folder for the outputs")
     try:
         # Past Python's buffer, which would try again when the command ends.
         with open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
