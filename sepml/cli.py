@@ -10,8 +10,9 @@ from types import FrameType
 
 from sepml import __version__
 from sepml.commands import corpora, mixtures, models, scoring, separating, training
-from sepml.commands.words import FAILED
+from sepml.commands.words import FAILED, verbosity, verbosity_of
 from sepml.errors import SepmlError, one_line
+from sepml.standard_streams import open_closed_streams
 
 INTERRUPTED = 130
 _COMMANDS = (
@@ -38,19 +39,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         the exit code: 0 everything asked was done, 1 something failed, 2 wrong usage, 130 interrupted.
     """
+    open_closed_streams()
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
     if rest and options.command != "train":
         parser.error(f"unknown argument: {rest[0]}")
     options.settings = rest
-    _configure_logging(options.verbose - options.quiet)
+    _configure_logging(verbosity_of(options))
     # Small products dominate scoring and mixing, where OpenBLAS's threads cost three times what they bring; processes
     # fill the cores. PyTorch does not use OpenBLAS. To be set before numpy is imported.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = options.run(options)
-        sys.stdout.flush()
+        _flush_output()
         return code
     except SepmlError as error:
         print(f"sepml: error: {one_line(error)}", file=sys.stderr)
@@ -59,8 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("sepml: interrupted; the same command goes on from here", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # What is left in the buffer has nowhere to go, of which Python would complain at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         return FAILED
 
 
@@ -71,11 +72,32 @@ def make_parser() -> argparse.ArgumentParser:
         description="Separate people who talk at once; train separators by selective mutual learning.",
         allow_abbrev=False,
     )
+    verbosity(parser, "_before")
     parser.add_argument("--version", action="version", version=f"sepml {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for add in _COMMANDS:
         add(commands)
     return parser
+
+
+def _flush_output() -> None:
+    """Write what is left of the output.
+
+    Raises:
+        SepmlError: it cannot be written, as on a full disk.
+    """
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        raise SepmlError(f"standard output: cannot be written: {error.strerror}") from error
+
+
+def _drop_output() -> None:
+    """What is left in the buffer has nowhere to go, of which Python would complain at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:

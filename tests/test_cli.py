@@ -156,7 +156,6 @@ def test_the_grammar_needs_no_heavy_library(words):
         ("check x y", "unknown argument: y"),
         ("check x -j -1", "'-1' is not a whole number of 0 or more"),
         ("train --exp x", "required: --config"),
-        ("separate a.wav --model m", "required: -o/--out"),
         ("separate a.wav --model m -o x --ovrlap 0.5", "unknown argument: --ovrlap"),
         # Options are not guessed from their first letters.
         ("separate a.wav --model m -o x --over 0.5", "unknown argument: --over"),

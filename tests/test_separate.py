@@ -32,7 +32,7 @@ def names(folder):
 
 def test_files_and_folders(tmp_path, separator):
     ref = sources(0.5, 16000)
-    write(tmp_path / "in/a.wav", ref.sum(0), 16000)
+    write(tmp_path / "in/a.wav", ref.sum(0), 16000, "PCM_16")
     write(tmp_path / "in/b.flac", ref.sum(0), 16000, "PCM_16")
     (tmp_path / "in/notes.txt").write_text("not audio, and not meant")
     single = write(tmp_path / "c.wav", sources(0.5).sum(0))
@@ -82,6 +82,16 @@ def test_two_inputs_never_onto_one_output(tmp_path, separator):
         "{n:zz}.wav",
         "{n.x}.wav",
         "/x/{n}.wav",
+        "{n:1000000000}.wav",
+        "{n:0999999999d}.wav",
+        "{name:>100000000}{n}.wav",
+        "{name:.99999}_{n}.wav",
+        "{n:{n}}.wav",
+        "{n:c}.wav",
+        "{n:%}.wav",
+        "{name!r}{n}.wav",
+        "{n}\0.wav",
+        "a/" * 40 + "{n}.wav",
     ],
 )
 def test_file_names_that_cannot_be(tmp_path, separator, filename):
@@ -117,7 +127,8 @@ def test_an_empty_folder_and_settings_that_do_not_go_together(tmp_path, separato
     assert separate_files([tmp_path / "in"], separator, tmp_path / "out") == [f"{tmp_path / 'in'}: holds no audio files"]
     for settings, message in (
         ({"clip_mode": "clip"}, "unknown clip mode 'clip'"),
-        ({"ext": "flac", "float32": True}, "32-bit floats need WAV"),
+        ({"ext": "flac", "bits": "32f"}, "32-bit floats need WAV"),
+        ({"bits": "32"}, "unknown resolution '32'; known: 16, 24, 32f"),
     ):
         with pytest.raises(SepmlError, match=message):
             Settings(**settings)
@@ -129,7 +140,7 @@ def test_clip_modes(tmp_path, separator):
     loud = write(tmp_path / "loud.wav", ref.sum(0))
     est = {}
     for mode in ("rescale", "clamp", "none"):
-        separate_files([loud], separator, tmp_path / mode, Settings(clip_mode=mode, float32=mode == "none"))
+        separate_files([loud], separator, tmp_path / mode, Settings(clip_mode=mode, bits="32f" if mode == "none" else "16"))
         est[mode] = np.stack([soundfile.read(tmp_path / mode / f"loud_s{n}.wav")[0] for n in (1, 2)])
     assert error_db(est["none"], ref) < -50
     factor = 1 / np.abs(est["none"]).max()
@@ -173,7 +184,7 @@ def test_a_long_recording_in_blocks(tmp_path, short_memory, mode, ext):
     separator = Stream()
     long = write(tmp_path / "long.wav", x)
     float32 = mode == "none" and ext == "wav"
-    settings = Settings(clip_mode=mode, float32=float32, ext=ext)
+    settings = Settings(clip_mode=mode, bits="32f" if float32 else "16", ext=ext)
     assert separate_files([long], separator, tmp_path / "out", settings) == []
     assert sum(separator.given) == len(x) and max(separator.given) == 3000
     assert names(tmp_path / "out") == [f"long_s{n}.{ext}" for n in (1, 2)]
@@ -216,10 +227,10 @@ class OneSource(Stream):
 def test_no_room_for_a_long_recording(tmp_path, short_memory, kind, size, message):
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     with largest_file(size):
-        said = separate_files([long], kind(), tmp_path / "out", Settings(float32=True))
+        said = separate_files([long], kind(), tmp_path / "out", Settings(bits="32f"))
     assert len(said) == 1 and message in said[0]
     assert names(tmp_path / "out") == []
-    assert separate_files([long], kind(), tmp_path / "out", Settings(float32=True)) == []
+    assert separate_files([long], kind(), tmp_path / "out", Settings(bits="32f")) == []
 
 
 @contextmanager
@@ -236,7 +247,7 @@ def test_beyond_4_gigabytes_a_wav_file_is_rf64(tmp_path, short_memory, monkeypat
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     for limit, kind in ((43_200, "WAV"), (43_199, "RF64")):
         monkeypatch.setattr("sepml.speech.separation.outputs._LARGEST_WAV", limit)
-        assert separate_files([long], Stream(), tmp_path / kind) == []
+        assert separate_files([long], Stream(), tmp_path / kind, Settings(bits="16")) == []
         facts = soundfile.info(tmp_path / kind / "long_s1.wav")
         assert (facts.format, facts.frames) == (kind, 21600)
 

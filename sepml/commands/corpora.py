@@ -13,6 +13,7 @@ from sepml.commands.words import (
     jobs,
     print_paths,
     rate_and_mode,
+    verbosity,
 )
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ def add_prepare(commands: Commands) -> None:
     """The options of `sepml prepare`."""
     text = "make a corpus of single utterances, and mix lists; or fetch images"
     sub = commands.add_parser("prepare", help=text, description=f"{text[0].upper()}{text[1:]}.", allow_abbrev=False)
+    verbosity(sub, "_prepare")
     corpora = sub.add_subparsers(dest="corpus", required=True, metavar="CORPUS")
     for add in (_add_prompts, _add_synthetic, _add_wsj0, _add_librimix, _add_wham, _add_folder):
         add(corpora)

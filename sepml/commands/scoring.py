@@ -91,8 +91,8 @@ def add_evaluate(commands: Commands) -> None:
     text = "separate the mixtures of a manifest and score the estimates, in one pass; or test classifiers of images"
     sub = command(commands, "evaluate", text)
     sub.epilog = (
-        "Estimates are scored as the 16-bit files that sepml separate writes, so the scores are those of sepml separate "
-        "and sepml score. The same command goes on where it was broken off."
+        "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
+        "of sepml separate and sepml score. The same command goes on where it was broken off."
     )
     model = "as for sepml separate (default: the model that comes with sepml)"
     sub.add_argument("--model", help=model)

@@ -19,13 +19,13 @@ log = logging.getLogger(__name__)
 def add_separate(commands: Commands) -> None:
     """The options of `sepml separate`."""
     sub = command(commands, "separate", "separate recordings into one file a speaker")
-    what = "audio or video files, folders of them, patterns such as '*.mp3', or - for standard input"
+    what = "audio or video files, folders of them and of such folders, patterns such as '*/mix.wav', or - for standard input"
     sub.add_argument("input", nargs="+", help=what)
     model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
     sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
     out = "folder, or - for one WAV file of a channel a speaker on standard output"
-    sub.add_argument("-o", "--out", required=True, help=out)
+    sub.add_argument("-o", "--out", default="separated", help=out)
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--channel", type=_channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
     sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
@@ -33,9 +33,11 @@ def add_separate(commands: Commands) -> None:
     consistency = "share out what the estimates leave of the mixture, so that they add up to it"
     sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
     sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
-    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} is the input's")
+    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} and {parent} are the input's")
     sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
-    sub.add_argument("--float32", action="store_true", help="write 32-bit floats instead of 16-bit integers")
+    bits = "resolution of the outputs (default: the input's; 16 for lossy and 8-bit inputs)"
+    sub.add_argument("--bits", choices=("16", "24", "32f"), help=bits)
+    sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write what became of each input as JSON")
     sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
     sub.set_defaults(run=_separate, wrong=sub.error)
@@ -53,8 +55,8 @@ def _channel(word: str) -> int | None:
 def _separate(options: argparse.Namespace) -> int:
     if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
         options.wrong("-o -: writes one recording, as WAV")
-    if options.float32 and options.format == "flac":
-        options.wrong("--float32: needs --format wav")
+    if options.bits == "32f" and options.format == "flac":
+        options.wrong("--bits 32f (--float32): needs --format wav")
     _check(options, 1)
     from sepml.speech.separation.inputs import STDIN, all_absent
 
@@ -76,7 +78,7 @@ def _separate(options: argparse.Namespace) -> int:
         options.overlap,
         options.channel,
         options.clip_mode,
-        options.float32,
+        options.bits,
         options.filename,
         options.format,
         options.force,

@@ -20,9 +20,25 @@ def command(commands: Commands, name: str, text: str, **options: str) -> argpars
     """A new command with the options that all have; `text` says what it does."""
     about = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
     sub = commands.add_parser(name, allow_abbrev=False, formatter_class=_Formatter, **about, **options)
-    sub.add_argument("-v", "--verbose", action="count", default=0, help="say more")
-    sub.add_argument("-q", "--quiet", action="count", default=0, help="say less")
+    verbosity(sub)
     return sub
+
+
+def verbosity(parser: argparse.ArgumentParser, where: str = "") -> None:
+    """The options for how much is said.
+
+    Args:
+        where: put behind the names under which they are found: a command's defaults are written over those of the same name
+            that come before it.
+    """
+    parser.add_argument("-v", "--verbose", action="count", default=0, dest=f"verbose{where}", help="say more")
+    parser.add_argument("-q", "--quiet", action="count", default=0, dest=f"quiet{where}", help="say less")
+
+
+def verbosity_of(options: argparse.Namespace) -> int:
+    """How much is said, wherever that was asked for; 0 is as usual."""
+    signs = {"verbose": 1, "quiet": -1}
+    return sum(signs.get(name.partition("_")[0], 0) * count for name, count in vars(options).items() if isinstance(count, int))
 
 
 def jobs(sub: argparse.ArgumentParser) -> None:

@@ -3,29 +3,32 @@
 import io
 import os
 import stat
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import write_bytes
+from sepml.speech.headers import missing_bytes, unfinished
 
 if TYPE_CHECKING:
     import soundfile
 
 FULL_SCALE = 32768
 _SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
-_UNKNOWN_LENGTH = 0x7FFF0000
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 class UnknownFormat(SepmlError):
     """A file that libsndfile does not read; other libraries may."""
+
+
+class UnfinishedHeader(SepmlError):
+    """A WAV file that holds more than its header promises, of which libsndfile would silently return a part."""
 
 
 @dataclass(frozen=True)
@@ -88,17 +91,23 @@ def require(path: Path, facts: AudioInfo, sample_rate: int | None = None, mono: 
         raise SepmlError(f"{path}: holds no samples")
 
 
-def quantise(x: np.ndarray) -> np.ndarray:
-    """16-bit integers of samples in [-1, 1): round(32768 x), clipped so that nothing wraps around.
+def quantise(x: np.ndarray, bits: int = 16) -> np.ndarray:
+    """Integers of samples in [-1, 1): 16 bits are round(32768 x), clipped so that nothing wraps around.
+
+    Args:
+        bits: 16; or 24, which are the upper ones of 32, as libsndfile takes them.
 
     >>> quantise(np.array([0.0, 0.5, -1.0, 1.0, 7.0])).tolist()
     [0, 16384, -32768, 32767, 32767]
+    >>> (quantise(np.array([2.0**-23, 1.0]), 24) >> 8).tolist()
+    [1, 8388607]
     """
-    scaled = x * np.float64(FULL_SCALE)
+    full_scale = 1 << (bits - 1)
+    scaled = x * np.float64(full_scale)
     np.rint(scaled, out=scaled)
     # The ufuncs behind np.clip, which takes as long again on short signals.
-    np.minimum(np.maximum(scaled, -FULL_SCALE, out=scaled), FULL_SCALE - 1, out=scaled)
-    return scaled.astype(np.int16)
+    np.minimum(np.maximum(scaled, -full_scale, out=scaled), full_scale - 1, out=scaled)
+    return scaled.astype(np.int16) if bits == 16 else scaled.astype(np.int32) << (32 - bits)
 
 
 def write_wav(path: Path, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
@@ -144,8 +153,9 @@ def require_content(path: Path) -> None:
     except FileNotFoundError as error:
         what = "is a link to a file that is missing" if path.is_symlink() else "no such file"
         raise SepmlError(f"{path}: {what}") from error
-    except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+    # ValueError: a NUL in the name.
+    except (OSError, ValueError) as error:
+        raise SepmlError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if stat.S_ISDIR(facts.st_mode):
         raise SepmlError(f"{path}: is a folder, expected an audio file")
     if not stat.S_ISREG(facts.st_mode):
@@ -160,15 +170,19 @@ def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
 
     Raises:
         UnknownFormat: libsndfile does not read it.
+        UnfinishedHeader: it holds more samples than its header promises.
         SepmlError: it is no file with something in it (see `require_content`), or breaks off.
     """
     import soundfile
 
     require_content(path)
     try:
-        missing = _missing_bytes(path)
+        missing, short = missing_bytes(path), unfinished(path)
     except OSError as error:
         raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+    if short:
+        found = f"it promises {short.promised} bytes of samples and {short.there} follow"
+        raise UnfinishedHeader(f"{path}: its header was never finished: {found}; write the file anew with an audio program")
     if missing:
         raise SepmlError(f"{path}: breaks off, {missing} bytes of samples are missing; copy or make it again")
     try:
@@ -179,53 +193,6 @@ def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
         raise UnknownFormat(f"{path}: is not an audio file that can be read: {said}") from error
     with file:
         yield file
-
-
-def _missing_bytes(path: Path) -> int:
-    """The bytes that the header of a WAV, AIFF, AU, CAF, W64 or RF64 file promises beyond its end; 0 for other formats."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(32)
-        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-            length = _in_chunk(file, 12, "<4sI", b"data")
-            # Programs that write to a pipe cannot know the length and leave a huge one.
-            return 0 if length is None or length >= _UNKNOWN_LENGTH else max(0, file.tell() + length - size)
-        if head[:4] == b"caff":
-            length = _in_chunk(file, 8, ">4sq", b"data")
-            return 0 if length is None or length < 0 else max(0, file.tell() + length - size)
-    missing = _claimed_size(head) - size
-    # The last chunk's padding is not always there.
-    return missing if missing > 8 else 0
-
-
-def _in_chunk(file: BinaryIO, start: int, form: str, wanted: bytes) -> int | None:
-    """The length of a chunk, the file being at its first byte; chunks are padded to even lengths in RIFF files only."""
-    file.seek(start)
-    head = struct.calcsize(form)
-    while len(chunk := file.read(head)) == head:
-        name, length = struct.unpack(form, chunk)
-        if name == wanted:
-            return length
-        if length < 0:
-            return None
-        file.seek(length + (length % 2 if form[0] == "<" else 0), 1)
-    return None
-
-
-def _claimed_size(head: bytes) -> int:
-    """The size that the first 32 bytes of a file give it; 0 where they give none."""
-    if len(head) < 32:
-        return 0
-    if head[:4] == b"FORM":
-        return 8 + struct.unpack_from(">I", head, 4)[0]
-    if head[:4] in (b"RF64", b"BW64") and head[12:16] == b"ds64":
-        return 8 + struct.unpack_from("<Q", head, 20)[0]
-    if head[:4] == b"riff":
-        return struct.unpack_from("<Q", head, 16)[0]
-    if head[:4] == b".snd":
-        offset, length = struct.unpack_from(">II", head, 4)
-        return 0 if length == 0xFFFFFFFF else offset + length
-    return 0
 
 
 def _info(file: "soundfile.SoundFile") -> AudioInfo:

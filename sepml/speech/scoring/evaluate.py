@@ -18,6 +18,7 @@ from sepml.errors import SepmlError
 from sepml.orphans import end_with_parent
 from sepml.parallel import Failure, cores
 from sepml.progress import track
+from sepml.speech.audio import open_audio
 from sepml.speech.manifest import Mixture, read_manifest
 from sepml.speech.models.pretrained import find
 from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, fingerprint, refuse_other_rows
@@ -26,6 +27,7 @@ from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score
 from sepml.speech.scoring.summary import Summary, UtteranceScores
 from sepml.speech.scoring.utterance_scores import METRICS
 from sepml.speech.separation.outputs import Estimates, Form, write_sources
+from sepml.speech.separation.resolution import of_subtype
 from sepml.speech.separation.separator import Separator
 
 _AHEAD = 8
@@ -92,7 +94,8 @@ def evaluate(
     jobs: int = 0,
     force: bool = False,
 ) -> dict[str, Summary]:
-    """Separate and score the mixtures of a manifest, as `sepml separate` (16-bit files) and then `sepml score` would.
+    """Separate and score the mixtures of a manifest, as `sepml separate` and then `sepml score` would: the files
+    have the resolution of the mixtures.
 
     Writes `scores.csv`, `summary.json` and `est/<id>_s1.wav` ... to `out`. The network runs in this process, the metrics
     of the mixtures before in others; broken off and called again, it goes on after the last mixture scored.
@@ -127,6 +130,8 @@ def evaluate(
     if force:
         clear_other_rows(out, inputs)
     of_model = {"model": _model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
+    # Earlier versions wrote 16 bits whatever the mixtures held.
+    of_model["bits"] = "as the mixture"
     with ExitStack() as stack:
         rows = []
         for label, one in _separators(separator) if ensemble else [("", separator)]:
@@ -207,10 +212,12 @@ def _run(
 
 def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
     mixture, _, rate = read_mixture(trial)
+    with open_audio(trial.mixture) as file:
+        form = Form(rate, bits=of_subtype(file.subtype))
     try:
         with Estimates(separator.n_src, None) as est:
             est.append(separator.separate(mixture, rate, windows.segment, windows.overlap).numpy())
-            write_sources(est, trial.ests, Form(rate))
+            write_sources(est, trial.ests, form)
     except SepmlError as error:
         message = str(error)
         raise SepmlError(message if str(trial.mixture) in message else f"{trial.mixture}: {message}") from error

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio import UnknownFormat, open_audio, reason, require_content
+from sepml.speech.audio import UnfinishedHeader, UnknownFormat, open_audio, reason, require_content
+from sepml.speech.separation.mp3 import has_length, is_mp3
 from sepml.speech.separation.ogg import check_ogg
+from sepml.speech.separation.resolution import of_stream, of_subtype
 
 if TYPE_CHECKING:
     import av
@@ -41,6 +43,7 @@ class Recording:
         frames: samples of a channel; None where only reading to the end tells.
         block: samples of a block, as a rule.
         blocks: the samples, (t, channels) float32 each, to be taken once.
+        bits: the resolution to write, of `resolution.BITS`.
     """
 
     rate: int
@@ -48,6 +51,7 @@ class Recording:
     frames: int | None
     block: int
     blocks: Iterator[np.ndarray]
+    bits: str = "16"
 
 
 @contextmanager
@@ -76,7 +80,7 @@ def _decoded_mp3(path: Path, label: str, stack: ExitStack) -> Recording | None:
     """MP3 files go to FFmpeg at once: libsndfile's decoder passes over damage, and prints about it."""
     refusal = UnknownFormat(f"{path}: is not an audio file that can be read: no MP3 frames are found in it")
     try:
-        return stack.enter_context(_decoded(path, label, refusal)) if _is_mp3(path) else None
+        return stack.enter_context(_decoded(path, label, refusal)) if is_mp3(path) else None
     except PermissionError as error:
         raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -86,11 +90,17 @@ def _opened(path: Path, label: str, stack: ExitStack) -> Recording:
         file = stack.enter_context(open_audio(path))
     except UnknownFormat as refusal:
         return stack.enter_context(_decoded(path, label, refusal))
+    except UnfinishedHeader as refusal:
+        log.warning("%s: its header was never finished, its recorder may have been stopped; what there is is separated", label)
+        return stack.enter_context(_decoded(path, label, refusal, ignore_length="1"))
+    # Of MP3 inside WAV libsndfile only guesses the length.
+    if file.subtype.startswith("MPEG_"):
+        return stack.enter_context(_decoded(path, label))
     # FLAC files that were written to a pipe do not say how long they are, and libsndfile cannot read these to their end.
     if (file.format == "OGG" and check_ogg(path)) or file.frames >= _UNKNOWN_LENGTH:
         return stack.enter_context(_decoded(path, label))
     size = max(1, _BLOCK // file.channels)
-    return Recording(file.samplerate, file.channels, file.frames, size, _read(path, file, size))
+    return Recording(file.samplerate, file.channels, file.frames, size, _read(path, file, size), of_subtype(file.subtype))
 
 
 def _read(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[np.ndarray]:
@@ -110,14 +120,18 @@ def _read(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[np.nda
 
 
 @contextmanager
-def _decoded(path: Path, label: str, refusal: SepmlError | None = None) -> Iterator[Recording]:
-    """A recording by FFmpeg's libraries. `refusal` is what libsndfile said, which is said again when they refuse too."""
+def _decoded(path: Path, label: str, refusal: SepmlError | None = None, **options: str) -> Iterator[Recording]:
+    """A recording by FFmpeg's libraries.
+
+    Args:
+        refusal: what libsndfile said, which is said again when they refuse too. options: of FFmpeg's reader.
+    """
     import av
 
     # A file object: FFmpeg would take some names for addresses. Its errors are OSErrors or ValueErrors, or both.
     with path.open("rb") as file:
         try:
-            container = av.open(file, options={"format_whitelist": _CONTAINERS})
+            container = av.open(file, options={"format_whitelist": _CONTAINERS, **options})
         except (av.error.FFmpegError, ValueError) as error:
             raise _unreadable(path, error, refusal) from error
         with container:
@@ -132,7 +146,8 @@ def _decoded(path: Path, label: str, refusal: SepmlError | None = None) -> Itera
                 raise SepmlError(f"{path}: holds no samples")
             rate = stream.codec_context.sample_rate
             promised = _promised(path, container, stream, rate)
-            yield Recording(rate, first.shape[1], promised, len(first), _up_to(path, promised, first, blocks))
+            bits = of_stream(stream)
+            yield Recording(rate, first.shape[1], promised, len(first), _up_to(path, promised, first, blocks), bits)
 
 
 def _unreadable(path: Path, error: Exception, refusal: SepmlError | None) -> SepmlError:
@@ -163,7 +178,7 @@ def _decode(path: Path, container: "av.container.InputContainer", stream: "Audio
 
 def _promised(path: Path, container: "av.container.InputContainer", stream: "AudioStream", rate: int) -> int | None:
     """The samples that a file says it holds; None where FFmpeg could only guess."""
-    says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and _has_mp3_length(path))
+    says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and has_length(path))
     if stream.duration is None or not says:
         return None
     return round(stream.duration * stream.time_base * rate)
@@ -182,28 +197,6 @@ def _up_to(path: Path, promised: int | None, first: np.ndarray, blocks: Iterator
         block = next(blocks, None)
     if promised is not None and found < promised - _PADDING:
         raise SepmlError(f"{path}: breaks off after {found} of {promised} samples")
-
-
-def _is_mp3(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head[:3] == b"ID3" or (path.suffix.lower() == ".mp3" and head not in (b"RIFF", b"fLaC", b"OggS", b"FORM")):
-        return True
-    # A frame of layer III starts with eleven ones; AAC's, which look alike, say layer 0.
-    return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
-
-
-def _has_mp3_length(path: Path) -> bool:
-    """Whether the first frame of an MP3 file is the encoder's note of the file's length."""
-    with path.open("rb") as file:
-        head = file.read(10)
-        if head[:3] == b"ID3" and len(head) == 10:
-            size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
-            file.seek(10 + size)
-        else:
-            file.seek(0)
-        frame = file.read(64)
-    return b"Xing" in frame or b"Info" in frame
 
 
 def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterator[np.ndarray]:

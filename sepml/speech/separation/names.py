@@ -1,6 +1,7 @@
 """What the outputs of a recording are called, and which names cannot be had."""
 
 import os
+import re
 import string
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +12,20 @@ FILENAME = "{name}_s{n}.{ext}"
 FORMATS = ("wav", "flac")
 APART = "{name}_{suffix}_s{n}.{ext}"
 """Tells recordings apart that differ in their suffix alone."""
-_FIELDS = {"name", "suffix", "n", "ext"}
-_LONGEST_NAME = 255
+BY_FOLDER = "{parent}/{name}_s{n}.{ext}"
+"""Tells recordings of one name in several folders apart."""
+_FIELDS = {"name", "suffix", "parent", "n", "ext"}
+_LONGEST_NAME, _DEEPEST = 255, 32
+# Of {n} a width below 100, of the others how many characters are left of them: nothing that could make a name of a gigabyte.
+_WIDTH, _PRECISION = re.compile(r"0?\d{0,2}d?"), re.compile(r"(\.\d{1,3})?")
 
 
 class Names:
     """The names of a recording's outputs.
 
     Args:
-        template: `{name}` is the recording's name without suffix, `{suffix}` that suffix without its point, `{n}` counts the
-            speakers, `{ext}` is the format.
+        template: `{name}` is the recording's name without suffix, `{suffix}` that suffix without its point, `{parent}` the
+            name of its folder, `{n}` counts the speakers (`{n:02}` with two digits), `{ext}` is the format.
         n_src: the number of speakers.
         ext: `wav` or `flac`; None is what the template ends in, else wav.
 
@@ -31,7 +36,7 @@ class Names:
     def __init__(self, template: str, n_src: int, ext: str | None = None) -> None:
         fields = _fields(template)
         if not fields <= _FIELDS or ("n" not in fields and n_src > 1):
-            known = "expected {n}, perhaps {name}, {suffix} and {ext} in it"
+            known = "expected {n}, perhaps {name}, {suffix}, {parent} and {ext} in it"
             raise SepmlError(f"file name '{template}': {known}, as in '{FILENAME}'")
         self.template, self.n_src = template, n_src
         own = Path(template.replace("{ext}", ext or "wav")).suffix[1:].lower()
@@ -40,17 +45,26 @@ class Names:
         if ext is not None and own != ext:
             raise SepmlError(f"file name '{template}': ends in .{own}, and the format asked for is {ext}")
         self.ext = own
-        if Path(template).is_absolute() or ".." in Path(template).parts:
-            raise SepmlError(f"file name '{template}': leads out of the output folder")
+        self._names_folders = "parent" in fields
+        _require_inside(template, f"file name '{template}'")
 
-    def of(self, recording: Path, out: Path) -> list[Path]:
+    def of(self, recording: Path, out: Path, below: Path = Path()) -> list[Path]:
         """The outputs of a recording, one a speaker.
 
+        Args:
+            below: the recording's folder, from the one that was named: the outputs lie in it below `out`, unless the template
+                says itself how folders are used.
+
         Raises:
-            SepmlError: a name is longer than file systems take.
+            SepmlError: a name is longer than file systems take, or leads out of the folder.
         """
-        parts = {"name": recording.stem, "suffix": recording.suffix[1:], "ext": self.ext}
-        outputs = [out / self.template.format(n=n + 1, **parts) for n in range(self.n_src)]
+        folder = out if self._names_folders else out / below
+        parent = Path(os.path.abspath(recording)).parent.name
+        parts = {"name": recording.stem, "suffix": recording.suffix[1:], "parent": parent, "ext": self.ext}
+        names = [self.template.format(n=n + 1, **parts) for n in range(self.n_src)]
+        for name in names:
+            _require_inside(name, f"the name of its outputs would be '{name}'")
+        outputs = [folder / name for name in names]
         longest = max(len(os.fsencode(part)) for output in outputs for part in output.parts)
         if longest > _LONGEST_NAME:
             raise SepmlError(
@@ -65,17 +79,35 @@ class Names:
             below = Path(os.path.realpath(file.parent), file.name).relative_to(os.path.realpath(out))
         except ValueError:
             return False
-        return len(below.parts) == len(Path(self.template).parts)
+        # Outputs may lie deeper: they keep the folders of their recordings.
+        return len(below.parts) >= len(Path(self.template).parts)
 
 
 def _fields(template: str) -> set[str]:
     try:
-        fields = {field for _, field, _, _ in string.Formatter().parse(template) if field is not None}
-        if fields <= _FIELDS:
-            template.format(name="", suffix="", n=1, ext="wav")
-    except (ValueError, AttributeError, LookupError) as error:
+        found = [part for part in string.Formatter().parse(template) if part[1] is not None]
+    except ValueError as error:
         raise SepmlError(f"file name '{template}': {error}; expected something like '{FILENAME}'") from error
-    return fields
+    for _, field, form, conversion in found:
+        if conversion or not (_WIDTH if field == "n" else _PRECISION).fullmatch(form or ""):
+            written = f"{{{field}{'!' + conversion if conversion else ''}{':' + form if form else ''}}}"
+            raise SepmlError(f"file name '{template}': {written} gives no file names; expected {{n}}, {{n:02}} or the like")
+    return {field or "" for _, field, _, _ in found}
+
+
+def _require_inside(name: str, what: str) -> None:
+    """Refuse a path that does not lie in the output folder, or cannot be one.
+
+    Args:
+        what: the path in words, for the message.
+    """
+    parts = Path(name).parts
+    if Path(name).is_absolute() or ".." in parts:
+        raise SepmlError(f"{what}: leads out of the output folder")
+    if "\0" in name:
+        raise SepmlError(f"{what}: names of files have no NUL in them")
+    if len(parts) > _DEEPEST:
+        raise SepmlError(f"{what}: has {len(parts) - 1} folders, expected fewer than {_DEEPEST}")
 
 
 def is_output(file: Path) -> bool:
@@ -112,6 +144,8 @@ def collisions(plan: Sequence[tuple[Path, Sequence[Path]]]) -> dict[Path, str]:
             remedy = "separate them into different folders"
             if len({rival.suffix for rival in rivals}) == len(rivals):
                 remedy = f"--filename '{APART}' tells them apart"
+            elif len({Path(os.path.abspath(rival)).parent.name for rival in rivals}) == len(rivals):
+                remedy = f"--filename '{BY_FOLDER}' tells them apart"
             line = f"{place}: would be written by {by}; {remedy}"
             refused = {file: line for file in rivals} | refused
     return refused

@@ -18,6 +18,8 @@ from sepml import __version__
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_bytes
 from sepml.speech.audio import quantise, reason
+from sepml.speech.separation.resolution import BYTES, SUBTYPES, check_bits
+from sepml.standard_streams import is_closed
 
 STDOUT = Path("/dev/stdout")
 CLIP_MODES = ("rescale", "clamp", "none")
@@ -48,21 +50,20 @@ class Form:
     Attributes:
         rate: Hz.
         ext: `wav` or `flac`.
-        float32: 32-bit floats, not 16-bit integers.
+        bits: of `resolution.BITS`.
         clip_mode: what happens where the loudest sample of any source is over 1: `rescale` turns all sources down by one
             factor, `clamp` cuts the peaks off, `none` leaves that to the sample format.
     """
 
     rate: int
     ext: str = "wav"
-    float32: bool = False
+    bits: str = "16"
     clip_mode: str = "rescale"
 
     def __post_init__(self) -> None:
         if self.clip_mode not in CLIP_MODES:
             raise SepmlError(f"unknown clip mode '{self.clip_mode}'; known: {', '.join(CLIP_MODES)}")
-        if self.ext == "flac" and self.float32:
-            raise SepmlError("FLAC files hold integers; 32-bit floats need WAV files")
+        check_bits(self.bits, self.ext)
         if self.ext == "flac" and self.rate > _LARGEST_FLAC_RATE:
             raise SepmlError(f"its rate is {self.rate} Hz, FLAC files take {_LARGEST_FLAC_RATE} Hz at most; write WAV files")
 
@@ -132,7 +133,7 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: 
     Raises:
         SepmlError: a file cannot be written.
     """
-    size = est.frames * (4 if form.float32 else 2)
+    size = est.frames * BYTES[form.bits]
     if not outputs:
         with tempfile.TemporaryFile() as file:
             _encode(file.fileno(), est, slice(None), form, comment)
@@ -151,6 +152,8 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: 
 
 
 def _to_stdout(file: BinaryIO) -> None:
+    if is_closed(sys.stdout):
+        raise SepmlError("standard output: is closed; name a folder for the outputs")
     try:
         # Past Python's buffer, which would try again when the command ends.
         with open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
@@ -165,9 +168,9 @@ def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form
     import soundfile
 
     channels = len(range(est.n_src)[sources])
-    size = est.frames * channels * (4 if form.float32 else 2)
+    size = est.frames * channels * BYTES[form.bits]
     container = "FLAC" if form.ext == "flac" else "RF64" if size > _LARGEST_WAV else "WAV"
-    kind = {"samplerate": form.rate, "channels": channels, "subtype": "FLOAT" if form.float32 else "PCM_16"}
+    kind = {"samplerate": form.rate, "channels": channels, "subtype": SUBTYPES[form.bits]}
     closing = {"closefd": False} if isinstance(file, int) else {}
     with soundfile.SoundFile(file, "w", format=container, **kind, **closing) as written:
         written.software = f"sepml {__version__}"
@@ -175,7 +178,7 @@ def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form
             written.comment = comment
         for chunk in est.chunks(form.clip_mode):
             part = chunk[:, sources]
-            written.write(part if form.float32 else quantise(part))
+            written.write(part if form.bits == "32f" else quantise(part, int(form.bits)))
 
 
 @contextmanager

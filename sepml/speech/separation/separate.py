@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from sepml.errors import SepmlError
 from sepml.files import write_json
 from sepml.progress import track
 from sepml.speech.separation.formats import Recording, one_channel, open_recording
-from sepml.speech.separation.inputs import STDIN, list_inputs, readable
+from sepml.speech.separation.inputs import STDIN, Input, list_inputs, readable
 from sepml.speech.separation.limits import check_windows
 from sepml.speech.separation.names import FILENAME, Names, collisions, is_output
 from sepml.speech.separation.outcomes import Outcome, failed, note_mean, plain, reasons, report, shown
@@ -25,11 +25,14 @@ from sepml.speech.separation.provenance import (
     recording_digest,
     settings_digest,
 )
+from sepml.speech.separation.resolution import check_bits, written_bits
 from sepml.speech.separation.separator import Separator
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 60.0
 """Recordings above this length show how far they are."""
+Made = Callable[[Path, str], Provenance]
+"""From a recording and the resolution of its outputs to what these are made from."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Settings:
         segment: seconds that the models see at a time, overlap: the part of it shared with the one before; see
             `Separator.separate`.
         channel: of recordings with several, counted from 1; None is the mean of all.
-        clip_mode, float32: see `outputs.Form`.
+        clip_mode: see `outputs.Form`.
+        bits: of the outputs, of `resolution.BITS`; None is the input's resolution.
         filename, ext: see `names.Names`.
         force: write again what is there already.
     """
@@ -49,18 +53,30 @@ class Settings:
     overlap: float | None = None
     channel: int | None = None
     clip_mode: str = "rescale"
-    float32: bool = False
+    bits: str | None = None
     filename: str = FILENAME
     ext: str | None = None
     force: bool = False
 
     def __post_init__(self) -> None:
-        Form(8000, self.ext or "wav", self.float32, self.clip_mode)
+        check_bits(self.bits, self.ext)
+        Form(8000, clip_mode=self.clip_mode)
         check_windows(self.segment, self.overlap)
 
-    def of_samples(self) -> tuple[object, ...]:
-        """Those on which the samples of the outputs depend."""
-        return self.segment, self.overlap, self.channel, self.clip_mode, self.float32
+    def form(self, recording: Recording) -> Form:
+        """How the sources of a recording are written.
+
+        Raises:
+            SepmlError: the format does not take them.
+        """
+        ext = self.ext or "wav"
+        return Form(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
+
+    def of_samples(self, bits: str) -> tuple[object, ...]:
+        """Those on which the samples of the outputs depend, which are written with `bits`."""
+        # Earlier versions knew two resolutions, by whether they were floats; their outputs are to be known again.
+        resolution = {"16": False, "32f": True}.get(bits, bits)
+        return self.segment, self.overlap, self.channel, self.clip_mode, resolution
 
 
 @dataclass(frozen=True)
@@ -79,12 +95,13 @@ def separate_files(
 ) -> list[str]:
     """Separate audio files, or all audio files of folders, into `out`.
 
-    The outputs have the rate and length of their input. Those that are there already are kept, so a run that was broken
-    off goes on where it stopped; those made from another recording, by another model or with other settings are refused.
+    The outputs have the rate, length and resolution of their input, and lie in its folder below the one that was named.
+    Those that are there already are kept, so a run that was broken off goes on where it stopped; those made from another
+    recording, by another model, with other settings or by another program are refused.
     What an earlier run has written into `out` is not separated again.
 
     Args:
-        inputs: files, folders, patterns, `inputs.STDIN`.
+        inputs: files, folders and those below them, patterns, `inputs.STDIN`.
         out: a folder; `outputs.STDOUT` for one WAV file of a channel a speaker on standard output.
         summary: a JSON file with what became of each input (`Outcome`).
 
@@ -104,11 +121,11 @@ def separate_files(
         raise SepmlError(f"{len(files)} recordings, expected one for standard output; name a folder with -o")
     outcomes = [Outcome(line.partition(": ")[0], "failed", line) for line in failures]
     jobs: list[_Job] = []
-    for file in files:
+    for item in files:
         try:
-            jobs.append(_Job(file, () if out == STDOUT else tuple(names.of(file, out))))
+            jobs.append(_job(item, names, out))
         except SepmlError as error:
-            outcomes.append(failed(_Job(file, ()).label, error))
+            outcomes.append(failed(_Job(item.file, ()).label, error))
     outcomes += _run(jobs, separator, settings)
     report(outcomes, out)
     if summary is not None:
@@ -116,16 +133,24 @@ def separate_files(
     return reasons(outcomes)
 
 
+def _job(item: Input, names: Names, out: Path) -> _Job:
+    return _Job(item.file, () if out == STDOUT else tuple(names.of(item.file, out, item.below)))
+
+
 def _run(jobs: Sequence[_Job], separator: Separator, settings: Settings) -> list[Outcome]:
     refused = collisions([(job.file, job.outputs) for job in jobs])
-    consistency = separator.mixture_consistency
-    made = Provenance("", settings_digest([*settings.of_samples(), consistency]), model_digest(separator.models))
+    model = model_digest(separator.models)
+
+    def made(file: Path, bits: str) -> Provenance:
+        of_samples = [*settings.of_samples(bits), separator.mixture_consistency]
+        return Provenance(recording_digest(file), settings_digest(of_samples), model)
+
     outcomes = []
     for job in track(jobs, "separating"):
         try:
             if job.file in refused:
                 raise SepmlError(refused[job.file])
-            if not settings.force and _is_done(job, made):
+            if not settings.force and _is_done(job, settings, made):
                 log.debug("%s: kept, its outputs are there", job.file)
                 outcomes.append(Outcome(str(job.file), "kept", outputs=tuple(map(str, job.outputs))))
                 continue
@@ -135,11 +160,8 @@ def _run(jobs: Sequence[_Job], separator: Separator, settings: Settings) -> list
     return outcomes
 
 
-def _is_done(job: _Job, made: Provenance) -> bool:
+def _is_done(job: _Job, settings: Settings, made: Made) -> bool:
     """Whether all outputs of a recording are there.
-
-    Args:
-        made: what they are to be made from; the recording is that of the job.
 
     Raises:
         SepmlError: there are files of their names that were made from something else.
@@ -149,31 +171,27 @@ def _is_done(job: _Job, made: Provenance) -> bool:
         return False
     if job.file == STDIN:
         raise SepmlError(f"{there[0]}: is there, perhaps of another recording; -f writes over it")
-    found = {output: provenance_of(output) for output in there}
-    if any(found.values()):
-        made = replace(made, recording=recording_digest(job.file))
-    for output, other in found.items():
-        if other is not None and (how := made.differs(other)):
-            raise SepmlError(f"{output}: is there and was made {how}; -f writes over it, another -o keeps both")
+    if foreign := [output for output in there if not is_output(output)]:
+        raise SepmlError(f"{foreign[0]}: already exists and was not written by sepml; --force overwrites it")
     # Outputs of earlier versions do not say what they were made from.
-    if len(there) == len(job.outputs):
-        return True
-    foreign = [output for output in there if not is_output(output)]
-    if foreign:
-        raise SepmlError(f"{foreign[0]}: is there, and no output of an earlier run; -f writes over it")
-    return False
+    if found := {output: other for output in there if (other := provenance_of(output))}:
+        with open_recording(job.file) as recording:
+            expected = made(job.file, settings.form(recording).bits)
+        for output, other in found.items():
+            if how := expected.differs(other):
+                raise SepmlError(f"{output}: is there and was made {how}; -f writes over it, another -o keeps both")
+    return len(there) == len(job.outputs)
 
 
-def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Provenance, alone: bool) -> Outcome:
+def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Made, alone: bool) -> Outcome:
     start = time.perf_counter()
     folder = job.outputs[0].parent if job.outputs else None
     try:
         with readable(job.file) as path, open_recording(path, job.label) as recording:
-            form = Form(recording.rate, settings.ext or "wav", settings.float32, settings.clip_mode)
+            form = settings.form(recording)
             for output in job.outputs:
                 require_writable(output)
-            if job.outputs:
-                made = replace(made, recording=recording_digest(path))
+            comment = made(path, form.bits).comment if job.outputs else ""
             if alone and settings.channel is None:
                 note_mean(job.label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
@@ -185,7 +203,7 @@ def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Pr
                     log.info("%s: sources turned down by %.1f dB to stay below full scale", shown(job.label), down)
                 if est.peak == 0:
                     log.info("%s: is silent, and so are its outputs", shown(job.label))
-                write_sources(est, job.outputs, form, made.comment)
+                write_sources(est, job.outputs, form, comment)
     except MemoryError as error:
         raise SepmlError("there is too little memory for it") from error
     work, seconds = time.perf_counter() - start, frames / recording.rate
