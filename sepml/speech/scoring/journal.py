@@ -14,7 +14,7 @@ from sepml.files import write_text
 from sepml.speech.scoring.summary import Unscored, UtteranceScores
 
 NAME = ".scores.journal"
-_FORMAT = 1
+_FORMAT = 2
 Stamps = list[list[Any]]
 
 
@@ -112,4 +112,6 @@ def row_scores(row: Mapping[str, Any]) -> UtteranceScores:
         values={column: tuple(values) for column, values in row["values"].items()},
         unscored=tuple(Unscored(**item) for item in row["unscored"]),
         surplus=tuple(row["surplus"]),
+        fingerprint=row["fingerprint"],
+        length_differences=tuple(row["length_differences"]),
     )
