@@ -25,7 +25,7 @@ from sepml.mutual import Task
 DEFAULT_TASK = "separation"
 """Of a configuration that names none."""
 # A run may go on with other values of these; with any other change it would be another experiment.
-_MAY_CHANGE = ("fit.epochs", "fit.early_stop", "fit.max_skipped", "data.workers", "fit.tensorboard")
+_MAY_CHANGE = ("fit.epochs", "fit.early_stop", "fit.max_skipped", "data.workers", "data.moved_to", "fit.tensorboard")
 _PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
 
 

@@ -10,6 +10,7 @@ from sepml.commands.words import (
     at_least,
     command,
     jobs,
+    moved_to,
     print_paths,
     rate_and_mode,
 )
@@ -46,6 +47,7 @@ def add_check(commands: Commands) -> None:
     sub.add_argument("--levels", type=Path, help="with --utterances: active levels, as for sepml mix")
     sub.add_argument("--write-sums", type=Path, metavar="FILE", help="write SHA-256 sums when there are no faults")
     sub.add_argument("--verify-sums", type=Path, metavar="FILE", help="compare with such sums")
+    moved_to(sub)
     jobs(sub)
     sub.set_defaults(run=_check)
 
@@ -54,7 +56,8 @@ def _check(options: argparse.Namespace) -> int:
     from sepml.speech.check_wsj0 import Sums, check_wsj0
 
     sums = Sums(options.write_sums, options.verify_sums)
-    result = check_wsj0(options.target, options.list, options.utterances, options.levels, sums, options.jobs)
+    of_tree = (options.target, options.list, options.utterances, options.levels)
+    result = check_wsj0(*of_tree, sums, options.jobs, options.moved_to)
     # Against a list the verdict fits on a page; without one every faulty file is a line.
     shown = result.faults[:_PAGE] if options.list else result.faults
     for line in (*result.facts, *shown):
@@ -71,6 +74,7 @@ def add_shard(commands: Commands) -> None:
     sub.add_argument("manifest", type=Path, help="CSV of mixtures and sources")
     sub.add_argument("out", type=Path, help="folder for shard-000000.tar and on, and shards.csv")
     sub.add_argument("--size", type=at_least(1), default=1000, help="mixtures a shard")
+    moved_to(sub)
     jobs(sub)
     sub.set_defaults(run=_shard)
 
@@ -78,4 +82,4 @@ def add_shard(commands: Commands) -> None:
 def _shard(options: argparse.Namespace) -> int:
     from sepml.speech.sharding import write_shards
 
-    return print_paths([write_shards(options.manifest, options.out, options.size, options.jobs)])
+    return print_paths([write_shards(options.manifest, options.out, options.size, options.jobs, options.moved_to)])

@@ -11,12 +11,13 @@ from sepml.commands.words import (
     at_least,
     command,
     jobs,
+    moved_to,
     print_failures,
     print_paths,
 )
 from sepml.errors import SepmlError, did_you_mean
 
-_METRICS = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq")
+_METRICS = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq", "pesq_nb")
 
 
 def add_score(commands: Commands) -> None:
@@ -25,12 +26,16 @@ def add_score(commands: Commands) -> None:
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--manifest", type=Path, help="CSV of mixtures and sources")
     what.add_argument("--mix", type=Path, help="folder of mixtures")
-    text = "folders of scores: paired differences of the others from the first, with intervals and p-values"
+    text = "folders of scores or experiments: paired differences of the others from the first, with intervals and p-values"
     what.add_argument("--compare", type=Path, nargs="+", metavar="SCORES", help=text)
     sub.add_argument("--ref", type=Path, nargs="+", default=(), help="with --mix: folders of references, one a source")
-    sub.add_argument("--est", type=Path, help="folder of <id>_s1.wav, <id>_s2.wav, and more than there are sources")
+    est = "folder of <id>_s1.wav, <id>_est1.wav or s1/<id>.wav and so on, as many as there are sources or more"
+    sub.add_argument("--est", type=Path, help=est)
+    tolerance = "cut or pad estimates that are up to this many samples longer or shorter than their mixture"
+    sub.add_argument("--length-tolerance", type=at_least(0), default=0, metavar="SAMPLES", help=tolerance)
+    moved_to(sub)
     sub.add_argument("-o", "--out", type=Path, help="folder for the scores; with --compare a .csv or .json file")
-    _force(sub, "write over scores of another manifest, other estimates or metrics")
+    _force(sub, "write over scores of another manifest, other estimates or metrics; compare scores of other references")
     _metrics(sub)
     sub.add_argument("--label", help="name of the table's row")
     sub.set_defaults(run=_score, wrong=sub.error)
@@ -38,7 +43,7 @@ def add_score(commands: Commands) -> None:
 
 
 def _metrics(sub: argparse.ArgumentParser) -> None:
-    text = f"of {', '.join(_METRICS)} (default: all)"
+    text = f"of {', '.join(_METRICS)} (default: all but pesq_nb, narrow-band PESQ at 16 kHz)"
     sub.add_argument("--metrics", nargs="+", type=_metric, default=(), metavar="METRIC", help=text)
     sub.add_argument("--strict", action="store_true", help="exit code 1 when a value does not exist (silence, too short ...)")
 
@@ -65,11 +70,11 @@ def _score(options: argparse.Namespace) -> int:
     from sepml.speech.scoring.score import METRICS, score_folders, score_manifest
     from sepml.speech.scoring.score_tables import format_summary
 
-    metrics = tuple(options.metrics) or METRICS
+    settings = (tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
     if options.manifest:
-        summary = score_manifest(options.manifest, options.est, options.out, metrics, options.jobs, options.force)
+        summary = score_manifest(options.manifest, options.est, options.out, *settings, options.moved_to)
     else:
-        summary = score_folders(options.mix, options.ref, options.est, options.out, metrics, options.jobs, options.force)
+        summary = score_folders(options.mix, options.ref, options.est, options.out, *settings)
     print(format_summary(options.label or options.out.name, summary))
     failed = print_failures([fault.message for fault in summary.faults])
     return failed or (FAILED if options.strict and summary.unscored else OK)
@@ -80,9 +85,10 @@ def _compare(options: argparse.Namespace) -> int:
         options.wrong("--compare needs two folders of scores or more")
     if options.est or options.ref:
         options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
-    from sepml.speech.scoring.compare import compare, format_differences
+    from sepml.speech.scoring.compare import compare_pairs, format_differences
+    from sepml.speech.scoring.score_sets import pairs_to_compare
 
-    print(format_differences(compare(options.compare, options.out)))
+    print(format_differences(compare_pairs(pairs_to_compare(options.compare), options.out, options.force)))
     return OK
 
 
@@ -98,6 +104,7 @@ def add_evaluate(commands: Commands) -> None:
     sub.add_argument("--model", help=model)
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
     sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
+    moved_to(sub)
     sub.add_argument(
         "-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/; of images evaluation.csv"
     )
@@ -138,7 +145,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         check_windows(options.segment, options.overlap)
     except SepmlError as error:
         options.wrong(str(error))
-    read_manifest(options.manifest)
+    read_manifest(options.manifest, options.moved_to)
     from sepml.hardware import choose_device
     from sepml.speech.scoring.evaluate import METRICS, Windows, evaluate
     from sepml.speech.scoring.score_tables import format_table
@@ -155,6 +162,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         device=choose_device(options.device),
         jobs=options.jobs,
         force=options.force,
+        moved_to=options.moved_to,
     )
     print(format_table(summaries))
     folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
@@ -174,22 +182,16 @@ def _evaluate(options: argparse.Namespace) -> int:
 def add_table(commands: Commands) -> None:
     """The options of `sepml table`."""
     sub = command(commands, "table", "show the means of several score folders side by side")
-    text = "folders written by sepml score or evaluate; of one that holds several, all of them"
+    text = "folders written by sepml score or evaluate, of one that holds several all of them; or experiments"
     sub.add_argument("scores", nargs="+", type=Path, help=text)
+    _force(sub, "show scores of other mixtures or references in one table, and say so")
     sub.set_defaults(run=_table)
 
 
 def _table(options: argparse.Namespace) -> int:
-    from sepml.speech.scoring.earlier import score_folders_at
-    from sepml.speech.scoring.score_tables import format_table
-    from sepml.speech.scoring.summary import read_summary
+    from sepml.speech.scoring.score_sets import format_tables
 
-    folders = [folder for path in options.scores for folder in score_folders_at(path)]
-
-    # The folders' own names when they tell them apart, whole paths otherwise.
-    names = [folder.name for folder in folders]
-    labels = names if len(set(names)) == len(names) else map(str, folders)
-    print(format_table({label: read_summary(folder) for label, folder in zip(labels, folders, strict=True)}))
+    print(format_tables(options.scores, options.force))
     return OK
 
 

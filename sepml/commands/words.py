@@ -46,6 +46,12 @@ def jobs(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("-j", "--jobs", type=at_least(0), default=0, help="processes; 0 is all cores")
 
 
+def moved_to(sub: argparse.ArgumentParser) -> None:
+    """The option for manifests whose files were moved."""
+    text = "where the files are that the manifest names by absolute paths which are gone"
+    sub.add_argument("--moved-to", type=Path, metavar="DIR", help=text)
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """The type of an option: a whole number of `least` or more."""
 

@@ -50,7 +50,7 @@ class _Found:
     faults: list[str]
 
 
-def check(target: Path, jobs: int = 0) -> CheckResult:
+def check(target: Path, jobs: int = 0, moved_to: Path | None = None) -> CheckResult:
     """Look for faults in every file of a data set.
 
     Found are: missing and extra files, duplicate ids, files that cannot be read, other rates, lengths or numbers of
@@ -62,13 +62,14 @@ def check(target: Path, jobs: int = 0) -> CheckResult:
             splits or manifests, such as `wav8k/min`. A manifest `<split>.csv` beside a split folder with mix/ says what
             must be in it.
         jobs: processes, 0 = one a core.
+        moved_to: see `sepml.speech.manifest.read_manifest`.
 
     Raises:
         SepmlError: there is no such file or folder, or nothing in it to check.
     """
     faults: list[str] = []
     facts: list[str] = []
-    for split in _splits(Path(target)):
+    for split in _splits(Path(target), moved_to):
         results = list(map_unordered(_look_into, split.mixtures, jobs, f"checking {split.name}"))
         readable = [found for found in results if found.rate]
         rates = Counter(found.rate for found in readable)
@@ -82,9 +83,9 @@ def check(target: Path, jobs: int = 0) -> CheckResult:
     return CheckResult(sorted(faults), facts)
 
 
-def _splits(target: Path) -> list[_Split]:
+def _splits(target: Path, moved_to: Path | None) -> list[_Split]:
     if target.is_file():
-        return [_from_manifest(target)]
+        return [_from_manifest(target, moved_to)]
     if not target.is_dir():
         raise SepmlError(f"{target}: no such file or folder; expected a manifest or a folder of mixtures")
     if kinds := _kinds(target):
@@ -100,7 +101,7 @@ def _splits(target: Path) -> list[_Split]:
     manifests = [file for file in sorted(target.glob("*.csv")) if file.stem not in there]
     if not splits and (target / "utterances.csv").is_file():
         raise SepmlError(f"{target}: is a corpus of utterances; give the folder of its mixtures, such as {target}/wav8k/min")
-    splits += [_from_manifest(file) for file in manifests]
+    splits += [_from_manifest(file, moved_to) for file in manifests]
     if not splits:
         raise SepmlError(f"{target}: holds no mixtures; expected mix/ s1/ s2/, folders with these, or manifests (.csv)")
     return splits
@@ -111,8 +112,8 @@ def _kinds(folder: Path) -> list[str]:
     return [kind for kind in ("mix", *TYPES) if (folder / kind).is_dir()]
 
 
-def _from_manifest(path: Path) -> _Split:
-    rows, faults = scan_manifest(path)
+def _from_manifest(path: Path, moved_to: Path | None = None) -> _Split:
+    rows, faults = scan_manifest(path, moved_to)
     mixtures = list(rows.values())
     return _Split(path.stem, mixtures, faults, _rate_by_name(mixtures[0].mixture) if mixtures else None)
 

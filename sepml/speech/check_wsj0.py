@@ -47,6 +47,7 @@ def check_wsj0(
     levels: Path | None = None,
     sums: Sums | None = None,
     jobs: int = 0,
+    moved_to: Path | None = None,
 ) -> CheckResult:
     """All that `sepml.speech.check.check` finds in a tree of mixtures, and how the tree stands to its lists.
 
@@ -61,6 +62,7 @@ def check_wsj0(
         levels: table, or folder of tables, of active levels; None measures them, as `sepml mix` does.
         sums: checksums of the files; written only when there are no faults.
         jobs: processes, 0 = one a core.
+        moved_to: see `sepml.speech.manifest.read_manifest`.
 
     Raises:
         SepmlError: a list or the folder is missing or malformed.
@@ -71,7 +73,7 @@ def check_wsj0(
         if not lists:
             raise SepmlError(f"{target}: to compare with utterances, the mix lists are needed as well (--list)")
     listed = {split: _find(target / split, path) for split, path in lists_by_split(lists).items()}
-    result = check(target, jobs)
+    result = check(target, jobs, moved_to)
     facts, faults = list(result.facts), set(result.faults)
     for split, found in listed.items():
         faults.update(found.faults)

@@ -24,6 +24,8 @@ class DataSettings:
 
     Attributes:
         root: the folder that the other paths are relative to.
+        moved_to: where the audio files are that a manifest or a table of utterances names by absolute paths which are gone.
+            Relative ones start from the folder of the manifest or table, so these need nothing when they move with it.
         valid: manifest, or folder of shards, of the mixtures that choose the best epoch; used whole.
         train: manifest, or folder of shards (`sepml shard`), of the training mixtures.
         dynamic: dynamic mixing, which takes the place of `train`.
@@ -35,6 +37,7 @@ class DataSettings:
 
     valid: Path
     root: Path = Path(".")
+    moved_to: Path | None = None
     train: Path | None = None
     dynamic: DynamicMixing | None = None
     segment: Annotated[float, Field(gt=0)] = 4.0
@@ -52,9 +55,9 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
     order: Order = shuffled
     if settings.dynamic:
         dynamic = replace(settings.dynamic, utterances=settings.root / settings.dynamic.utterances)
-        dataset = DynamicSegments(dynamic, n_src, segment, settings.sample_rate, seed)
+        dataset = DynamicSegments(dynamic, n_src, segment, settings.sample_rate, seed, settings.moved_to)
     elif settings.train:
-        mixtures = _mixtures(settings.root / settings.train, n_src)
+        mixtures = _mixtures(settings.root / settings.train, n_src, settings.moved_to)
         dataset = Segments(mixtures, segment, settings.sample_rate, seed)
         if isinstance(mixtures, Shards):
             order = shuffled_by_shard(mixtures.bounds)
@@ -73,13 +76,13 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
 
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Whole validation mixtures, one at a time: padding would change what normalisation sees."""
-    mixtures = _mixtures(settings.root / settings.valid, n_src)[rank::world_size]
+    mixtures = _mixtures(settings.root / settings.valid, n_src, settings.moved_to)[rank::world_size]
     return DataLoader(Whole(mixtures, settings.sample_rate), batch_size=1, collate_fn=collate)
 
 
-def _mixtures(path: Path, n_src: int) -> Mixtures:
+def _mixtures(path: Path, n_src: int, moved_to: Path | None) -> Mixtures:
     sharded = path.name == INDEX or (path / INDEX).is_file()
-    mixtures = open_shards(path) if sharded else read_manifest(path)
+    mixtures = open_shards(path) if sharded else read_manifest(path, moved_to)
     if mixtures.n_src != n_src:
         raise SepmlError(f"{path}: mixtures of {mixtures.n_src} sources, the model separates {n_src}")
     return mixtures

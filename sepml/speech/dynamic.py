@@ -16,6 +16,7 @@ from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.speech.audio import read_wav
 from sepml.speech.examples import Batch, fit_length
+from sepml.speech.moved import find_moved
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -50,13 +51,21 @@ class DynamicSegments(Dataset[Batch]):
     large ones not worn out; utterances of a speaker are drawn alike.
     """
 
-    def __init__(self, settings: DynamicMixing, n_src: int, segment: int, sample_rate: int, seed: int) -> None:
+    def __init__(
+        self,
+        settings: DynamicMixing,
+        n_src: int,
+        segment: int,
+        sample_rate: int,
+        seed: int,
+        moved_to: Path | None = None,
+    ) -> None:
         self.settings, self.n_src, self.segment, self.sample_rate = settings, n_src, segment, sample_rate
         self.seed = seed
         self.speed_percent = round(100 * settings.speed)
         if settings.speed and not self.speed_percent:
             raise SepmlError(f"data.dynamic.speed is {settings.speed}, expected 0 or a step of 0.01 or more, such as 0.05")
-        self.by_speaker = list(_utterances(settings).values())
+        self.by_speaker = list(_utterances(settings, moved_to).values())
         if len(self.by_speaker) < n_src:
             raise SepmlError(
                 f"{settings.utterances}: {len(self.by_speaker)} speakers in split '{settings.split}', "
@@ -104,15 +113,18 @@ def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
     return signal if percent == 100 else resample_poly(signal, 100, percent)
 
 
-def _utterances(settings: DynamicMixing) -> dict[str, list[Path]]:
-    """The files of each speaker that the settings choose."""
+def _utterances(settings: DynamicMixing, moved_to: Path | None) -> dict[str, list[Path]]:
+    """The files of each speaker that the settings choose, also where absolute paths were moved, see `find_moved`."""
     table = settings.utterances
     if not os.path.exists(table):
         raise SepmlError(f"{table}: no such utterance table; `sepml prepare` writes one")
     columns = ("file", "speaker", "split", *(["tier"] if settings.tiers else []))
     rows = [row for _, row in read_rows(table, "utterance table", columns)]
+    chosen = [
+        row for row in rows if row["split"] == settings.split and (not settings.tiers or row["tier"] in [*settings.tiers])
+    ]
+    files = find_moved([table.parent / row["file"] for row in chosen], moved_to)
     by_speaker: dict[str, list[Path]] = {}
-    for row in rows:
-        if row["split"] == settings.split and (not settings.tiers or row["tier"] in [*settings.tiers]):
-            by_speaker.setdefault(row["speaker"], []).append(table.parent / row["file"])
+    for row, file in zip(chosen, files, strict=True):
+        by_speaker.setdefault(row["speaker"], []).append(file)
     return by_speaker

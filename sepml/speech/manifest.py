@@ -12,6 +12,7 @@ from sepml.csv_files import Places, blocks
 from sepml.errors import SepmlError
 from sepml.files import write_csv
 from sepml.limits import LONGEST_ID
+from sepml.speech.moved import find_moved
 from sepml.speech.rows import all_sound, columns_of, fault
 from sepml.tables import Table
 
@@ -48,11 +49,12 @@ class Manifest(Table[Mixture]):
     Attributes:
         n_src: sources of each mixture.
         lengths: samples of each mixture, `(len(self),)` int64.
+        moved_to: see `read_manifest`.
     """
 
-    def __init__(self, path: Path, places: Places, columns: list[int]) -> None:
+    def __init__(self, path: Path, places: Places, columns: list[int], moved_to: Path | None = None) -> None:
         super().__init__(path, places)
-        self.columns, self.n_src = columns, len(columns) - 4
+        self.columns, self.n_src, self.moved_to = columns, len(columns) - 4, moved_to
         self.unseen = False
 
     def parse(self, fields: list[str], line: int) -> Mixture:
@@ -62,9 +64,9 @@ class Manifest(Table[Mixture]):
             SepmlError: the manifest is too long for its files to have been looked for, and one of them is absent.
         """
         id, mixture, *sources, noise, length = (fields[column] if column >= 0 else "" for column in self.columns)
-        folder = self.path.parent
-        files = tuple(folder / source for source in sources)
-        found = Mixture(id, folder / mixture, files, int(length), folder / noise if noise else None)
+        named = [self.path.parent / file for file in (mixture, *sources, *([noise] if noise else []))]
+        files = find_moved(named, self.moved_to)
+        found = Mixture(id, files[0], tuple(files[1 : self.n_src + 1]), int(length), files[-1] if noise else None)
         if self.unseen and (faults := self.absent(fields, line)):
             raise SepmlError(faults[0])
         return found
@@ -75,12 +77,14 @@ class Manifest(Table[Mixture]):
         files = [os.path.join(folder, fields[column]) for column in self.columns[1:-2]]
         if all(map(os.path.isfile, files)):
             return []
+        absent = [file for file in find_moved([*map(Path, files)], self.moved_to) if not os.path.isfile(file)]
+        below = f", nor where it would be in {self.moved_to}" if self.moved_to else ""
         where = f"paths are absolute or relative to {self.path.parent.absolute()}"
         start = f"{self.path}:{line}: id '{fields[self.columns[0]]}'"
-        return [f"{start}: there is no file {Path(file)} ({where})" for file in files if not os.path.isfile(file)]
+        return [f"{start}: there is no file {file}{below} ({where})" for file in absent]
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
     """The mixtures of a manifest, in its order.
 
     The columns are mixture_ID, mixture_path, source_1_path, source_2_path (and on), length, in any order, and for
@@ -91,11 +95,14 @@ def read_manifest(path: Path) -> Manifest:
 
     In memory a mixture takes 24 bytes.
 
+    Args:
+        moved_to: where the files are that the manifest names by absolute paths which are gone, see `find_moved`.
+
     Raises:
         SepmlError: the manifest or a file it names is missing, a column is missing, a field is empty, malformed or on
             several lines, an id stands twice, or there are no mixtures. The message names the file and the line.
     """
-    manifest, faults = _open(Path(path))
+    manifest, faults = _open(Path(path), moved_to)
     texts = [faults[line] for line in sorted(faults)]
     few = len(manifest) <= LOOKED_FOR
     for index in range(len(manifest)) if few else np.linspace(0, len(manifest) - 1, LOOKED_FOR).astype(int):
@@ -106,18 +113,21 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def scan_manifest(path: Path) -> tuple[dict[int, Mixture], list[str]]:
+def scan_manifest(path: Path, moved_to: Path | None = None) -> tuple[dict[int, Mixture], list[str]]:
     """The sound rows of a manifest by their line, and a text for each fault in the others; no audio file is looked for.
+
+    Args:
+        moved_to: see `read_manifest`.
 
     Raises:
         SepmlError: there is no table to read: the file is missing, not text, has no rows, a column is missing or a field
             goes on over several lines.
     """
-    manifest, faults = _open(Path(path))
+    manifest, faults = _open(Path(path), moved_to)
     return dict(zip(manifest.lines.tolist(), manifest, strict=True)), [faults[line] for line in sorted(faults)]
 
 
-def _open(path: Path) -> tuple[Manifest, dict[int, str]]:
+def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int, str]]:
     """The sound rows of a manifest, and the faults of the others by line; the files are not looked for."""
     columns: list[int] = []
     faults: dict[int, str] = {}
@@ -137,7 +147,7 @@ def _open(path: Path) -> tuple[Manifest, dict[int, str]]:
     if not len(places.lines) and not faults:
         raise SepmlError(f"{path}: has no mixtures, only a header")
     del parts
-    manifest = Manifest(path, places, columns)
+    manifest = Manifest(path, places, columns, moved_to)
     doubles = manifest.repeated(places.hashes, columns[0])
     for index, first in doubles:
         line, earlier = places.lines[[index, first]].tolist()

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -16,26 +16,16 @@ from sepml.json_files import read_object
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import quantise, write_wav
 from sepml.speech.manifest import Mixture, write_manifest
-from sepml.speech.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
-from sepml.speech.utterances import Utterance, cache_folder, load, prepare_all, survey
+from sepml.speech.mix_plan import Job, Reader, Setting, jobs_left, plan_split
+from sepml.speech.mixlist import lists_by_split, named_in, read_levels, read_mix_list
+from sepml.speech.utterances import Utterance, cache_folder, load, survey
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATES = (8000, 16000)
 MODES = ("min", "max")
 PEAK = 0.9
-_WAV_HEADER_BYTES = 44
 _SETTINGS = ".settings.json"
-
-
-@dataclass(frozen=True)
-class _Job:
-    """A mixture to be made: its line, the files of mix, s1, s2 ... and their length in samples."""
-
-    line: MixLine
-    files: tuple[Path, ...]
-    frames: int
-    utterances: tuple[Utterance, ...]
 
 
 def mix_utterances(
@@ -79,8 +69,9 @@ def mix_lists(
     """Make the mixtures of mix lists as `out/wav{8,16}k/{min,max}/<split>/{mix,s1,s2,...}/<id>.wav`, 16 bit.
 
     A split is called as its list without `mix_<n>_spk_` and `.txt`. Its manifest `<split>.csv`, beside its folder, is
-    written when it is complete. Mixtures that are there already are kept, so an interrupted run goes on where it was; a
-    file is whole or absent. Meanwhile the utterances lie at the target rate in a hidden folder in `out`, 4 bytes a
+    written when it is complete. Mixtures that are there already, and were made of the same samples, levels and gains, are
+    kept, so an interrupted run goes on where it was; a file is whole or absent. Those of an earlier list that this one lacks
+    are deleted. Meanwhile the utterances lie at the target rate in a hidden folder in `out`, 4 bytes a
     sample.
 
     Args:
@@ -109,19 +100,20 @@ def mix_lists(
     table = None if levels is None else read_levels(levels)
     named = named_in(line for lines in splits.values() for line in lines)
     utterances = survey(named, Path(root), sample_rate, table)
-    plans = {split: _plan(lines, base / split, utterances, mode) for split, lines in splits.items()}
-    left = {split: [job for job in plan if not _whole(job)] for split, plan in plans.items()}
+    plans = {split: plan_split(lines, base / split, utterances, mode) for split, lines in splits.items()}
     faults: list[str] = []
-    needed = {u.path: u for todo in left.values() for job in todo for u in job.utterances}
     with cache_folder(Path(out)) as cache:
-        prepared = prepare_all(list(needed.values()), cache, sample_rate, jobs)
-        work = partial(_mix, cache=cache, sample_rate=sample_rate, mode=mode)
+        setting = Setting(mode, sample_rate, cache, jobs)
+        reader = Reader(setting)
+        left = jobs_left({base / split: plan for split, plan in plans.items()}, reader)
+        work = partial(_mix, setting=setting)
         for split, plan in plans.items():
-            if left[split]:
+            todo = left[base / split]
+            if todo:
                 # A manifest promises a complete split: it goes now and comes back at the end.
                 (base / f"{split}.csv").unlink(missing_ok=True)
                 write_json(base / split / _SETTINGS, settings | {"sources": len(plan[0].utterances)})
-            new_faults = _make(left[split], prepared, work, jobs, f"mixing {split}")
+            new_faults = _make(todo, reader.found, work, jobs, f"mixing {split}")
             faults += new_faults
             if not new_faults:
                 _finish(plan, base / split)
@@ -141,36 +133,16 @@ def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
                 raise SepmlError(f"{found}; delete that folder or mix into another one")
 
 
-def _plan(lines: list[MixLine], folder: Path, utterances: Mapping[str, Utterance], mode: str) -> list[_Job]:
-    plan = []
-    for line in lines:
-        sources = tuple(utterances[path] for path in line.paths)
-        names = ["mix", *(f"s{i + 1}" for i in range(len(sources)))]
-        files = tuple(folder / name / f"{line.id}.wav" for name in names)
-        frames = (min if mode == "min" else max)(source.frames for source in sources)
-        plan.append(_Job(line, files, frames, sources))
-    return plan
-
-
-def _whole(job: _Job) -> bool:
-    """Whether the files are there; as each was moved into place in one step, the right size is enough."""
-    size = _WAV_HEADER_BYTES + 2 * job.frames
-    try:
-        return all(os.stat(file).st_size == size for file in job.files)
-    except OSError:
-        return False
-
-
 def _make(
-    todo: list[_Job],
+    todo: list[Job],
     prepared: Mapping[str, Utterance | Failure[Utterance]],
-    work: Callable[[_Job], None],
+    work: Callable[[Job], None],
     jobs: int,
     what: str,
 ) -> list[str]:
     """Make the mixtures whose utterances are all ready; the faults of the others."""
     faults: list[str] = []
-    ready: list[_Job] = []
+    ready: list[Job] = []
     for job in todo:
         sources = [prepared[utterance.path] for utterance in job.utterances]
         failures = [source.message for source in sources if isinstance(source, Failure)]
@@ -182,15 +154,21 @@ def _make(
     return sorted(faults)
 
 
-def _mix(job: _Job, cache: Path, sample_rate: int, mode: str) -> None:
-    utterances = [load(utterance, cache) for utterance in job.utterances]
+def _mix(job: Job, setting: Setting) -> None:
+    utterances = [load(utterance, setting.cache) for utterance in job.utterances]
     levels = [utterance.level for utterance in job.utterances]
-    mixture, sources = mix_utterances(utterances, levels, job.line.gains, mode)
-    for file, x in zip(job.files, (mixture, *sources), strict=True):
-        write_wav(file, quantise(x), sample_rate)
+    mixture, sources = mix_utterances(utterances, levels, job.line.gains, setting.mode)
+    rounded = [quantise(x) for x in (mixture, *sources)]
+    for number, (x, its) in enumerate(zip(sources, rounded[1:], strict=True), start=1):
+        if x.any() and not its.any():
+            gains = ", ".join(f"{gain:g} dB" for gain in job.line.gains)
+            of_all = f"the gains are {gains}, the active levels {', '.join(f'{level:.3g}' for level in levels)}"
+            raise SepmlError(f"{job.line.where}: source {number} would be all zeros in 16 bits: {of_all}")
+    for file, x in zip(job.files, rounded, strict=True):
+        write_wav(file, x, setting.sample_rate)
 
 
-def _finish(plan: list[_Job], folder: Path) -> None:
+def _finish(plan: list[Job], folder: Path) -> None:
     """Write the manifest of a complete split, and say so when its folder holds more."""
     mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
     write_manifest(folder.parent / f"{folder.name}.csv", mixtures)

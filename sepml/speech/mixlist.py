@@ -143,6 +143,8 @@ def _parse(fields: list[str], where: str) -> MixLine:
         raise SepmlError(f"{len(fields)} fields ('{found}'), expected 'path gain path gain', 2 sources or more")
     for path in paths:
         require_inside(path)
+    # `./a.wav` and `a.wav` are one file.
+    paths = tuple(str(PurePosixPath(path)) for path in paths)
     if len(set(paths)) < len(paths):
         raise SepmlError(f"an utterance is mixed with itself: {' '.join(fields)[:_SHOWN]}")
     for text in gain_texts:

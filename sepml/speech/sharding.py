@@ -32,7 +32,7 @@ class _Job:
     mixtures: Manifest
 
 
-def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0) -> Path:
+def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, moved_to: Path | None = None) -> Path:
     """Put the mixtures of a manifest into `out/shard-000000.tar` and on, and write `out/shards.csv`, the index, last.
 
     A mixture is the consecutive members `<key>.json` (id, length, sample_rate, n_src), `<key>.mix.wav`, `<key>.s1.wav`,
@@ -43,6 +43,7 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0) -> 
     Args:
         size: mixtures a shard; the last one may have fewer.
         jobs: processes, 0 = one a core. The files do not depend on it.
+        moved_to: see `sepml.speech.manifest.read_manifest`.
 
     Returns:
         the index.
@@ -51,7 +52,7 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0) -> 
         SepmlError: a file is missing, is not audio, or has another rate than the first or another length than the
             manifest says; `out` was begun with another manifest or size; or the disk is full.
     """
-    mixtures, out = read_manifest(manifest), Path(out)
+    mixtures, out = read_manifest(manifest, moved_to), Path(out)
     _claim(out, {"manifest": _sha256(Path(manifest)), "size": size})
     plan = [_Job(out / f"shard-{n // size:06}.tar", n, mixtures[n : n + size]) for n in range(0, len(mixtures), size)]
     work = partial(_make, sample_rate=info(mixtures[0].mixture).rate)

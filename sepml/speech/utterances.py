@@ -1,5 +1,6 @@
 """The utterances that mixtures are made of: found, read once, brought to one rate and measured."""
 
+import hashlib
 import logging
 import os
 import re
@@ -21,6 +22,8 @@ from sepml.speech.audio import info, read_wav, require
 from sepml.speech.level import active_level
 
 log = logging.getLogger(__name__)
+# Of an active level to the mean power: pauses and the high-pass filter of published tables make up 30 dB at most.
+_IMPLAUSIBLE = 1e6
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,8 @@ class Utterance:
         rate: of the file, Hz.
         frames: samples at the target rate.
         level: active level, power; None until it is measured.
+        stamp: what changes when the file is another one or is written again, see `file_stamp`.
+        digest: of its samples at the target rate; empty until they are read.
     """
 
     path: str
@@ -42,6 +47,8 @@ class Utterance:
     rate: int
     frames: int
     level: float | None
+    stamp: tuple[int, ...]
+    digest: str = ""
 
 
 def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mapping[str, float] | None) -> dict[str, Utterance]:
@@ -127,7 +134,20 @@ def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Ma
         raise SepmlError(f"{file}: the active levels given have no '{stem}'; give the folder with all their tables")
     # As many samples as resample_poly gives.
     frames = -(-facts.frames * sample_rate // facts.rate)
-    return Utterance(path, file, number, facts.rate, frames, table[stem] if table is not None else None)
+    return Utterance(path, file, number, facts.rate, frames, table[stem] if table is not None else None, file_stamp(file))
+
+
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """Device, number and size of a file, and when it was last written and changed, ns: equal ones are of the same content.
+
+    Raises:
+        SepmlError: the file is not there any more.
+    """
+    try:
+        facts = os.stat(file)
+    except OSError as error:
+        raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
+    return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def _root_hint(root: Path, path: str) -> str:
@@ -145,12 +165,25 @@ def _prepare(utterance: Utterance, cache: Path, sample_rate: int) -> Utterance:
     level = active_level(x, rate) if utterance.level is None else utterance.level
     if level == 0.0:
         raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
+    if utterance.level is not None:
+        _require_plausible(utterance, x)
     resampled = x if rate == sample_rate else resample_poly(x, sample_rate, rate)
+    content = resampled.astype(np.float32, copy=False).data
     try:
-        _cached(utterance, cache).write_bytes(resampled.astype(np.float32, copy=False).data)
+        _cached(utterance, cache).write_bytes(content)
     except OSError as error:
         raise SepmlError(f"{cache}: cannot be written: {error.strerror}") from error
-    return replace(utterance, level=level)
+    return replace(utterance, level=level, digest=hashlib.sha256(content).hexdigest()[:16])
+
+
+def _require_plausible(utterance: Utterance, x: np.ndarray) -> None:
+    """Refuse a level from a table that is out of all proportion to the samples: it would leave silence in 16 bits."""
+    power = float(np.dot(x, x)) / len(x)
+    if power == 0.0:
+        raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
+    if not 1 / _IMPLAUSIBLE < utterance.level / power < _IMPLAUSIBLE:
+        found = f"the table gives it the active level {utterance.level:g}, the mean power of its samples is {power:.3g}"
+        raise SepmlError(f"{utterance.file}: {found}; expected a power within 60 dB of that, full scale being 1")
 
 
 def _cached(utterance: Utterance, cache: Path) -> Path:

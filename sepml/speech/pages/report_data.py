@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.json_files import read_object
+from sepml.speech.scoring.summary import LARGEST
 
 _TITLES = {
     "si_snr": "SI-SNR dB",
@@ -26,9 +27,10 @@ _TITLES = {
     "estoii": "ESTOIi",
     "pesq": "PESQ",
     "pesqi": "PESQi",
+    "pesq_nb": "PESQ-NB",
     "neg_si_snr": "negative SI-SNR, dB",
 }
-_TEXT = {"mixture_ID", "permutation", "surplus", "reason"}
+_TEXT = {"mixture_ID", "permutation", "surplus", "fingerprint", "reason"}
 _DEEPEST = 4
 Values = list[float | None]
 
@@ -45,6 +47,7 @@ class Scores:
         by_source: `<metric>_<source>` -> one value a mixture.
         permutations: the estimate (from 1) that stands for each source; empty where the mixture was not scored.
         reasons: why values are missing, or the fault of a mixture; empty text where nothing is amiss.
+        fingerprints: of each mixture and its references; empty text where they are not known.
     """
 
     folder: Path
@@ -55,6 +58,7 @@ class Scores:
     by_source: dict[str, Values]
     permutations: list[tuple[int, ...]]
     reasons: list[str]
+    fingerprints: list[str]
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -167,13 +171,25 @@ def read_scores(folder: Path, label: str) -> Scores:
             continue
         # Words make a column of another kind than scores.
         if all(cell == "" or _is_number(cell) for cell in cells):
+            if huge := [cell for cell in cells if abs(_number(cell) or 0.0) > LARGEST]:
+                raise SepmlError(f"{path}: '{huge[0][:40]}' among the scores, expected numbers within +-{LARGEST:g}")
             base = re.fullmatch(r"(.+)_\d+", name)
             (by_source if base and base[1] in of else columns)[name] = [_number(cell) for cell in cells]
     if not columns:
         raise SepmlError(f"{path}: holds no column of numbers")
     blank = [""] * len(rows)
     permutations = [tuple(map(int, re.findall(r"\d+", cell))) for cell in of.get("permutation", blank)]
-    return Scores(folder, label, summary, of["mixture_ID"], columns, by_source, permutations, of.get("reason", blank))
+    return Scores(
+        folder,
+        label,
+        summary,
+        of["mixture_ID"],
+        columns,
+        by_source,
+        permutations,
+        of.get("reason", blank),
+        of.get("fingerprint", blank),
+    )
 
 
 def read_history(path: Path, label: str) -> History:
@@ -211,20 +227,26 @@ def _score_folders(path: Path) -> list[Path]:
 
 
 def _by_test(runs: Sequence[Scores]) -> list[Test]:
-    """Runs that share a mixture stand together, named after the manifest."""
-    tests: list[tuple[set[str], list[Scores]]] = []
+    """Runs that share a mixture, and of none know other references, stand together, named after the manifest."""
+    tests: list[tuple[dict[str, str], list[Scores]]] = []
     for run in runs:
-        ids = {*run.ids}
-        known = next((test for test in tests if test[0] & ids), None)
+        of_run = dict(zip(run.ids, run.fingerprints, strict=True))
+        known = next((test for test in tests if _same_test(test[0], of_run)), None)
         if known is None:
-            tests.append((ids, [run]))
+            tests.append((of_run, [run]))
         else:
-            known[0].update(ids)
+            known[0].update({name: found for name, found in of_run.items() if found or name not in known[0]})
             known[1].append(run)
     inputs = [of[0].inputs for _, of in tests]
     stems = [Path(str(of.get("manifest") or of.get("mix") or f"test {i + 1}")).stem for i, of in enumerate(inputs)]
     titles = [stem if stems.count(stem) == 1 else f"{stem} ({i + 1})" for i, stem in enumerate(stems)]
     return [Test(name, _relabelled(of)) for name, (_, of) in zip(titles, tests, strict=True)]
+
+
+def _same_test(one: Mapping[str, str], other: Mapping[str, str]) -> bool:
+    """Of two maps of mixtures to fingerprints, whether they share a mixture and agree where both know it."""
+    shared = one.keys() & other.keys()
+    return bool(shared) and all(not one[name] or not other[name] or one[name] == other[name] for name in shared)
 
 
 def _relabelled(runs: Sequence[Scores]) -> list[Scores]:

@@ -48,7 +48,7 @@ def score(
         sources: (n_src, T) the references.
         mixture: (T,) what was separated; ratios come with their improvement over it (`si_snri`, `sdri`).
         sample_rate: Hz; PESQ is for 8000 and 16000.
-        metrics: of si_snr, sdr, sir, sar, stoi, estoi, pesq.
+        metrics: of si_snr, sdr, sir, sar, stoi, estoi, pesq, pesq_nb (narrow-band PESQ at 16 kHz).
 
     Raises:
         SepmlError: shapes that do not go together, samples that are nan or infinite, or an unknown metric.

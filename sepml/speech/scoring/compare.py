@@ -10,10 +10,12 @@ from sepml.errors import SepmlError
 from sepml.files import write_csv, write_json
 from sepml.markdown import markdown
 from sepml.speech.scoring.bootstrap import interval_of_mean, paired_p_value
+from sepml.speech.scoring.same_test import agreement, caution, refusal
 from sepml.speech.scoring.score_tables import TITLES, number, read_scores
 from sepml.speech.scoring.summary import read_summary
 
 FORMATS = (".csv", ".json")
+_Values = dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Difference:
         p_value: of the two-sided sign-flip test of the mean difference, see `bootstrap.paired_p_value`.
         n: mixtures with a value in both.
         only_first, only_other: mixtures with a value in one of them alone.
+        n_other_references: mixtures, of those that both folders have, that are other ones or have other references.
+        n_unchecked: of those mixtures, how many have no fingerprint by which that could be told.
     """
 
     first: str
@@ -43,54 +47,72 @@ class Difference:
     n: int
     only_first: int
     only_other: int
+    n_other_references: int = 0
+    n_unchecked: int = 0
 
 
-def compare(folders: Sequence[Path], target: Path | None = None) -> list[Difference]:
+def compare(folders: Sequence[Path], target: Path | None = None, force: bool = False) -> list[Difference]:
     """Compare score folders with the first of them, in every metric that both have.
 
     Args:
         folders: two or more, written by `sepml score` or `sepml evaluate`.
         target: a .csv or .json file to write the differences to.
+        force: compare folders of other mixtures or references, too; the differences then say how many these are.
 
     Raises:
-        SepmlError: a folder holds no scores, two of them share no mixture or no metric, or the file cannot be written.
+        SepmlError: see `compare_pairs`; or there is only one folder.
     """
     if len(folders) < 2:
         raise SepmlError("one folder of scores was given, expected two or more to compare")
+    return compare_pairs([(folders[0], folder) for folder in folders[1:]], target, force)
+
+
+def compare_pairs(pairs: Sequence[tuple[Path, Path]], target: Path | None = None, force: bool = False) -> list[Difference]:
+    """Compare the second score folder of each pair with the first, as `compare`.
+
+    Raises:
+        SepmlError: a folder holds no scores, two of them share no mixture or no metric, or are of other mixtures or references
+            under the same ids; or the file cannot be written.
+    """
     if target is not None and target.suffix.lower() not in FORMATS:
         raise SepmlError(f"{target}: expected a name that ends in {' or '.join(FORMATS)}")
-    columns, *others = ([*read_summary(folder).columns] for folder in folders)
-    found: list[Difference] = []
-    for folder, theirs in zip(folders[1:], others, strict=True):
-        shared = [column for column in columns if column in theirs]
-        one, other = read_scores(folders[0], shared), read_scores(folder, shared)
-        if not shared or not one.keys() & other.keys():
-            what = "mixture" if shared else "metric"
-            raise SepmlError(f"{folder}: shares no {what} with {folders[0]}; expected scores of the same mixtures")
-        found += [_difference(str(folders[0]), str(folder), column, one, other) for column in shared]
+    found = [difference for first, other in pairs for difference in _compared(first, other, force)]
     if target is not None:
         _write(target, found)
     return found
 
 
+def _compared(first: Path, other: Path, force: bool) -> list[Difference]:
+    columns, theirs = (read_summary(folder).columns for folder in (first, other))
+    shared = [column for column in columns if column in theirs]
+    if not shared:
+        raise SepmlError(f"{other}: shares no metric with {first}; expected scores of the same metrics")
+    tests = agreement(first, other)
+    if (why := refusal(first, other, tests)) and not (force and tests.shared):
+        raise SepmlError(why)
+    tables = read_scores(first, shared), read_scores(other, shared)
+    counts = (len(tests.differing), tests.unchecked)
+    return [_difference(str(first), str(other), column, tables, counts) for column in shared]
+
+
 def format_differences(differences: Sequence[Difference]) -> str:
     """The differences as plain text that is Markdown as well: one table a folder, with a note on what is not in it."""
     parts = []
-    for other in dict.fromkeys(difference.other for difference in differences):
-        of_other = [difference for difference in differences if difference.other == other]
-        parts.append(f"{other} against {of_other[0].first}:\n\n{markdown(_rows(of_other))}")
-        parts += _unpaired(of_other)
-    return "\n\n".join(parts)
+    for pair in dict.fromkeys((difference.first, difference.other) for difference in differences):
+        of_pair = [difference for difference in differences if (difference.first, difference.other) == pair]
+        parts.append(f"{pair[1]} against {pair[0]}:\n\n{markdown(_rows(of_pair))}")
+        parts += _unpaired(of_pair)
+        if count := of_pair[0].n_other_references:
+            parts.append(
+                f"Not the same test: {count} of the mixtures are other ones, or have other references, than in the first."
+            )
+    unchecked = {item.other: item.n_unchecked for item in differences}
+    return "\n\n".join([*parts, *caution([name for name, count in unchecked.items() if count])])
 
 
-def _difference(
-    first: str,
-    other: str,
-    column: str,
-    values: dict[str, dict[str, float | None]],
-    others: dict[str, dict[str, float | None]],
-) -> Difference:
-    mine, theirs = ({i: row[column] for i, row in table.items() if row[column] is not None} for table in (values, others))
+def _difference(first: str, other: str, column: str, tables: tuple[_Values, _Values], of_tests: tuple[int, int]) -> Difference:
+    """A metric of two score folders: `tables` are mixture_ID -> column -> value, `of_tests` n_other_references, n_unchecked."""
+    mine, theirs = ({i: row[column] for i, row in table.items() if row[column] is not None} for table in tables)
     both = [mixture_id for mixture_id in mine if mixture_id in theirs]
     pairs = np.array([(mine[i], theirs[i]) for i in both], dtype=np.float64).reshape(-1, 2)
     # The tables have five decimals; so has a difference, and equal values differ by nothing.
@@ -104,6 +126,7 @@ def _difference(
         len(both),
         len(mine) - len(both),
         len(theirs) - len(both),
+        *of_tests,
     )
 
 

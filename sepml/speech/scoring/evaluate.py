@@ -93,6 +93,7 @@ def evaluate(
     device: str | torch.device = "cpu",
     jobs: int = 0,
     force: bool = False,
+    moved_to: Path | None = None,
 ) -> dict[str, Summary]:
     """Separate and score the mixtures of a manifest, as `sepml separate` and then `sepml score` would: the files
     have the resolution of the mixtures.
@@ -108,6 +109,7 @@ def evaluate(
         windows: None is the default of `sepml separate`.
         jobs: processes for the metrics; 0 = all cores.
         force: write over scores that `out` holds of another model, manifest or metrics; the estimates go, too.
+        moved_to: see `read_manifest`.
 
     Returns:
         label (`peer1` ..., `ensemble`; otherwise the name of `out`) -> summary, as `score_manifest`.
@@ -117,7 +119,7 @@ def evaluate(
             `out` holds scores of something else.
     """
     metrics, windows = check_metrics(metrics), windows or Windows()
-    mixtures = read_manifest(manifest)
+    mixtures = read_manifest(manifest, moved_to)
     # Before the model is loaded, which takes seconds.
     inputs = _inputs(model, manifest, metrics, windows, ensemble)
     if not force:

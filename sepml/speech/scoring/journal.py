@@ -16,7 +16,7 @@ from sepml.limits import MOST_TEXT_BYTES, read_limited
 from sepml.speech.scoring.summary import Unscored, UtteranceScores
 
 NAME = ".scores.journal"
-_FORMAT = 1
+_FORMAT = 2
 Stamps = list[list[Any]]
 
 
@@ -114,4 +114,6 @@ def row_scores(row: Mapping[str, Any]) -> UtteranceScores:
         values={column: tuple(values) for column, values in row["values"].items()},
         unscored=tuple(Unscored(**item) for item in row["unscored"]),
         surplus=tuple(row["surplus"]),
+        fingerprint=row["fingerprint"],
+        length_differences=tuple(row["length_differences"]),
     )

@@ -67,8 +67,12 @@ def pairwise_si_snr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
     return decibels(cosine**2, noise)
 
 
-def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> float:
-    """Perceptual quality, exactly `pesq.pesq(sample_rate, ref, est, mode)`: narrow-band at 8 kHz, wide-band at 16 kHz.
+def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int, mode: str | None = None) -> float:
+    """Perceptual quality, exactly `pesq.pesq(sample_rate, ref, est, mode)`.
+
+    Args:
+        mode: `nb` (narrow band, ITU-T P.862.1) or `wb` (wide band, P.862.2, at 16 kHz only); None is narrow band at 8 kHz,
+            wide band at 16 kHz.
 
     Returns:
         MOS-LQO, about 1 (bad) to 4.6.
@@ -89,7 +93,7 @@ def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> float:
         if utterances > _PESQ_MAX_UTTERANCES:
             raise NotScorable(f"too long for PESQ, which can hold 50 utterances; about {utterances} found")
     try:
-        value = float(library.pesq(sample_rate, ref, est, _PESQ_MODES[sample_rate]))
+        value = float(library.pesq(sample_rate, ref, est, mode or _PESQ_MODES[sample_rate]))
     except library.NoUtterancesError as error:
         raise NotScorable("PESQ finds no utterance in the reference") from error
     except library.BufferTooShortError as error:

@@ -1,7 +1,7 @@
 """Scores of separated files: trials from a manifest or from folders, scored on all cores, resumed where broken off."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -12,12 +12,14 @@ from sepml.allocator import keep_large_blocks
 from sepml.errors import SepmlError, did_you_mean
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import read_wav
-from sepml.speech.manifest import AUDIO_SUFFIXES, read_manifest
+from sepml.speech.manifest import read_manifest
 from sepml.speech.scoring.earlier import refuse_other
+from sepml.speech.scoring.estimates import audio_files, estimates_of, find_estimates
 from sepml.speech.scoring.journal import Journal, stamps
+from sepml.speech.scoring.same_test import fingerprint_of_test
 from sepml.speech.scoring.score_tables import write_scores
 from sepml.speech.scoring.summary import COLUMNS, Summary, UtteranceScores, summarise, versions, write_summary
-from sepml.speech.scoring.utterance_scores import METRICS, scores_of
+from sepml.speech.scoring.utterance_scores import KNOWN, METRICS, scores_of
 
 
 @dataclass(frozen=True)
@@ -41,17 +43,27 @@ class Trial:
 
 
 def score_manifest(
-    manifest: Path, est: Path, out: Path, metrics: Sequence[str] = METRICS, jobs: int = 0, force: bool = False
+    manifest: Path,
+    est: Path,
+    out: Path,
+    metrics: Sequence[str] = METRICS,
+    jobs: int = 0,
+    force: bool = False,
+    length_tolerance: int = 0,
+    moved_to: Path | None = None,
 ) -> Summary:
-    """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... (or .flac) of the mixtures in a manifest.
+    """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... of the mixtures in a manifest; see `find_estimates` for names.
 
     Writes `scores.csv` (a row a mixture) and `summary.json` to `out`. Broken off and called again, it goes on: what was
     scored is scored again only where a file or the metrics have changed.
 
     Args:
-        metrics: of `METRICS`; si_snr and sdr come with their improvement over the mixture.
+        metrics: of `KNOWN`; si_snr and sdr come with their improvement over the mixture.
         jobs: processes; 0 = all cores.
         force: write over scores that `out` holds of another manifest, other estimates or metrics.
+        length_tolerance: samples by which an estimate may be longer or shorter than its mixture: it is cut at its end, or
+            padded with zeros there. The summary says how many were.
+        moved_to: see `read_manifest`.
 
     Returns:
         the summary. Mixtures whose estimates are missing or of the wrong rate or length are in its `faults`. Where there
@@ -60,10 +72,11 @@ def score_manifest(
     Raises:
         SepmlError: the manifest has a fault, a metric is unknown, there is not a single estimate, or `out` holds other scores.
     """
-    mixtures = read_manifest(manifest)
-    ests = _estimates(est)
-    trials = [Trial(m.id, m.mixture, m.sources, _ests(ests, est, m.id, len(m.sources))) for m in mixtures]
-    return _score(trials, est, out, metrics, jobs, {"manifest": str(manifest), "est": str(est)}, force)
+    mixtures = read_manifest(manifest, moved_to)
+    ests = find_estimates(est)
+    trials = [Trial(m.id, m.mixture, m.sources, estimates_of(ests, est, m.id, len(m.sources))) for m in mixtures]
+    inputs = {"manifest": str(manifest), "est": str(est)}
+    return _score(trials, est, out, metrics, jobs, inputs, force, length_tolerance)
 
 
 def score_folders(
@@ -74,6 +87,7 @@ def score_folders(
     metrics: Sequence[str] = METRICS,
     jobs: int = 0,
     force: bool = False,
+    length_tolerance: int = 0,
 ) -> Summary:
     """Score the estimates of the mixtures in a folder; the references have the same file names in a folder a source.
 
@@ -90,31 +104,38 @@ def score_folders(
     """
     if not refs:
         raise SepmlError(f"{mix}: no folders of references were given, expected one a source, such as s1 s2")
-    mixtures, *sources = (_audio_files(folder) for folder in (mix, *refs))
-    ests = _estimates(est)
+    mixtures, *sources = (audio_files(folder) for folder in (mix, *refs))
+    ests = find_estimates(est)
     trials = [
         Trial(
             id=stem,
             mixture=path,
             sources=tuple(there.get(stem, folder / path.name) for folder, there in zip(refs, sources, strict=True)),
-            ests=_ests(ests, est, stem, len(refs)),
+            ests=estimates_of(ests, est, stem, len(refs)),
         )
         for stem, path in mixtures.items()
     ]
     inputs = {"mix": str(mix), "ref": " ".join(map(str, refs)), "est": str(est)}
-    return _score(trials, est, out, metrics, jobs, inputs, force)
+    return _score(trials, est, out, metrics, jobs, inputs, force, length_tolerance)
 
 
-def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS) -> UtteranceScores:
-    """The scores of one mixture.
+def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS, length_tolerance: int = 0) -> UtteranceScores:
+    """The scores of one mixture, with the fingerprint of what they were scored against.
+
+    Args:
+        length_tolerance: see `score_manifest`.
 
     Raises:
         SepmlError: a file is missing, is no audio, differs in rate or length from the mixture, or holds nan or inf.
     """
     _keep_memory()
     mixture, sources, rate = read_mixture(trial)
-    ests = np.stack([_read_like(mixture, trial.mixture, rate, path) for path in trial.ests])
-    return scores_of(trial.id, mixture, sources, ests, rate, metrics)
+    read = [_read_like(mixture, trial.mixture, rate, path, length_tolerance) for path in trial.ests]
+    ests = np.stack([_to_length(x, len(mixture)) for x in read])
+    longer = tuple(len(x) - len(mixture) for x in read)
+    scores = scores_of(trial.id, mixture, sources, ests, rate, metrics)
+    fingerprint = fingerprint_of_test(mixture, sources, rate)
+    return replace(scores, fingerprint=fingerprint, length_differences=longer if any(longer) else ())
 
 
 @cache
@@ -142,11 +163,11 @@ def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
         SepmlError: one is unknown, or there is none.
     """
     for name in metrics:
-        if name not in METRICS:
-            raise SepmlError(f"unknown metric '{name}'{did_you_mean(name, METRICS)}; known: {', '.join(METRICS)}")
+        if name not in KNOWN:
+            raise SepmlError(f"unknown metric '{name}'{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
     if not metrics:
-        raise SepmlError(f"no metric was given; known: {', '.join(METRICS)}")
-    return tuple(name for name in METRICS if name in metrics)
+        raise SepmlError(f"no metric was given; known: {', '.join(KNOWN)}")
+    return tuple(name for name in KNOWN if name in metrics)
 
 
 def settings_of(metrics: Sequence[str], **more: Any) -> dict[str, Any]:
@@ -175,7 +196,7 @@ def write_results(
     place = {mixture_id: i for i, mixture_id in enumerate(order)}
     scores = sorted(scores, key=lambda score: place[score.mixture_id])
     faults = sorted(faults, key=lambda fault: place[fault.item])
-    columns = [column for name in METRICS if name in metrics for column in COLUMNS[name]]
+    columns = [column for name in KNOWN if name in metrics for column in COLUMNS[name]]
     summary = summarise(scores, faults, columns, inputs)
     write_scores(out / "scores.csv", scores, faults, columns, n_src)
     write_summary(out / "summary.json", summary)
@@ -190,23 +211,26 @@ def _score(
     jobs: int,
     inputs: dict[str, str],
     force: bool,
+    length_tolerance: int,
 ) -> Summary:
     metrics = check_metrics(metrics)
-    inputs = {**inputs, "metrics": " ".join(metrics)}
+    tolerance = {"length_tolerance": length_tolerance} if length_tolerance else {}
+    inputs = {**inputs, "metrics": " ".join(metrics), **{name: str(value) for name, value in tolerance.items()}}
     if not force:
         refuse_other(out, inputs)
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
         raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")
     scores, faults, waiting = [], [], []
-    with Journal(out, settings_of(metrics)) as journal:
+    with Journal(out, settings_of(metrics, **tolerance)) as journal:
         # Before anything is read: a file that changes meanwhile is scored again next time.
         files = {trial.id: stamps(trial.files) for trial in trials}
         for trial in trials:
             kept = journal.get(trial.id, files[trial.id])
             scores += [kept] if kept else []
             waiting += [] if kept else [trial]
-        for result in map_unordered(partial(score_utterance, metrics=metrics), waiting, jobs, f"scoring {est}"):
+        work = partial(score_utterance, metrics=metrics, length_tolerance=length_tolerance)
+        for result in map_unordered(work, waiting, jobs, f"scoring {est}"):
             if isinstance(result, Failure):
                 faults.append(Failure(result.item.id, result.message))
             else:
@@ -218,44 +242,19 @@ def _score(
     return summary
 
 
-def _read_like(mixture: np.ndarray, mixture_path: Path, rate: int, path: Path) -> np.ndarray:
-    """The samples of a source or an estimate, which must be as long as the mixture."""
+def _read_like(mixture: np.ndarray, mixture_path: Path, rate: int, path: Path, tolerance: int | None = None) -> np.ndarray:
+    """The samples of a source or an estimate, which must be as long as the mixture, an estimate give or take the tolerance."""
     x, _ = read_wav(path, sample_rate=rate)
-    if len(x) != len(mixture):
-        raise SepmlError(f"{path}: has {len(x)} samples, the mixture {mixture_path} has {len(mixture)}")
+    if abs(len(x) - len(mixture)) > (tolerance or 0):
+        allowed = (
+            f"length tolerance: {tolerance} samples" if tolerance is not None else "references are as long as their mixture"
+        )
+        raise SepmlError(f"{path}: has {len(x)} samples, the mixture {mixture_path} has {len(mixture)} ({allowed})")
     if not np.isfinite(x).all():
         raise SepmlError(f"{path}: holds samples that are nan or infinite")
     return x
 
 
-def _estimates(folder: Path) -> dict[str, dict[int, Path]]:
-    """What is in a folder of estimates: mixture's id -> number of the estimate -> its file."""
-    found: dict[str, dict[int, Path]] = {}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        mixture_id, _, number = path.stem.rpartition("_s")
-        if path.suffix.lower() in AUDIO_SUFFIXES and number.isdecimal() and not path.name.startswith("."):
-            beside = found.setdefault(mixture_id, {}).setdefault(int(number), path)
-            if beside is not path:
-                raise SepmlError(f"{path}: {beside.name} stands beside it; one file an estimate")
-    return found
-
-
-def _ests(found: Mapping[str, Mapping[int, Path]], folder: Path, mixture_id: str, n_src: int) -> tuple[Path, ...]:
-    """The estimates of a mixture, as many as there are sources or more; the name expected where one is absent."""
-    there = found.get(mixture_id, {})
-    return tuple(there.get(n, folder / f"{mixture_id}_s{n}.wav") for n in range(1, max(n_src, len(there)) + 1))
-
-
-def _audio_files(folder: Path) -> dict[str, Path]:
-    """The audio files of a folder by their stem, sorted."""
-    if not folder.is_dir():
-        raise SepmlError(f"{folder}: no such folder")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.iterdir()):
-        if path.suffix.lower() in AUDIO_SUFFIXES and not path.name.startswith("."):
-            if path.stem in files:
-                raise SepmlError(f"{path}: {files[path.stem].name} stands beside it; one name a mixture")
-            files[path.stem] = path
-    if not files:
-        raise SepmlError(f"{folder}: holds no {' or '.join(AUDIO_SUFFIXES)} files")
-    return files
+def _to_length(x: np.ndarray, length: int) -> np.ndarray:
+    """The first samples of a signal, with zeros behind them where it is shorter."""
+    return np.pad(x[:length], (0, max(0, length - len(x))))

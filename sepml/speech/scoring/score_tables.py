@@ -1,16 +1,17 @@
 """Scores as tables: one row a mixture in a CSV file, and plain text that is Markdown as well."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from math import isfinite
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
 from sepml.files import write_csv
 from sepml.markdown import markdown
 from sepml.parallel import Failure
-from sepml.speech.scoring.summary import ColumnSummary, Summary, UtteranceScores
+from sepml.speech.scoring.summary import LARGEST, ColumnSummary, Summary, UtteranceScores
 
 TITLES = {
     "si_snr": "SI-SNR dB",
@@ -22,16 +23,35 @@ TITLES = {
     "stoi": "STOI",
     "estoi": "ESTOI",
     "pesq": "PESQ",
+    "pesq_nb": "PESQ-NB",
 }
 DECIMALS = {"stoi": 3, "estoi": 3}
+Taken = TypeVar("Taken")
 _NAMED = 3
 _FAULT = "fault: "
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a mixture was scored against: the fingerprint of it and its references, and the number of these.
+
+    The fingerprint is empty and the number 0 where the table does not say.
+    """
+
+    fingerprint: str
+    n_src: int
+
+    def agrees(self, other: "Tested") -> bool:
+        """Whether nothing shows that the two are of other mixtures or references."""
+        pairs = ((self.fingerprint, other.fingerprint), (self.n_src, other.n_src))
+        return all(not one or not two or one == two for one, two in pairs)
 
 
 def write_scores(
     path: Path, scores: Sequence[UtteranceScores], faults: Sequence[Failure[str]], columns: Sequence[str], n_src: int
 ) -> None:
-    """Write one row a mixture: the means over its sources, then each source's values, permutation, surplus and reasons.
+    """Write one row a mixture: the means over its sources, then each source's values, permutation, surplus, the
+    fingerprint of the test and reasons.
 
     Raises:
         SepmlError: it cannot be written.
@@ -43,10 +63,10 @@ def write_scores(
         means = [_cell(score.mean(column)) for column in columns]
         reasons = "; ".join(f"{item.column}_{item.source}: {item.reason}" for item in score.unscored)
         orders = [" ".join(map(str, numbers)) for numbers in (score.permutation, score.surplus)]
-        rows.append([score.mixture_id, *means, *of_sources, *orders, reasons])
-    blank = [""] * (len(columns) + len(by_source) + 2)
+        rows.append([score.mixture_id, *means, *of_sources, *orders, score.fingerprint, reasons])
+    blank = [""] * (len(columns) + len(by_source) + 3)
     rows += [[fault.item, *blank, f"{_FAULT}{fault.message}"] for fault in faults]
-    write_csv(path, ["mixture_ID", *columns, *by_source, "permutation", "surplus", "reason"], rows)
+    write_csv(path, ["mixture_ID", *columns, *by_source, "permutation", "surplus", "fingerprint", "reason"], rows)
 
 
 def read_scores(folder: Path, columns: Sequence[str]) -> dict[str, dict[str, float | None]]:
@@ -57,13 +77,27 @@ def read_scores(folder: Path, columns: Sequence[str]) -> dict[str, dict[str, flo
     Raises:
         SepmlError: there are none, or they are no such table.
     """
+    return _read(folder, columns, lambda row: {column: _value(row[column]) for column in columns})
+
+
+def read_tested(folder: Path) -> dict[str, Tested]:
+    """What the mixtures in a folder of scores were scored against, by mixture_ID; those with a fault are left out.
+
+    Raises:
+        SepmlError: there are none, or they are no such table.
+    """
+    return _read(folder, (), lambda row: Tested(row.get("fingerprint") or "", len((row.get("permutation") or "").split())))
+
+
+def _read(folder: Path, columns: Sequence[str], take: Callable[[dict[str, str]], Taken]) -> dict[str, Taken]:
+    """What is taken of each row of scores.csv by mixture_ID, but for the rows with a fault."""
     path = folder / "scores.csv"
     if not path.is_file():
         raise SepmlError(f"{folder}: holds no scores.csv, expected a folder written by `sepml score`")
     rows = [row for _, row in read_rows(path, "table of `sepml score`", ("mixture_ID", "reason", *columns))]
     rows = [row for row in rows if not row["reason"].startswith(_FAULT)]
     try:
-        return {row["mixture_ID"]: {column: _value(row[column]) for column in columns} for row in rows}
+        return {row["mixture_ID"]: take(row) for row in rows}
     except ValueError as error:
         raise SepmlError(f"{path}: not a table of `sepml score`: {error}") from error
 
@@ -88,7 +122,7 @@ def format_summary(label: str, summary: Summary) -> str:
     for column, part in summary.columns.items():
         cells = [number(value, column) for value in (part.mean, part.median)]
         error = "-" if part.standard_error is None else f"{part.standard_error:.{DECIMALS.get(column, 2) + 1}f}"
-        rows.append([TITLES[column], *cells, error, interval(part.interval_95, column), str(part.n)])
+        rows.append([TITLES.get(column, column), *cells, error, interval(part.interval_95, column), str(part.n)])
     return "\n".join([markdown(rows), *_paragraph(notes(label, summary))])
 
 
@@ -107,11 +141,14 @@ def notes(label: str, summary: Summary) -> list[str]:
     found = []
     for column, part in summary.columns.items():
         if part.n_unscored:
-            missing = f"{TITLES[column]} does not exist for {part.n_unscored} of {summary.n_mixtures} mixtures"
+            missing = f"{TITLES.get(column, column)} does not exist for {part.n_unscored} of {summary.n_mixtures} mixtures"
             found.append(f"{label}: {missing} ({_reasons(column, summary)}); its mean is over {part.n}.")
     if summary.faults:
         faulty = f"{len(summary.faults)} of {summary.n_mixtures} mixtures"
         found.append(f"{label}: {faulty} have a fault and are in no mean.")
+    if summary.n_adjusted:
+        samples = f"{summary.largest_adjustment} sample{'s' * (summary.largest_adjustment != 1)}"
+        found.append(f"{label}: {summary.n_adjusted} estimates were cut, or padded with zeros, by up to {samples}.")
     return found
 
 
@@ -143,6 +180,6 @@ def _value(cell: str) -> float | None:
     if cell == "":
         return None
     value = float(cell)
-    if not isfinite(value):
-        raise ValueError(f"'{cell}' among the scores")
+    if not abs(value) <= LARGEST:
+        raise ValueError(f"'{cell[:40]}' among the scores, expected a number within +-{LARGEST:g}")
     return value

@@ -26,8 +26,11 @@ COLUMNS = {
     "stoi": ("stoi",),
     "estoi": ("estoi",),
     "pesq": ("pesq",),
+    "pesq_nb": ("pesq_nb",),
 }
 """The columns that each metric fills; the improvements are over the mixture."""
+LARGEST = 1e9
+"""No score is larger; sums of numbers near the end of float64's range would overflow."""
 _LIBRARIES = ("numpy", "scipy", "soundfile", "pesq")
 
 
@@ -55,6 +58,9 @@ class UtteranceScores:
         values: column -> one value a source; None where there is none.
         unscored: why, for each None.
         surplus: estimates (from 1) that stand for no source, as there are more of them than sources.
+        fingerprint: of the mixture and its references, see `same_test.fingerprint_of_test`; empty where it is not known.
+        length_differences: samples by which each estimate is longer than the mixture, negative where it is shorter; empty
+            where all are as long.
     """
 
     mixture_id: str
@@ -62,6 +68,8 @@ class UtteranceScores:
     values: dict[str, tuple[float | None, ...]]
     unscored: tuple[Unscored, ...]
     surplus: tuple[int, ...] = ()
+    fingerprint: str = ""
+    length_differences: tuple[int, ...] = ()
 
     def mean(self, column: str) -> float | None:
         """The mean over the sources; None when a source has no value, as the mean of the others would flatter."""
@@ -100,6 +108,8 @@ class Summary:
         unscored: every value that does not exist, with the reason; none of them is in a mean.
         faults: mixtures whose files could not be used (item = mixture_ID); they are in no mean either.
         provenance: date, versions and inputs.
+        n_adjusted: estimates that were cut, or padded with zeros, to the length of their mixture.
+        largest_adjustment: samples by which the length of one of them differed at most.
     """
 
     n_mixtures: int
@@ -107,6 +117,8 @@ class Summary:
     unscored: tuple[Unscored, ...]
     faults: tuple[Failure[str], ...]
     provenance: dict[str, Any]
+    n_adjusted: int = 0
+    largest_adjustment: int = 0
 
 
 def summarise(
@@ -117,6 +129,7 @@ def summarise(
     Args:
         inputs: what was scored, as given by the user.
     """
+    adjusted = [abs(samples) for score in scores for samples in score.length_differences if samples]
     return Summary(
         n_mixtures=len(scores) + len(faults),
         columns={column: _column(column, scores) for column in columns},
@@ -128,6 +141,8 @@ def summarise(
             "versions": versions(),
             "machine": platform.platform(),
         },
+        n_adjusted=len(adjusted),
+        largest_adjustment=max(adjusted, default=0),
     )
 
 
@@ -154,9 +169,11 @@ def read_summary(folder: Path) -> Summary:
         return Summary(
             n_mixtures=content["n_mixtures"],
             columns={name: _column_from(column) for name, column in content["columns"].items()},
-            unscored=tuple(Unscored(**item) for item in content["unscored"]),
+            unscored=tuple(_unscored(item) for item in content["unscored"]),
             faults=tuple(Failure(item["mixture_id"], item["message"]) for item in content["faults"]),
-            provenance=content["provenance"],
+            provenance=_mapping(content["provenance"]),
+            n_adjusted=int(content.get("n_adjusted", 0)),
+            largest_adjustment=int(content.get("largest_adjustment", 0)),
         )
     except FileNotFoundError as error:
         below = sorted(str(file.parent) for file in folder.glob("*/summary.json"))
@@ -182,7 +199,25 @@ def _column(column: str, scores: Sequence[UtteranceScores]) -> ColumnSummary:
 
 def _column_from(content: Mapping[str, Any]) -> ColumnSummary:
     interval = content.get("interval_95")
-    return ColumnSummary(**{**content, "interval_95": tuple(interval) if interval else None})
+    column = ColumnSummary(**{**content, "interval_95": tuple(interval) if interval else None})
+    numbers = (column.mean, column.median, column.std, column.standard_error, *(column.interval_95 or ()))
+    for value in (*numbers, column.n, column.n_unscored):
+        if value is not None and not (isinstance(value, int | float) and abs(value) <= LARGEST):
+            raise ValueError(f"{str(value)[:40]!r} among the scores, expected a number within +-{LARGEST:g}")
+    return column
+
+
+def _unscored(content: Mapping[str, Any]) -> Unscored:
+    item = Unscored(**content)
+    if not all(isinstance(text, str) for text in (item.mixture_id, item.column, item.reason)):
+        raise ValueError(f"{str(content)[:80]} is no value without a score")
+    return item
+
+
+def _mapping(content: Any) -> dict[str, Any]:
+    if not isinstance(content, dict) or not isinstance(content.get("inputs", {}), dict):
+        raise ValueError("its provenance is no mapping")
+    return content
 
 
 def versions() -> dict[str, str]:

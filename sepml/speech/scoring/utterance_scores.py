@@ -9,8 +9,11 @@ import numpy as np
 from sepml.speech.scoring.metrics import CEILING_DB, NotScorable, is_silent, pairwise_si_snr, pesq
 from sepml.speech.scoring.summary import COLUMNS, Unscored, UtteranceScores
 
-METRICS = tuple(COLUMNS)
+KNOWN = tuple(COLUMNS)
 """All metrics, in the order of their columns."""
+METRICS = tuple(name for name in KNOWN if name != "pesq_nb")
+"""Those that are measured unless others are asked for; at 8 kHz `pesq` is narrow-band already."""
+_PESQ_MODES = {"pesq": None, "pesq_nb": "nb"}
 _FEW = 720
 Found = dict[str, list[float | str]]
 
@@ -30,7 +33,7 @@ def scores_of(
         sources: (n_src, T) the references.
         ests: (n_est, T), n_est >= n_src, in any order; those that stand for no source are surplus and not scored.
         rate: Hz.
-        metrics: of `METRICS`.
+        metrics: of `KNOWN`.
     """
     mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
     si_snr = pairwise_si_snr(np.concatenate([ests, mixture[None]]), sources)
@@ -43,7 +46,7 @@ def scores_of(
         found |= _with_improvement("si_snr", own, si_snr[-1], silent, mixture)
     found |= _of_filters(mixture, sources, ests, silent, metrics)
     found |= _perceived(sources, ests, rate, metrics)
-    columns = [column for name in METRICS if name in metrics for column in COLUMNS[name]]
+    columns = [column for name in KNOWN if name in metrics for column in COLUMNS[name]]
     return UtteranceScores(
         mixture_id,
         tuple(int(i) + 1 for i in permutation),
@@ -109,18 +112,19 @@ def _of_filters(
 
 
 def _perceived(sources: np.ndarray, ests: np.ndarray, rate: int, metrics: Sequence[str]) -> Found:
-    """STOI, ESTOI, PESQ of the permuted estimates."""
+    """STOI, ESTOI and both kinds of PESQ of the permuted estimates."""
     from sepml.speech.scoring.stoi import band_energies, estoi_of_bands, stoi_of_bands
 
     of_bands = {"stoi": stoi_of_bands, "estoi": estoi_of_bands}
-    found: Found = {name: [] for name in ("stoi", "estoi", "pesq")}
+    found: Found = {name: [] for name in (*of_bands, *_PESQ_MODES)}
     for est, source in zip(ests, sources, strict=True):
         if "stoi" in metrics or "estoi" in metrics:
             bands = _or_reason(lambda est=est, source=source: band_energies(est, source, rate))
             for name in of_bands.keys() & set(metrics):
                 found[name].append(bands if isinstance(bands, str) else of_bands[name](*bands))
-        if "pesq" in metrics:
-            found["pesq"].append(_or_reason(lambda est=est, source=source: pesq(est, source, rate)))
+        for name, mode in _PESQ_MODES.items():
+            if name in metrics:
+                found[name].append(_or_reason(lambda est=est, source=source, mode=mode: pesq(est, source, rate, mode)))
     return found
 
 
