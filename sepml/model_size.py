@@ -67,7 +67,7 @@ def bounded(what: str) -> Iterator[None]:
         hook.remove()
 
 
-def require_memory(networks: Sequence[nn.Module], what: str) -> None:
+def require_memory(networks: Sequence[nn.Module]) -> None:
     """Refuse networks whose training needs more memory than the machine has.
 
     Args:
@@ -79,7 +79,7 @@ def require_memory(networks: Sequence[nn.Module], what: str) -> None:
     needed = _BYTES_IN_TRAINING * sum(weight.numel() for network in networks for weight in network.parameters())
     if needed > (there := _memory()):
         found = f"take {needed / 1e9:.1f} GB in training, this machine has {there / 1e9:.1f}"
-        raise SepmlError(f"{what}: the weights of {len(networks)} networks {found}; choose fewer or smaller ones")
+        raise SepmlError(f"the weights of {len(networks)} networks {found}; choose fewer or smaller ones")
 
 
 def _memory() -> int:

@@ -20,6 +20,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "sepml"
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
     f"{new}: &{new} [{','.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
 )
+CHAIN = "k0: &k0 [x]\n" + "".join(f"k{n + 1}: &k{n + 1} [*k{n}]\n" for n in range(99))
 MERGED_LAUGHS = "m0: &m0 {k: v}\n" + "".join(f"m{n + 1}: &m{n + 1} {{<<: [{','.join([f'*m{n}'] * 9)}]}}\n" for n in range(9))
 
 # Text, and what the message says after the name and the line.
@@ -40,7 +41,7 @@ REFUSED_YAML = {
     "itself below": ("a: &a\n  b: *a", ":2: '*a' stands inside of what it stands for"),
     "laughs": (LAUGHS, ":6: aliases stand for more than"),
     "laughs by merging": (MERGED_LAUGHS, ": aliases stand for more than"),
-    "a chain of aliases": ("k0: &k0 [x]\n" + "".join(f"k{n + 1}: &k{n + 1} [*k{n}]\n" for n in range(99)), ":65: aliases stand"),
+    "a chain of aliases": (CHAIN, ":65: aliases stand"),
     "NUL": ('data: {train: "a\\0b"}', ":1: text with a NUL"),
     "half a character": ('a: "\\ud800"', ":1: text with a NUL or an unpaired surrogate"),
     "no character": ('a: "\\U00FFFFFF"', ": not valid YAML: "),

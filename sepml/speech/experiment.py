@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
 from sepml.model_size import require_memory
@@ -62,11 +62,14 @@ def read_experiment(config: Path, words: list[str]) -> Experiment:
 
 def train(config: Path, exp: Path, words: list[str], machines: Machines) -> None:
     """Train an experiment in a folder, see `read_experiment` and `train_experiment`."""
-    train_experiment(read_experiment(config, words), exp, _parts, machines)
+    experiment = read_experiment(config, words)
+    # Before the folder is made and the data are read.
+    with about(f"{config}: peers"):
+        require_memory([network_shape(peer) for peer in experiment.peers])
+    train_experiment(experiment, exp, _parts, machines)
 
 
 def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:
-    require_memory([network_shape(peer) for peer in experiment.peers], "peers")
     n_src = experiment.peers[0].n_src
     loaders = (
         train_loader(experiment.data, n_src, experiment.seed, rank, world_size),

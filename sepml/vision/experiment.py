@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
 from sepml.model_size import require_memory
@@ -103,7 +103,8 @@ def experiment_parts(experiment: Experiment, rank: int = 0, world_size: int = 1)
     """The networks, the batches and the task of an experiment."""
     sets = read_sets(experiment.data, experiment.seed)
     configs = network_configs(experiment, sets)
-    require_memory([network_shape(config) for config in configs], "peers")
+    with about("peers"):
+        require_memory([network_shape(config) for config in configs])
     size = configs[0].size
     if experiment.views and experiment.views.resolutions[0] != size[0]:
         raise SepmlError(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torchvision import models
 
 from sepml.config import parse
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.flops import count_flops
 from sepml.model_folder import fill, load_weights, read_model_settings, read_weights, require_weights, write_model_folder
 from sepml.model_size import shape_of
@@ -121,7 +121,9 @@ def load_network(folder: str | Path) -> Classifier:
     """
     folder = Path(folder)
     config = parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
-    require_weights(network_shape(config), folder)
+    with about(str(folder / "config.json")):
+        shape = network_shape(config)
+    require_weights(shape, folder)
     model = Classifier(config, _build(config))
     load_weights(model.network, folder)
     return model.eval()

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sepml.config import parse
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
 from sepml.model_size import bounded, shape_of
 from sepml.speech.models.model_config import AnyConfig, AsteroidConfig, AsteroidName, ConvTasNetConfig, DPRNNConfig
@@ -207,7 +207,9 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationMo
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
     config = parse(AnyConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
-    require_weights(network_shape(config), folder)
+    with about(str(folder / "config.json")):
+        shape = network_shape(config)
+    require_weights(shape, folder)
     model = _build(config)
     load_weights(model, folder)
     return model.to(device).eval()

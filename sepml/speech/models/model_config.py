@@ -11,7 +11,6 @@ Rate = Annotated[int, Field(ge=1, le=1_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Length = Annotated[int, Field(ge=2, le=65_536)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
-Argument = Annotated[int, Field(ge=-1_000_000, le=1_000_000)]
 AsteroidName = Literal["ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet"]
 
 
@@ -95,7 +94,7 @@ class AsteroidConfig:
     n_src: Sources
     sample_rate: Rate
     window: Size
-    arguments: Annotated[dict[str, bool | Argument | float | str | None], Field(max_length=100)] = field(default_factory=dict)
+    arguments: Annotated[dict[str, bool | int | float | str | None], Field(max_length=100)] = field(default_factory=dict)
     kind: Literal["asteroid"] = "asteroid"
 
 
