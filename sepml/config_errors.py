@@ -134,12 +134,15 @@ def _hint(keys: list[str], within: Any, kind: Any) -> str:
 def _all_keys(kind: Any, prefix: str = "") -> Iterator[str]:
     """The names of all keys that settings of a type may have, nearest to the top first; of a list the first item's."""
     deeper: list[tuple[Any, str]] = []
-    for option in _members(kind)[0]:
-        if get_origin(option) is list:
-            deeper.append((get_args(option)[0], f"{prefix}0."))
-        elif is_dataclass(option):
-            for field in fields(option):
-                yield f"{prefix}{field.name}"
-                deeper.append((field.type, f"{prefix}{field.name}."))
+    options = _members(kind)[0]
+    if all(map(is_dataclass, options)):
+        # Of a union, those that all of its members have.
+        types = [{field.name: field.type for field in fields(option)} for option in options]
+        for name, inner in types[0].items():
+            if all(name in others for others in types):
+                yield f"{prefix}{name}"
+                deeper.append((inner, f"{prefix}{name}."))
+    elif get_origin(options[0]) is list:
+        deeper.append((get_args(options[0])[0], f"{prefix}0."))
     for inner, name in deeper:
         yield from _all_keys(inner, name)

@@ -1,7 +1,6 @@
 """Files from the web: resumed where a connection broke, tried again, verified, unpacked without leaving their folder."""
 
 import hashlib
-import json
 import logging
 import os
 import re
@@ -19,6 +18,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path, PurePosixPath
 
 from sepml.errors import SepmlError
+from sepml.json_files import parse_json
+from sepml.limits import MOST_JSON_BYTES
 from sepml.progress import track
 
 log = logging.getLogger(__name__)
@@ -103,13 +104,13 @@ def zenodo_file(record: str, name: str, api: str = "https://zenodo.org/api/recor
     url = api + record
     try:
         with urllib.request.urlopen(_request(url), timeout=_TIMEOUT_S) as answer:
-            files = json.load(answer)["files"]
+            files = parse_json(answer.read(MOST_JSON_BYTES + 1), url)["files"]
         entry = next(file for file in files if file["key"] == name)
         checksum = str(entry["checksum"]).removeprefix("md5:")
         return entry["links"]["self"], Expected(int(entry["size"]), checksum)
     except StopIteration as error:
         raise SepmlError(f"{url}: the record has no file '{name}'") from error
-    except (OSError, HTTPException, ValueError, KeyError, TypeError) as error:
+    except (OSError, HTTPException, SepmlError, ValueError, KeyError, TypeError) as error:
         raise SepmlError(f"{url}: cannot be read ({error}); give the file's address by --url") from error
 
 

@@ -1,7 +1,8 @@
 """The one kind of error a user can cause."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 
 class SepmlError(Exception):
@@ -10,6 +11,15 @@ class SepmlError(Exception):
     The message is one line: the file, what was found, what was expected and the way out. The command line prints it
     without a traceback and exits with 1.
     """
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Put in front of an error's message what it is about, such as the file."""
+    try:
+        yield
+    except SepmlError as error:
+        raise SepmlError(f"{what}: {error}") from error
 
 
 def one_line(error: SepmlError) -> str:

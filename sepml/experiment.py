@@ -6,10 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 import yaml
+from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -20,8 +21,11 @@ from sepml.files import write_json, write_text
 from sepml.fit import CohortSettings, FitSettings, fit
 from sepml.hardware import make_fabric
 from sepml.history import Run
+from sepml.limits import LARGEST_SEED
 from sepml.mutual import Task
 
+MOST_PEERS = 64
+Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 DEFAULT_TASK = "separation"
 """Of a configuration that names none."""
 # A run may go on with other values of these; with any other change it would be another experiment.
@@ -110,7 +114,7 @@ def fresh_networks(models: Sequence[Model], build: Callable[[Model], nn.Module],
     """Networks whose weights are drawn from (seed, k): from identical ones they would have nothing to teach each other."""
     networks = []
     for k, model in enumerate(models):
-        torch.manual_seed(seed * 1_000 + k)
+        torch.manual_seed((seed * 1_000 + k) % (LARGEST_SEED + 1))
         networks.append(build(model))
     return networks
 

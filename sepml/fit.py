@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from sepml.checkpoint import RunState
 from sepml.errors import SepmlError
 from sepml.history import Row, Run, board, columns, epoch_rows, resume, save, say, stalled, valid_column
+from sepml.limits import LARGEST_SEED
 from sepml.mutual import UNGATED, Cohort, LearningRate, Mechanism, Rules, StepReport, Task, Threshold, listens, supervised
 from sepml.optimizers import OptimizerSettings, make_optimizer
 from sepml.progress import track
@@ -110,7 +111,7 @@ def fit(
     while state.epoch < options.epochs and not stalled(state.history, len(networks), options.early_stop):
         started = time.perf_counter()
         # Anything random inside the networks depends on the epoch only, so that a resumed run draws the same.
-        torch.manual_seed(run.seed * 1_000_003 + state.epoch)
+        torch.manual_seed((run.seed * 1_000_003 + state.epoch) % (LARGEST_SEED + 1))
         reports = _train_epoch(cohort, owners, train, state, options, sharing)
         seconds = time.perf_counter() - started
         scores = _validate(task, [module for module, _ in ready], valid, fabric, f"epoch {state.epoch + 1} validation")

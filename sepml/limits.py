@@ -29,6 +29,7 @@ MOST_PARTS = 20_000
 """Weight tensors that a network may have."""
 MOST_ACTIVATIONS = 1 << 27
 """Values in the largest tensor of a pass over a second of audio or an image, 0.5 GB in 32-bit floats."""
+MOST_WORKERS = 512
 MOST_BATCH_VALUES = 1 << 28
 """Samples in a training batch, the mixtures' and the sources', 1 GB in 32-bit floats."""
 LARGEST_SEED = (1 << 64) - 1

@@ -1,10 +1,12 @@
 """Model folders: `config.json` (a format and the settings) and `model.safetensors`; reading one runs no code from it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -14,6 +16,10 @@ from sepml.files import atomic_path, write_json
 from sepml.json_files import read_object
 
 _WEIGHTS = "model.safetensors"
+_ASKED_FOR = "config.json beside it asks for"
+# Floats of any precision stand for each other: weights are often published in 16 bits.
+_FLOATS = {"float64", "float32", "float16", "bfloat16"}
+_SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
 
 
 def write_model_folder(folder: Path, form: str, settings: dict[str, Any], model: nn.Module) -> None:
@@ -45,13 +51,43 @@ def read_model_settings(folder: Path, form: str) -> Any:
     return content.get("model")
 
 
+def require_weights(model: nn.Module, folder: Path) -> None:
+    """Refuse a folder whose weights are not those of a model, by their names, shapes and types alone.
+
+    Args:
+        model: see `sepml.model_size.shape_of`; neither it nor the weights take memory.
+
+    Raises:
+        SepmlError: see `load_weights`.
+    """
+    file = folder / _WEIGHTS
+    with _reading(file), safe_open(file, "pt") as weights:
+        found = {name: _header(weights.get_slice(name)) for name in weights.keys()}  # noqa: SIM118
+    _require_same(model, found, file, _ASKED_FOR)
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Give a model the weights in its folder.
 
     Raises:
         SepmlError: the file is missing or damaged, or its weights do not fit.
     """
-    fill(model, read_weights(folder / _WEIGHTS), folder / _WEIGHTS, "config.json beside it asks for")
+    fill(model, read_weights(folder / _WEIGHTS), folder / _WEIGHTS, _ASKED_FOR)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    # The reader's own error, or what Python makes of a type that torch does not have.
+    except (OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SepmlError(f"{file}: cannot be read as safetensors weights: {said}") from error
+
+
+def _header(weight: Any) -> tuple[tuple[int, ...], str]:
+    kind = weight.get_dtype()
+    return tuple(weight.get_shape()), _SAFETENSORS_TYPES.get(kind, str(kind))
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
@@ -61,10 +97,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         SepmlError: it is missing or damaged, or holds anything else.
     """
     if file.suffix == ".safetensors":
-        try:
+        with _reading(file):
             return load_file(file)
-        except (OSError, SafetensorError) as error:
-            raise SepmlError(f"{file}: cannot be read as safetensors weights: {error}") from error
     try:
         state = torch.load(file, map_location="cpu", weights_only=True)
     # Whatever a damaged file makes of the unpickler, from an EOFError to a KeyError.
@@ -84,9 +118,19 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str
     Raises:
         SepmlError: a name or a shape differs.
     """
-    wanted = {name: tuple(value.shape) for name, value in model.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in state.items()}
-    if wanted != found:
-        name = min(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
-        raise SepmlError(f"{source}: '{name}' is {found.get(name, 'absent')}, {expected} {wanted.get(name, 'none')}")
+    found = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()}
+    _require_same(model, found, source, expected)
     model.load_state_dict(state)
+
+
+def _require_same(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], source: Path, expected: str) -> None:
+    """Refuse other names, shapes or types than a model's: `load_state_dict` would cast whole or complex numbers silently."""
+    wanted = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in model.state_dict().items()}
+    shapes = [{name: shape for name, (shape, _) in each.items()} for each in (wanted, found)]
+    if shapes[0] != shapes[1]:
+        want, have = shapes
+        name = min(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
+        raise SepmlError(f"{source}: '{name[:80]}' is {have.get(name, 'absent')}, {expected} {want.get(name, 'none')}")
+    for name, (_, kind) in sorted(wanted.items()):
+        if found[name][1] != kind and not {kind, found[name][1]} <= _FLOATS:
+            raise SepmlError(f"{source}: '{name}' holds {found[name][1]} numbers, {expected} {kind}; save the weights anew")

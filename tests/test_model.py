@@ -270,7 +270,7 @@ DAMAGES = {
     "no config": (lambda f: (f / "config.json").unlink(), "not a model folder: it has no config.json"),
     "not JSON": (lambda f: (f / "config.json").write_text("{'kind': 1}"), "config.json: cannot be read as JSON"),
     "not text": (lambda f: (f / "config.json").write_bytes(b"\xff\xfe\x00"), "config.json: cannot be read as JSON"),
-    "a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: format is 'list', expected 'sepml-separator-1'"),
+    "a list": (lambda f: (f / "config.json").write_text("[]"), "config.json: holds list, expected an object"),
     "other format": (lambda f: edit(f, format="sepml-separator-9"), "format is 'sepml-separator-9', expected"),
     "no model": (lambda f: edit(f, model=None), "config.json: "),
     "unknown key": (lambda f: edit_model(f, hiden=4), "unknown key 'hiden'; did you mean 'hidden'?"),

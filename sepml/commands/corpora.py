@@ -13,6 +13,7 @@ from sepml.commands.words import (
     jobs,
     print_paths,
     rate_and_mode,
+    seed,
     verbosity,
 )
 
@@ -50,7 +51,7 @@ def _add_synthetic(corpora: Commands) -> None:
 
 def _drawn_lists(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, help="folder to make")
-    sub.add_argument("--seed", type=at_least(0), default=0)
+    sub.add_argument("--seed", type=seed, default=0)
     sizes = "mixtures of the training list, of each validation and of each test list (default: by the corpus)"
     sub.add_argument("--lists", type=at_least(1), nargs=3, metavar=("TR", "CV", "TT"), help=sizes)
     jobs(sub)
@@ -111,7 +112,7 @@ def _add_folder(corpora: Commands) -> None:
     sub.add_argument(
         "--lists", type=at_least(1), nargs=3, metavar=("TR", "CV", "TT"), help="mixtures of the lists (default: 5000 200 200)"
     )
-    sub.add_argument("--seed", type=at_least(0), default=0)
+    sub.add_argument("--seed", type=seed, default=0)
     sub.add_argument("--sample-rate", type=at_least(1), help="copy the utterances at this rate, Hz (default: link to them)")
     level = "which folder names the speaker: 2 for <part>/<speaker>/<file>"
     sub.add_argument("--speaker-level", type=at_least(1), default=1, help=level)

@@ -1,9 +1,11 @@
 """What the commands do for classifiers of images, where an experiment's task is classification."""
 
 import argparse
+import os
 from pathlib import Path
 
 from sepml.commands.words import OK, Commands, command, print_paths
+from sepml.limits import MOST_JSON_BYTES, read_limited
 
 CLASSIFICATION = "classification"
 TASKS = ("separation", CLASSIFICATION)
@@ -12,7 +14,7 @@ TASKS = ("separation", CLASSIFICATION)
 def of_images(model: str | Path | None) -> bool:
     """Whether a model is an experiment that classifies images; anything else is for others to judge."""
     config = Path(model) / "config.yaml" if model else None
-    if config is None or not config.is_file():
+    if config is None or not os.path.isfile(config):
         return False
     from sepml.experiment import task_of
 
@@ -22,7 +24,9 @@ def of_images(model: str | Path | None) -> bool:
 def is_classifier(model: str | Path | None) -> bool:
     """Whether a model is a model folder with a classifier of images."""
     config = Path(model) / "config.json" if model else None
-    return config is not None and config.is_file() and b'"sepml-classifier-' in config.read_bytes()
+    if config is None or not os.path.isfile(config):
+        return False
+    return b'"sepml-classifier-' in read_limited(config, MOST_JSON_BYTES)
 
 
 def add_cifar(corpora: Commands, kind: str) -> None:

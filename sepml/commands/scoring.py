@@ -14,6 +14,7 @@ from sepml.commands.words import (
     moved_to,
     print_failures,
     print_paths,
+    seed,
 )
 from sepml.errors import SepmlError, did_you_mean
 
@@ -202,7 +203,7 @@ def add_report(commands: Commands) -> None:
     sub.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page")
     each = "utterances to listen to: this many of the best, of the worst and of the others, for each test"
     sub.add_argument("--players", type=at_least(0), default=2, help=each)
-    sub.add_argument("--seed", type=at_least(0), default=0, help="of the choice of the others")
+    sub.add_argument("--seed", type=seed, default=0, help="of the choice of the others")
     sub.add_argument("--title", default="", help="of the page (default: the names of the folders)")
     sub.set_defaults(run=_report_page)
 

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from sepml.limits import LARGEST_SEED
+
 Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
 
@@ -65,6 +67,14 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return integer
+
+
+def seed(word: str) -> int:
+    """The type of an option: a seed, as torch's and NumPy's generators take them."""
+    value = at_least(0)(word)
+    if value > LARGEST_SEED:
+        raise argparse.ArgumentTypeError(f"'{word[:40]}' is too large a seed, at most {LARGEST_SEED}")
+    return value
 
 
 def rate_and_mode(sub: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from pydantic import Field
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
+from sepml.limits import MOST_BATCH_VALUES, MOST_WORKERS
 from sepml.sampling import EpochBatches, Order, shuffled, shuffled_by_shard
 from sepml.speech.dynamic import DynamicMixing, DynamicSegments
 from sepml.speech.examples import Batch, Mixtures, Segments, Whole, collate
@@ -40,10 +41,10 @@ class DataSettings:
     moved_to: Path | None = None
     train: Path | None = None
     dynamic: DynamicMixing | None = None
-    segment: Annotated[float, Field(gt=0)] = 4.0
-    sample_rate: Count = 8000
+    segment: Annotated[float, Field(gt=0, le=3600)] = 4.0
+    sample_rate: Annotated[int, Field(ge=1, le=1_000_000)] = 8000
     batch_size: Count = 4
-    workers: Annotated[int, Field(ge=0)] = 1
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 1
 
 
 def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
@@ -51,6 +52,9 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
     segment = round(settings.segment * settings.sample_rate)
     if segment < 1:
         raise SepmlError(f"data.segment is {settings.segment} s, expected a sample or more at {settings.sample_rate} Hz")
+    if (values := segment * settings.batch_size * (n_src + 1)) > MOST_BATCH_VALUES:
+        found = f"{settings.batch_size} mixtures of {settings.segment:g} s with {n_src} sources are {values:,} samples"
+        raise SepmlError(f"data: {found}, at most {MOST_BATCH_VALUES:,} are allowed; choose a smaller batch_size or segment")
     dataset: Segments | DynamicSegments
     order: Order = shuffled
     if settings.dynamic:

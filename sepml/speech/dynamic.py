@@ -18,8 +18,6 @@ from sepml.speech.audio import read_wav
 from sepml.speech.examples import Batch, fit_length
 from sepml.speech.moved import find_moved
 
-Count = Annotated[int, Field(ge=1)]
-
 
 @dataclass(frozen=True)
 class DynamicMixing:
@@ -39,8 +37,8 @@ class DynamicMixing:
     utterances: Path
     split: str = "train"
     tiers: str = ""
-    size: Count = 4000
-    gain_db: Annotated[float, Field(ge=0)] = 2.5
+    size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
+    gain_db: Annotated[float, Field(ge=0, le=100)] = 2.5
     speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
 
 

@@ -7,11 +7,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
-from sepml.errors import SepmlError
-from sepml.experiment import Machines, Parts, fresh_networks, train_experiment
+from sepml.errors import SepmlError, about
+from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
+from sepml.model_size import require_memory
 from sepml.speech.data import DataSettings, train_loader, valid_loader
-from sepml.speech.models.model import ModelConfig, build_model, save_model
+from sepml.speech.models.model import ModelConfig, build_model, network_shape, save_model
 from sepml.speech.task import SeparationTask
 
 
@@ -20,7 +21,7 @@ class SeparationSettings:
     """How estimates are compared; see `SeparationTask`."""
 
     align: Literal["peers", "reference"] = "peers"
-    mimic_ceiling: Annotated[float, Field(gt=0)] | None = None
+    mimic_ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ class Experiment:
     """
 
     data: DataSettings
-    peers: Annotated[list[ModelConfig], Field(min_length=1)]
+    peers: Annotated[list[ModelConfig], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["separation"] = "separation"
     cohort: CohortSettings = field(default_factory=CohortSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
     fit: FitSettings = field(default_factory=FitSettings)
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 def read_experiment(config: Path, words: list[str]) -> Experiment:
@@ -61,7 +62,11 @@ def read_experiment(config: Path, words: list[str]) -> Experiment:
 
 def train(config: Path, exp: Path, words: list[str], machines: Machines) -> None:
     """Train an experiment in a folder, see `read_experiment` and `train_experiment`."""
-    train_experiment(read_experiment(config, words), exp, _parts, machines)
+    experiment = read_experiment(config, words)
+    # Before the folder is made and the data are read.
+    with about(f"{config}: peers"):
+        require_memory([network_shape(peer) for peer in experiment.peers])
+    train_experiment(experiment, exp, _parts, machines)
 
 
 def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:

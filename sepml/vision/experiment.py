@@ -7,11 +7,20 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
-from sepml.errors import SepmlError
-from sepml.experiment import Machines, Parts, fresh_networks, train_experiment
+from sepml.errors import SepmlError, about
+from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
+from sepml.model_size import require_memory
 from sepml.vision.data import STATISTICS, image_shape, test_loader, train_loader
-from sepml.vision.networks import Classifier, NetworkConfig, NetworkName, build_network, require_slimmable, save_network
+from sepml.vision.networks import (
+    Classifier,
+    NetworkConfig,
+    NetworkName,
+    build_network,
+    network_shape,
+    require_slimmable,
+    save_network,
+)
 from sepml.vision.pictures import DataSettings, Sets, read_sets
 from sepml.vision.task import ClassificationTask, ViewSettings, Width
 
@@ -32,7 +41,7 @@ class PeerSettings:
 class ClassificationSettings:
     """How logits are compared, see `ClassificationTask`."""
 
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -47,13 +56,13 @@ class Experiment:
     """
 
     data: DataSettings
-    peers: Annotated[list[PeerSettings], Field(min_length=1)]
+    peers: Annotated[list[PeerSettings], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["classification"] = "classification"
     views: ViewSettings | None = None
     cohort: CohortSettings = field(default_factory=lambda: CohortSettings("ml", weight=1.0))
     classification: ClassificationSettings = field(default_factory=ClassificationSettings)
     fit: FitSettings = field(default_factory=FitSettings)
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
 
 
 def read_experiment(config: Path, words: list[str]) -> Experiment:
@@ -94,6 +103,8 @@ def experiment_parts(experiment: Experiment, rank: int = 0, world_size: int = 1)
     """The networks, the batches and the task of an experiment."""
     sets = read_sets(experiment.data, experiment.seed)
     configs = network_configs(experiment, sets)
+    with about("peers"):
+        require_memory([network_shape(config) for config in configs])
     size = configs[0].size
     if experiment.views and experiment.views.resolutions[0] != size[0]:
         raise SepmlError(

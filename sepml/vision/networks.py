@@ -11,18 +11,19 @@ import timm
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torchvision import models
 
 from sepml.config import parse
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.flops import count_flops
-from sepml.model_folder import fill, load_weights, read_model_settings, read_weights, write_model_folder
+from sepml.model_folder import fill, load_weights, read_model_settings, read_weights, require_weights, write_model_folder
+from sepml.model_size import shape_of
+from sepml.vision.image_networks import resnet32, small_cnn, wrn28_10
 from sepml.vision.slimmable import narrow
 
 FORMAT = "sepml-classifier-1"
 NetworkName = Literal["resnet32", "mobilenet", "wrn28_10", "inception_v1", "mobilenet_v2", "resnet50", "small"]
-Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
 SLIMMABLE = ("mobilenet", "mobilenet_v2", "resnet50", "wrn28_10", "small")
 
 
@@ -40,9 +41,9 @@ class NetworkConfig:
     """
 
     network: NetworkName
-    classes: Annotated[int, Field(ge=2)]
-    channels: Count = 3
-    size: tuple[Count, Count] = (32, 32)
+    classes: Annotated[int, Field(ge=2, le=1_000_000)]
+    channels: Annotated[int, Field(ge=1, le=1024)] = 3
+    size: tuple[Pixels, Pixels] = (32, 32)
     width: Annotated[float, Field(gt=0, le=1)] = 1.0
     small_images: bool = True
     mean: tuple[float, ...] = ()
@@ -75,15 +76,30 @@ def build_network(config: NetworkConfig, weights: Path | None = None) -> Classif
     >>> sum(weight.numel() for weight in build_network(NetworkConfig("resnet32", 100)).parameters())
     470004
     """
+    network_shape(config)
+    network = _build(config)
+    if weights:
+        _take_backbone(network, weights)
+    return Classifier(config, network)
+
+
+def network_shape(config: NetworkConfig) -> nn.Module:
+    """The network of a configuration on torch's meta device: its weights have shapes but no memory.
+
+    Raises:
+        SepmlError: see `build_network`; also a network larger than any that is used here.
+    """
     if config.width < 1:
         require_slimmable(config.network)
+    return shape_of(partial(_build, config), f"network '{config.network}'")
+
+
+def _build(config: NetworkConfig) -> nn.Module:
     network = _BUILDERS[config.network](config.classes, config.channels, config.small_images)
     if config.width < 1:
         network = narrow(network, config.width, torch.zeros(1, config.channels, *config.size))
     _initialise(network)
-    if weights:
-        _take_backbone(network, weights)
-    return Classifier(config, network)
+    return network
 
 
 def require_slimmable(network: str) -> None:
@@ -104,7 +120,11 @@ def load_network(folder: str | Path) -> Classifier:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
     folder = Path(folder)
-    model = build_network(parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json")))
+    config = parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
+    with about(str(folder / "config.json")):
+        shape = network_shape(config)
+    require_weights(shape, folder)
+    model = Classifier(config, _build(config))
     load_weights(model.network, folder)
     return model.eval()
 
@@ -117,7 +137,8 @@ def describe(folder: Path) -> str:
     """
     model = load_network(folder)
     config, size = model.config, "x".join(map(str, model.config.size))
-    macs = count_flops(model, torch.zeros(1, config.channels, *config.size)) / 2e6
+    # Shapes are all that counts, so nothing is computed.
+    macs = count_flops(copy.deepcopy(model).to("meta"), torch.zeros(1, config.channels, *config.size, device="meta")) / 2e6
     weights = sum(weight.numel() for weight in model.parameters())
     form = f"{config.network} at width {config.width:g}, {config.classes} classes, {config.channels} x {size} pixels"
     return f"{folder}: {form}: {weights:,} parameters, {macs:.2f} million multiply-adds an image"
@@ -155,63 +176,6 @@ def _initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class _Block(nn.Module):
-    """Two 3 x 3 convolutions with a shortcut without weights: every second pixel, and channels of zeros."""
-
-    def __init__(self, inside: int, outside: int, stride: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(*_conv(inside, outside, stride), nn.ReLU(), *_conv(outside, outside))
-        self.stride = stride
-
-    def forward(self, x: Tensor) -> Tensor:
-        body = self.body(x)
-        shortcut = x[:, :, :: self.stride, :: self.stride]
-        return F.relu(body + F.pad(shortcut, (0, 0, 0, 0, 0, body.shape[1] - x.shape[1])))
-
-
-class _WideBlock(nn.Module):
-    """Norms and activations before two 3 x 3 convolutions, and a 1 x 1 convolution as shortcut where the channels change."""
-
-    def __init__(self, inside: int, outside: int, stride: int) -> None:
-        super().__init__()
-        self.norm = nn.BatchNorm2d(inside)
-        conv, norm = _conv(inside, outside, stride)
-        self.body = nn.Sequential(conv, norm, nn.ReLU(), _conv(outside, outside)[0])
-        self.shortcut = None if inside == outside else nn.Conv2d(inside, outside, 1, stride, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        ready = F.relu(self.norm(x))
-        return self.body(ready) + (x if self.shortcut is None else self.shortcut(ready))
-
-
-def _conv(inside: int, outside: int, stride: int = 1) -> tuple[nn.Conv2d, nn.BatchNorm2d]:
-    return nn.Conv2d(inside, outside, 3, stride, padding=1, bias=False), nn.BatchNorm2d(outside)
-
-
-def _head(features: int, classes: int) -> tuple[nn.Module, ...]:
-    return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)
-
-
-def _resnet32(classes: int, channels: int, _small: bool) -> nn.Module:
-    # He et al., CVPR 2016, section 4.2: 6 n + 2 layers with n = 5.
-    sizes = [(16, 16, 1), *[(16, 16, 1)] * 4, (16, 32, 2), *[(32, 32, 1)] * 4, (32, 64, 2), *[(64, 64, 1)] * 4]
-    return nn.Sequential(*_conv(channels, 16), nn.ReLU(), *[_Block(*size) for size in sizes], *_head(64, classes))
-
-
-def _wrn28_10(classes: int, channels: int, _small: bool) -> nn.Module:
-    # Zagoruyko, Komodakis, BMVC 2016: 6 n + 4 layers with n = 4, ten times as wide.
-    sizes = [(16, 160, 1), *[(160, 160, 1)] * 3, (160, 320, 2), *[(320, 320, 1)] * 3, (320, 640, 2), *[(640, 640, 1)] * 3]
-    blocks = [_WideBlock(*size) for size in sizes]
-    return nn.Sequential(_conv(channels, 16)[0], *blocks, nn.BatchNorm2d(640), nn.ReLU(), *_head(640, classes))
-
-
-def _small_cnn(classes: int, channels: int, _small: bool) -> nn.Module:
-    layers: list[nn.Module] = []
-    for inside, outside, stride in ((channels, 16, 1), (16, 32, 2), (32, 64, 2)):
-        layers += [*_conv(inside, outside, stride), nn.ReLU()]
-    return nn.Sequential(*layers, *_head(64, classes))
-
-
 def _library(make: Callable[..., nn.Module], **options: bool) -> Callable[[int, int, bool], nn.Module]:
     """A library's network for so many classes and channels, and for small images without its first two halvings."""
 
@@ -229,11 +193,11 @@ def _library(make: Callable[..., nn.Module], **options: bool) -> Callable[[int, 
 
 
 _BUILDERS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "resnet32": _resnet32,
+    "resnet32": resnet32,
     "mobilenet": _library(partial(timm.create_model, "mobilenetv1_100")),
-    "wrn28_10": _wrn28_10,
+    "wrn28_10": wrn28_10,
     "inception_v1": _library(models.googlenet, aux_logits=False, init_weights=False),
     "mobilenet_v2": _library(models.mobilenet_v2),
     "resnet50": _library(models.resnet50),
-    "small": _small_cnn,
+    "small": small_cnn,
 }

@@ -14,10 +14,12 @@ from torchvision.transforms.v2 import functional
 
 from sepml.download import Expected, fetch
 from sepml.errors import SepmlError
+from sepml.limits import MOST_WORKERS
 from sepml.tar_files import unpack_tar
 from sepml.vision.market import read_folder
 
 Count = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=1, le=4096)]
 NotNegative = Annotated[int, Field(ge=0)]
 _CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 _MNIST_TEST = 200
@@ -45,7 +47,7 @@ class DataSettings:
 
     kind: Literal["cifar10", "cifar100", "mnist", "folder", "market1501"]
     root: Path = Path(".")
-    size: tuple[Count, Count] | None = None
+    size: tuple[Pixels, Pixels] | None = None
     labels: Count | None = None
     held_out: NotNegative = 0
     crop_padding: NotNegative = 0
@@ -53,7 +55,7 @@ class DataSettings:
     flip: bool = False
     color_jitter: Annotated[float, Field(ge=0, lt=1)] = 0.0
     batch_size: Count = 64
-    workers: NotNegative = 0
+    workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 0
 
 
 @dataclass(frozen=True, eq=False)

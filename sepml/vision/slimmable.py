@@ -110,14 +110,18 @@ def narrow(network: nn.Module, width: float, images: Tensor) -> nn.Module:
     """
     slim = make_slimmable(copy.deepcopy(network)).eval()
     set_width(slim, width)
+    # Shapes are all that counts, so nothing is computed.
+    probe = copy.deepcopy(slim).to("meta")
     arriving: dict[nn.Module, int] = {}
-    layers = [module for module in slim.modules() if isinstance(module, tuple(kind for _, kind in _SLIM))]
-    hooks = [layer.register_forward_pre_hook(lambda layer, x: arriving.update({layer: x[0].shape[1]})) for layer in layers]
+    kinds = tuple(kind for _, kind in _SLIM)
+    for layer in probe.modules():
+        if isinstance(layer, kinds):
+            layer.register_forward_pre_hook(lambda layer, x: arriving.update({layer: x[0].shape[1]}))
     with torch.no_grad():
-        slim(images)
-    for hook, layer in zip(hooks, layers, strict=True):
-        hook.remove()
-        _shrink(layer, arriving[layer])
+        probe(images.to("meta"))
+    for layer, probed in zip(slim.modules(), probe.modules(), strict=True):
+        if isinstance(layer, kinds):
+            _shrink(layer, arriving[probed])
     return slim.train(network.training)
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from sepml.vision.slimmable import make_slimmable, set_width
 
 Width = Annotated[float, Field(gt=0, le=1)]
+Height = Annotated[int, Field(ge=8, le=4096)]
 
 
 class Batch(NamedTuple):
@@ -31,8 +32,13 @@ class ViewSettings:
     """
 
     widths: tuple[Width, Width] = (0.25, 1.0)
-    resolutions: Annotated[list[Annotated[int, Field(ge=8)]], Field(min_length=1)] = (224, 192, 160, 128)
-    random: Annotated[int, Field(ge=0)] = 2
+    resolutions: Annotated[list[Height], Field(min_length=1, max_length=64)] = (
+        224,
+        192,
+        160,
+        128,
+    )
+    random: Annotated[int, Field(ge=0, le=64)] = 2
 
 
 class View(nn.Module):

@@ -5,6 +5,7 @@ The only file that imports Asteroid's networks.
 
 import warnings
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -12,11 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from sepml.config import parse
-from sepml.errors import SepmlError
-from sepml.model_folder import load_weights, read_model_settings, write_model_folder
+from sepml.errors import SepmlError, about
+from sepml.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
+from sepml.model_size import bounded, shape_of
 from sepml.speech.models.model_config import AnyConfig, AsteroidConfig, AsteroidName, ConvTasNetConfig, DPRNNConfig
 from sepml.speech.models.model_config import DPTNetConfig as DPTNetConfig
 from sepml.speech.models.model_config import ModelConfig as ModelConfig
+from sepml.speech.models.model_sizes import check_sizes, hop_of
 
 FORMAT = "sepml-separator-1"
 _BANKS = ("free", "freefb", "stft", "stftfb", "analytic_free", "analyticfreefb", "param_sinc", "paramsincfb")
@@ -67,9 +70,14 @@ class StftDPRNN(nn.Module):
 
         super().__init__()
         self.window_length = config.window
-        self.stride = _stride(config.stride, config.window)
+        self.stride = hop_of(config.stride, config.window)
         self.register_buffer("window", torch.hann_window(config.window), persistent=False)
         self.masker = DPRNN(config.window // 2 + 1, config.n_src, mask_act=config.mask, **_dual_path(config))
+
+    def bins_of(self, mixture: Tensor) -> Tensor:
+        """Zeros of the shape that the masker gets for mixtures `(B, T)`: `(B, window / 2 + 1, frames)`."""
+        frames = 1 + -(-mixture.shape[-1] // self.stride)
+        return mixture.new_zeros(len(mixture), self.window_length // 2 + 1, frames)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
@@ -95,23 +103,27 @@ def build_model(config: AnyConfig) -> SeparationModel:
     >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
     900033
     """
+    network_shape(config)
+    return _build(config)
+
+
+def network_shape(config: AnyConfig) -> SeparationModel:
+    """The separator of a configuration on torch's meta device: its weights have shapes but no memory.
+
+    Raises:
+        SepmlError: sizes that do not go together, or a network larger than any that is used here.
+    """
+    if not isinstance(config, AsteroidConfig):
+        check_sizes(config)
+    return shape_of(partial(_build, config), f"model '{config.kind}'")
+
+
+def _build(config: AnyConfig) -> SeparationModel:
     if isinstance(config, AsteroidConfig):
         return AsteroidModel(config, asteroid_network(config.network, config.arguments))
-    _check_sizes(config)
     if isinstance(config, DPRNNConfig) and config.filterbank == "stft":
         return SeparationModel(config, StftDPRNN(config))
     return SeparationModel(config, _asteroid(config))
-
-
-def _check_sizes(config: ModelConfig) -> None:
-    """Refuse hops that leave samples or frames out, and kernels that shift them."""
-    stft = getattr(config, "filterbank", "free") == "stft"
-    most = {"stride": config.window // 2 if stft else config.window, "chunk_stride": getattr(config, "chunk", 0)}
-    for name, limit in most.items():
-        if (getattr(config, name, None) or 0) > limit:
-            raise SepmlError(f"model '{config.kind}': {name} is {getattr(config, name)}, expected {limit} at most")
-    if isinstance(config, ConvTasNetConfig) and config.kernel % 2 == 0:
-        raise SepmlError(f"model '{config.kind}': kernel is {config.kernel}, expected an odd number")
 
 
 def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module:
@@ -129,9 +141,11 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
         if isinstance(value, str) and value.lower() not in _WORDS:
             raise SepmlError(f"{name}: {key} is {value!r}, no filterbank, norm or activation that is known here")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), bounded(name):
             warnings.simplefilter("ignore")
             return getattr(models, name)(**arguments)
+    except SepmlError:
+        raise
     # Nothing there checks what it is given: anything from a division by zero to a missing attribute comes out.
     except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -146,7 +160,7 @@ def _asteroid(config: ModelConfig) -> nn.Module:
         "sample_rate": config.sample_rate,
         "n_filters": config.n_filters,
         "kernel_size": config.window,
-        "stride": _stride(config.stride, config.window),
+        "stride": hop_of(config.stride, config.window),
         "mask_act": config.mask,
     }
     if isinstance(config, DPRNNConfig):
@@ -167,12 +181,8 @@ def _asteroid(config: ModelConfig) -> nn.Module:
         ff_hid=config.hidden,
         n_repeats=config.blocks,
         chunk_size=config.chunk,
-        hop_size=_stride(config.chunk_stride, config.chunk),
+        hop_size=hop_of(config.chunk_stride, config.chunk),
     )
-
-
-def _stride(stride: int | None, length: int) -> int:
-    return stride or length // 2
 
 
 def _dual_path(config: DPRNNConfig) -> dict[str, int]:
@@ -181,7 +191,7 @@ def _dual_path(config: DPRNNConfig) -> dict[str, int]:
         "hid_size": config.hidden,
         "n_repeats": config.blocks,
         "chunk_size": config.chunk,
-        "hop_size": _stride(config.chunk_stride, config.chunk),
+        "hop_size": hop_of(config.chunk_stride, config.chunk),
     }
 
 
@@ -196,6 +206,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationMo
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    model = build_model(parse(AnyConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json")))
+    config = parse(AnyConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
+    with about(str(folder / "config.json")):
+        shape = network_shape(config)
+    require_weights(shape, folder)
+    model = _build(config)
     load_weights(model, folder)
     return model.to(device).eval()

@@ -5,7 +5,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-Count = Annotated[int, Field(ge=1)]
+# Ranges with much room around what anybody has trained: a slip of the keyboard is named before anything is built.
+Sources = Annotated[int, Field(ge=1, le=64)]
+Rate = Annotated[int, Field(ge=1, le=1_000_000)]
+Size = Annotated[int, Field(ge=1, le=65_536)]
+Length = Annotated[int, Field(ge=2, le=65_536)]
+Repeats = Annotated[int, Field(ge=1, le=100)]
 AsteroidName = Literal["ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet"]
 
 
@@ -25,17 +30,17 @@ class DPRNNConfig:
     """
 
     kind: Literal["dprnn"] = "dprnn"
-    n_src: Count = 2
-    sample_rate: Count = 8000
+    n_src: Sources = 2
+    sample_rate: Rate = 8000
     filterbank: Literal["free", "stft"] = "free"
-    n_filters: Count = 64
-    window: Annotated[int, Field(ge=2)] = 2
-    stride: Count | None = None
-    bottleneck: Count = 64
-    hidden: Count = 100
-    blocks: Count = 3
-    chunk: Annotated[int, Field(ge=2)] = 256
-    chunk_stride: Count | None = None
+    n_filters: Size = 64
+    window: Length = 2
+    stride: Size | None = None
+    bottleneck: Size = 64
+    hidden: Size = 100
+    blocks: Repeats = 3
+    chunk: Length = 256
+    chunk_stride: Size | None = None
     mask: Literal["sigmoid", "relu"] = "sigmoid"
 
 
@@ -44,17 +49,17 @@ class ConvTasNetConfig:
     """Conv-TasNet (Luo and Mesgarani, TASLP 2019), its best sizes as defaults; fields named as in the paper's table 1."""
 
     kind: Literal["convtasnet"] = "convtasnet"
-    n_src: Count = 2
-    sample_rate: Count = 8000
-    n_filters: Count = 512
-    window: Annotated[int, Field(ge=2)] = 16
-    stride: Count | None = None
-    bottleneck: Count = 128
-    hidden: Count = 512
-    skip: Count = 128
-    kernel: Count = 3
-    blocks: Count = 8
-    repeats: Count = 3
+    n_src: Sources = 2
+    sample_rate: Rate = 8000
+    n_filters: Size = 512
+    window: Length = 16
+    stride: Size | None = None
+    bottleneck: Size = 128
+    hidden: Size = 512
+    skip: Size = 128
+    kernel: Size = 3
+    blocks: Annotated[int, Field(ge=1, le=16)] = 8
+    repeats: Repeats = 3
     mask: Literal["sigmoid", "relu"] = "relu"
 
 
@@ -63,16 +68,16 @@ class DPTNetConfig:
     """DPTNet (Chen et al., Interspeech 2020); the paper's sizes; `hidden` is the width of the recurrent part."""
 
     kind: Literal["dptnet"] = "dptnet"
-    n_src: Count = 2
-    sample_rate: Count = 8000
-    n_filters: Count = 64
-    window: Annotated[int, Field(ge=2)] = 16
-    stride: Count | None = None
-    heads: Count = 4
-    hidden: Count = 128
-    blocks: Count = 6
-    chunk: Annotated[int, Field(ge=2)] = 100
-    chunk_stride: Count | None = None
+    n_src: Sources = 2
+    sample_rate: Rate = 8000
+    n_filters: Size = 64
+    window: Length = 16
+    stride: Size | None = None
+    heads: Annotated[int, Field(ge=1, le=256)] = 4
+    hidden: Size = 128
+    blocks: Repeats = 6
+    chunk: Length = 100
+    chunk_stride: Size | None = None
     mask: Literal["sigmoid", "relu"] = "relu"
 
 
@@ -86,10 +91,10 @@ class AsteroidConfig:
     """
 
     network: AsteroidName
-    n_src: Count
-    sample_rate: Count
-    window: Count
-    arguments: dict[str, bool | int | float | str | None] = field(default_factory=dict)
+    n_src: Sources
+    sample_rate: Rate
+    window: Size
+    arguments: Annotated[dict[str, bool | int | float | str | None], Field(max_length=100)] = field(default_factory=dict)
     kind: Literal["asteroid"] = "asteroid"
 
 
