@@ -19,6 +19,7 @@ from sepml.speech.models.asteroid_models import load_asteroid
 from sepml.speech.models.export import compare, export
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.models.onnx_modules import Exportable
+from sepml.speech.separation.separator import Separator
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -103,7 +104,6 @@ def test_the_examples_of_the_page(exported, tmp_path, monkeypatch):
     # The files are those of `sepml separate`, levels and all, but for their steps of 16 bits.
     est = Separator.load(exported / "exp").separate(mixture, 8000).numpy()
     got = np.stack([soundfile.read(f"onnx_s{n}.wav")[0] for n in (1, 2)])
-    print(np.abs(got - est).max(), np.abs(est).max(), names["gains"])
     assert np.abs(got - est).max() < 1e-4 and np.abs(est).max(1).min() > 0.01
 
 
