@@ -129,6 +129,11 @@ def test_a_folder_of_asteroids_recipes_names_its_checkpoint(lightning, tmp_path)
         load_models(tmp_path)
 
 
+def test_the_state_of_a_run_names_its_folder(tmp_path):
+    last = save(tmp_path / "last.ckpt", {"format": "sepml-run-1", "epoch": 3, "peers": []})
+    assert refusal(last) == f"is the state of a training run of sepml's; name the run's folder, {tmp_path}"
+
+
 # Weights alone
 
 

@@ -172,6 +172,8 @@ def _state(content: dict[str, Any], file: Path) -> tuple[dict[str, Tensor], str]
             return {str(name): value for name, value in state.items()}, f" in {key}"
     if content and all(isinstance(value, Tensor) for value in content.values()):
         return {str(name): value for name, value in content.items()}, ""
+    if str(content.get("format")).startswith("sepml-run"):
+        raise SepmlError(f"{file}: is the state of a training run of sepml's; name the run's folder, {file.parent}")
     expected = f"expected an Asteroid checkpoint with {', '.join(_KEYS)}, or weights alone"
     raise SepmlError(f"{file}: 'state_dict' is missing, found {_shown(content) or 'nothing'}; {expected}")
 
