@@ -170,11 +170,11 @@ def with_state(**changes: object) -> dict[str, object]:
 
 
 FAULTS = {
-    "no name": (lambda: without("model_name"), "'model_name' is missing, found model_args, state_dict, infos; expected an Ast"),
+    "no name": (lambda: without("model_name"), "'model_name' is missing, found 65 weights in state_dict: encoder.filterbank."),
     "no arguments": (lambda: without("model_args"), "'model_args' is missing"),
     "no weights": (lambda: without("state_dict"), "'state_dict' is missing"),
     "only weights": (lambda: published()["state_dict"], "'model_name' is missing"),
-    "nothing": (lambda: {}, "'model_name' is missing, found nothing"),
+    "nothing": (lambda: {}, "'state_dict' is missing, found nothing; expected an Asteroid checkpoint"),
     "a list": (lambda: [1, 2], "holds list, expected an Asteroid checkpoint"),
     "a tensor": (lambda: torch.zeros(3), "holds Tensor, expected an Asteroid checkpoint"),
     "another model": (lambda: {**published(), "model_name": "XUMX"}, "model_name is 'XUMX', expected one of ConvTasNet, "),

@@ -19,6 +19,7 @@ from sepml.speech.models.asteroid_models import load_asteroid
 from sepml.speech.models.export import compare, export
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.models.onnx_modules import Exportable
+from sepml.speech.separation.separator import Separator
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -96,10 +97,14 @@ def test_one_file_that_says_what_it_is(exported):
 def test_the_examples_of_the_page(exported, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
-    mixture = speech_like(1, 2.0)
+    mixture = 0.1 + speech_like(1, 2.0) + 0.3 * speech_like(2, 2.0)
     soundfile.write("meeting.wav", mixture, 8000, subtype="FLOAT")
     names = run("export.md")
     assert names["est_sources"].shape == (2, len(mixture)) and (tmp_path / "onnx_s2.wav").is_file()
+    # The files are those of `sepml separate`, levels and all, but for their steps of 16 bits.
+    est = Separator.load(exported / "exp").separate(mixture, 8000).numpy()
+    got = np.stack([soundfile.read(f"onnx_s{n}.wav")[0] for n in (1, 2)])
+    assert np.abs(got - est).max() < 1e-4 and np.abs(est).max(1).min() > 0.01
 
 
 def test_another_models_file_is_noticed(exported):

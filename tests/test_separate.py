@@ -91,6 +91,7 @@ def test_two_inputs_never_onto_one_output(tmp_path, separator):
         "{n:%}.wav",
         "{name!r}{n}.wav",
         "{n}\0.wav",
+        "{n}\ud800.wav",
         "a/" * 40 + "{n}.wav",
     ],
 )

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from sepml.commands.images import export_images, info_images, is_classifier, of_images
+from sepml.commands.networks import add_network, named_network
 from sepml.commands.words import OK, Commands, at_least, command
 
 
@@ -11,6 +12,7 @@ def add_info(commands: Commands) -> None:
     """The options of `sepml info`."""
     sub = command(commands, "info", "describe a model")
     sub.add_argument("model", nargs="?", help="as for sepml separate (default: the model that comes with sepml)")
+    add_network(sub)
     sub.set_defaults(run=_info)
 
 
@@ -22,7 +24,8 @@ def add_export(commands: Commands) -> None:
     sub.add_argument("out", type=Path, help="file to write, such as model.onnx; of a slimmable network a model folder")
     sub.add_argument("--width", type=float, help="of a slimmable network: the part of its channels that is left")
     sub.add_argument("--resolution", type=at_least(8), help="with --width: pixels of height (default: the full one)")
-    sub.set_defaults(run=_export, wrong=sub.error)
+    add_network(sub)
+    sub.set_defaults(run=_export)
 
 
 def _export(options: argparse.Namespace) -> int:
@@ -36,7 +39,8 @@ def _export(options: argparse.Namespace) -> int:
         options.wrong("--width is for experiments with slimmable networks")
     from sepml.speech.models.export import export
 
-    done = export(options.model, options.out)
+    with named_network(options) as architecture:
+        done = export(options.model, options.out, architecture)
     compared = f"{len(done.shapes)} lengths, largest difference from PyTorch {done.difference:.1e}"
     print(f"{done.path}: ONNX opset {done.opset}, {done.megabytes:.1f} MB; {compared}")
     return OK
@@ -47,5 +51,6 @@ def _info(options: argparse.Namespace) -> int:
         return info_images(options)
     from sepml.speech.models.info import describe
 
-    print(describe(options.model))
+    with named_network(options) as architecture:
+        print(describe(options.model, architecture))
     return OK

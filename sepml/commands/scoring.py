@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from sepml.commands.images import evaluate_images, is_classifier, of_images
+from sepml.commands.networks import add_network, named_network
 from sepml.commands.words import (
     FAILED,
     OK,
@@ -104,6 +105,7 @@ def add_evaluate(commands: Commands) -> None:
     model = "as for sepml separate (default: the model that comes with sepml)"
     sub.add_argument("--model", help=model)
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
+    add_network(sub)
     sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
     moved_to(sub)
     sub.add_argument(
@@ -123,7 +125,7 @@ def add_evaluate(commands: Commands) -> None:
     pixels = "of the query table, pixels of height (default: those it was trained with)"
     sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
     jobs(sub)
-    sub.set_defaults(run=_evaluate, wrong=sub.error)
+    sub.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
@@ -152,19 +154,20 @@ def _evaluate(options: argparse.Namespace) -> int:
     from sepml.speech.scoring.score_tables import format_table
 
     keep_large_blocks()
-    summaries = evaluate(
-        options.model,
-        options.manifest,
-        options.out,
-        ensemble=options.ensemble,
-        save_estimates=options.save_estimates,
-        metrics=tuple(options.metrics) or METRICS,
-        windows=Windows(options.segment, options.overlap),
-        device=choose_device(options.device),
-        jobs=options.jobs,
-        force=options.force,
-        moved_to=options.moved_to,
-    )
+    with named_network(options) as architecture:
+        summaries = evaluate(
+            options.model,
+            options.manifest,
+            options.out,
+            ensemble=options.ensemble,
+            save_estimates=options.save_estimates,
+            metrics=tuple(options.metrics) or METRICS,
+            windows=Windows(options.segment, options.overlap),
+            device=choose_device(options.device),
+            jobs=options.jobs,
+            force=options.force,
+            architecture=architecture,
+        )
     print(format_table(summaries))
     folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
     page = options.out / "report.html"

@@ -4,6 +4,7 @@ import argparse
 import logging
 from pathlib import Path
 
+from sepml.commands.networks import add_network, named_network
 from sepml.commands.words import (
     OK,
     Commands,
@@ -24,6 +25,7 @@ def add_separate(commands: Commands) -> None:
     model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
     sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    add_network(sub)
     out = "folder, or - for one WAV file of a channel a speaker on standard output"
     sub.add_argument("-o", "--out", default="separated", help=out)
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
@@ -40,7 +42,7 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write what became of each input as JSON")
     sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
-    sub.set_defaults(run=_separate, wrong=sub.error)
+    sub.set_defaults(run=_separate)
 
 
 def _channel(word: str) -> int | None:
@@ -70,7 +72,8 @@ def _separate(options: argparse.Namespace) -> int:
     from sepml.speech.separation.separator import Separator
 
     keep_large_blocks()
-    separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
+    with named_network(options) as architecture:
+        separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
     _check(options, separator.n_src)
     separator.mixture_consistency = options.mixture_consistency
     settings = Settings(
@@ -104,6 +107,7 @@ def add_serve(commands: Commands) -> None:
     sub = command(commands, "serve", "a page on this machine to upload or record, separate and listen")
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    add_network(sub)
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
     sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
@@ -118,7 +122,8 @@ def _serve(options: argparse.Namespace) -> int:
     from sepml.speech.pages.workshop import Limits
     from sepml.speech.separation.separator import Separator
 
-    separator = Separator.load(options.model, options.ensemble, choose_device(options.device))
+    with named_network(options) as architecture:
+        separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
     limits = Limits(options.max_seconds, options.max_mb * 1_000_000)
     with PageServer(separator, options.host, options.port, limits) as server:
         print(server.url, flush=True)

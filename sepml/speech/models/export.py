@@ -13,6 +13,7 @@ import torch
 from sepml import __version__
 from sepml.errors import SepmlError
 from sepml.files import atomic_path
+from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.models.onnx_modules import OPSET, Exportable
 from sepml.speech.models.pretrained import load_models
@@ -38,7 +39,7 @@ class Exported:
     megabytes: float
 
 
-def export(model: str | Path | None, out: Path) -> Exported:
+def export(model: str | Path | None, out: Path, architecture: Architecture | None = None) -> Exported:
     """Write a model as one ONNX file: `mixture` (B, T) at the model's rate to `est_sources` (B, n_src, T), any B and T.
 
     The file's metadata name the rate (`sample_rate`, Hz) and the number of sources (`n_src`). It is compared with PyTorch by
@@ -47,6 +48,7 @@ def export(model: str | Path | None, out: Path) -> Exported:
     Args:
         model: whatever `Separator.load` takes; of an experiment the best peer.
         out: the file to write.
+        architecture: see `Separator.load`.
 
     Raises:
         SepmlError: the model cannot be read or has no ONNX form, the file would differ from it, or a package is missing.
@@ -54,7 +56,7 @@ def export(model: str | Path | None, out: Path) -> Exported:
     if out.suffix != ".onnx":
         raise SepmlError(f"{out}: expected a name that ends in .onnx")
     _require_packages()
-    models, origin = load_models(model)
+    models, origin = load_models(model, architecture=architecture)
     if len(models) > 1:
         raise SepmlError(f"{origin.name}: holds {len(models)} models; export one of them, such as {origin.parts[0]}")
     network = models[0]

@@ -24,6 +24,7 @@ from sepml.files import write_json
 if TYPE_CHECKING:
     import torch
 
+    from sepml.speech.models.checkpoint_file import Architecture
     from sepml.speech.models.pretrained import Origin
 
 T = TypeVar("T", bound="HubMixin")
@@ -45,6 +46,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         *,
         ensemble: bool = False,
         device: "str | torch.device" = "cpu",
+        architecture: "Architecture | None" = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
@@ -57,6 +59,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
             pretrained_model_name_or_path: a model folder, an experiment's folder, a checkpoint, or `user/name`, also with
                 `@revision`; what exists on this machine goes first. None is the pair that comes with sepml.
             ensemble: average all peers of an experiment's folder.
+            architecture: the network of a checkpoint that holds weights alone, see `checkpoint_file.Architecture`.
             revision, token, cache_dir, force_download, local_files_only: as everywhere in `huggingface_hub`.
 
         Raises:
@@ -64,7 +67,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         """
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
         hub |= {"force_download": force_download, "local_files_only": local_files_only}
-        return cls.load(pretrained_model_name_or_path, ensemble, device, **hub)
+        return cls.load(pretrained_model_name_or_path, ensemble, device, architecture, **hub)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write the models and a model card (README.md, unless there is one) to a folder that `from_pretrained` takes.

@@ -10,20 +10,21 @@ import torch
 from torch import Tensor, nn
 
 from sepml.flops import count_flops
+from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel, StftDPRNN
 from sepml.speech.models.pretrained import ENSEMBLE_FORMAT, Origin, load_models, model_format
 
 
-def describe(model: str | Path | None = None) -> str:
+def describe(model: str | Path | None = None, architecture: Architecture | None = None) -> str:
     """A model in words: format, origin, sources, rate, parameters, operations, and its settings.
 
     Args:
-        model: whatever `Separator.load` takes.
+        model, architecture: see `Separator.load`.
 
     Raises:
         SepmlError: see `Separator.load`.
     """
-    models, origin = load_models(model)
+    models, origin = load_models(model, architecture=architecture)
     first, n_models = models[0], len(models)
     facts = {
         "format": _format(first, origin),

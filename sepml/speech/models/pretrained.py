@@ -14,6 +14,7 @@ from sepml.json_files import read_object
 if TYPE_CHECKING:
     import torch
 
+    from sepml.speech.models.checkpoint_file import Architecture
     from sepml.speech.models.model import SeparationModel
 
 log = logging.getLogger(__name__)
@@ -45,22 +46,32 @@ class Origin:
 
 
 def load_models(
-    model: str | Path | None = None, ensemble: bool = False, device: "str | torch.device" = "cpu", **hub: Any
+    model: str | Path | None = None,
+    ensemble: bool = False,
+    device: "str | torch.device" = "cpu",
+    architecture: "Architecture | None" = None,
+    **hub: Any,
 ) -> "tuple[list[SeparationModel], Origin]":
     """The models that a name stands for, in evaluation mode, and where they come from.
 
     Args:
         model, hub: see `locate`.
         ensemble: all peers of an experiment's folder instead of the best.
+        architecture: the network of a checkpoint that does not name it.
 
     Raises:
-        SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named.
+        SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named; of a checkpoint that
+            does not name its network, an `UnknownNetwork`.
     """
     from sepml.speech.models.asteroid_models import load_asteroid
     from sepml.speech.models.model import load_model
 
     origin = find(model, ensemble, **hub)
-    return [load_asteroid(part, device) if part.is_file() else load_model(part, device) for part in origin.parts], origin
+    if architecture is not None and not all(part.is_file() for part in origin.parts):
+        raise SepmlError(f"{origin.name}: says itself of which network it is; expected a checkpoint beside a network's name")
+    return [
+        load_asteroid(part, device, architecture) if part.is_file() else load_model(part, device) for part in origin.parts
+    ], origin
 
 
 def find(model: str | Path | None = None, ensemble: bool = False, **hub: Any) -> Origin:
@@ -132,6 +143,8 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
         _refuse_ensemble(path, ensemble)
         return [path]
     if not peers:
+        if theirs := _checkpoint_of_asteroids(path):
+            raise SepmlError(f"{path}: is an experiment's folder of Asteroid's; name its checkpoint, {theirs}")
         raise SepmlError(
             f"{path}: holds neither a config.json (a model) nor peer1/, peer2/ (an experiment) nor a {_CHECKPOINT} (Asteroid's)"
         )
@@ -143,6 +156,13 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
         raise SepmlError(f"{path}: holds {len(peers)} peers and {named}; name one, such as {peers[0]}, or ask for all")
     log.log(logging.DEBUG if path == DEFAULT else logging.INFO, "%s: peer %d, as best.json says", path, best)
     return [path / f"peer{best}"]
+
+
+def _checkpoint_of_asteroids(folder: Path) -> Path | None:
+    """The checkpoint to use of a folder that a recipe of Asteroid's has left: its best model, or else Lightning's last."""
+    best = folder / "best_model.pth"
+    found = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    return best if best.is_file() else found[-1] if found else None
 
 
 def _refuse_ensemble(path: Path, ensemble: bool) -> None:

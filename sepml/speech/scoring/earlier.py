@@ -13,7 +13,7 @@ from sepml.speech.scoring.summary import COLUMNS, Summary, read_summary
 
 ENSEMBLE = "ensemble"
 _PATHS = ("manifest", "mix", "est")
-_SETTINGS = ("model", "weights", *_PATHS, "ref", "metrics", "segment", "overlap", "length_tolerance")
+_SETTINGS = ("model", "weights", "network", *_PATHS, "ref", "metrics", "segment", "overlap", "length_tolerance")
 _OUT = "choose another -o or -f/--force"
 Inputs = Mapping[str, str]
 

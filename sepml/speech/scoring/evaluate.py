@@ -12,7 +12,6 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.orphans import end_with_parent
@@ -20,9 +19,11 @@ from sepml.parallel import Failure, cores
 from sepml.progress import track
 from sepml.speech.audio import open_audio
 from sepml.speech.manifest import Mixture, read_manifest
+from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.pretrained import find
 from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, fingerprint, refuse_other_rows
 from sepml.speech.scoring.journal import Journal, Stamps, stamps
+from sepml.speech.scoring.remembering import Remembering
 from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score_utterance, settings_of, write_results
 from sepml.speech.scoring.summary import Summary, UtteranceScores
 from sepml.speech.scoring.utterance_scores import METRICS
@@ -40,32 +41,6 @@ class Windows:
 
     segment: float | None = None
     overlap: float | None = None
-
-
-class Remembering(nn.Module):
-    """A model that is asked the same things several times, by itself and as part of an average, and runs once.
-
-    Args:
-        model: from mixture (B, T) to est_sources (B, n_src, T).
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-        self._known: list[tuple[Tensor, Tensor]] = []
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        """What the model gives, from memory where it was asked before."""
-        for asked, answer in self._known:
-            if asked.shape == mixture.shape and torch.equal(asked, mixture):
-                return answer.clone()
-        answer = self.model(mixture)
-        self._known.append((mixture.clone(), answer.clone()))
-        return answer
-
-    def forget(self) -> None:
-        """Forget the mixture: the next one is another."""
-        self._known.clear()
 
 
 @dataclass
@@ -94,6 +69,7 @@ def evaluate(
     jobs: int = 0,
     force: bool = False,
     moved_to: Path | None = None,
+    architecture: Architecture | None = None,
 ) -> dict[str, Summary]:
     """Separate and score the mixtures of a manifest, as `sepml separate` and then `sepml score` would: the files
     have the resolution of the mixtures.
@@ -108,6 +84,7 @@ def evaluate(
         save_estimates: keep the separated files.
         windows: None is the default of `sepml separate`.
         jobs: processes for the metrics; 0 = all cores.
+        architecture: the network of a checkpoint that holds weights alone, see `Separator.load`.
         force: write over scores that `out` holds of another model, manifest or metrics; the estimates go, too.
         moved_to: see `read_manifest`.
 
@@ -121,10 +98,10 @@ def evaluate(
     metrics, windows = check_metrics(metrics), windows or Windows()
     mixtures = read_manifest(manifest, moved_to)
     # Before the model is loaded, which takes seconds.
-    inputs = _inputs(model, manifest, metrics, windows, ensemble)
+    inputs = _inputs(model, manifest, metrics, windows, ensemble, architecture)
     if not force:
         refuse_other_rows(out, inputs)
-    separator = Separator.load(model, ensemble, device)
+    separator = Separator.load(model, ensemble, device, architecture)
     n_src = len(mixtures[0].sources)
     if separator.n_src < n_src:
         name = separator.origin.name
@@ -133,7 +110,7 @@ def evaluate(
         clear_other_rows(out, inputs)
     of_model = {"model": _model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
     # Earlier versions wrote 16 bits whatever the mixtures held.
-    of_model["bits"] = "as the mixture"
+    of_model |= {"bits": "as the mixture", "network": architecture.described() if architecture else None}
     with ExitStack() as stack:
         rows = []
         for label, one in _separators(separator) if ensemble else [("", separator)]:
@@ -154,12 +131,19 @@ def evaluate(
 
 
 def _inputs(
-    model: str | Path | None, manifest: Path, metrics: Sequence[str], windows: Windows, ensemble: bool
+    model: str | Path | None,
+    manifest: Path,
+    metrics: Sequence[str],
+    windows: Windows,
+    ensemble: bool,
+    architecture: Architecture | None,
 ) -> dict[str, dict[str, str]]:
     """What the scores of each row depend on, for its summary; the row is empty for one model."""
     origin = find(model, ensemble)
     shared = {"manifest": str(manifest), "model": origin.name, "metrics": " ".join(metrics)}
     shared |= {name: f"{value:g}" for name, value in vars(windows).items() if value is not None}
+    # The same weights in another network are another model.
+    shared |= {"network": architecture.described()} if architecture else {}
     rows = {part.name: [part] for part in origin.parts} | {ENSEMBLE: origin.parts} if ensemble else {"": origin.parts}
     return {label: {**shared, "weights": fingerprint(parts)} for label, parts in rows.items()}
 

@@ -104,8 +104,12 @@ def _require_inside(name: str, what: str) -> None:
     parts = Path(name).parts
     if Path(name).is_absolute() or ".." in parts:
         raise SepmlError(f"{what}: leads out of the output folder")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise SepmlError(f"{ascii(what)[1:-1]}: holds characters that names of files cannot have") from error
     if "\0" in name:
-        raise SepmlError(f"{what}: names of files have no NUL in them")
+        raise SepmlError(f"{ascii(what)[1:-1]}: names of files have no NUL in them")
     if len(parts) > _DEEPEST:
         raise SepmlError(f"{what}: has {len(parts) - 1} folders, expected fewer than {_DEEPEST}")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.hardware import choose_device, computes_bf16
+from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.hub import HubMixin
 from sepml.speech.separation.align import align_to, level_gains
 from sepml.speech.separation.limits import check_rate, check_windows
@@ -59,7 +60,12 @@ class Separator(HubMixin):
 
     @classmethod
     def load(
-        cls, path: str | Path | None = None, ensemble: bool = False, device: str | torch.device = "cpu", **hub: Any
+        cls,
+        path: str | Path | None = None,
+        ensemble: bool = False,
+        device: str | torch.device = "cpu",
+        architecture: Architecture | None = None,
+        **hub: Any,
     ) -> "Separator":
         """The separator in a model folder, an experiment's folder, an Asteroid checkpoint or on the Hugging Face Hub.
 
@@ -67,6 +73,7 @@ class Separator(HubMixin):
             path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; None is the pair that
                 comes with sepml, `user/name` or `user/name@revision` a model on the Hub unless it exists here.
             ensemble: average all peers of an experiment's folder.
+            architecture: the network of a checkpoint that holds weights alone.
             hub: see `sepml.speech.models.pretrained.locate`.
 
         Raises:
@@ -74,7 +81,7 @@ class Separator(HubMixin):
         """
         from sepml.speech.models.pretrained import load_models
 
-        models, origin = load_models(path, ensemble, _device(device), **hub)
+        models, origin = load_models(path, ensemble, _device(device), architecture, **hub)
         separator = cls(models)
         separator.origin = origin
         return separator
