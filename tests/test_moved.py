@@ -1,5 +1,6 @@
 """A data set that was moved: relative paths move with their table, absolute ones are found in the place that is named."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -132,3 +133,21 @@ def test_which_file_stands_for_which(tmp_path, files, there, found):
     expected = named if found is None else [named[k] if one[0] == "/" else tmp_path / one for k, one in enumerate(found)]
     assert find_moved(named, tmp_path) == expected
     assert find_moved(named, None) == named
+
+
+def test_training_goes_on_where_the_data_was_moved(old, tmp_path):
+    network = {"kind": "dprnn", "filterbank": "stft", "window": 128, "stride": 64, "bottleneck": 8, "hidden": 8, "blocks": 1}
+    network |= {"chunk": 8, "chunk_stride": 8}
+    settings = {
+        "data": {"root": str(tmp_path / "lists"), "valid": "tt.csv", "train": "tt.csv", "segment": 0.1, "workers": 0},
+        "peers": [network],
+        "cohort": {"mechanism": "solo"},
+        "fit": {"epochs": 1, "tensorboard": False},
+    }
+    (tmp_path / "c.yaml").write_text(json.dumps(settings))
+    words = ["train", "-q", "-d", "cpu", "--config", f"{tmp_path}/c.yaml", "--exp", f"{tmp_path}/exp"]
+    assert main(words) == 0
+    old.rename(tmp_path / "new")
+    assert main([*words, "--fit.epochs", "2"]) == 1
+    assert main([*words, "--fit.epochs", "2", "--data.moved_to", f"{tmp_path}/new"]) == 0
+    assert (tmp_path / "exp" / "history.csv").read_text().count("\n") == 3

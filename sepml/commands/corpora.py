@@ -44,7 +44,7 @@ def _add_synthetic(corpora: Commands) -> None:
     sub.add_argument("--voices", type=at_least(1), default=24, help="6 to 30")
     sub.add_argument("--utterances", type=at_least(1), default=60, help="a voice, 4 or more")
     _drawn_lists(sub)
-    sub.set_defaults(run=_prepare_synthetic)
+    sub.set_defaults(run=_prepare_synthetic, wrong=sub.error)
 
 
 def _drawn_lists(sub: argparse.ArgumentParser) -> None:
@@ -141,6 +141,10 @@ def _prepare_prompts(options: argparse.Namespace) -> int:
 def _prepare_synthetic(options: argparse.Namespace) -> int:
     from sepml.speech.corpora import synthetic
 
+    try:
+        synthetic.check_numbers(options.voices, options.utterances)
+    except SepmlError as error:
+        options.wrong(str(error))
     lists = _list_sizes(options)
     synthetic.prepare(options.out, options.seed, options.voices, options.utterances, options.jobs, lists)
     return OK
