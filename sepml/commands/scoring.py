@@ -67,6 +67,8 @@ def _score(options: argparse.Namespace) -> int:
             options.wrong(f"the following arguments are required: --{name}")
     if options.manifest and options.ref:
         options.wrong("--ref goes with --mix, a manifest names its references itself")
+    if options.moved_to and not options.manifest:
+        options.wrong("--moved-to goes with --manifest; --mix and --ref name folders themselves")
     from sepml.speech.scoring.score import METRICS, score_folders, score_manifest
     from sepml.speech.scoring.score_tables import format_summary
 

@@ -79,7 +79,7 @@ def read_record(folder: Path) -> MixRecord:
             for name, (stamp, digest, level) in content["utterances"].items()
         }
         return MixRecord(utterances, {str(name): str(made) for name, made in content["recipes"].items()})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return MixRecord()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         found = f"{path}: not the record of a split that sepml mix writes ({type(error).__name__})"
