@@ -83,14 +83,15 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    if len(options.compare) < 2:
-        options.wrong("--compare needs two folders of scores or more")
     if options.est or options.ref:
         options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
     from sepml.speech.scoring.compare import compare_pairs, format_differences
     from sepml.speech.scoring.score_sets import pairs_to_compare
 
-    print(format_differences(compare_pairs(pairs_to_compare(options.compare), options.out, options.force)))
+    pairs = pairs_to_compare(options.compare)
+    if not pairs:
+        options.wrong("--compare needs two folders of scores or more, or an experiment that holds them")
+    print(format_differences(compare_pairs(pairs, options.out, options.force)))
     return OK
 
 
