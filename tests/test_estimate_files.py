@@ -56,6 +56,18 @@ def test_the_names_of_other_programs_are_found(tmp_path, estimates):
     assert set(texts.values()) == {texts["own"]}
 
 
+@pytest.mark.parametrize("form", ["{name}_est{n}.wav", "s{n}/{name}.wav"])
+def test_the_report_plays_them(tmp_path, estimates, form):
+    for folder, names in (("own", "{name}_s{n}.wav"), ("other", form)):
+        for name, est in estimates.items():
+            for n, x in enumerate(est, start=1):
+                write(tmp_path / folder / names.format(name=name, n=n), x)
+        scores_text(tmp_path, folder)
+        assert main(["report", f"{tmp_path}/out-{folder}", "-o", f"{tmp_path}/{folder}.html"]) == 0
+    players = [(tmp_path / f"{folder}.html").read_text().count("<audio") for folder in ("own", "other")]
+    assert players[0] == players[1] > 4
+
+
 def test_one_estimate_by_two_names_is_refused(tmp_path):
     one = write(tmp_path / "a_s1.wav", np.ones(9))
     with pytest.raises(SepmlError, match=r"s1/a\.wav: .*a_s1\.wav stands beside it; one file an estimate"):

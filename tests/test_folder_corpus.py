@@ -93,7 +93,7 @@ def test_utterances_are_copied_at_another_rate_and_a_stopped_run_goes_on(speech,
     assert not out.exists(), "a fault that the headers show stops before anything is written"
     # Its header is sound, its samples are not.
     soundfile.write(bad, np.r_[0.1, np.nan], 16000, "FLOAT")
-    with pytest.raises(SepmlError, match=r"spk5-chapter-1\.wav: not written, .* nan .*\(1 of 20 utterances are at fault\)"):
+    with pytest.raises(SepmlError, match=r"1\.WAV: 1 samples from .* are nan .*\(1 of 20 utterances are at fault\)"):
         prepare(speech, out, drawing, sample_rate=8000, jobs=1)
     write_wav(bad, 0.1 * np.ones(4001), 16000)
     kept = {file: file.stat().st_mtime_ns for file in out.glob("*/*.wav")}
@@ -123,7 +123,7 @@ def test_faults_of_a_tree(speech, tmp_path):
         split_speakers("abcdefg", Drawing(shares=(float("nan"), 0.1, 0.2)), tmp_path)
     with pytest.raises(SepmlError, match="no folder that names its speaker, expected <part>/<part>/<speaker>/<file>"):
         prepare(speech, tmp_path / "y", drawing, speaker_level=3)
-    with pytest.raises(SepmlError, match=r"holds no \.wav or \.flac files"):
+    with pytest.raises(SepmlError, match=r"holds no sound files"):
         (tmp_path / "empty").mkdir()
         prepare(tmp_path / "empty", tmp_path / "z", drawing)
     write_wav(speech / "spk0" / "fast.wav", np.ones(100) / 9, 22050)
@@ -175,7 +175,7 @@ def test_trees_of_mixtures_become_manifests(tmp_path, capsys):
     (tmp_path / "own" / "easy" / "mix" / "a.wav").unlink()
     with pytest.raises(SepmlError, match=r"a\.wav: has no file of the same name in mix/"):
         prepare_mix_tree(tmp_path / "own", tmp_path / "m")
-    with pytest.raises(SepmlError, match=r"has no <split>/mix/, expected such folders; found m, own"):
+    with pytest.raises(SepmlError, match=r"has no <split>/mix/, expected such folders, or one .*; found m, own"):
         prepare_mix_tree(tmp_path, tmp_path / "m")
 
 

@@ -283,3 +283,22 @@ def test_the_command(corpora, tree, tmp_path, capsys):
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "mixture_dev_mix_both.csv")]
     assert main(["prepare", "librimix", "--tree", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
     assert "none: no such folder" in capsys.readouterr().err
+
+
+def test_other_recordings_of_equal_lengths_keep_no_mixture(corpora, tmp_path, caplog):
+    metadata = [corpora / "metadata" / "Libri2Mix"]
+    create(metadata, roots(corpora), tmp_path / "out", ["mix_both"], jobs=1)
+    other = tmp_path / "other"
+    shutil.copytree(corpora, other)
+    for file in (other / "LibriSpeech").rglob("0-9-0000.flac"):
+        x, rate = soundfile.read(file, dtype="int16")
+        soundfile.write(file, x[::-1], rate, subtype="PCM_16")
+    create(metadata, roots(other), tmp_path / "out", ["mix_both"], jobs=1)
+    assert "6 mixtures are of other recordings, and are made anew" in caplog.text
+    create(metadata, roots(other), tmp_path / "straight", ["mix_both"], jobs=1)
+    made = contents(tmp_path / "out/wav8k/min/dev")
+    assert len(made) == 24 and made == contents(tmp_path / "straight/wav8k/min/dev")
+    before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("out/**/*.wav")}
+    (tmp_path / "out/wav8k/min/dev/.made.json").unlink()
+    create(metadata, roots(corpora), tmp_path / "out", ["mix_both"], jobs=1)
+    assert before == {file: file.stat().st_mtime_ns for file in before}, "trees of earlier versions are kept"

@@ -138,7 +138,7 @@ def test_a_run_with_other_utterances_that_is_broken_off_mixes_up_nothing(root, t
     assert made(split) == made(mix(other, tmp_path / "straight"))
 
 
-@pytest.mark.parametrize("name", ["write_record", "_delete"])
+@pytest.mark.parametrize("name", ["write_record", "delete_files"])
 def test_a_run_that_is_broken_off_before_it_mixes(root, tmp_path, monkeypatch, name):
     split = mix(root, tmp_path / "out")
     other = corpus(tmp_path / "other", seed=1)

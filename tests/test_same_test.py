@@ -170,6 +170,10 @@ def test_experiments_are_compared_test_by_test_and_peer_by_peer(experiments, cap
     assert found == [(sml / "scores" / test / "peer1", kd / "scores" / test / "peer1") for test in ("tt_seen", "tt_unseen")]
     code, out, err = run(capsys, "score", "--compare", sml, kd)
     assert code == 0 and out.count(" against ") == 2 and "not compared" in err and "tt_seen/ensemble" in err
+    # Of one experiment its peers are compared.
+    code, out, err = run(capsys, "score", "--compare", sml)
+    assert (code, err) == (0, "") and out.count(" against ") == 4
+    assert f"{sml}/scores/tt_seen/ensemble against {sml}/scores/tt_seen/peer1:" in out
     # A folder of scores is compared with all of the experiment that are of the same mixtures.
     code, out, err = run(capsys, "score", "--compare", kd / "scores/tt_seen/peer1", sml / "scores/tt_seen")
     assert code == 0 and out.count(" against ") == 3

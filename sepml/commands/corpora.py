@@ -16,6 +16,7 @@ from sepml.commands.words import (
     seed,
     verbosity,
 )
+from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
     from sepml.speech.corpora.mixlists import ListSizes
@@ -46,7 +47,7 @@ def _add_synthetic(corpora: Commands) -> None:
     sub.add_argument("--voices", type=at_least(1), default=24, help="6 to 30")
     sub.add_argument("--utterances", type=at_least(1), default=60, help="a voice, 4 or more")
     _drawn_lists(sub)
-    sub.set_defaults(run=_prepare_synthetic)
+    sub.set_defaults(run=_prepare_synthetic, wrong=sub.error)
 
 
 def _drawn_lists(sub: argparse.ArgumentParser) -> None:
@@ -102,8 +103,9 @@ def _add_wham(corpora: Commands) -> None:
 def _add_folder(corpora: Commands) -> None:
     sub = command(corpora, "folder", "your own speech: mixtures with their sources, or single speakers")
     what = sub.add_mutually_exclusive_group(required=True)
-    what.add_argument("--mix-tree", type=Path, metavar="DIR", help="folders mix/ s1/ s2/, or splits of them: manifests")
-    what.add_argument("--utterances", type=Path, metavar="DIR", help="<speaker>/<file>.wav or .flac: a corpus and mix lists")
+    tree = "folders mix/ s1/ s2/, or one for each mixture with mixture.wav s1.wav s2.wav, or splits of these: manifests"
+    what.add_argument("--mix-tree", type=Path, metavar="DIR", help=tree)
+    what.add_argument("--utterances", type=Path, metavar="DIR", help="<speaker>/<file>, of any format: a corpus and mix lists")
     sub.add_argument("--out", type=Path, required=True, help="folder for the manifests, or a new one for the corpus")
     sub.add_argument("--n-src", type=at_least(2), default=2, help="speakers in a mixture")
     sub.add_argument("--gain-db", type=float, default=2.5, help="the louder speaker is up by 0 to this, the other down, dB")
@@ -114,10 +116,22 @@ def _add_folder(corpora: Commands) -> None:
     )
     sub.add_argument("--seed", type=seed, default=0)
     sub.add_argument("--sample-rate", type=at_least(1), help="copy the utterances at this rate, Hz (default: link to them)")
+    channel = "of recordings of several channels: one, or their mean (default: such are refused)"
+    sub.add_argument("--channel", type=_channel, metavar="N|mix", help=channel)
+    bad = "leave out recordings that cannot be read or are of another rate or number of channels; OUT/skipped.csv names them"
+    sub.add_argument("--skip-bad", action="store_true", help=bad)
     level = "which folder names the speaker: 2 for <part>/<speaker>/<file>"
     sub.add_argument("--speaker-level", type=at_least(1), default=1, help=level)
     jobs(sub)
-    sub.set_defaults(run=_prepare_folder)
+    sub.set_defaults(run=_prepare_folder, wrong=sub.error)
+
+
+def _channel(word: str) -> int:
+    """A channel counted from 1, or 0 for the mean of all."""
+    try:
+        return 0 if word == "mix" else at_least(1)(word)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"'{word}' is neither 'mix' nor a number of 1 or more") from error
 
 
 def _prepare_prompts(options: argparse.Namespace) -> int:
@@ -130,6 +144,10 @@ def _prepare_prompts(options: argparse.Namespace) -> int:
 def _prepare_synthetic(options: argparse.Namespace) -> int:
     from sepml.speech.corpora import synthetic
 
+    try:
+        synthetic.check_numbers(options.voices, options.utterances)
+    except SepmlError as error:
+        options.wrong(str(error))
     lists = _list_sizes(options)
     synthetic.prepare(options.out, options.seed, options.voices, options.utterances, options.jobs, lists)
     return OK
@@ -150,9 +168,12 @@ def _prepare_wsj0(options: argparse.Namespace) -> int:
 
 def _prepare_librimix(options: argparse.Namespace) -> int:
     from sepml.speech.corpora import librimix, minilibrimix, trees
+    from sepml.speech.mixing import SAMPLE_RATES
 
     if options.librispeech and not options.metadata:
         options.wrong("--librispeech needs --metadata, the published libri<n>mix_*.csv files")
+    if options.librispeech and options.sample_rate not in SAMPLE_RATES:
+        options.wrong(f"--sample-rate {options.sample_rate}: expected one of {', '.join(map(str, SAMPLE_RATES))}")
     if options.tree:
         made = trees.prepare_librimix_tree(options.tree, options.out, options.types, options.sample_rate, options.mode)
     elif options.ready_made:
@@ -173,10 +194,23 @@ def _prepare_wham(options: argparse.Namespace) -> int:
 def _prepare_folder(options: argparse.Namespace) -> int:
     from sepml.speech.corpora import own_speech, trees
     from sepml.speech.corpora.mixlists import ListSizes
+    from sepml.speech.corpora.recordings import BadRecordings
 
     if options.mix_tree:
+        for name in ("sample_rate", "channel", "skip_bad"):
+            if getattr(options, name):
+                options.wrong(f"--{name.replace('_', '-')} goes with --utterances; mixtures are named as they are")
         return print_paths(trees.prepare_mix_tree(options.mix_tree, options.out))
     sizes = ListSizes(*options.lists) if options.lists else ListSizes()
     drawing = own_speech.Drawing(options.n_src, options.gain_db, tuple(options.split), sizes, options.seed)
-    own_speech.prepare(options.utterances, options.out, drawing, options.sample_rate, options.speaker_level, options.jobs)
+    try:
+        drawing.check()
+    except SepmlError as error:
+        options.wrong(str(error))
+    of_tree = (options.sample_rate, options.speaker_level, options.jobs, options.channel, options.skip_bad)
+    try:
+        own_speech.prepare(options.utterances, options.out, drawing, *of_tree)
+    except BadRecordings as error:
+        channel = "--channel mix takes the mean of several channels, " if error.several_channels else ""
+        raise SepmlError(f"{error}; {channel}--skip-bad leaves such recordings out") from error
     return OK

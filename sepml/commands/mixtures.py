@@ -27,12 +27,14 @@ def add_mix(commands: Commands) -> None:
     rate_and_mode(sub)
     sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
     jobs(sub)
-    sub.set_defaults(run=_mix)
+    sub.set_defaults(run=_mix, wrong=sub.error)
 
 
 def _mix(options: argparse.Namespace) -> int:
-    from sepml.speech.mixing import mix_lists
+    from sepml.speech.mixing import SAMPLE_RATES, mix_lists
 
+    if options.sample_rate not in SAMPLE_RATES:
+        options.wrong(f"--sample-rate {options.sample_rate}: expected one of {', '.join(map(str, SAMPLE_RATES))}")
     return print_paths(
         mix_lists(options.list, options.root, options.out, options.sample_rate, options.mode, options.levels, options.jobs)
     )

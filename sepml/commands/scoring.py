@@ -69,6 +69,8 @@ def _score(options: argparse.Namespace) -> int:
             options.wrong(f"the following arguments are required: --{name}")
     if options.manifest and options.ref:
         options.wrong("--ref goes with --mix, a manifest names its references itself")
+    if options.moved_to and not options.manifest:
+        options.wrong("--moved-to goes with --manifest; --mix and --ref name folders themselves")
     from sepml.speech.scoring.score import METRICS, score_folders, score_manifest
     from sepml.speech.scoring.score_tables import format_summary
 
@@ -83,14 +85,15 @@ def _score(options: argparse.Namespace) -> int:
 
 
 def _compare(options: argparse.Namespace) -> int:
-    if len(options.compare) < 2:
-        options.wrong("--compare needs two folders of scores or more")
     if options.est or options.ref:
         options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
     from sepml.speech.scoring.compare import compare_pairs, format_differences
     from sepml.speech.scoring.score_sets import pairs_to_compare
 
-    print(format_differences(compare_pairs(pairs_to_compare(options.compare), options.out, options.force)))
+    pairs = pairs_to_compare(options.compare)
+    if not pairs:
+        options.wrong("--compare needs two folders of scores or more, or an experiment that holds them")
+    print(format_differences(compare_pairs(pairs, options.out, options.force)))
     return OK
 
 

@@ -10,6 +10,7 @@ from sepml.commands.words import (
     at_least,
     command,
 )
+from sepml.errors import SepmlError
 
 
 def add_train(commands: Commands) -> None:
@@ -26,10 +27,17 @@ def add_train(commands: Commands) -> None:
     sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
     sub.add_argument("--devices", type=at_least(1), default=1, help="processes (GPUs) on this machine")
     sub.add_argument("--num-nodes", type=at_least(1), default=1, help="machines")
-    sub.set_defaults(run=_train)
+    sub.set_defaults(run=_train, wrong=sub.error)
 
 
 def _train(options: argparse.Namespace) -> int:
+    from sepml.config import override
+
+    try:
+        # Of what form they are does not depend on the file.
+        override({}, options.settings)
+    except SepmlError as error:
+        options.wrong(str(error))
     from sepml.experiment import Machines, task_of
 
     if task_of(options.config, options.settings, TASKS) == CLASSIFICATION:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sepml.errors import SepmlError
 from sepml.parallel import Failure
-from sepml.speech.mix_record import MixRecord, read_record, recipe, record_of, write_record
+from sepml.speech.mix_record import MixRecord, delete_files, read_record, recipe, record_of, write_record
 from sepml.speech.mixlist import MixLine
 from sepml.speech.utterances import Utterance, prepare_all
 
@@ -149,27 +149,17 @@ def _record(folder: Path, plan: Sequence[Job], left: Sequence[Job], record: MixR
             recipes |= {job.line.id: before} if (before := record.recipes.get(job.line.id)) else {}
             continue
         if job.line.id in todo and made_of != record.recipes.get(job.line.id):
-            _delete(job.files)
+            delete_files(job.files)
         if job.line.id in todo or job.line.id in record.recipes:
             recipes[job.line.id] = made_of
             utterances |= {u.path: u for u in _described(job, record, reader) or ()}
     listed = {job.line.id for job in plan}
     if former := [name for name in record.recipes if name not in listed]:
         log.warning("%s: %d mixtures of an earlier list, which this one lacks, are deleted", folder, len(former))
-        _delete(file.with_name(f"{name}.wav") for name in former for file in plan[0].files)
+        delete_files(file.with_name(f"{name}.wav") for name in former for file in plan[0].files)
     unknown = len(plan) - len(todo) - sum(name not in todo for name in recipes)
     if unknown:
         log.info("%s: %d mixtures were made by an earlier version and are kept as they are", folder, unknown)
     now = record_of(recipes, utterances.values())
     if now != record:
         write_record(folder, now)
-
-
-def _delete(files: Iterable[Path]) -> None:
-    for file in files:
-        try:
-            file.unlink(missing_ok=True)
-        except NotADirectoryError:
-            continue
-        except OSError as error:
-            raise SepmlError(f"{file}: cannot be deleted: {error.strerror}") from error

@@ -6,7 +6,8 @@ files are as they were (see `file_stamp`) are not read to know it.
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from sepml.files import write_json
 from sepml.speech.mixlist import MixLine
 from sepml.speech.utterances import Utterance
 
+log = logging.getLogger(__name__)
 NAME = ".made.json"
 _FORMAT = 1
 
@@ -77,7 +79,7 @@ def read_record(folder: Path) -> MixRecord:
             for name, (stamp, digest, level) in content["utterances"].items()
         }
         return MixRecord(utterances, {str(name): str(made) for name, made in content["recipes"].items()})
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return MixRecord()
     except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         found = f"{path}: not the record of a split that sepml mix writes ({type(error).__name__})"
@@ -99,3 +101,43 @@ def record_of(recipes: Mapping[str, str], utterances: Iterable[Utterance]) -> Mi
     """A record of mixtures and the utterances, with digest and level, that they are made of."""
     known = {u.path: Known(u.stamp, u.digest, u.level) for u in utterances if u.digest and u.level is not None}
     return MixRecord(known, dict(recipes))
+
+
+def left_to_make(
+    folder: Path, made_of: Mapping[str, str], files: Mapping[str, Sequence[Path]], whole: Collection[str]
+) -> set[str]:
+    """The mixtures of a split to be made, where recipes are known without reading; see `mix_plan.jobs_left` for the rules.
+
+    Args:
+        made_of: the recipe of each mixture by its id.
+        files: of each mixture; those of something else are deleted.
+        whole: the ids of those whose files are all there.
+
+    Raises:
+        SepmlError: the record is damaged, or a file cannot be deleted or written.
+    """
+    record = read_record(folder)
+    stale = {name for name in whole if name in record.recipes and record.recipes[name] != made_of[name]}
+    if stale:
+        log.warning("%s: %d mixtures are of other recordings, and are made anew", folder, len(stale))
+    left = {name for name in made_of if name not in whole or name in stale}
+    delete_files(file for name in left if record.recipes.get(name) != made_of[name] for file in files[name])
+    recipes = {name: recipe for name, recipe in made_of.items() if name in left or name in record.recipes}
+    if recipes != record.recipes:
+        write_record(folder, MixRecord({}, recipes))
+    return left
+
+
+def delete_files(files: Iterable[Path]) -> None:
+    """Delete files, those that are absent aside.
+
+    Raises:
+        SepmlError: one cannot be deleted.
+    """
+    for file in files:
+        try:
+            file.unlink(missing_ok=True)
+        except NotADirectoryError:
+            continue
+        except OSError as error:
+            raise SepmlError(f"{file}: cannot be deleted: {error.strerror}") from error

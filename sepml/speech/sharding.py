@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.files import atomic_path, write_csv, write_json
+from sepml.files import atomic_path, write_csv, write_json, write_text
 from sepml.json_files import read_object
 from sepml.limits import MOST_MIXTURE_BYTES
 from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import AudioInfo, info, require
 from sepml.speech.manifest import Manifest, Mixture, read_manifest
 from sepml.speech.shards import HEADER, INDEX
+from sepml.speech.utterances import file_stamp
 from sepml.tar_files import NotTar, headers_of
 
 _SETTINGS = ".settings.json"
@@ -38,7 +39,8 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, mov
     A mixture is the consecutive members `<key>.json` (id, length, sample_rate, n_src), `<key>.mix.wav`, `<key>.s1.wav`,
     ... and `<key>.noise.wav` where the manifest names it, the bytes of the files as they are. The key is the
     mixture's number: ids hold dots, and WebDataset's keys end at the first one. The same files give the same bytes.
-    Shards that are there already are kept, so an interrupted run goes on where it was.
+    Shards that are there already, and of files that have not been written since, are kept, so an interrupted run goes on
+    where it was.
 
     Args:
         size: mixtures a shard; the last one may have fewer.
@@ -99,6 +101,11 @@ def _sha256(path: Path) -> str:
 
 def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
     """A shard, made or kept; where its mixtures begin and end, `(len(mixtures), 2)` bytes."""
+    made_of, note = _made_of(job), job.target.with_name(f".made.{job.target.stem}")
+    # Of shards of earlier versions there is no note.
+    if note.is_file() and note.read_text(encoding="utf-8") != made_of:
+        job.target.unlink(missing_ok=True)
+        note.unlink()
     places = _kept(job)
     if places is not None:
         return job.target, places
@@ -116,7 +123,17 @@ def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
             places[n, 1] = tar.offset
             if tar.offset - places[n, 0] > MOST_MIXTURE_BYTES:
                 raise SepmlError(f"{mixture.mixture}: too long for a shard with its sources: {MOST_MIXTURE_BYTES:,} bytes")
+    write_text(note, made_of)
     return job.target, places
+
+
+def _made_of(job: _Job) -> str:
+    """A digest of which files are in a shard, and of what tells that one was written again since."""
+    digest = hashlib.sha256()
+    for n, mixture in enumerate(job.mixtures):
+        for name, file in _files(mixture, job.first + n).items():
+            digest.update(repr((mixture.id, name, file_stamp(file))).encode())
+    return digest.hexdigest()
 
 
 def _kept(job: _Job) -> np.ndarray | None:

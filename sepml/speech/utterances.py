@@ -144,7 +144,9 @@ def file_stamp(file: Path) -> tuple[int, ...]:
         SepmlError: the file is not there any more.
     """
     try:
-        facts = os.stat(file)
+        facts = file.stat()
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file") from error
     except OSError as error:
         raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
     return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)

@@ -97,6 +97,16 @@ def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] |
     return None
 
 
+def request_of(out: Path) -> dict[str, Any] | None:
+    """The request of the corpus that a folder holds, or that was begun in it; None where there is none.
+
+    Raises:
+        SepmlError: what says so is no JSON.
+    """
+    stamp = _read(out / STAMP)
+    return _read(build_folder(out) / _REQUEST) if stamp is None else stamp["corpus"]
+
+
 def begin(out: Path, request: Mapping[str, Any]) -> None:
     """Mark the folder as a corpus in the making, whatever it was before."""
     write_json(build_folder(out) / _REQUEST, request)

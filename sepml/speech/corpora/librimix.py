@@ -17,7 +17,9 @@ from sepml.parallel import Failure, map_unordered
 from sepml.speech.audio import AudioInfo, info, read_wav, require, write_wav
 from sepml.speech.corpora.libri_metadata import Recipe, read_metadata, split_of, tables_of
 from sepml.speech.manifest import NOISY, TYPES, Mixture, write_manifest
+from sepml.speech.mix_record import left_to_make
 from sepml.speech.mixing import MODES, SAMPLE_RATES
+from sepml.speech.utterances import file_stamp
 
 log = logging.getLogger(__name__)
 RATE = 16000
@@ -54,8 +56,8 @@ def create(
     The samples are those of LibriMix's own scripts: gains at 16 kHz, then `resample_poly`, then cut to the shortest or
     padded to the longest signal; noise that is shorter than the longest utterance is repeated with cross-fades of half a
     second; 16 bits as libsndfile makes them of floats. Beside the splits lies
-    `metadata/mixture_<split>_<type>.csv`, LibriMix's table and a sepml manifest at once. Files that are there already are
-    kept, so an interrupted run goes on where it was.
+    `metadata/mixture_<split>_<type>.csv`, LibriMix's table and a sepml manifest at once. Mixtures that are there already,
+    and were made of recordings that have not been written since, are kept, so an interrupted run goes on where it was.
 
     Args:
         metadata: `libri<n>mix_<split>.csv` files, or folders of them (files named `*_info*` are passed over).
@@ -81,7 +83,7 @@ def create(
     if roots.wham is None and any(kind in NOISY for kind in types):
         raise SepmlError(f"{' '.join(types)}: noisy mixtures need the WHAM! noise (--wham DIR), or make mix_clean alone")
     tables = {split_of(table): read_metadata(table) for table in tables_of(metadata)}
-    frames = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, jobs)
+    frames, stamps = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, jobs)
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
     digests = {split: {"metadata": sha256(repr(recipes).encode()).hexdigest()} for split, recipes in tables.items()}
     for split, digest in digests.items():
@@ -93,7 +95,7 @@ def create(
         write_json(base / split / _SETTINGS, digests[split])
         parts = [*(f"s{i + 1}" for i in range(len(recipes[0].sources))), *(["noise"] if roots.wham else []), *types]
         plan = [_plan(recipe, base / split, parts, frames, sample_rate, mode) for recipe in recipes]
-        left = [job for job in plan if not _whole(job)]
+        left = _left(plan, base / split, roots, stamps)
         done = map_unordered(work, left, jobs, f"mixing {split}")
         new_faults = [result.message for result in done if isinstance(result, Failure)]
         faults += new_faults
@@ -135,8 +137,12 @@ def as_16_bit(x: np.ndarray) -> np.ndarray:
     return np.clip(np.floor(np.rint(x.astype(np.float64) * 2**31) / 2**16), -(2**15), 2**15 - 1).astype(np.int16)
 
 
-def _survey(recipes: Sequence[Recipe], roots: Roots, jobs: int) -> dict[str, int]:
-    """The length of each utterance, samples at 16 kHz, known from the headers, so that faults show before all work."""
+def _survey(recipes: Sequence[Recipe], roots: Roots, jobs: int) -> tuple[dict[str, int], dict[Path, tuple[int, ...]]]:
+    """The length of each utterance, samples at 16 kHz, known from the headers, so that faults show before all work.
+
+    Returns:
+        it by the path in the metadata; and what tells whether a file has changed, see `file_stamp`, also of the noise.
+    """
     files: dict[Path, tuple[bool, str]] = {}
     for recipe in recipes:
         for path in recipe.sources:
@@ -150,7 +156,8 @@ def _survey(recipes: Sequence[Recipe], roots: Roots, jobs: int) -> dict[str, int
         hint = "; scripts/augment_train_noise.py of LibriMix makes the files *sp08 and *sp12" if "sp08." in first else ""
         raise SepmlError(f"{first} ({len(faults)} of {len(files)} files are at fault){hint}")
     lengths = {file: facts.frames for file, facts in (r for r in results if not isinstance(r, Failure))}
-    return {path: lengths[roots.librispeech / path] for recipe in recipes for path in recipe.sources}
+    stamps = {file: file_stamp(file) for file in files}
+    return {path: lengths[roots.librispeech / path] for recipe in recipes for path in recipe.sources}, stamps
 
 
 def _header(item: tuple[Path, tuple[bool, str]]) -> tuple[Path, AudioInfo]:
@@ -191,6 +198,18 @@ def _whole(job: _Job) -> bool:
         return all(os.stat(file).st_size == size for file in job.files.values())
     except OSError:
         return False
+
+
+def _left(plan: Sequence[_Job], folder: Path, roots: Roots, stamps: Mapping[Path, tuple[int, ...]]) -> list[_Job]:
+    """The mixtures to be made: those that are not there, or were made of other recordings."""
+    made_of = {}
+    for job in plan:
+        noise = [roots.wham / job.recipe.noise] if roots.wham else []
+        recordings = [stamps[file] for file in (*(roots.librispeech / path for path in job.recipe.sources), *noise)]
+        made_of[job.recipe.id] = sha256(repr((job.recipe, recordings)).encode()).hexdigest()[:16]
+    files = {job.recipe.id: list(job.files.values()) for job in plan}
+    todo = left_to_make(folder, made_of, files, {job.recipe.id for job in plan if _whole(job)})
+    return [job for job in plan if job.recipe.id in todo]
 
 
 def _make(job: _Job, roots: Roots, sample_rate: int) -> None:

@@ -1,23 +1,39 @@
 """Any tree of recordings of single speakers as a corpus: `sepml prepare folder --utterances`."""
 
 import logging
-import os
-import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import write_text
 from sepml.parallel import Failure, map_unordered
-from sepml.speech.audio import AudioInfo, info, read_wav, require, write_wav
-from sepml.speech.corpora.folder import SpeakerRow, Utterance, begin, claim, finish, walk, write_tables
+from sepml.speech.corpora.folder import (
+    SpeakerRow,
+    Utterance,
+    begin,
+    claim,
+    finish,
+    read_utterances,
+    request_of,
+    write_tables,
+)
 from sepml.speech.corpora.mixlists import ListSizes, draw_mix_list
-from sepml.speech.manifest import AUDIO_SUFFIXES
+from sepml.speech.corpora.passed_over import PassedOver
+from sepml.speech.corpora.recordings import (
+    BadRecordings,
+    Conversion,
+    Recording,
+    Surveyed,
+    find_recordings,
+    rates_of,
+    survey_recordings,
+    take_recording,
+)
 
 log = logging.getLogger(__name__)
 _LOUDEST_GAIN_DB = 50.0
@@ -42,14 +58,17 @@ class Drawing:
     sizes: ListSizes = field(default_factory=ListSizes)
     seed: int = 0
 
+    def check(self) -> None:
+        """Refuse what cannot be drawn from any tree.
 
-@dataclass(frozen=True)
-class _Recording:
-    """A file of the tree, whose it is, and its path in the corpus."""
-
-    source: Path
-    speaker: str
-    file: str
+        Raises:
+            SepmlError: the shares are no shares, or the gain is out of its range.
+        """
+        shares = np.array(self.shares)
+        if not ((shares >= 0).all() and abs(shares.sum() - 1) <= 1e-6):
+            raise SepmlError(f"--split {' '.join(map(str, self.shares))}: expected three shares of 0 or more with the sum 1")
+        if not 0 <= self.gain_db <= _LOUDEST_GAIN_DB:
+            raise SepmlError(f"--gain-db {self.gain_db:g}: expected 0 to {_LOUDEST_GAIN_DB:g}")
 
 
 def prepare(
@@ -59,12 +78,15 @@ def prepare(
     sample_rate: int | None = None,
     speaker_level: int = 1,
     jobs: int = 0,
+    channel: int | None = None,
+    skip_bad: bool = False,
 ) -> None:
-    """Make a corpus of a tree of WAV and FLAC files: `out/<speaker>/<name>`, `utterances.csv`, `speakers.csv`, mix lists.
+    """Make a corpus of a tree of recordings: `out/<speaker>/<name>`, `utterances.csv`, `speakers.csv`, mix lists.
 
-    Files are linked to or, with a sample rate, copied at it as 16-bit WAV. The names in the corpus hold no white space and
-    differ from each other, as mix lists need it. No speaker is in two splits. A run that was stopped is finished by the same
-    command.
+    Mono WAV and FLAC files are linked to or, with a sample rate, copied at it as 16-bit WAV; so are recordings of all other
+    formats that `sepml separate` reads. The names in the corpus hold no white space and differ from each other, as mix
+    lists need it. No speaker is in two splits. What is passed over is counted in the log, and named in `skipped.csv` with the
+    reason. A run that was stopped is finished by the same command; one whose tree was moved by the same with the new place.
 
     Args:
         utterances: the tree; not changed.
@@ -73,20 +95,37 @@ def prepare(
         speaker_level: which folder names the speaker: 1 for `utterances/<speaker>/...`, 2 for
             `utterances/<part>/<speaker>/...`.
         jobs: processes; 0 = all cores.
+        channel: of several channels the one to take, counted from 1, or 0 for their mean; None refuses such files.
+        skip_bad: leave out recordings that cannot be read, or are of another rate or number of channels than can be taken.
 
     Raises:
-        SepmlError: a file is not mono audio of a high enough rate, there are too few speakers, or `out` holds something else.
+        BadRecordings: a recording cannot be taken, and is not to be left out.
+        SepmlError: there are too few speakers, or `out` holds something else.
     """
-    utterances, out, drawing = Path(utterances), Path(out), drawing or Drawing()
+    utterances, out = Path(utterances), Path(out)
+    drawing, conversion = drawing or Drawing(), Conversion(sample_rate, channel)
     if out.resolve().is_relative_to(utterances.resolve()):
         raise SepmlError(f"{out}: lies in the tree of utterances {utterances}; give a folder outside it")
-    recordings = _find(utterances, speaker_level, ".wav" if sample_rate else None)
-    split_of = split_speakers(sorted({r.speaker for r in recordings}), drawing, utterances)
-    request = {
+    passed = PassedOver(utterances, skip_bad)
+    recordings = find_recordings(utterances, speaker_level, passed.skipped if skip_bad else None)
+    request = _request(utterances, len(recordings), drawing, conversion, speaker_level, skip_bad)
+    if claim(out, request, _before_it_moved(out, request)) is None:
+        _make(recordings, out, drawing, conversion, jobs, passed, request)
+    rows = read_utterances(out / "utterances.csv")
+    speakers = Counter(dict((row.speaker, row.split) for row in rows).values())
+    counts = ", ".join(f"{speakers[split]} {split}" for split in SPLITS.values())
+    log.info("%s: %d utterances; speakers: %s", out, len(rows), counts)
+
+
+def _request(
+    utterances: Path, files: int, drawing: Drawing, conversion: Conversion, speaker_level: int, skip_bad: bool
+) -> dict[str, object]:
+    """What decides the corpus; what earlier versions could not be asked for is in it only where it is asked for."""
+    request: dict[str, object] = {
         "kind": "folder",
         "utterances": str(utterances.resolve()),
-        "files": len(recordings),
-        "sample_rate": sample_rate,
+        "files": files,
+        "sample_rate": conversion.sample_rate,
         "speaker_level": speaker_level,
         "n_src": drawing.n_src,
         "gain_db": drawing.gain_db,
@@ -94,21 +133,60 @@ def prepare(
         "lists": [drawing.sizes.tr, drawing.sizes.cv, drawing.sizes.tt],
         "seed": drawing.seed,
     }
-    if claim(out, request) is None:
-        lists = _draw(recordings, split_of, drawing)
-        seconds = _survey(recordings, sample_rate, jobs)
-        begin(out, request)
-        _take_all(recordings, out, sample_rate, jobs)
-        _write_tables(out, recordings, split_of, seconds)
-        licence = f"The recordings come from {utterances.resolve()}; the terms of that collection hold for them.\n"
-        write_text(out / "LICENSES" / "README.txt", licence)
-        for name, lines in lists.items():
-            path = out / "lists" / f"mix_{drawing.n_src}_spk_{name}.txt"
-            write_text(path, "".join(line + "\n" for line in lines))
-        finish(out, {"corpus": request})
-    speakers = Counter(split_of.values())
-    counts = ", ".join(f"{speakers[split]} {split}" for split in SPLITS.values())
-    log.info("%s: %d utterances; speakers: %s", out, len(recordings), counts)
+    channel = {} if conversion.channel is None else {"channel": conversion.channel or "mix"}
+    return request | channel | ({"skip_bad": True} if skip_bad else {})
+
+
+def _before_it_moved(out: Path, request: Mapping[str, object]) -> dict[str, object] | None:
+    """The request with the tree's former place, where that is gone: links to it have to be made anew."""
+    former = (request_of(out) or {}).get("utterances")
+    return {**request, "utterances": former} if isinstance(former, str) and not Path(former).exists() else None
+
+
+def _make(
+    recordings: Sequence[Recording],
+    out: Path,
+    drawing: Drawing,
+    conversion: Conversion,
+    jobs: int,
+    passed: PassedOver,
+    request: Mapping[str, object],
+) -> None:
+    surveyed, bad, several_channels = survey_recordings(recordings, conversion, jobs)
+    passed.add(bad, len(recordings), several_channels)
+    surveyed = _of_one_rate(surveyed, conversion, passed)
+    # Too few speakers, or shares that are none, are told before anything is written.
+    _draw(surveyed, conversion, drawing, passed.root)
+    begin(out, request)
+    taken = [*map_unordered(partial(take_recording, out, conversion), surveyed, jobs, "taking utterances")]
+    passed.add({done.item.recording: done.message for done in taken if isinstance(done, Failure)}, len(recordings))
+    seconds = dict(done for done in taken if not isinstance(done, Failure))
+    surveyed = [item for item in surveyed if item.recording in seconds]
+    split_of, lists = _draw(surveyed, conversion, drawing, passed.root)
+    _write_tables(out, [(item.recording, item.file(conversion)) for item in surveyed], split_of, seconds)
+    passed.write(out)
+    licence = f"The recordings come from {passed.root.resolve()}; the terms of that collection hold for them.\n"
+    write_text(out / "LICENSES" / "README.txt", licence)
+    for name, lines in lists.items():
+        path = out / "lists" / f"mix_{drawing.n_src}_spk_{name}.txt"
+        write_text(path, "".join(line + "\n" for line in lines))
+    finish(out, {"corpus": request})
+
+
+def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: PassedOver) -> list[Surveyed]:
+    """The recordings of the rate that most have, where they keep theirs."""
+    rates = rates_of(surveyed)
+    if conversion.sample_rate or len(rates) < 2:
+        return [*surveyed]
+    if not passed.allowed:
+        examples = {rate: min(item.recording.source for item in surveyed if item.rate == rate) for rate in rates}
+        found = ", ".join(f"{rate} Hz ({file})" for rate, file in sorted(examples.items()))
+        raise BadRecordings(f"the utterances have several rates: {found}; give one by --sample-rate")
+    most = rates.most_common(1)[0][0]
+    others = [item.recording for item in surveyed if item.rate != most]
+    rate_of = {item.recording: item.rate for item in surveyed}
+    passed.add({r: f"{r.source}: its rate is {rate_of[r]} Hz, of most it is {most} Hz" for r in others}, len(surveyed))
+    return [item for item in surveyed if item.rate == most]
 
 
 def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> dict[str, str]:
@@ -117,11 +195,8 @@ def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> di
     Raises:
         SepmlError: the shares are no shares, or there are too few speakers.
     """
+    drawing.check()
     shares = np.array(drawing.shares)
-    if not ((shares >= 0).all() and abs(shares.sum() - 1) <= 1e-6):
-        raise SepmlError(f"--split {' '.join(map(str, drawing.shares))}: expected three shares of 0 or more with the sum 1")
-    if not 0 <= drawing.gain_db <= _LOUDEST_GAIN_DB:
-        raise SepmlError(f"--gain-db {drawing.gain_db:g}: expected 0 to {_LOUDEST_GAIN_DB:g}")
     least = np.where(shares > 0, drawing.n_src, 0)
     if len(speakers) < least.sum():
         raise SepmlError(
@@ -139,125 +214,30 @@ def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> di
     return {speakers[i]: name for i, name in zip(order, names, strict=True)}
 
 
-def _find(root: Path, level: int, suffix: str | None) -> list[_Recording]:
-    """The audio files of the tree, sorted, under names that suit mix lists, with a new suffix or their own."""
-    if not root.is_dir():
-        raise SepmlError(f"{root}: no such folder")
-    paths = [
-        PurePosixPath((folder / name).relative_to(root))
-        for folder, _, names in walk(root)
-        for name in names
-        if Path(name).suffix.lower() in AUDIO_SUFFIXES and not name.startswith(".")
-    ]
-    if not paths:
-        raise SepmlError(f"{root}: holds no {' or '.join(AUDIO_SUFFIXES)} files; expected <speaker>/<utterance>.wav")
-    for path in paths:
-        if len(path.parts) <= level:
-            raise SepmlError(
-                f"{root / path}: has no folder that names its speaker, expected {'<part>/' * (level - 1)}<speaker>/<file> "
-                f"(--speaker-level {level})"
-            )
-    paths.sort()
-    plain = Counter(_plain(path.stem) for path in paths)
-    # Trees that number each speaker's files alike need the speaker, and what lies between, in the name.
-    short = plain.most_common(1)[0][1] == 1
-    recordings, taken, called = [], {}, {}
-    for path in paths:
-        speaker = _plain(path.parts[level - 1])
-        if (other := called.setdefault(speaker, path.parts[level - 1])) != path.parts[level - 1]:
-            raise SepmlError(f"{root / path}: its speaker would be called '{speaker}', as that of '{other}'; rename one")
-        name = _plain(path.stem if short else "-".join(path.with_suffix("").parts[level - 1 :]))
-        if (other := taken.setdefault(name, path)) != path:
-            raise SepmlError(f"{root / path}: its name in a mix list would be '{name}', as that of {other}; rename one")
-        recordings.append(_Recording(root / path, speaker, f"{speaker}/{name}{suffix or path.suffix.lower()}"))
-    return recordings
-
-
-def _plain(name: str) -> str:
-    """The name without white space, which mix lists cannot hold."""
-    return re.sub(r"\s+", "_", name)
-
-
-def _survey(recordings: Sequence[_Recording], sample_rate: int | None, jobs: int) -> dict[str, float]:
-    """The seconds of each recording by its path in the corpus, known from the headers, so that faults show before all work."""
-    seconds: dict[str, float] = {}
-    by_rate: dict[int, Path] = {}
-    faults: list[str] = []
-    for done in map_unordered(partial(_header, sample_rate), recordings, jobs, "looking at utterances"):
-        if isinstance(done, Failure):
-            faults.append(done.message)
-        else:
-            recording, facts = done
-            seconds[recording.file] = facts.frames / facts.rate
-            by_rate[facts.rate] = min(recording.source, by_rate.get(facts.rate, recording.source))
-    _refuse(faults, len(recordings))
-    if len(by_rate) > 1 and sample_rate is None:
-        found = ", ".join(f"{rate} Hz ({file})" for rate, file in sorted(by_rate.items()))
-        raise SepmlError(f"the utterances have several rates: {found}; give one by --sample-rate")
-    return seconds
-
-
-def _header(sample_rate: int | None, recording: _Recording) -> tuple[_Recording, AudioInfo]:
-    facts = info(recording.source)
-    require(recording.source, facts)
-    if sample_rate and facts.rate < sample_rate:
-        raise SepmlError(f"{recording.source}: its rate is {facts.rate} Hz, below the {sample_rate} Hz asked for")
-    return recording, facts
-
-
-def _take_all(recordings: Sequence[_Recording], out: Path, sample_rate: int | None, jobs: int) -> None:
-    """Bring every recording into the corpus."""
-    taken = map_unordered(partial(_take, out, sample_rate), recordings, jobs, "taking utterances")
-    _refuse([done.message for done in taken if isinstance(done, Failure)], len(recordings))
-
-
-def _refuse(faults: Sequence[str], of: int) -> None:
-    if faults:
-        raise SepmlError(f"{min(faults)} ({len(faults)} of {of} utterances are at fault)")
-
-
-def _take(out: Path, sample_rate: int | None, recording: _Recording) -> None:
-    """Link to one recording or, at another rate, copy it, unless a run before has."""
-    target = out / recording.file
-    if sample_rate is None:
-        _link(target, recording.source)
-    elif not target.is_file():
-        from scipy.signal import resample_poly
-
-        x, rate = read_wav(recording.source)
-        write_wav(target, resample_poly(x, sample_rate, rate), sample_rate)
-
-
-def _link(target: Path, source: Path) -> None:
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.unlink(missing_ok=True)
-        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
-    except OSError as error:
-        raise SepmlError(f"{target}: a link to {source} cannot be made: {error.strerror}") from error
-
-
-def _draw(recordings: Sequence[_Recording], split_of: Mapping[str, str], drawing: Drawing) -> dict[str, list[str]]:
-    """The lines of the mix list of each split that has speakers."""
+def _draw(
+    surveyed: Sequence[Surveyed], conversion: Conversion, drawing: Drawing, root: Path
+) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """The split of each speaker, and the lines of the mix list of each split that has speakers."""
+    split_of = split_speakers(sorted({item.recording.speaker for item in surveyed}), drawing, root)
     lists = {}
     for number, (name, split) in enumerate(SPLITS.items()):
         files: dict[str, list[str]] = {}
-        for recording in recordings:
-            if split_of[recording.speaker] == split:
-                files.setdefault(recording.speaker, []).append(recording.file)
+        for item in surveyed:
+            if split_of[item.recording.speaker] == split:
+                files.setdefault(item.recording.speaker, []).append(item.file(conversion))
         if files:
             seed = 3 * drawing.seed + number
             lists[name] = draw_mix_list(files, drawing.sizes.of(name), seed, drawing.n_src, drawing.gain_db)
-    return lists
+    return split_of, lists
 
 
 def _write_tables(
-    out: Path, recordings: Sequence[_Recording], split_of: Mapping[str, str], seconds: Mapping[str, float]
+    out: Path, files: Sequence[tuple[Recording, str]], split_of: Mapping[str, str], seconds: Mapping[Recording, float]
 ) -> None:
     rows, of_speaker = [], defaultdict(list)
-    for r in recordings:
-        rows.append(Utterance(r.file, r.speaker, "", "", split_of[r.speaker], f"{seconds[r.file]:.2f}", r.source.name))
-        of_speaker[r.speaker].append(seconds[r.file])
+    for r, file in files:
+        rows.append(Utterance(file, r.speaker, "", "", split_of[r.speaker], f"{seconds[r]:.2f}", r.source.name))
+        of_speaker[r.speaker].append(seconds[r])
     speakers = [
         SpeakerRow(name, "", "", "", "", split_of[name], len(own), len(own), f"{sum(own) / 60:.2f}", "", "")
         for name, own in sorted(of_speaker.items())

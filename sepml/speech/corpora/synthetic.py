@@ -120,6 +120,18 @@ VOICES = (
 )
 
 
+def check_numbers(voices: int, utterances_each: int) -> None:
+    """Refuse numbers of voices, and of utterances each, of which no corpus can be made.
+
+    Raises:
+        SepmlError: one is out of its range.
+    """
+    if not _FEWEST_VOICES <= voices <= len(VOICES):
+        raise SepmlError(f"{voices} voices asked for; {_FEWEST_VOICES} to {len(VOICES)} can be had")
+    if utterances_each < _FEWEST_UTTERANCES:
+        raise SepmlError(f"{utterances_each} utterances a voice asked for; at least {_FEWEST_UTTERANCES} are needed")
+
+
 def prepare(
     out: Path, seed: int = 0, voices: int = 24, utterances_each: int = 60, jobs: int = 0, lists: ListSizes | None = None
 ) -> None:
@@ -140,10 +152,7 @@ def prepare(
     Raises:
         SepmlError: the synthesiser is not installed, `out` holds something else, a number is out of range, the disk is full.
     """
-    if not _FEWEST_VOICES <= voices <= len(VOICES):
-        raise SepmlError(f"{voices} voices asked for; {_FEWEST_VOICES} to {len(VOICES)} can be had")
-    if utterances_each < _FEWEST_UTTERANCES:
-        raise SepmlError(f"{utterances_each} utterances a voice asked for; at least {_FEWEST_UTTERANCES} are needed")
+    check_numbers(voices, utterances_each)
     out = Path(out)
     request = {"kind": "synthetic", "rules": RULES, "seed": seed, "voices": voices, "utterances": utterances_each}
     stamp = claim(out, request)

@@ -6,7 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.manifest import TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
+from sepml.speech.corpora.mixture_folders import mixtures_of_folders, splits_of_folders
+from sepml.speech.manifest import AUDIO_SUFFIXES, TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
+from sepml.speech.separation.inputs import is_recording
 
 log = logging.getLogger(__name__)
 WHAM_TASKS = {"sep_clean": "mix_clean", "sep_noisy": "mix_both", "enh_single": "mix_single"}
@@ -15,12 +17,16 @@ WHAM_TASKS = {"sep_clean": "mix_clean", "sep_noisy": "mix_both", "enh_single": "
 def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
     """Write `out/<split>.csv` for every split folder (mix/ s1/ s2/ ...) of a tree, or for the tree itself if it is one.
 
-    A folder noise/ beside them is named as well: such mixtures are the sum of sources and noise.
+    A tree of a folder for each mixture, `mix_1/{mixture,s1,s2}.wav`, is one split, and so is each folder of such trees. A
+    folder noise/ beside the others, or a file noise.wav, is named as well: such mixtures are the sum of sources and noise.
+    Other formats than WAV and FLAC are passed over, and counted in the log.
 
     Raises:
         SepmlError: there is no such folder, or the files of a split do not fit together.
     """
     tree = Path(tree)
+    if folders := splits_of_folders(tree) if not (tree / "mix").is_dir() else {}:
+        return [_write(Path(out) / f"{name}.csv", _of_folders(of_split)) for name, of_split in folders.items()]
     splits = {tree.resolve().name: tree} if (tree / "mix").is_dir() else _splits(tree, "mix")
     return [_write(Path(out) / f"{name}.csv", _own(folder)) for name, folder in splits.items()]
 
@@ -105,7 +111,8 @@ def _splits(base: Path, kind: str) -> dict[str, Path]:
     splits = {folder.name: folder for folder in sorted(base.iterdir()) if (folder / kind).is_dir()}
     if not splits:
         there = ", ".join(sorted(folder.name for folder in base.iterdir() if folder.is_dir())[:8]) or "no folders"
-        raise SepmlError(f"{base}: has no <split>/{kind}/, expected such folders; found {there}")
+        folders = ", or one for each mixture with mixture.wav, s1.wav, s2.wav" if kind == "mix" else ""
+        raise SepmlError(f"{base}: has no <split>/{kind}/, expected such folders{folders}; found {there}")
     return splits
 
 
@@ -125,9 +132,27 @@ def _from_table(table: Path, base: Path) -> list[Mixture]:
 
 def _own(folder: Path) -> list[Mixture]:
     faults: list[str] = []
+    _tell_passed_over(folder, [file for part in folder.iterdir() if part.is_dir() for file in part.iterdir()])
     mixtures = with_noise(folder, manifest_of_tree(folder), faults)
     _refuse(faults)
     return mixtures
+
+
+def _of_folders(folders: list[Path]) -> list[Mixture]:
+    faults: list[str] = []
+    _tell_passed_over(folders[0].parent, [file for folder in folders for file in folder.iterdir()])
+    mixtures = mixtures_of_folders(folders, faults)
+    _refuse(faults)
+    return mixtures
+
+
+def _tell_passed_over(where: Path, files: Sequence[Path]) -> None:
+    """Say which recordings are left out for their format: of what compression has changed, the mixture is not the sum."""
+    others = sorted(f for f in files if is_recording(f.name) and f.suffix.lower() not in AUDIO_SUFFIXES and f.name[0] != ".")
+    if others:
+        first = ", ".join(str(file.relative_to(where)) for file in others[:3])
+        form = " or ".join(AUDIO_SUFFIXES)
+        log.warning("%s: %d recordings are passed over, as they are not %s: %s", where, len(others), form, first)
 
 
 def _refuse(faults: list[str]) -> None:

@@ -12,6 +12,7 @@ from sepml.speech.audio import read_wav
 from sepml.speech.manifest import AUDIO_SUFFIXES, scan_manifest
 from sepml.speech.pages import pictures
 from sepml.speech.pages.report_data import Scores, Test, title
+from sepml.speech.scoring.estimates import find_estimates
 
 SECONDS = 20.0
 """Of a longer recording the page has the beginning."""
@@ -39,6 +40,7 @@ class AudioFiles:
         self._folder = run.folder.resolve()
         inputs = run.inputs
         self._est = self._found(inputs.get("est"))
+        self._ests = find_estimates(self._est)
         self._manifest = {}
         if "manifest" in inputs:
             manifest = self._found(inputs["manifest"])
@@ -66,7 +68,8 @@ class AudioFiles:
         Raises:
             SepmlError: a file is absent.
         """
-        return [_with_suffix(self._est, f"{name}_s{n}") for n in permutation]
+        there = self._ests.get(name, {})
+        return [there[n] if n in there else _with_suffix(self._est, f"{name}_s{n}") for n in permutation]
 
     def _found(self, name: object) -> Path:
         """A path that was given in the folder where `sepml score` ran, which is here or above the scores."""

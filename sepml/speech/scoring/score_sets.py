@@ -38,11 +38,15 @@ def pairs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """The score folders that are compared: those of the first path with those of each other one.
 
     Of two folders that hold several score folders, those of one name are compared (the same test and peer). Where one path
-    is a score folder itself, or no name is in both, each folder is compared with each that shares a mixture.
+    is a score folder itself, or no name is in both, each folder is compared with each that shares a mixture. Of a single path
+    the folders of each test are compared with the first of them.
 
     Raises:
         SepmlError: a path is an experiment without scores.
     """
+    if len(paths) == 1:
+        tests = _by_test(paths)
+        return [(folders[0], folder) for folders in tests.values() for folder in folders[1:]]
     first, *others = (score_folders(path) for path in paths)
     found: list[tuple[Path, Path]] = []
     for path, other in zip(paths[1:], others, strict=True):
@@ -67,14 +71,18 @@ def format_tables(paths: Sequence[Path], force: bool = False) -> str:
     Raises:
         SepmlError: a path holds no scores, or score folders of one table are of other mixtures or references.
     """
+    tables = {test: _table(folders, force) for test, folders in _by_test(paths).items()}
+    return "\n\n".join(f"{test}:\n\n{table}" if test else table for test, table in tables.items())
+
+
+def _by_test(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """The score folders by test: those of an experiment by their folder in it, all others together under an empty name."""
     tests: dict[str, list[Path]] = {}
     for path in paths:
         for name, folder in score_folders(path).items():
             in_experiment = (path / _SCORES) in folder.parents
-            test = name.rpartition("/")[0] or name if in_experiment else ""
-            tests.setdefault(test, []).append(folder)
-    tables = {test: _table(folders, force) for test, folders in tests.items()}
-    return "\n\n".join(f"{test}:\n\n{table}" if test else table for test, table in tables.items())
+            tests.setdefault(name.rpartition("/")[0] or (name if in_experiment else ""), []).append(folder)
+    return tests
 
 
 def _table(folders: Sequence[Path], force: bool) -> str:

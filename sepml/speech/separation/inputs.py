@@ -168,3 +168,8 @@ def readable(file: Path) -> Iterator[Path]:
             yield Path(copy.name)
         except SepmlError as error:
             raise SepmlError(str(error).replace(copy.name, "standard input")) from error
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file is one of sound or video by its name."""
+    return Path(name).suffix.lower()[1:] in f"{_SOUND} {_VIDEO}".split()
