@@ -12,6 +12,7 @@ from sepml import __version__
 from sepml.commands import corpora, mixtures, models, scoring, separating, training
 from sepml.commands.words import FAILED
 from sepml.errors import SepmlError, one_line
+from sepml.threads import prepare_threads
 
 INTERRUPTED = 130
 _COMMANDS = (
@@ -44,9 +45,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument: {rest[0]}")
     options.settings = rest
     _configure_logging(options.verbose - options.quiet)
-    # Small products dominate scoring and mixing, where OpenBLAS's threads cost three times what they bring; processes
-    # fill the cores. PyTorch does not use OpenBLAS. To be set before numpy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    prepare_threads()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = options.run(options)
