@@ -20,7 +20,7 @@ _BLOCK = 1 << 20
 _UNPACKED_BYTES = 1 << 30
 _UNPACKED_RATIO = 20
 # What `zipfile` raises where an archive is damaged, in its structure, its names or its contents.
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, NotImplementedError, RuntimeError, ValueError)
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, ValueError)
 
 
 def unpack_zip(archive: Path, target: Path) -> None:
@@ -35,7 +35,9 @@ def unpack_zip(archive: Path, target: Path) -> None:
     with _new_folder(target) as temporary:
         try:
             with zipfile.ZipFile(archive) as content:
-                members = [m for m in content.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
+                members = [
+                    m for m in content.infolist() if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")
+                ]
                 for member in members:
                     _refuse_unsafe(archive, member)
                 _refuse_too_large(archive, sum(member.file_size for member in members), temporary)

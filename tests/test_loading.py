@@ -113,7 +113,7 @@ def test_a_worker_that_ends_while_the_main_process_computes():
 
 
 def test_other_errors_stay_what_they_are():
-    with pytest.raises(RuntimeError, match="^mat1 and mat2$"), worker_faults():
+    with pytest.raises(RuntimeError, match=r"^mat1 and mat2$"), worker_faults():
         raise RuntimeError("mat1 and mat2")
 
 
@@ -122,7 +122,7 @@ def test_where_no_worker_can_be_started(monkeypatch):
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(loading.multiprocessing, "Queue", refuse)
-    with pytest.raises(SepmlError, match="worker processes cannot be started: No space left on device; .*data.workers: 0"):
+    with pytest.raises(SepmlError, match=r"worker processes cannot be started: No space left on device; .*data\.workers: 0"):
         next(iter(loader()))
     assert len(list(loader(workers=0))) == 3
 
@@ -174,7 +174,8 @@ def test_training_in_a_container_with_little_shared_memory(corpus, tmp_path):
 def test_training_whose_worker_is_killed(corpus, tmp_path):
     # The worker kills itself when it collates its second batch.
     code = (
-        "import os, sys, signal\nimport sepml.speech.data as data\nfrom sepml.cli import main\nplain, calls = data.collate, []\n"
+        "import os, sys, signal\nimport sepml.speech.data as data\nfrom sepml.cli import main\n"
+        "plain, calls = data.collate, []\n"
         "def collate(examples):\n    calls.append(1)\n"
         "    if len(calls) == 2 and len(examples) > 1:\n        os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return plain(examples)\n"

@@ -99,6 +99,4 @@ def test_loader(
     """Batches of all images in order, without augmentation."""
     places = [(0, index) for index in range(rank, len(pictures.labels), world_size)]
     dataset = Examples(pictures, settings, size, False)
-    return Loader(
-        dataset, collate, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator()
-    )
+    return Loader(dataset, collate, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator())

@@ -136,6 +136,7 @@ def evaluate(
     for row in rows:
         of_row = {**inputs[row.label if ensemble else ""], "row": row.label}
         of_row |= {"est": str(row.est)} if save_estimates else {}
+        of_row |= {"commit": separator.origin.commit} if separator.origin.commit else {}
         order = [mixture.id for mixture in mixtures]
         summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
     for row in rows:
