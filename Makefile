@@ -1,4 +1,5 @@
 # make demo | make test | make test-slow | make test-browser | make lint | make bench: each sets up .venv by itself.
+# make test-versions: the tests under other versions of Python.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,13 +9,15 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow test-browser lint bench venv clean
+.PHONY: demo test test-slow test-browser test-versions lint bench venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml
-	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON); install Python 3.10 or newer" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "make: no $(PYTHON); install Python 3.11 or newer" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "make: $$($(PYTHON) --version) is too old, Python 3.11 or newer is needed; name one: make PYTHON=python3.11" >&2; exit 1; }
 	@tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
@@ -35,6 +38,13 @@ test-browser: venv
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
 	$(BIN)/python -m pytest tests/test_report_browser.py tests/test_serve.py
 
+# Passes over versions of which there is no interpreter. Each has a .venv-VERSION of its own.
+# make test-versions VERSIONS=3.12 TESTS=tests/test_fit.py
+VERSIONS := 3.12 3.13
+TESTS :=
+test-versions:
+	tools/test_versions.sh $(VERSIONS) -- $(TESTS)
+
 lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -43,4 +53,4 @@ bench: venv
 	$(BIN)/python tools/bench/train_step.py
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(VENV)-* build *.egg-info

@@ -13,6 +13,7 @@ from sepml.commands import corpora, mixtures, models, scoring, separating, train
 from sepml.commands.words import FAILED, verbosity, verbosity_of
 from sepml.errors import SepmlError, one_line
 from sepml.standard_streams import open_closed_streams
+from sepml.threads import prepare_threads
 
 INTERRUPTED = 130
 _COMMANDS = (
@@ -46,9 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument: {rest[0]}")
     options.settings = rest
     _configure_logging(verbosity_of(options))
-    # Small products dominate scoring and mixing, where OpenBLAS's threads cost three times what they bring; processes
-    # fill the cores. PyTorch does not use OpenBLAS. To be set before numpy is imported.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    prepare_threads()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = options.run(options)

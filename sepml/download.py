@@ -1,21 +1,14 @@
-"""Files from the web: resumed where a connection broke, tried again, verified, unpacked without leaving their folder."""
+"""Files from the web: resumed where a connection broke, tried again, verified."""
 
 import hashlib
 import logging
 import os
-import re
-import shutil
-import stat
 import time
 import urllib.error
 import urllib.request
-import zipfile
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException, HTTPResponse
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from sepml.errors import SepmlError
 from sepml.json_files import parse_json
@@ -27,6 +20,8 @@ _ATTEMPTS = 6
 _PAUSE_S = 2.0
 _TIMEOUT_S = 30.0
 _BLOCK = 1 << 20
+# The longest description of a record that is read.
+_RECORD_BYTES = 16 << 20
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 
@@ -37,10 +32,12 @@ class Expected:
     Attributes:
         size: bytes.
         md5: hexadecimal digits.
+        limit: the most bytes that are written of a file whose size is not known.
     """
 
     size: int | None = None
     md5: str | None = None
+    limit: int = 200 * 10**9
 
 
 class _Again(Exception):
@@ -114,55 +111,6 @@ def zenodo_file(record: str, name: str, api: str = "https://zenodo.org/api/recor
         raise SepmlError(f"{url}: cannot be read ({error}); give the file's address by --url") from error
 
 
-def unpack_zip(archive: Path, target: Path) -> None:
-    """Unpack an archive into the new folder `target`, which is whole or absent.
-
-    An archive whose only top-level entry is a folder called as `target` is unpacked without it.
-
-    Raises:
-        SepmlError: the archive is damaged, a member would lie outside the folder or is a link, or the disk is full.
-    """
-    with _new_folder(target) as temporary:
-        try:
-            with zipfile.ZipFile(archive) as content:
-                members = [m for m in content.infolist() if not m.is_dir() and not m.filename.startswith("__MACOSX/")]
-                for member in members:
-                    _refuse_unsafe(archive, member)
-                tops = {PurePosixPath(m.filename).parts[0] for m in members}
-                skip = 1 if tops == {target.name} else 0
-                for member in track(members, f"unpacking {archive.name}"):
-                    path = temporary.joinpath(*PurePosixPath(member.filename).parts[skip:])
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    with content.open(member) as source, path.open("wb") as file:
-                        shutil.copyfileobj(source, file, _BLOCK)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-            raise SepmlError(f"{archive}: is not a whole zip archive ({error}); delete it and run again") from error
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that takes the name when the block ends well; what a killed run left goes."""
-    temporary = target.with_name(f".{target.name}.unpacking")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        raise SepmlError(f"{target}: cannot be written: {error.strerror}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
-    name = member.filename
-    parts = re.split(r"[/\\]", name)
-    if name.startswith(("/", "\\")) or ".." in parts or ":" in parts[0]:
-        raise SepmlError(f"{archive}: the member '{name}' would lie outside the folder; nothing was unpacked")
-    if stat.S_ISLNK(member.external_attr >> 16):
-        raise SepmlError(f"{archive}: the member '{name}' is a link, expected plain files; nothing was unpacked")
-
-
 def _size(path: Path) -> int:
     return path.stat().st_size if path.is_file() else 0
 
@@ -185,7 +133,7 @@ def _get(url: str, part: Path, expected: Expected) -> None:
             resumed = answer.status == 206 and (answer.headers["Content-Range"] or "").startswith(f"bytes {first}-")
             if resumed:
                 log.info("%s: going on after %d MB", part, first // 10**6)
-            _copy(answer, part, "ab" if resumed else "wb")
+            _copy(answer, part, first if resumed else 0, expected)
     except urllib.error.HTTPError as error:
         if error.code == 416:
             # Nothing lies after what there is: it is whole, or of another version and shorter now.
@@ -199,14 +147,27 @@ def _get(url: str, part: Path, expected: Expected) -> None:
         raise _Again(str(error.reason)) from error
     except (HTTPException, OSError) as error:
         raise _Again(f"the connection broke ({error or type(error).__name__})") from error
+    except ValueError as error:
+        raise SepmlError(f"{url}: this address, or one that the server redirects to, cannot be used ({error})") from error
 
 
-def _copy(answer: HTTPResponse, part: Path, mode: str) -> None:
-    length = int(answer.headers["Content-Length"]) if answer.headers["Content-Length"] else None
+def _copy(answer: HTTPResponse, part: Path, first: int, expected: Expected) -> None:
+    """Write an answer to `part` after its first bytes, and never more than was expected or may come.
+
+    Args:
+        first: the bytes of `part` that stay.
+    """
+    # What the answer's header promises, if that is a number.
+    length = answer.length
+    most = expected.limit if expected.size is None else expected.size
+    if length is not None and first + length > most:
+        raise _too_much(first + length, expected)
     blocks = track(iter(lambda: answer.read(_BLOCK), b""), f"fetching {part.stem}, MB", length and -(-length // _BLOCK))
-    came = 0
+    came, mode = 0, "ab" if first else "wb"
     for block in blocks:
         came += len(block)
+        if first + came > most:
+            raise _too_much(f"more than {most}", expected)
         try:
             with part.open(mode) as file:
                 file.write(block)
@@ -215,6 +176,11 @@ def _copy(answer: HTTPResponse, part: Path, mode: str) -> None:
         mode = "ab"
     if length is not None and came < length:
         raise _Again(f"the connection broke, {length - came} bytes are missing")
+
+
+def _too_much(size: int | str, expected: Expected) -> _Wrong:
+    wanted = f"at most {expected.limit}" if expected.size is None else str(expected.size)
+    return _Wrong(f"has {size} bytes, expected {wanted}")
 
 
 def _verify(part: Path, expected: Expected) -> None:

@@ -16,6 +16,7 @@ from sepml.checkpoint import RunState
 from sepml.errors import SepmlError
 from sepml.history import Row, Run, board, columns, epoch_rows, resume, save, say, stalled, valid_column
 from sepml.limits import LARGEST_SEED
+from sepml.loading import worker_faults
 from sepml.mutual import UNGATED, Cohort, LearningRate, Mechanism, Rules, StepReport, Task, Threshold, listens, supervised
 from sepml.optimizers import OptimizerSettings, make_optimizer
 from sepml.progress import track
@@ -78,6 +79,7 @@ class FitSettings:
     tensorboard: bool = True
 
 
+@worker_faults()
 def fit(
     task: Task,
     networks: Sequence[nn.Module],
@@ -99,7 +101,7 @@ def fit(
         the history, one row a network and epoch.
 
     Raises:
-        SepmlError: too many steps in a row without a finite loss, or a damaged checkpoint.
+        SepmlError: too many steps in a row without a finite loss, a damaged checkpoint, or a worker that reads ahead ended.
     """
     train, valid = (fabric.setup_dataloaders(loader, use_distributed_sampler=False) for loader in loaders)
     options, sharing = settings

@@ -3,13 +3,18 @@
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
 
 from sepml.errors import SepmlError
 from sepml.orphans import end_with_parent
@@ -72,7 +77,77 @@ def _begin() -> None:
         sys.modules["torch"].set_num_threads(1)
 
 
-def _context(function: Callable[..., object]) -> multiprocessing.context.BaseContext:
+class Pool(ProcessPoolExecutor):
+    """A pool of processes that end with this one; see `pool_of`, which makes it and closes it."""
+
+    def __init__(self, jobs: int, context: BaseContext) -> None:
+        super().__init__(jobs, mp_context=context, initializer=_begin)
+        self._before = set(multiprocessing.active_children())
+        self._seen: set[BaseProcess] = set()
+
+    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":  # type: ignore[override]
+        """As in the base class; the processes that it starts are remembered.
+
+        Raises:
+            SepmlError: the system refuses to start a process.
+        """
+        try:
+            future = super().submit(function, *args, **options)
+        except OSError as error:
+            raise _not_started(error) from error
+        self._seen |= {*multiprocessing.active_children()} - self._before
+        return future
+
+    def endings(self) -> str:
+        """How the processes ended that ended badly, other than by the pool's own SIGTERM; to be called after `shutdown`."""
+        codes = {process.pid: process.exitcode for process in self._seen if process.exitcode}
+        own = {pid: code for pid, code in codes.items() if code != -signal.SIGTERM} or codes
+        told = [f"pid {pid} {ended_by(code)}" for pid, code in own.items() if code is not None]
+        return ", ".join(told) or "none says how"
+
+
+@contextmanager
+def pool_of(jobs: int, function: Callable[..., object]) -> Iterator[Pool]:
+    """A pool of processes for calls of `function`, which is imported in them with this process's module path.
+
+    Raises:
+        SepmlError: a process ended while it was needed, or none can be started.
+    """
+    try:
+        pool = Pool(jobs, _context(function))
+    except OSError as error:
+        raise _not_started(error) from error
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise SepmlError(f"a worker process ended before its work was done: {pool.endings()}") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _not_started(error: OSError) -> SepmlError:
+    return SepmlError(f"worker processes cannot be started: {error.strerror or error}; fewer jobs need fewer of them")
+
+
+def ended_by(code: int) -> str:
+    """The end of a process in words.
+
+    Args:
+        code: its exit code, or the negative number of the signal that ended it.
+
+    >>> ended_by(-9), ended_by(3)
+    ('was ended by signal 9 (SIGKILL)', 'ended with exit code 3')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _context(function: Callable[..., object]) -> BaseContext:
     """How processes start: as copies of this one, which costs nothing, unless it has threads that a copy would lack."""
     if sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1:
         return multiprocessing.get_context("fork")
@@ -81,7 +156,28 @@ def _context(function: Callable[..., object]) -> multiprocessing.context.BaseCon
     if module != "__main__":
         # Imported once, by the server, and not by each process.
         context.set_forkserver_preload([module])
+    with _module_path_in_environment():
+        forkserver.ensure_running()
     return context
+
+
+@contextmanager
+def _module_path_in_environment() -> Iterator[None]:
+    """Let a Python that is started here find modules where this one does.
+
+    The server would else look in its working folder first, where a folder `sepml` need not be this package.
+    """
+    wanted = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _guarded_all(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | Failure[Item]]:
@@ -91,10 +187,8 @@ def _guarded_all(function: Callable[[Item], Result], items: Sequence[Item]) -> l
 def _in_pool(
     function: Callable[[Item], Result], items: Sequence[Item], jobs: int, chunk: int
 ) -> Iterator[Result | Failure[Item]]:
-    context = _context(function)
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin)
     waiting: set[Future[list[Result | Failure[Item]]]] = set()
-    try:
+    with pool_of(jobs, function) as pool:
         # Only a few items are handed out ahead: results are consumed as they come and memory stays bounded.
         for start in range(0, len(items), chunk):
             waiting.add(pool.submit(_guarded_all, function, items[start : start + chunk]))
@@ -104,7 +198,3 @@ def _in_pool(
         while waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (result for future in done for result in future.result())
-    except BrokenProcessPool as error:
-        raise SepmlError("a worker process was killed (out of memory?); run again with fewer jobs, -j 1") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

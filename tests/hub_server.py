@@ -23,6 +23,10 @@ class Hub:
     asked: list[tuple[str, str]] = field(default_factory=list)
     refuses: set[str] = field(default_factory=set)
     """Names of repositories whose every request is answered with 500."""
+    instead: dict[str, object] = field(default_factory=dict)
+    """The end of a path -> what is answered to GET instead: bytes, what becomes JSON, or the address of a redirect (str)."""
+    headers: dict[str, str] = field(default_factory=dict)
+    """Headers of files (ETag, X_Repo_Commit ...) in place of the true ones."""
 
     def commit(self, repo: str, revision: str) -> str | None:
         """The commit that a branch, or a commit itself, stands for."""
@@ -63,6 +67,11 @@ class Handler(BaseHTTPRequestHandler):
         self.hub.asked.append((self.command, path))
         if any(name in path for name in self.hub.refuses):
             return self.answer(500, {"error": "the disk is on fire"})
+        instead = next((content for end, content in self.hub.instead.items() if path.endswith(end)), None)
+        if isinstance(instead, str):
+            return self.answer(302, b"", Location=instead)
+        if instead is not None:
+            return self.answer(200, instead)
         parts = path.strip("/").split("/")
         if parts[:2] == ["api", "models"] and len(parts) >= 4:
             return self.model("/".join(parts[2:4]), parts[4:])
@@ -117,7 +126,8 @@ class Handler(BaseHTTPRequestHandler):
         if path not in files:
             return self.answer(404, {"error": "Entry not found"}, X_Error_Code="EntryNotFound")
         etag = f'"{hashlib.sha1(files[path]).hexdigest()}"'
-        return self.answer(200, files[path], ETag=etag, X_Repo_Commit=self.hub.commit(repo, revision) or "")
+        true = {"ETag": etag, "X_Repo_Commit": self.hub.commit(repo, revision) or ""}
+        return self.answer(200, files[path], **{**true, **self.hub.headers})
 
     def batch(self) -> None:
         objects = [

@@ -17,11 +17,12 @@ import pytest
 
 from sepml import download
 from sepml.cli import main
-from sepml.download import Expected, fetch, unpack_zip, zenodo_file
+from sepml.download import Expected, fetch, zenodo_file
 from sepml.errors import SepmlError
 from sepml.speech.audio import write_wav
 from sepml.speech.check import check
 from sepml.speech.manifest import read_manifest
+from sepml.zip_archive import unpack_zip
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.limits import MOST_BATCH_VALUES, MOST_WORKERS
+from sepml.loading import Loader
 from sepml.sampling import EpochBatches, Order, shuffled, shuffled_by_shard
 from sepml.speech.dynamic import DynamicMixing, DynamicSegments
 from sepml.speech.examples import Batch, Mixtures, Segments, Whole, collate
@@ -67,12 +68,12 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
             order = shuffled_by_shard(mixtures.bounds)
     else:
         raise SepmlError("data: 'train' (a manifest or shards) or 'dynamic' (dynamic mixing) is needed")
-    return DataLoader(
+    return Loader(
         dataset,
+        collate,
         batch_sampler=EpochBatches(len(dataset), settings.batch_size, seed, rank, world_size, order),
         num_workers=settings.workers,
         persistent_workers=settings.workers > 0,
-        collate_fn=collate,
         # Its own: from torch's, a loader draws more or less often as it has workers, which networks with dropout would feel.
         generator=torch.Generator(),
     )
@@ -81,7 +82,7 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Whole validation mixtures, one at a time: padding would change what normalisation sees."""
     mixtures = _mixtures(settings.root / settings.valid, n_src, settings.moved_to)[rank::world_size]
-    return DataLoader(Whole(mixtures, settings.sample_rate), batch_size=1, collate_fn=collate)
+    return Loader(Whole(mixtures, settings.sample_rate), collate, batch_size=1)
 
 
 def _mixtures(path: Path, n_src: int, moved_to: Path | None) -> Mixtures:

@@ -1,11 +1,14 @@
 """Labelled images to batches."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from sepml.errors import SepmlError
+from sepml.loading import Loader
 from sepml.sampling import EpochBatches
 from sepml.vision.pictures import DataSettings, Pictures
 from sepml.vision.task import Batch
@@ -48,6 +51,12 @@ class Examples(Dataset[Batch]):
         return Batch(image, self.pictures.labels[index])
 
 
+def collate(examples: Sequence[Batch]) -> Batch:
+    """Images of one size as a batch."""
+    images, labels = zip(*examples, strict=True)
+    return Batch(torch.stack(images), torch.as_tensor(labels))
+
+
 def image_shape(pictures: Pictures, settings: DataSettings) -> tuple[int, int, int]:
     """Channels, height and width of what networks get."""
     first = pictures.load(0)
@@ -81,7 +90,7 @@ def train_loader(
     dataset = Examples(pictures, settings, size, True, seed)
     reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
     # A generator of its own: from torch's, a loader draws more or less often as it has workers.
-    return DataLoader(dataset, batch_sampler=batches, generator=torch.Generator(), **reading)
+    return Loader(dataset, collate, batch_sampler=batches, generator=torch.Generator(), **reading)
 
 
 def test_loader(
@@ -90,4 +99,4 @@ def test_loader(
     """Batches of all images in order, without augmentation."""
     places = [(0, index) for index in range(rank, len(pictures.labels), world_size)]
     dataset = Examples(pictures, settings, size, False)
-    return DataLoader(dataset, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator())
+    return Loader(dataset, collate, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator())

@@ -16,6 +16,7 @@ from sepml.experiment import environment
 from sepml.files import atomic_path, write_csv, write_json
 from sepml.flops import count_flops
 from sepml.json_files import read_object
+from sepml.loading import worker_faults
 from sepml.markdown import markdown
 from sepml.vision.data import image_shape, test_loader, train_loader
 from sepml.vision.experiment import Experiment
@@ -29,6 +30,7 @@ Table = list[dict[str, Any]]
 CALIBRATION = 16
 
 
+@worker_faults()
 def evaluate(
     exp: Path,
     out: Path,
@@ -188,6 +190,7 @@ def calibrated(model: Classifier, width: float, resolution: int, batches: list[T
     return Classifier(replace(model.config, width=width, size=size), network).eval()
 
 
+@worker_faults()
 def export_width(exp: Path, out: Path, width: float, resolution: int | None = None) -> Classifier:
     """Write a slimmable network at a width and a resolution as the model folder of a plain, narrower network.
 

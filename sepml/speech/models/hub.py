@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from huggingface_hub import ModelCard, ModelHubMixin, constants
 from huggingface_hub.errors import (
+    FileMetadataError,
     GatedRepoError,
     HfHubHTTPError,
     HFValidationError,
@@ -20,6 +21,7 @@ from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_b
 
 from sepml.errors import SepmlError
 from sepml.files import write_json
+from sepml.speech.models.hub_answers import PORTAL
 
 if TYPE_CHECKING:
     import torch
@@ -162,6 +164,8 @@ def _said(error: BaseException, repo: str, revision: str | None, before: str) ->
     if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
         # The client looked for an earlier copy when the Hub refused; why it refused is what matters.
         return _said(error.__cause__, repo, revision, before)
+    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, FileMetadataError):
+        return f"{hub} answers without the commit or the ETag of a file; {PORTAL}"
     if isinstance(error, GatedRepoError):
         return f"{hub} wants you to agree to its terms there first, and HF_TOKEN set"
     if isinstance(error, RevisionNotFoundError):

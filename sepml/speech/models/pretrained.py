@@ -194,10 +194,12 @@ def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Pa
     from huggingface_hub import snapshot_download
 
     from sepml.speech.models.hub import asking_the_hub
+    from sepml.speech.models.hub_answers import checked_answers
 
     only_here = bool(options.get("local_files_only"))
-    with asking_the_hub(repo, revision, "no such folder or file here, and ", only_here):
+    with asking_the_hub(repo, revision, "no such folder or file here, and ", only_here), checked_answers(repo):
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED, library_name="sepml", **options))
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SepmlError(f"{repo}: the model on the Hugging Face Hub holds none of {', '.join(_FETCHED)}")
+    log.info("%s: commit %s of the Hugging Face Hub; %s@%s names it for good", repo, folder.name, repo, folder.name)
     return folder, folder.name

@@ -1,11 +1,9 @@
 """Separates the mixtures of a manifest and scores the estimates in one pass: metrics run beside the network."""
 
 import copy
-import multiprocessing
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,8 +12,7 @@ from pathlib import Path
 import torch
 
 from sepml.errors import SepmlError
-from sepml.orphans import end_with_parent
-from sepml.parallel import Failure, cores
+from sepml.parallel import Failure, cores, pool_of
 from sepml.progress import track
 from sepml.speech.audio import open_audio
 from sepml.speech.manifest import Mixture, read_manifest
@@ -123,6 +120,7 @@ def evaluate(
     for row in rows:
         of_row = {**inputs[row.label if ensemble else ""], "row": row.label}
         of_row |= {"est": str(row.est)} if save_estimates else {}
+        of_row |= {"commit": separator.origin.commit} if separator.origin.commit else {}
         order = [mixture.id for mixture in mixtures]
         summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
     for row in rows:
@@ -163,11 +161,7 @@ def _run(
             if not done:
                 return
 
-    # Clean processes, as forking after torch has started its threads can dead-lock.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([score.func.__module__])
-    pool = ProcessPoolExecutor(jobs, mp_context=context, initializer=end_with_parent)
-    try:
+    with pool_of(jobs, score) as pool:
         for mixture in track(mixtures, "evaluating"):
             for row in rows:
                 n_est = row.separator.n_src
@@ -190,10 +184,6 @@ def _run(
             collect(_AHEAD * jobs)
         while waiting:
             collect(0)
-    except BrokenProcessPool as error:
-        raise SepmlError("a worker process was killed (out of memory?); run again with fewer jobs, -j 1") from error
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
