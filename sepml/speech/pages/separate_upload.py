@@ -21,6 +21,8 @@ from sepml.speech.separation.separate import separate_file
 from sepml.speech.separation.separator import WHOLE_SECONDS, Separator
 
 _LOGGER = "sepml.speech"
+_READ = 0.85
+"""The part of the work that is done when all of a long recording has been read; the order of speakers is decided last."""
 _LISTENING = threading.Lock()
 
 Tell = Callable[[float | None], None]
@@ -148,7 +150,7 @@ class _Followed(Separator):
         for block in blocks:
             for begin in range(0, len(block), rate):
                 # What is separated in one piece is read long before that begins.
-                self._tell(min(done / frames, 1.0) if in_windows else None)
+                self._tell(_READ * min(done / frames, 1.0) if in_windows else None)
                 part = block[begin : begin + rate]
                 done += len(part)
                 yield part

@@ -32,6 +32,7 @@
     element.querySelector("h2").textContent = file.name;
     const card = { file, name: file.name, element, state: "waiting", token: null, said: "", control: new AbortController() };
     element.querySelector(".progress button").addEventListener("click", () => forget(card));
+    element.querySelector(".progress button").setAttribute("aria-label", `cancel: ${file.name}`);
     tell(card, "Waiting to be sent", null);
     $("results").append(element);
     return card;
