@@ -21,7 +21,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,synthetic,tensorboard,export,vision]'
+	$(BIN)/python -m pip install --quiet --editable '.[test,page,synthetic,tensorboard,export,vision]'
 	touch $@
 
 demo: venv
@@ -36,7 +36,7 @@ test-slow: venv
 # The tests that need a browser, which the others skip without one.
 test-browser: venv
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
-	$(BIN)/python -m pytest tests/test_report_browser.py tests/test_serve.py
+	$(BIN)/python -m pytest tests/test_report_browser.py tests/test_serve_browser.py
 
 # Passes over versions of which there is no interpreter. Each has a .venv-VERSION of its own.
 # make test-versions VERSIONS=3.12 TESTS=tests/test_fit.py

@@ -21,7 +21,6 @@ _PAUSE_S = 2.0
 _TIMEOUT_S = 30.0
 _BLOCK = 1 << 20
 # The longest description of a record that is read.
-_RECORD_BYTES = 16 << 20
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 

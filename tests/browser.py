@@ -47,11 +47,11 @@ class Watched:
 
     def until(self, condition: str) -> None:
         """Wait for a condition in JavaScript; Playwright's own way needs eval, which the pages forbid."""
-        for _ in range(200):
+        for _ in range(1200):
             if self.page.evaluate(condition):
                 return
             self.page.wait_for_timeout(50)
-        pytest.fail(f"still not true after 10 s: {condition}")
+        pytest.fail(f"still not true after 60 s: {condition}")
 
     @property
     def too_wide(self) -> bool:

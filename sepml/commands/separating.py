@@ -15,6 +15,12 @@ from sepml.commands.words import (
 from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
+_ANY_LENGTH = "`sepml separate` takes recordings of any length"
+_WAYS_OUT = {
+    "seconds": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page",
+    "samples": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page (that of 96,000 samples a second)",
+    "size": f"{_ANY_LENGTH}, and `sepml serve --max-mb` sets the limit of this page",
+}
 
 
 def add_separate(commands: Commands) -> None:
@@ -117,19 +123,29 @@ def add_serve(commands: Commands) -> None:
 
 
 def _serve(options: argparse.Namespace) -> int:
+    _require_server()
     from sepml.hardware import choose_device
+    from sepml.speech.pages.limits import Limits
     from sepml.speech.pages.serve import PageServer
-    from sepml.speech.pages.workshop import Limits
     from sepml.speech.separation.separator import Separator
 
     with named_network(options) as architecture:
         separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
-    limits = Limits(options.max_seconds, options.max_mb * 1_000_000)
+    limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
     with PageServer(separator, options.host, options.port, limits) as server:
-        print(server.url, flush=True)
-        log.info("Ctrl-C ends")
         try:
+            print(server.url, flush=True)
+            log.info("Ctrl-C ends")
             server.serve_forever()
         except KeyboardInterrupt:
             log.info("ended")
     return OK
+
+
+def _require_server() -> None:
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[page]'") from error

@@ -5,46 +5,83 @@ import io
 import math
 import struct
 import zlib
+from itertools import pairwise
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+if TYPE_CHECKING:
+    import soundfile
+
 _COLUMNS, _ROWS = 320, 96
 _RANGE_DB = 70.0
+_SILENCE_DB = -120.0
+"""The level of digital silence, which keeps the logarithm finite."""
 _WINDOW_SECONDS = 0.032
 _SHADES = 48
 # Dark to light, red, green, blue: each shade is lighter than the one before, so that it reads in grey as well.
 _ANCHORS = ((6, 8, 24), (36, 20, 92), (104, 26, 118), (176, 46, 98), (232, 94, 60), (250, 164, 52), (253, 236, 170))
 
 
-def waveform(x: np.ndarray, peak: float, columns: int = _COLUMNS, height: int = 48) -> str:
+class Samples(Protocol):
+    """A signal (T,) of floats: an array, or a file whose samples are read as they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> np.ndarray: ...
+
+
+class StoredSamples:
+    """The samples of a mono file, of which only the part that is asked for is in memory.
+
+    Args:
+        file: an open file of one channel.
+    """
+
+    def __init__(self, file: "soundfile.SoundFile") -> None:
+        self._file = file
+
+    def __len__(self) -> int:
+        return self._file.frames
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
+        self._file.seek(start)
+        return self._file.read(max(0, stop - start), dtype="float32")
+
+
+def waveform(x: Samples, peak: float, columns: int = _COLUMNS, height: int = 48) -> str:
     """The envelope of samples (T,) as an SVG path in a box of columns x height; `peak` fills the box."""
     middle = height / 2
     if not len(x):
         return f"M0 {middle:g}H{columns}"
-    starts = np.minimum(np.arange(columns) * len(x) // columns, len(x) - 1)
+    edges = np.minimum(np.arange(columns + 1) * len(x) // columns, len(x) - 1).tolist()
+    edges[-1] = len(x)
+    columns_of = (x[start : max(stop, start + 1)] for start, stop in pairwise(edges))
+    ranges = np.array([(part.max(), part.min()) for part in columns_of])
     scale = (middle - 1) / (peak or 1.0)
-    high = np.round(middle - np.clip(np.maximum.reduceat(x, starts) * scale, 1 - middle, middle - 1), 1)
-    low = np.round(middle - np.clip(np.minimum.reduceat(x, starts) * scale, 1 - middle, middle - 1), 1)
+    high, low = np.round(middle - np.clip(ranges * scale, 1 - middle, middle - 1), 1).T
     there = " ".join(f"{i} {value:g}" for i, value in enumerate(high))
     back = " ".join(f"{i} {value:g}" for i, value in zip(range(columns - 1, -1, -1), low[::-1], strict=True))
     return f"M{there} {back}Z"
 
 
-def spectrogram(x: np.ndarray, rate: int, loudest_db: float | None = None) -> bytes:
+def spectrogram(x: Samples, rate: int, loudest_db: float | None = None) -> bytes:
     """A PNG of the magnitudes of samples (T,) over time and frequency (0 to rate / 2), 70 dB from dark to light.
 
     Args:
-        loudest_db: the level that is lightest, from `loudest`; None is the loudest of `x`.
+        loudest_db: the level that is lightest, from `loudest`; None is the loudest of `x`. Silence is darkest whatever it is.
     """
     levels = _levels(x, rate)
-    top = float(levels.max(initial=-300.0)) if loudest_db is None else loudest_db
+    top = float(levels.max(initial=_SILENCE_DB)) if loudest_db is None else loudest_db
     shades = np.clip((levels - top) / _RANGE_DB + 1, 0, 1) * (_SHADES - 1)
+    shades[levels <= _SILENCE_DB] = 0
     return png(np.round(shades).astype(np.uint8)[::-1], _palette())
 
 
-def loudest(x: np.ndarray, rate: int) -> float:
+def loudest(x: Samples, rate: int) -> float:
     """The highest level of a spectrogram of samples (T,), dB."""
-    return float(_levels(x, rate).max(initial=-300.0))
+    return float(_levels(x, rate).max(initial=_SILENCE_DB))
 
 
 def png(indices: np.ndarray, palette: np.ndarray) -> bytes:
@@ -84,19 +121,25 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _levels(x: np.ndarray, rate: int) -> np.ndarray:
+def _levels(x: Samples, rate: int) -> np.ndarray:
     """Levels (rows, columns), dB: Hann windows, the loudest of the bins and frames that share a cell."""
     length = max(64, 2 ** math.ceil(math.log2(max(rate * _WINDOW_SECONDS, 2))))
-    padded = np.pad(np.asarray(x, np.float32), (length // 2, length // 2 + 1))
     # Long recordings: at most four windows a column, which keeps time and memory bounded.
     frames = min(max(len(x) * 4 // length, 8), 4 * _COLUMNS)
-    starts = np.linspace(0, len(padded) - length, frames).astype(int)
+    starts = np.linspace(0, len(x) + 1, frames).astype(int) - length // 2
     window = np.hanning(length + 1)[:-1].astype(np.float32)
-    power = np.stack([np.abs(np.fft.rfft(padded[start : start + length] * window)[:-1]) ** 2 for start in starts], axis=1)
+    power = np.stack([np.abs(np.fft.rfft(_around(x, start, length) * window)[:-1]) ** 2 for start in starts], axis=1)
     rows, columns = min(_ROWS, power.shape[0]), min(_COLUMNS, frames)
     power = np.maximum.reduceat(power, np.arange(rows) * power.shape[0] // rows, axis=0)
     power = np.maximum.reduceat(power, np.arange(columns) * frames // columns, axis=1)
-    return 10 * np.log10(power + 1e-12)
+    return 10 * np.log10(power + 10 ** (_SILENCE_DB / 10))
+
+
+def _around(x: Samples, start: int, length: int) -> np.ndarray:
+    """`length` samples from `start` on, which may lie before the first; zeros where there are none."""
+    part = np.asarray(x[max(start, 0) : max(start + length, 0)], np.float32)
+    before = min(max(-start, 0), length)
+    return np.pad(part, (before, length - before - len(part)))
 
 
 def _palette() -> np.ndarray:

@@ -1,13 +1,10 @@
 """One page about scores and training: tables, plots, players, in a single HTML file that needs nothing else."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ from sepml import __version__
 from sepml.errors import SepmlError
 from sepml.files import write_text
 from sepml.progress import track
+from sepml.speech.pages.rendering import read_template, script_hash
 from sepml.speech.pages.report_audio import RUNS, choose, shown
 from sepml.speech.pages.report_data import Scores, Test, Values, find, title
 from sepml.speech.pages.report_sections import columns_of, decimals_of, plots, summary, training
@@ -62,17 +60,12 @@ def write_report(paths: Sequence[Path], out: Path, settings: Settings | None = N
     heading = settings.heading or ", ".join(dict.fromkeys(Path(path).resolve().name for path in paths))
     parts = [summary(tests), training(histories), plots(tests), _table(tests)]
     data, cut = _data(tests)
-    script = _template("players.js") + _template("report.js")
+    script = read_template("players.js") + read_template("report.js")
     around = sum(len(part.encode()) for part in (*parts, data, script)) + 40_000
     parts.insert(2, _listen(tests, settings, MOST_BYTES - around))
     page = _page(heading, [part for part in parts if part], data, script, cut)
     write_text(Path(out), page)
     return len(page.encode())
-
-
-def script_hash(script: str) -> str:
-    """What a content security policy calls a script inside the page, so that no other one runs."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
 
 
 def _page(heading: str, parts: Sequence[str], data: str, script: str, cut: str) -> str:
@@ -86,7 +79,7 @@ def _page(heading: str, parts: Sequence[str], data: str, script: str, cut: str) 
         f'<meta http-equiv="Content-Security-Policy" content="{escape(policy)}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(heading)}: separation report</title>\n"
-        f"<style>{_template('base.css')}{_template('report.css')}</style></head>\n"
+        f"<style>{read_template('base.css')}{read_template('report.css')}</style></head>\n"
         f'<body><header><h1>{escape(heading)}</h1><p class="soft">Separation report by sepml {escape(__version__)}, {date}.</p>'
         f'<nav aria-label="sections">{links}</nav></header>\n<main>\n{chr(10).join(parts)}\n{cut}</main>\n'
         f'<script type="application/json" id="data">{data}</script>\n<script>{script}</script>\n</body></html>\n'
@@ -185,7 +178,3 @@ def _run(run: Scores, with_sources: bool, rows: int | None) -> dict[str, Any]:
 def _leading(run: Scores) -> str:
     """The metric that utterances are chosen by."""
     return "si_snri" if "si_snri" in run.columns else next(iter(run.columns))
-
-
-def _template(name: str) -> str:
-    return (files("sepml.speech.pages") / "templates" / name).read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio import read_wav
 from sepml.speech.manifest import AUDIO_SUFFIXES, scan_manifest
 from sepml.speech.pages import pictures
+from sepml.speech.pages.rendering import player
 from sepml.speech.pages.report_data import Scores, Test, title
 from sepml.speech.scoring.estimates import find_estimates
 
@@ -115,21 +116,6 @@ def shown(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> Iterat
             f"{pick.why}</span> <code>{escape(name)}</code> <small>{escape(title(column))}: {worth}</small></summary>"
             f"{signals}</details>"
         )
-
-
-def player(name: str, x: np.ndarray, rate: int, peak: float, loudest_db: float | None, source: str, note: str = "") -> str:
-    """The HTML of one signal (T,): a waveform, a spectrogram and an audio element that plays `source`."""
-    wave = pictures.waveform(x, peak)
-    image = pictures.data_uri("image/png", pictures.spectrogram(x, rate, loudest_db))
-    label = escape(name)
-    said = f" <small>{escape(note)}</small>" if note else ""
-    return (
-        f'<figure class="signal"><figcaption>{label}{said}</figcaption><div class="picture">'
-        f'<svg viewBox="0 0 320 48" preserveAspectRatio="none" role="img" aria-label="waveform of {label}">'
-        f'<path d="{wave}"/></svg>'
-        f'<img src="{image}" alt="spectrogram of {label}, 0 to {rate / 2000:g} kHz"><i class="cursor"></i></div>'
-        f'<audio controls preload="metadata" src="{escape(source)}" aria-label="{label}"></audio></figure>'
-    )
 
 
 def _signals(name: str, runs: Sequence[tuple[Scores, AudioFiles | str, int]]) -> str:

@@ -228,3 +228,13 @@ def _estimated(label: str, recording: Recording, separator: Separator, settings:
         total = recording.frames and -(-recording.frames // recording.block)
         blocks = track(blocks, f"separating {label}", total=total)
     return separator.stream(blocks, recording.rate, settings.segment, settings.overlap)
+
+
+def separate_file(file: Path, outputs: Sequence[Path], separator: Separator, settings: Settings | None = None) -> Outcome:
+    """Separate one recording into the files that are named, one a speaker; existing ones are written over.
+
+    Returns:
+        what became of it, failures included.
+    """
+    settings = replace(settings or Settings(), force=True)
+    return _run([_Job(file, tuple(outputs))], separator, settings)[0]

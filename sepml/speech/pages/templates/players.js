@@ -1,29 +1,36 @@
 // Players: one at a time, a cursor in the pictures, a click there goes to that moment.
 "use strict";
 
+function placeCursor(audio) {
+  const cursor = audio.closest(".signal").querySelector(".cursor");
+  cursor.style.visibility = "visible";
+  cursor.style.left = `${(100 * audio.currentTime) / (audio.duration || 1)}%`;
+}
+
+// Those that play in sync (compare.js) do not stop each other.
+function inSync(audio, other) {
+  const group = audio.closest(".together");
+  return group !== null && group.contains(other);
+}
+
 function watchPlayers(root) {
   let current = null;
-  const place = (audio) => {
-    const cursor = audio.closest(".signal").querySelector(".cursor");
-    cursor.style.visibility = "visible";
-    cursor.style.left = `${(100 * audio.currentTime) / (audio.duration || 1)}%`;
-  };
   const follow = () => {
     if (!current || current.paused) return;
-    place(current);
+    placeCursor(current);
     requestAnimationFrame(follow);
   };
   // These events do not bubble, but can be caught on their way down.
   root.addEventListener("play", (event) => {
-    if (current && current !== event.target) current.pause();
+    if (current && current !== event.target && !inSync(event.target, current)) current.pause();
     current = event.target;
     requestAnimationFrame(follow);
   }, true);
-  root.addEventListener("seeked", (event) => place(event.target), true);
-  root.addEventListener("ended", (event) => place(event.target), true);
+  root.addEventListener("seeked", (event) => placeCursor(event.target), true);
+  root.addEventListener("ended", (event) => placeCursor(event.target), true);
   root.addEventListener("click", (event) => {
     const picture = event.target.closest(".picture");
-    if (!picture) return;
+    if (!picture || picture.closest(".together")) return;
     const audio = picture.parentElement.querySelector("audio");
     const box = picture.getBoundingClientRect();
     // Silence first, then the place, then the sound: Chromium stops a player that starts while another one is being stopped.

@@ -1,112 +1,129 @@
-// Upload or record, wait, show the players that came back.
+// The page: recordings in, a card for each, with its progress and then its players.
 (() => {
   const $ = (id) => document.getElementById(id);
-  const drop = $("drop");
-  const [most, seconds] = [Number(drop.dataset.bytes), Number(drop.dataset.seconds)];
-  let recorder = null;
-  let busy = false;
+  const dropArea = $("drop");
+  const most = Number(dropArea.dataset.bytes);
+  // While one is separated the next waits on the server already.
+  const together = 2;
+  let cards = [];
 
   function say(text, wrong = false) {
     $("status").textContent = text;
     $("status").className = wrong ? "absent" : "";
   }
 
-  function lock(on) {
-    busy = on;
-    drop.classList.toggle("busy", on);
-    $("file").disabled = $("record").disabled = on;
-  }
-
-  async function separate(blob, name) {
-    if (busy) return;
-    if (blob.size > most) { say(`${name}: is larger than ${most / 1e6} MB`, true); return; }
-    lock(true);
-    const start = Date.now();
-    const tell = () => say(`Separating ${name} \u2026 ${Math.round((Date.now() - start) / 1000)} s`);
-    tell();
-    const timer = setInterval(tell, 1000);
-    try {
-      const answer = await fetch(`separate?name=${encodeURIComponent(name)}`, { method: "POST", body: blob });
-      const found = await answer.json();
-      if (!answer.ok) throw new Error(found.error);
-      show(found);
-      say(`${name}: ${found.seconds.toFixed(1)} s of sound, separated in ${((Date.now() - start) / 1000).toFixed(1)} s.`);
-    } catch (error) {
-      say(error instanceof TypeError ? "sepml does not answer; is it still running?" : error.message, true);
-    } finally {
-      clearInterval(timer);
-      lock(false);
-      $("file").value = "";
+  // How far the recordings of this choice are.
+  function sum() {
+    const [done, failed] = ["done", "failed"].map((state) => cards.filter((card) => card.state === state));
+    const tokens = done.map((card) => `job=${encodeURIComponent(card.token)}`);
+    $("everything").hidden = !tokens.length;
+    $("everything").firstElementChild.href = `results.zip?${tokens.join("&")}`;
+    if (cards.length === 1) {
+      const [card] = cards;
+      say(card.state === "failed" ? card.said : card.state === "done" ? `${card.name}: separated.` : `${card.name} \u2026`, card.state === "failed");
+    } else if (cards.length) {
+      const refused = failed.length ? `, ${failed.length} not` : "";
+      say(`${done.length} of ${cards.length} recordings separated${refused}.`, failed.length > 0);
     }
   }
 
-  function show(found) {
-    const section = document.createElement("section");
-    section.className = "result";
-    const heading = document.createElement("h2");
-    heading.textContent = found.name;
-    const note = document.createElement("p");
-    note.className = "soft";
-    note.textContent = `${found.rate} Hz. ${found.note}`;
-    const signals = document.createElement("div");
-    signals.className = "signals";
-    // Made by sepml; the name of the upload is not in it.
-    signals.innerHTML = found.players.join("");
-    const stem = found.name.replace(/\.[^.]*$/, "");
-    signals.querySelectorAll(".signal").forEach((figure, n) => {
-      if (n === 0) return;
-      const link = document.createElement("a");
-      link.href = figure.querySelector("audio").getAttribute("src");
-      link.download = `${stem}_s${n}.wav`;
-      link.textContent = `Download ${link.download}`;
-      figure.append(link);
-    });
-    section.append(heading, note, signals);
-    $("results").prepend(section);
-    while ($("results").children.length > 8) $("results").lastChild.remove();
+  function newCard(file) {
+    const element = $("card").content.firstElementChild.cloneNode(true);
+    element.querySelector("h2").textContent = file.name;
+    const card = { file, name: file.name, element, state: "waiting", token: null, said: "", control: new AbortController() };
+    element.querySelector(".progress button").addEventListener("click", () => forget(card));
+    element.querySelector(".progress button").setAttribute("aria-label", `cancel: ${file.name}`);
+    tell(card, "Waiting to be sent", null);
+    $("results").append(element);
+    return card;
   }
 
-  async function record() {
-    if (recorder) { recorder.stop(); return; }
-    let stream;
-    try {
-      stream = await navigator.mediaDevices.getUserMedia({ audio: { echoCancellation: false, noiseSuppression: false, autoGainControl: false } });
-    } catch (error) {
-      say(navigator.mediaDevices ? `No microphone: ${error.message}` : "Browsers record on https pages and on this machine's own address only.", true);
-      return;
+  function tell(card, text, fraction) {
+    const bar = card.element.querySelector("progress");
+    if (!bar) return;
+    if (fraction === null) bar.removeAttribute("value");
+    else bar.value = fraction;
+    bar.setAttribute("aria-label", `${card.name}: ${text}`);
+    card.element.querySelector(".progress span").textContent = text;
+  }
+
+  function finish(card, state, said) {
+    card.state = state;
+    card.said = said;
+    card.element.querySelector(".progress").remove();
+    if (state === "failed") {
+      const line = document.createElement("p");
+      line.className = "absent";
+      line.textContent = said;
+      card.element.append(line);
     }
-    const parts = [];
-    recorder = new MediaRecorder(stream);
-    recorder.addEventListener("dataavailable", (event) => parts.push(event.data));
-    const start = Date.now();
-    const timer = setInterval(() => {
-      const past = (Date.now() - start) / 1000;
-      say(`Recording \u2026 ${Math.round(past)} s`);
-      if (past > seconds - 1 && recorder) recorder.stop();
-    }, 250);
-    recorder.addEventListener("stop", () => {
-      clearInterval(timer);
-      stream.getTracks().forEach((track) => track.stop());
-      const kind = recorder.mimeType;
-      recorder = null;
-      $("record").textContent = "Record";
-      $("record").setAttribute("aria-pressed", "false");
-      separate(new Blob(parts, { type: kind }), `recording.${kind.includes("mp4") ? "m4a" : kind.includes("ogg") ? "ogg" : "webm"}`);
-    });
-    recorder.start();
-    $("record").textContent = "Stop";
-    $("record").setAttribute("aria-pressed", "true");
+    sum();
   }
 
-  $("file").addEventListener("change", () => { if ($("file").files.length) separate($("file").files[0], $("file").files[0].name); });
-  $("record").addEventListener("click", record);
-  drop.addEventListener("dragover", (event) => { event.preventDefault(); drop.classList.add("over"); });
-  drop.addEventListener("dragleave", () => drop.classList.remove("over"));
-  drop.addEventListener("drop", (event) => {
-    event.preventDefault();
-    drop.classList.remove("over");
-    const file = event.dataTransfer.files[0];
-    if (file) separate(file, file.name);
+  function forget(card) {
+    card.control.abort();
+    if (card.token) drop(card.token);
+    if (card.state === "waiting") finish(card, "failed", `${card.name}: cancelled`);
+  }
+
+  async function work(card) {
+    if (card.state !== "waiting") return;
+    try {
+      if (card.file.size > most) throw new Refusal(dropArea.dataset.tooLarge.replace("{name}", card.name));
+      const started = (token) => {
+        card.token = token;
+        card.arrived();
+        if (card.control.signal.aborted) drop(token);
+      };
+      const found = await separate(card.file, card.name, (text, fraction) => tell(card, text, fraction), card.control.signal, started);
+      const content = document.createElement("div");
+      // Made by sepml, which escapes what comes from the upload.
+      content.innerHTML = found.html;
+      card.element.append(...content.childNodes);
+      compareIn(card.element);
+      finish(card, "done", "");
+    } catch (error) {
+      if (card.state !== "waiting") return;
+      if (!(error instanceof Refusal)) throw error;
+      const named = error.message.startsWith(`${card.name}: `);
+      finish(card, "failed", named ? error.message : `${card.name}: ${error.message}`);
+    }
+  }
+
+  // New recordings take the place of the earlier ones, so that nothing below belongs to others.
+  async function take(files) {
+    if (!files.length) return;
+    cards.forEach(forget);
+    $("results").replaceChildren();
+    const chosen = cards = files.map(newCard);
+    sum();
+    const running = new Set();
+    for (const card of chosen) {
+      while (running.size >= together) await Promise.race(running);
+      if (cards !== chosen) return;
+      // The next is sent when this one has arrived, which keeps their order.
+      const arrived = new Promise((done) => { card.arrived = done; });
+      const worked = work(card).finally(() => running.delete(worked));
+      running.add(worked);
+      await Promise.race([arrived, worked]);
+    }
+  }
+
+  $("file").addEventListener("change", () => {
+    const files = [...$("file").files];
+    $("file").value = "";
+    take(files);
   });
+  dropArea.addEventListener("dragover", (event) => { event.preventDefault(); dropArea.classList.add("over"); });
+  dropArea.addEventListener("dragleave", () => dropArea.classList.remove("over"));
+  dropArea.addEventListener("drop", (event) => {
+    event.preventDefault();
+    dropArea.classList.remove("over");
+    take([...event.dataTransfer.files]);
+  });
+  // Who leaves takes their recordings along; who comes back by the browser's button starts anew.
+  window.addEventListener("pagehide", () => cards.forEach(forget));
+  window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
+  watchMicrophone($("record"), Number(dropArea.dataset.seconds), say, (file) => take([file]));
   watchPlayers(document);
 })();
