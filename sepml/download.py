@@ -20,7 +20,6 @@ _ATTEMPTS = 6
 _PAUSE_S = 2.0
 _TIMEOUT_S = 30.0
 _BLOCK = 1 << 20
-# The longest description of a record that is read.
 _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 

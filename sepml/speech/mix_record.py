@@ -14,6 +14,7 @@ from typing import Any
 
 from sepml.errors import SepmlError
 from sepml.files import write_json
+from sepml.json_files import read_object
 from sepml.speech.mixlist import MixLine
 from sepml.speech.utterances import Utterance
 
@@ -73,7 +74,7 @@ def read_record(folder: Path) -> MixRecord:
     """
     path = folder / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_object(path)
         utterances = {
             name: Known(tuple(map(int, stamp)), str(digest), float(level))
             for name, (stamp, digest, level) in content["utterances"].items()
@@ -81,7 +82,7 @@ def read_record(folder: Path) -> MixRecord:
         return MixRecord(utterances, {str(name): str(made) for name, made in content["recipes"].items()})
     except (FileNotFoundError, NotADirectoryError):
         return MixRecord()
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+    except (SepmlError, ValueError, LookupError, TypeError, AttributeError) as error:
         found = f"{path}: not the record of a split that sepml mix writes ({type(error).__name__})"
         raise SepmlError(f"{found}; delete {folder} and mix again") from error
 
