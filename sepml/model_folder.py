@@ -19,7 +19,15 @@ _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"
 # Floats of any precision stand for each other: weights are often published in 16 bits.
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
-_SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
+_SAFETENSORS_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
 
 
 def write_model_folder(folder: Path, form: str, settings: dict[str, Any], model: nn.Module) -> None:
