@@ -5,6 +5,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.limits import MOST_WEIGHTS
+from sepml.model_folder import read_weights
 from sepml.model_size import shape_of
 from sepml.speech.models.info import count_macs
 from sepml.speech.models.model import build_model, load_model, network_shape, save_model
@@ -199,3 +201,14 @@ def test_counters_that_are_floats_are_refused_and_weights_of_16_bits_are_taken(c
     folder = changed(saved, tmp_path / "half")
     save_file({k: v.half() for k, v in load_file(folder / "model.safetensors").items()}, folder / "model.safetensors")
     assert next(load_model(folder).parameters()).dtype == torch.float32
+
+
+def test_packed_weights_are_not_unpacked(tmp_path):
+    file = tmp_path / "weights.pt"
+    torch.save({"a": torch.zeros(100_000)}, file)
+    assert read_weights(file)["a"].shape == (100_000,)
+    with zipfile.ZipFile(file) as plain, zipfile.ZipFile(tmp_path / "packed.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    with pytest.raises(SepmlError, match=r"packed\.pt: cannot be read as a state dictionary of torch's"):
+        read_weights(tmp_path / "packed.pt")
