@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -14,12 +13,21 @@ from sepml.config_errors import shown
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_json
 from sepml.json_files import read_object
+from sepml.torch_files import load_plain
 
 _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"
 # Floats of any precision stand for each other: weights are often published in 16 bits.
 _FLOATS = {"float64", "float32", "float16", "bfloat16"}
-_SAFETENSORS_TYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "BOOL": "bool"}
+_SAFETENSORS_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
 
 
 def write_model_folder(folder: Path, form: str, settings: dict[str, Any], model: nn.Module) -> None:
@@ -100,7 +108,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         with _reading(file):
             return load_file(file)
     try:
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = load_plain(file)
     # Whatever a damaged file makes of the unpickler, from an EOFError to a KeyError.
     except Exception as error:
         raise SepmlError(f"{file}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error

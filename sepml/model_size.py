@@ -78,7 +78,7 @@ def require_memory(networks: Sequence[nn.Module]) -> None:
     """
     needed = _BYTES_IN_TRAINING * sum(weight.numel() for network in networks for weight in network.parameters())
     if needed > (there := _memory()):
-        found = f"take {needed / 1e9:.1f} GB in training, this machine has {there / 1e9:.1f}"
+        found = f"take {needed / 1e9:.3g} GB in training, this machine has {there / 1e9:.3g}"
         raise SepmlError(f"the weights of {len(networks)} networks {found}; choose fewer or smaller ones")
 
 

@@ -258,7 +258,7 @@ def stems(folder: Path, faults: list[str]) -> dict[str, Path]:
             continue
         if len(os.fsencode(file.stem)) > LONGEST_ID:
             faults.append(f"{file}: too long a name to make those of estimates from, at most {LONGEST_ID} bytes before the dot")
-        elif file.stem in files:
+        if file.stem in files:
             faults.append(f"{file}: duplicate id, {files[file.stem].name} stands beside it")
         else:
             files[file.stem] = file
