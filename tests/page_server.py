@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,3 +170,12 @@ def form_of(content: bytes, name: str = "mine.wav", field: str = "file", boundar
     """A form with one file, and its content type."""
     head = f'--{boundary}\r\nContent-Disposition: form-data; name="{field}"; filename="{name}"\r\n\r\n'
     return head.encode() + content + f"\r\n--{boundary}--\r\n".encode(), f"multipart/form-data; boundary={boundary}"
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """What comes until the server closes."""
+    content = b""
+    with suppress(ConnectionResetError):
+        while block := connection.recv(1 << 16):
+            content += block
+    return content

@@ -6,13 +6,12 @@ import zipfile
 import numpy as np
 import pytest
 import soundfile
-from page_server import RATE, Halves, Visitor, serving, until, wav
+from page_server import RATE, Halves, Visitor, serving, wav
 from speech_signals import speech_like
 
 from sepml import cli
 from sepml.errors import SepmlError
 from sepml.speech.audio import quantise
-from sepml.speech.pages.jobs import Capacity
 from sepml.speech.pages.limits import Limits
 from sepml.speech.pages.serve import PageServer
 from sepml.speech.separation.separator import Separator
@@ -215,71 +214,9 @@ def test_everything_in_one_archive(visitor):
         assert archive.namelist() == [*(f"{stem}.wav" for stem in stems), *(f"{stem} (2).wav" for stem in stems)]
         assert archive.read("same_s2 (2).wav") == visitor.get(f"/jobs/{second}/2.wav").content
     assert visitor.get("/results.zip").status == 400
-
-
-def test_one_at_a_time_the_others_wait_and_too_many_are_sent_away(model):
-    body = wav(speech_like(0, 0.5))
-    with serving(model, capacity=Capacity(waiting=3)) as server:
-        visitor = Visitor(server.port)
-        model.started.clear()
-        model.may_go_on.clear()
-        try:
-            working = visitor.upload(body).json["job"]
-            assert model.started.wait(60)
-            waiting = [visitor.upload(body).json["job"] for _ in range(3)]
-            assert [visitor.get(f"/jobs/{token}").json["ahead"] for token in waiting] == [1, 2, 3]
-            assert visitor.get(f"/jobs/{working}").json["state"] == "working"
-            answer = visitor.upload(body)
-            assert answer.status == 503 and "waiting already" in answer.error and answer.headers["Retry-After"]
-            # Who gives up makes room.
-            assert visitor.ask("DELETE", f"/jobs/{waiting.pop(0)}").status == 204
-            waiting.append(visitor.upload(body).json["job"])
-        finally:
-            model.may_go_on.set()
-        assert [visitor.ended(token)["state"] for token in (working, *waiting)] == ["done"] * 4
-
-
-def test_a_separation_that_nobody_waits_for_stops(model):
-    x = np.tile(speech_like(0, 10.0), 12)
-    with serving(model) as server:
-        visitor = Visitor(server.port)
-        model.started.clear()
-        model.may_go_on.clear()
-        try:
-            token = visitor.upload(wav(x)).json["job"]
-            assert model.started.wait(60)
-            assert visitor.ask("DELETE", f"/jobs/{token}").status == 204
-        finally:
-            model.may_go_on.set()
-        assert visitor.get(f"/jobs/{token}").status == 404
-        visitor.separated(wav(speech_like(0, 0.3)))
-        assert [path.name for path in server.folder.path.iterdir() if token in path.name] == []
-
-
-def test_old_results_make_room_and_temporary_files_go(model):
-    with serving(model, capacity=Capacity(results=3)) as server:
-        visitor, folder = Visitor(server.port), server.folder.path
-        tokens = [visitor.separated(wav(speech_like(0, 0.3)), f"{n}.wav")[0] for n in range(5)]
-        # The oldest go right after the last one is said to be done.
-        until(lambda: visitor.get(f"/jobs/{tokens[1]}").status == 404)
-        assert [visitor.get(f"/jobs/{token}/1.wav").status for token in tokens] == [404, 404, 200, 200, 200]
-        assert len([path for path in folder.iterdir() if path.is_dir()]) == 3
-        assert visitor.ask("DELETE", f"/jobs/{tokens[-1]}").status == 204
-        assert visitor.get(f"/jobs/{tokens[-1]}/1.wav").status == 404
-        assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
-        visitor.upload(b"no audio")
-        assert len([path for path in folder.iterdir() if path.is_dir()]) == 2
-    assert not folder.exists()
-
-
-def test_files_stay_while_they_are_read(model):
-    with serving(model) as server:
-        token, _ = Visitor(server.port).separated(wav(speech_like(0, 0.3)))
-        job = server.jobs.find(token)
-        with server.jobs.reading([job]):
-            server.jobs.drop(job)
-            assert server.jobs.find(token) is None and job.result.files[1].is_file()
-        assert not job.folder.exists()
+    with zipfile.ZipFile(io.BytesIO(visitor.get(f"/results.zip?job={first}&job=gone").content)) as archive:
+        assert archive.namelist() == ["missing.txt", *(f"{stem}.wav" for stem in stems)]
+        assert archive.read("missing.txt").startswith(b"1 recordings were deleted")
 
 
 def test_addresses_that_cannot_be_listened_on(server, model):

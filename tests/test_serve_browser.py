@@ -13,7 +13,8 @@ from sepml.speech.audio import quantise
 from sepml.speech.pages.limits import Limits
 
 CARDS = "[...document.querySelectorAll('.result')]"
-ENDED = f"{CARDS}.length && !document.querySelector('.progress')"
+STATUS = "document.getElementById('status').textContent"
+ENDED = f"{STATUS} && !document.querySelector('.progress')"
 ERRORS = f"{CARDS}.map((card) => (card.querySelector(':scope > .absent') || {{}}).textContent || '')"
 AUDIO = "[...document.querySelectorAll('.result audio')]"
 
@@ -110,8 +111,8 @@ def test_nothing_of_earlier_recordings_stays(server, opened, recordings):
     before = page.get_attribute(".result audio", "src")
     for refused in ("no.wav", "large.wav"):
         choose(opened, recordings / refused)
-        opened.until(f"{ENDED} && document.getElementById('status').textContent.startsWith('{refused}: is ')")
-        assert page.locator("#status.absent").count() == 1 and page.locator(".result audio, .signal").count() == 0
+        opened.until(f"{ENDED} && {STATUS}.startsWith('{refused}: is ')")
+        assert page.locator("#status.absent").count() == 1 and page.locator(".result, audio, .signal").count() == 0
         assert page.locator("#everything").is_hidden()
     # The server has forgotten them, too.
     opened.until(f"fetch('{before}').then((answer) => answer.status === 404)")
@@ -175,9 +176,9 @@ def test_the_microphone(opened):
     """Chromium's own fake one, which beeps."""
     page = opened.page
     page.click("#record")
-    opened.until("document.getElementById('status').textContent.startsWith('Recording \u2026 1 s')")
+    opened.until(f"/^Recording \u2026 [1-9]/.test({STATUS})")
     page.click("#record")
-    opened.until(ENDED)
+    opened.until(f"{CARDS}.length && {ENDED}")
     assert page.inner_text(".result h2").startswith("recording.") and page.locator(".result figure").count() == 3
 
 
@@ -187,7 +188,7 @@ def test_a_server_that_is_gone(browser, recordings):
     with serving(Halves()) as server:
         page.goto(server.url)
     choose(watched, recordings / "two voices.wav")
-    watched.until(f"{ENDED} && {ERRORS}[0] === 'two voices.wav: sepml does not answer; is it still running?'")
+    watched.until(f"{ENDED} && {STATUS} === 'two voices.wav: sepml does not answer; is it still running?'")
     page.close()
 
 

@@ -24,7 +24,6 @@ from sepml.speech.pages.uploads import FORM_BYTES, Pace, Room, receive
 
 _SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "serve.js")
 _ABSENT = "there is nothing here"
-_MOST_ZIPPED = 200
 _ROOM_UPLOADS = 20
 
 
@@ -110,12 +109,19 @@ class Page:
         return _Kept(self.jobs, [job], FileResponse(files[number], media_type="audio/wav", **named))
 
     async def _zip(self, request: Request) -> Response:
-        tokens = request.query_params.getlist("job")
-        if not 0 < len(tokens) <= _MOST_ZIPPED:
-            raise Refused(400, f"expected 1 to {_MOST_ZIPPED} jobs")
-        jobs = [self._found(token) for token in dict.fromkeys(tokens)]
+        tokens = dict.fromkeys(request.query_params.getlist("job"))
+        if not tokens:
+            raise Refused(400, "expected the jobs whose files are wanted: ?job=TOKEN&job=TOKEN")
+        # A separation in the middle of many may have been deleted to make room.
+        jobs = [job for job in map(self.jobs.find, tokens) if job is not None and job.result is not None]
+        if not jobs:
+            raise Refused(404, _ABSENT)
         headers = {"Content-Disposition": 'attachment; filename="separated.zip"'}
-        return _Kept(self.jobs, jobs, StreamingResponse(zipped(_entries(jobs)), 200, headers, "application/zip"))
+        return _Kept(
+            self.jobs,
+            jobs,
+            StreamingResponse(zipped(_entries(jobs), _note(len(tokens) - len(jobs))), 200, headers, "application/zip"),
+        )
 
     def _found(self, token: str) -> Job:
         job = self.jobs.find(token)
@@ -145,6 +151,12 @@ def _entries(jobs: list[Job]) -> Iterator[tuple[str, Path]]:
     for job in jobs:
         if job.result is not None:
             yield from zip(job.result.downloads, job.result.files, strict=True)
+
+
+def _note(missing: int) -> dict[str, str]:
+    """What an archive says about recordings that are not in it."""
+    text = f"{missing} recordings were deleted to make room; separate fewer at a time, or use `sepml separate`.\n"
+    return {"missing.txt": text} if missing else {}
 
 
 def _index(script: str, limits: Limits) -> str:

@@ -1,6 +1,6 @@
 """ZIP archives that are made while they are sent."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from zipfile import ZipFile, ZipInfo
 
@@ -26,15 +26,18 @@ class _Sink:
         return b"".join(parts)
 
 
-def zipped(entries: Iterable[tuple[str, Path]]) -> Iterator[bytes]:
+def zipped(entries: Iterable[tuple[str, Path]], notes: Mapping[str, str] | None = None) -> Iterator[bytes]:
     """An archive of files, uncompressed: sound does not shrink by what ZIP does.
 
     Args:
         entries: names in the archive and files; a name that was there before is numbered.
+        notes: texts by their names.
     """
     sink = _Sink()
     taken: set[str] = set()
     with ZipFile(sink, "w") as archive:  # type: ignore[arg-type]
+        for name, text in (notes or {}).items():
+            archive.writestr(_free(name, taken), text)
         for name, path in entries:
             entry = ZipInfo.from_file(path, _free(name, taken))
             with path.open("rb") as source, archive.open(entry, "w") as target:

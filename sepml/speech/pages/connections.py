@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 HEADER_SECONDS = 20.0
@@ -22,6 +23,7 @@ class PatientProtocol(H11Protocol):
         super().__init__(*args, **options)
         self._header: asyncio.TimerHandle | None = None
         self._stalled: asyncio.TimerHandle | None = None
+        self._malformed = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:
         """A visitor has connected."""
@@ -32,6 +34,11 @@ class PatientProtocol(H11Protocol):
         """The connection is gone."""
         self._header, self._stalled = _cancelled(self._header), _cancelled(self._stalled)
         super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes have come."""
+        if not self._malformed:
+            super().data_received(data)
 
     def handle_events(self) -> None:
         """Something has come."""
@@ -44,6 +51,27 @@ class PatientProtocol(H11Protocol):
         _cancelled(self._header)
         self._header = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
         super().on_response_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """A request is malformed: answer, and take what still comes, as closing on it would take the answer away.
+
+        Uvicorn closes at once, and raises where an answer has begun already.
+        """
+        self._malformed = True
+        if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            self.transport.abort()
+            return
+        content = msg.encode("ascii")
+        headers = [("content-type", "text/plain"), ("content-length", str(len(content))), ("connection", "close")]
+        response = h11.Response(status_code=400, headers=headers, reason=b"Bad Request")
+        for event in (response, h11.Data(data=content), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.write_eof()
+        _cancelled(self._header)
+        self._header = self.loop.call_later(HEADER_SECONDS, self.transport.abort)
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def pause_writing(self) -> None:
         """The visitor reads more slowly than is sent."""

@@ -5,11 +5,12 @@ import ipaddress
 import socket
 from urllib.parse import urlsplit
 
+import h11
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-_DRAIN_SECONDS, _DRAIN_BYTES = 10.0, 200_000_000
+_DRAIN_SECONDS, _DRAIN_BYTES = 30.0, 200_000_000
 
 
 class Guard:
@@ -57,7 +58,11 @@ class _Exchange:
         self._read = self._refused = False
 
     async def receive(self) -> Message:
-        message = await self._receive()
+        try:
+            message = await self._receive()
+        except h11.LocalProtocolError:
+            # Uvicorn asks for the body of a request that was found malformed meanwhile.
+            message = {"type": "http.disconnect"}
         self._read = message["type"] != "http.request" or not message.get("more_body", False)
         return message
 

@@ -34,7 +34,7 @@ class Capacity:
     """
 
     waiting: int = 32
-    results: int = 64
+    results: int = 300
     size: int = 2_000_000_000
 
 

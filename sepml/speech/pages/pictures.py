@@ -19,6 +19,7 @@ _SILENCE_DB = -120.0
 """The level of digital silence, which keeps the logarithm finite."""
 _WINDOW_SECONDS = 0.032
 _SHADES = 48
+_READ_AHEAD = 1 << 16
 # Dark to light, red, green, blue: each shade is lighter than the one before, so that it reads in grey as well.
 _ANCHORS = ((6, 8, 24), (36, 20, 92), (104, 26, 118), (176, 46, 98), (232, 94, 60), (250, 164, 52), (253, 236, 170))
 
@@ -32,7 +33,7 @@ class Samples(Protocol):
 
 
 class StoredSamples:
-    """The samples of a mono file, of which only the part that is asked for is in memory.
+    """The samples of a mono file, of which only a part around those asked for is in memory.
 
     Args:
         file: an open file of one channel.
@@ -40,14 +41,19 @@ class StoredSamples:
 
     def __init__(self, file: "soundfile.SoundFile") -> None:
         self._file = file
+        self._begin, self._held = 0, np.zeros(0, np.float32)
 
     def __len__(self) -> int:
         return self._file.frames
 
     def __getitem__(self, part: slice) -> np.ndarray:
         start, stop, _ = part.indices(len(self))
-        self._file.seek(start)
-        return self._file.read(max(0, stop - start), dtype="float32")
+        stop = max(start, stop)
+        if start < self._begin or stop > self._begin + len(self._held):
+            # Parts are asked for in order, and single small reads cost more than their samples.
+            self._file.seek(start)
+            self._begin, self._held = start, self._file.read(max(_READ_AHEAD, stop - start), dtype="float32")
+        return self._held[start - self._begin : stop - self._begin]
 
 
 def waveform(x: Samples, peak: float, columns: int = _COLUMNS, height: int = 48) -> str:

@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 _MOST_CONNECTIONS = 500
 _ENDING_SECONDS = 2
 _BACKLOG = 512
+_LONGEST_HEADER = 65_536
+"""Bytes; the address of an archive names all its jobs."""
 _LIBRARIES = ("uvicorn", "python_multipart", "asyncio")
 
 
@@ -71,6 +73,7 @@ class PageServer:
             proxy_headers=False,
             limit_concurrency=_MOST_CONNECTIONS,
             backlog=_BACKLOG,
+            h11_max_incomplete_event_size=_LONGEST_HEADER,
             timeout_graceful_shutdown=_ENDING_SECONDS,
         )
         self._server = uvicorn.Server(config)

@@ -51,7 +51,9 @@
     card.state = state;
     card.said = said;
     card.element.querySelector(".progress").remove();
-    if (state === "failed") {
+    // Of one recording the line above says it.
+    if (state === "failed" && cards.length === 1) card.element.remove();
+    else if (state === "failed") {
       const line = document.createElement("p");
       line.className = "absent";
       line.textContent = said;
