@@ -40,7 +40,7 @@ def read_limited(path: Path, most: int) -> bytes:
     """The bytes of a file.
 
     Raises:
-        FileNotFoundError: it is absent; what that means, the caller knows.
+        FileNotFoundError: it is absent, or its folder is a file; what that means, the caller knows.
         SepmlError: it cannot be read or is longer than `most` bytes.
     """
     try:
@@ -48,6 +48,8 @@ def read_limited(path: Path, most: int) -> bytes:
             content = file.read(most + 1)
     except FileNotFoundError:
         raise
+    except NotADirectoryError as error:
+        raise FileNotFoundError(error.errno, error.strerror, str(path)) from error
     except (OSError, ValueError) as error:
         raise SepmlError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if len(content) > most:
@@ -62,12 +64,9 @@ def decode(content: bytes, source: object) -> str:
         SepmlError: they are not UTF-8 text.
     """
     try:
-        text = content.decode("utf-8-sig")
+        return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SepmlError(f"{source}: is not text in UTF-8 (byte {error.start})") from error
-    if "\0" in text:
-        raise SepmlError(f"{source}: is not text: it holds NUL bytes")
-    return text
+        raise SepmlError(f"{source}: is not a text file: byte {error.start} is no UTF-8") from error
 
 
 def require_path(path: Path | str, source: str) -> None:

@@ -209,7 +209,7 @@ FAULTS = [
     ("check W/text.wav", "W/text.wav:1: no column 'mixture_ID'"),
     ("train --config W/gone.yaml --exp O", "W/gone.yaml: no such configuration file"),
     ("train --config W/broken.yaml --exp O", "W/broken.yaml:2: not valid YAML"),
-    ("train --config W/good.wav --exp O", "W/good.wav: cannot be read"),
+    ("train --config W/good.wav --exp O", "W/good.wav: is not a text file"),
     ("train --config W/text.wav --exp O", "W/text.wav: holds str, expected a mapping of settings"),
     ("train --config W/good.yaml --exp W/file", "W/file: is a file, expected the folder of an experiment"),
     ("train --config W/good.yaml --exp W/taken", "W/taken: is not empty and holds no experiment"),
