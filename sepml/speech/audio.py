@@ -13,7 +13,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.files import write_bytes
-from sepml.speech.headers import missing_bytes, unfinished
+from sepml.speech.headers import length_fault
 
 if TYPE_CHECKING:
     import soundfile
@@ -177,13 +177,14 @@ def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
 
     require_content(path)
     try:
-        missing, short = missing_bytes(path), unfinished(path)
+        fault = length_fault(path)
     except OSError as error:
         raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
-    if short:
-        found = f"it promises {short.promised} bytes of samples and {short.there} follow"
+    if fault and fault.promised < fault.there:
+        found = f"it promises {fault.promised} bytes of samples and {fault.there} follow"
         raise UnfinishedHeader(f"{path}: its header was never finished: {found}; write the file anew with an audio program")
-    if missing:
+    if fault:
+        missing = fault.promised - fault.there
         raise SepmlError(f"{path}: breaks off, {missing} bytes of samples are missing; copy or make it again")
     try:
         # As bytes: names need not be text. TypeError: a name on .raw is taken for samples without a header.

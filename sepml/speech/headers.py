@@ -12,38 +12,59 @@ _TAGS = (b"ID3", b"TAG", b"APE")
 
 
 @dataclass(frozen=True)
-class Unfinished:
-    """A WAV file whose writer was stopped before it could fill in the length.
+class Fault:
+    """A header that does not fit its file.
 
     Attributes:
-        promised, there: bytes of samples by the header, and in the file.
+        promised, there: bytes, of samples or of the whole file: by the header, and in the file. Where more are there, the
+            writer of a WAV file was stopped before it filled in the length.
     """
 
     promised: int
     there: int
 
 
-def unfinished(path: Path) -> Unfinished | None:
-    """Whether the header of a WAV or RF64 file was never finished: it promises little, and more follows that is no chunk.
+def length_fault(path: Path) -> Fault | None:
+    """What is wrong with the length of a WAV, RF64, AIFF, AU, CAF or W64 file; None where nothing is, and for other formats.
 
     Raises:
         OSError: the file cannot be read.
     """
+    size = path.stat().st_size
     with path.open("rb") as file:
         head = file.read(36)
-        is_64 = head[:4] in _RF64 and head[12:16] == b"ds64" and len(head) == 36
-        if not (head[:4] == b"RIFF" or is_64) or head[8:12] != b"WAVE":
-            return None
-        if (promised := _in_chunk(file, 12, _CHUNK, b"data")) is None:
-            return None
-        if is_64 and promised == 0xFFFFFFFF:
+        wave = head[8:12] == b"WAVE"
+        if head[:4] == b"RIFF" and wave:
+            promised = _in_chunk(file, 12, _CHUNK, b"data")
+            # Programs that write to a pipe cannot know the length and leave a huge one.
+            return None if promised is None or promised >= _UNKNOWN_LENGTH else _of_samples(file, promised, size)
+        if head[:4] == b"caff":
+            promised = _in_chunk(file, 8, ">4sq", b"data")
+            there = size - file.tell()
+            return Fault(promised, there) if promised is not None and promised > there else None
+        if head[:4] in _RF64 and wave and head[12:16] == b"ds64" and len(head) == 36:
+            of_data = _in_chunk(file, 12, _CHUNK, b"data")
             (promised,) = struct.unpack_from("<Q", head, 28)
-        there = path.stat().st_size - file.tell()
-        behind = there - promised
-        if behind <= max(promised, struct.calcsize(_CHUNK)):
-            return None
-        file.seek(promised + promised % 2, 1)
-        return None if _is_chunk(file.read(struct.calcsize(_CHUNK)), behind) else Unfinished(promised, there)
+            if of_data == 0xFFFFFFFF and promised < size and (fault := _of_samples(file, promised, size)):
+                return fault
+    claimed = _claimed_size(head)
+    # The last chunk's padding is not always there.
+    return Fault(claimed, size) if claimed > size + 8 else None
+
+
+def _of_samples(file: BinaryIO, promised: int, size: int) -> Fault | None:
+    """What is wrong with the promised length of the samples at which a WAV file is open.
+
+    More may follow, as long as it is a chunk, a tag or shorter than the samples.
+    """
+    there = size - file.tell()
+    if promised > there:
+        return Fault(promised, there)
+    behind = there - promised
+    if behind <= max(promised, struct.calcsize(_CHUNK)):
+        return None
+    file.seek(promised + promised % 2, 1)
+    return None if _is_chunk(file.read(struct.calcsize(_CHUNK)), behind) else Fault(promised, there)
 
 
 def _is_chunk(head: bytes, room: int) -> bool:
@@ -53,23 +74,6 @@ def _is_chunk(head: bytes, room: int) -> bool:
     name, length = struct.unpack(_CHUNK, head)
     fits = name.isascii() and name.decode("ascii").isprintable() and length <= room
     return fits or name.startswith(_TAGS)
-
-
-def missing_bytes(path: Path) -> int:
-    """The bytes that the header of a WAV, AIFF, AU, CAF, W64 or RF64 file promises beyond its end; 0 for other formats."""
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        head = file.read(32)
-        if head[:4] == b"RIFF" and head[8:12] == b"WAVE":
-            length = _in_chunk(file, 12, _CHUNK, b"data")
-            # Programs that write to a pipe cannot know the length and leave a huge one.
-            return 0 if length is None or length >= _UNKNOWN_LENGTH else max(0, file.tell() + length - size)
-        if head[:4] == b"caff":
-            length = _in_chunk(file, 8, ">4sq", b"data")
-            return 0 if length is None or length < 0 else max(0, file.tell() + length - size)
-    missing = _claimed_size(head) - size
-    # The last chunk's padding is not always there.
-    return missing if missing > 8 else 0
 
 
 def _in_chunk(file: BinaryIO, start: int, form: str, wanted: bytes) -> int | None:

@@ -92,7 +92,7 @@ def _in_folder(folder: Path, named: Path, failures: list[str]) -> list[Input]:
     def unreadable(error: OSError) -> None:
         failures.append(f"{error.filename}: cannot be read: {error.strerror}")
 
-    known, before = f"{_SOUND} {_VIDEO}".split(), len(failures)
+    before = len(failures)
     found: list[Input] = []
     seen: set[str] = set()
     for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
@@ -101,7 +101,7 @@ def _in_folder(folder: Path, named: Path, failures: list[str]) -> list[Input]:
         folders[:] = sorted(f for f in folders if f[0] != "." and os.path.realpath(os.path.join(place, f)) not in seen)
         below = Path(place).relative_to(named)
         # Pipes, dead links and the like that are named as audio are taken along, and refused by name.
-        fitting = (f for f in sorted(files) if f[0] != "." and Path(f).suffix.lower()[1:] in known)
+        fitting = (f for f in sorted(files) if f[0] != "." and is_recording(f))
         found += [Input(Path(place, name), below) for name in fitting]
     if not found and len(failures) == before:
         raise SepmlError(f"{folder}: holds no audio files")
