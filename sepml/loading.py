@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.reduction import ForkingPickler
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from sepml.errors import SepmlError
 from sepml.parallel import ended_by
 
 log = logging.getLogger(__name__)
-Batch = TypeVar("Batch", bound=NamedTuple)
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
 _SHARED = "/dev/shm"
 _ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "

@@ -1,5 +1,6 @@
 """Work spread over processes."""
 
+import copy
 import logging
 import multiprocessing
 import os
@@ -81,26 +82,30 @@ class Pool(ProcessPoolExecutor):
     """A pool of processes that end with this one; see `pool_of`, which makes it and closes it."""
 
     def __init__(self, jobs: int, context: BaseContext) -> None:
-        super().__init__(jobs, mp_context=context, initializer=_begin)
-        self._before = set(multiprocessing.active_children())
-        self._seen: set[BaseProcess] = set()
+        self._started: list[BaseProcess] = []
+
+        def start(*words: Any, **options: Any) -> BaseProcess:
+            self._started.append(context.Process(*words, **options))
+            return self._started[-1]
+
+        remembering = copy.copy(context)
+        remembering.Process = start
+        super().__init__(jobs, mp_context=remembering, initializer=_begin)
 
     def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":  # type: ignore[override]
-        """As in the base class; the processes that it starts are remembered.
+        """As in the base class.
 
         Raises:
             SepmlError: the system refuses to start a process.
         """
         try:
-            future = super().submit(function, *args, **options)
+            return super().submit(function, *args, **options)
         except OSError as error:
             raise _not_started(error) from error
-        self._seen |= {*multiprocessing.active_children()} - self._before
-        return future
 
     def endings(self) -> str:
         """How the processes ended that ended badly, other than by the pool's own SIGTERM; to be called after `shutdown`."""
-        codes = {process.pid: process.exitcode for process in self._seen if process.exitcode}
+        codes = {process.pid: process.exitcode for process in self._started if process.exitcode}
         own = {pid: code for pid, code in codes.items() if code != -signal.SIGTERM} or codes
         told = [f"pid {pid} {ended_by(code)}" for pid, code in own.items() if code is not None]
         return ", ".join(told) or "none says how"

@@ -27,6 +27,7 @@ class Server:
     url: str = ""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
+    block: bytes = BLOCK
     blocks: int = 1
     chunked: bool = False
     asked: int = 0
@@ -44,9 +45,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.close_connection = True
+        block = self.state.block
         try:
             for _ in range(self.state.blocks):
-                self.wfile.write(b"%x\r\n%b\r\n" % (len(BLOCK), BLOCK) if self.state.chunked else BLOCK)
+                self.wfile.write(b"%x\r\n%b\r\n" % (len(block), block) if self.state.chunked else block)
             if self.state.chunked:
                 self.wfile.write(b"0\r\n\r\n")
         except OSError:
@@ -123,8 +125,9 @@ def test_a_redirect_to_no_address(server, tmp_path, address):
     assert str(caught.value).startswith(f"{server.url}: ") and "\n" not in str(caught.value)
 
 
-def test_a_record_that_is_endless_or_deep(server):
-    server.blocks = ENDLESS
+@pytest.mark.parametrize(("block", "blocks"), [(BLOCK, ENDLESS), (b"[" * 200_000, 1)], ids=["endless", "deep"])
+def test_a_record_that_is_endless_or_deep(server, block, blocks):
+    server.block, server.blocks = block, blocks
     with pytest.raises(SepmlError, match="cannot be read"):
         zenodo_file("", "a.zip", server.url)
 

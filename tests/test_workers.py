@@ -36,6 +36,8 @@ def located(number: int) -> tuple[str, list[str]]:
     ("how", "said"), [("kill", r"pid \d+ was ended by signal 9 \(SIGKILL\)"), ("leave", r"pid \d+ ended with exit code 7")]
 )
 def test_a_worker_that_ends_is_named_with_its_code(how, said):
+    import torch  # noqa: F401  so that workers are new processes, not copies of this one
+
     with pytest.raises(SepmlError, match=said) as caught:
         list(map_unordered(partial(end, how), range(8), jobs=2))
     assert "memory" not in str(caught.value) and "-j" not in str(caught.value)
