@@ -1,6 +1,7 @@
 """An experiment in separation."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,8 @@ from sepml.errors import SepmlError
 from sepml.experiment import Machines, Parts, fresh_networks, train_experiment
 from sepml.fit import CohortSettings, FitSettings
 from sepml.speech.data import DataSettings, train_loader, valid_loader
-from sepml.speech.models.model import ModelConfig, build_model, save_model
+from sepml.speech.models.model import build_model, save_model
+from sepml.speech.peers import Peer, begin_with_given_weights, network_of
 from sepml.speech.task import SeparationTask
 
 
@@ -28,12 +30,12 @@ class Experiment:
     """Everything that decides a run's outcome.
 
     Attributes:
-        peers: the networks, one entry a peer.
-        seed: of the data's order and segments; peer k's weights are drawn from (seed, k).
+        peers: the networks, one entry a peer; `init` names a model whose weights it begins with.
+        seed: of the data's order and segments; other weights of peer k are drawn from (seed, k).
     """
 
     data: DataSettings
-    peers: Annotated[list[ModelConfig], Field(min_length=1)]
+    peers: Annotated[list[Peer], Field(min_length=1)]
     task: Literal["separation"] = "separation"
     cohort: CohortSettings = field(default_factory=CohortSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
@@ -71,4 +73,5 @@ def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:
         valid_loader(experiment.data, n_src, rank, world_size),
     )
     task = SeparationTask(experiment.separation.align, experiment.separation.mimic_ceiling)
-    return Parts(task, fresh_networks(experiment.peers, build_model, experiment.seed), loaders, save_model)
+    networks = fresh_networks([network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
+    return Parts(task, networks, loaders, save_model, partial(begin_with_given_weights, experiment.peers, networks))
