@@ -3,37 +3,37 @@
 import platform
 import subprocess
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar
 
 import torch
 import yaml
+from lightning_fabric import Fabric
 from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
 
 from sepml.allocator import keep_large_blocks
-from sepml.config import override, parse, read_yaml
+from sepml.config import override, read_yaml
 from sepml.errors import SepmlError, did_you_mean
 from sepml.files import write_json, write_text
 from sepml.fit import CohortSettings, FitSettings, fit
 from sepml.hardware import make_fabric
 from sepml.history import Run
 from sepml.limits import LARGEST_SEED
+from sepml.lock import locked
 from sepml.mutual import Task
+from sepml.run_folder import CONFIG, DEFAULT_TASK, EFFECTIVE_BATCH, ENVIRONMENT, Batched, claim, effective_batch, plain
 
 MOST_PEERS = 64
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-DEFAULT_TASK = "separation"
-"""Of a configuration that names none."""
-# A run may go on with other values of these; with any other change it would be another experiment.
-_MAY_CHANGE = ("fit.epochs", "fit.early_stop", "fit.max_skipped", "data.workers", "data.moved_to", "fit.tensorboard")
 _PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
 
 
-class Experiment(Protocol):
+class Experiment(Batched, Protocol):
     """What decides a run's outcome: a frozen dataclass, of which a task has more fields.
 
     Attributes:
@@ -50,6 +50,7 @@ class Experiment(Protocol):
 
 E = TypeVar("E", bound=Experiment)
 Model = TypeVar("Model")
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,14 @@ class Parts:
         networks: with fresh weights, see `fresh_networks`.
         loaders: training and validation batches of this process, see `fit`.
         save_network: writes one network as a model folder.
+        begin: gives networks the weights that the experiment begins with, where it names any; not called when a run goes on.
     """
 
     task: Task
     networks: Sequence[nn.Module]
     loaders: tuple[DataLoader[Any], DataLoader[Any]]
     save_network: Callable[[Path, nn.Module], None]
+    begin: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True)
@@ -99,18 +102,44 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
     Raises:
         SepmlError: bad settings or data; the folder holds another experiment or something else.
     """
-    _claim(exp, experiment)
     keep_large_blocks()
     fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, experiment.fit.precision)
-    parts = build(experiment, fabric.global_rank, fabric.world_size)
+    with ExitStack() as held:
+        goes_on = _take_folder(exp, experiment, fabric, held)
+        parts = build(experiment, fabric.global_rank, fabric.world_size)
+        if not goes_on:
+            parts.begin()
+        if fabric.is_global_zero:
+            write_text(exp / CONFIG, yaml.safe_dump(plain(experiment), sort_keys=False))
+            batch = {"processes": fabric.world_size, EFFECTIVE_BATCH: effective_batch(experiment, fabric.world_size)}
+            write_json(exp / ENVIRONMENT, {**environment(fabric.device), **batch})
+        run = Run(exp, parts.save_network, experiment.seed)
+        fit(parts.task, parts.networks, parts.loaders, (experiment.fit, experiment.cohort), run, fabric)
+
+
+def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitStack) -> bool:
+    """Lock the folder and look whether it may be trained in, by the first process for all of them.
+
+    Returns:
+        whether a run goes on there.
+    """
+    goes_on, refusal = False, None
     if fabric.is_global_zero:
-        write_text(exp / "config.yaml", yaml.safe_dump(_plain(experiment), sort_keys=False))
-        write_json(exp / "environment.json", environment(fabric.device))
-    run = Run(exp, parts.save_network, experiment.seed)
-    fit(parts.task, parts.networks, parts.loaders, (experiment.fit, experiment.cohort), run, fabric)
+        try:
+            held.enter_context(locked(exp))
+            goes_on = claim(exp, experiment, fabric.world_size)
+        except SepmlError as error:
+            refusal = error
+    goes_on, is_refused = fabric.broadcast((goes_on, refusal is not None))
+    if refusal is not None:
+        raise refusal
+    if is_refused:
+        # The first process says why.
+        raise SystemExit(1)
+    return goes_on
 
 
-def fresh_networks(models: Sequence[Model], build: Callable[[Model], nn.Module], seed: int) -> list[nn.Module]:
+def fresh_networks(models: Sequence[Model], build: Callable[[Model], Network], seed: int) -> list[Network]:
     """Networks whose weights are drawn from (seed, k): from identical ones they would have nothing to teach each other."""
     networks = []
     for k, model in enumerate(models):
@@ -146,46 +175,3 @@ def _commit() -> str | None:
         return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
     except (OSError, subprocess.SubprocessError):
         return None
-
-
-def _plain(experiment: Any) -> dict[str, Any]:
-    """The settings as YAML can hold them."""
-
-    def plain(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
-        if isinstance(value, list | tuple):
-            return [plain(item) for item in value]
-        return str(value) if isinstance(value, Path) else value
-
-    return plain(asdict(experiment))
-
-
-def _claim(exp: Path, experiment: Any) -> None:
-    """Refuse a folder that holds another experiment, or anything that is not one."""
-    former = exp / "config.yaml"
-    if exp.exists() and not exp.is_dir():
-        raise SepmlError(f"{exp}: is a file, expected the folder of an experiment")
-    if not former.exists():
-        if exp.is_dir() and any(exp.iterdir()):
-            raise SepmlError(f"{exp}: is not empty and holds no experiment; choose another --exp")
-        return
-    if not (exp / "last.ckpt").exists():
-        return  # nothing has been learnt yet, so a first attempt's settings may be mended
-    # Parsed, so that a setting which the file does not know yet has its default; another task's cannot be.
-    content = read_yaml(former)
-    same_kind = content.get("task", DEFAULT_TASK) == experiment.task
-    was = _plain(parse(type(experiment), content, str(former))) if same_kind else content
-    old, new = _flat({"task": DEFAULT_TASK, **was}), _flat(_plain(experiment))
-    for key in sorted(old.keys() | new.keys(), key=lambda key: (key != "task", key)):
-        if old.get(key) != new.get(key) and not key.startswith(_MAY_CHANGE):
-            raise SepmlError(
-                f"{exp}: holds a run with {key} = {old.get(key)}, now {new.get(key)}; choose another --exp or delete it"
-            )
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict | list):
-        items = value.items() if isinstance(value, dict) else enumerate(value)
-        return {key: leaf for name, item in items for key, leaf in _flat(item, f"{prefix}{name}.").items()}
-    return {prefix[:-1]: value}

@@ -15,12 +15,13 @@ from torch.utils.data import DataLoader
 from sepml.checkpoint import RunState
 from sepml.errors import SepmlError
 from sepml.hardware import sum_over_processes, union_over_processes
-from sepml.history import Row, Run, columns, epoch_rows, resume, save, say, some, stalled, valid_column
+from sepml.history import Row, Run, columns, epoch_rows, save, say, some, stalled, valid_column
 from sepml.limits import LARGEST_SEED
 from sepml.loading import worker_faults
 from sepml.mutual import UNGATED, Cohort, LearningRate, Mechanism, Rules, StepReport, Task, Threshold, listens, supervised
 from sepml.optimizers import OptimizerSettings, make_optimizer
 from sepml.progress import track
+from sepml.resume import resume
 from sepml.tensorboard import TensorBoardLog
 
 Count = Annotated[int, Field(ge=1)]
@@ -94,8 +95,8 @@ def fit(
     """Train networks together until the last epoch or until none of them improves any more.
 
     The folder gets `last.ckpt` after every epoch, from which an interrupted run goes on exactly as if it had never
-    stopped, `history.csv`, the best (or last) state of each network as `peer1/`, `peer2/`, ..., and `best.json`, which names
-    the best of these.
+    stopped, the state before it as `previous.ckpt`, `history.csv`, the best (or last) state of each network as `peer1/`,
+    `peer2/`, ..., and `best.json`, which names the best of these.
 
     Args:
         loaders: training batches, from a batch sampler whose `epoch` can be set, and validation batches.
@@ -111,7 +112,7 @@ def fit(
     plain = [make_optimizer(options.optimizer, network, options.learning_rate.peak) for network in networks]
     ready = [fabric.setup(network, optimizer) for network, optimizer in zip(networks, plain, strict=True)]
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
-    state = resume(run.folder / "last.ckpt", networks, plain, options.epochs)
+    state = resume(run.folder, networks, plain, options.epochs, fabric)
     cohort, owners = _gather(task, ready, options, sharing, fabric)
     with TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard:
         while state.epoch < options.epochs and not stalled(state.history, len(networks), options.early_stop):

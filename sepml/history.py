@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from sepml.checkpoint import RunState, load_state, save_state
+from sepml.checkpoint import RunState, save_state
 from sepml.files import write_csv, write_json
 from sepml.hardware import sum_over_processes
 from sepml.mutual import StepReport, Task, epochs_since_best
@@ -95,21 +95,6 @@ def stalled(history: list[Row], n_networks: int, patience: int) -> bool:
     return patience > 0 and all(epochs_since_best(valid_column(history, k + 1)) >= patience for k in range(n_networks))
 
 
-def resume(path: Path, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer], epochs: int) -> RunState:
-    """The state in a checkpoint, of which networks and optimisers take theirs; a fresh one where there is no file."""
-    if not path.exists():
-        return RunState(skipped=[0] * len(networks))
-    state = load_state(path)
-    for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
-        network.load_state_dict(weights)
-        optimizer.load_state_dict(moments)
-    if state.epoch < epochs:
-        log.info("%s: going on after epoch %d of %d", path, state.epoch, epochs)
-    else:
-        log.info("%s: complete after epoch %d; --fit.epochs with a larger number goes on", path, state.epoch)
-    return state
-
-
 def save(
     run: Run,
     state: RunState,
@@ -127,11 +112,13 @@ def save(
     best = [max((value for value in values if not math.isnan(value)), default=-math.inf) for values in kept]
     write_json(run.folder / "best.json", {"peer": best.index(max(best)) + 1})
     write_csv(
-        run.folder / "history.csv", columns(task), ([_short(row[name]) for name in columns(task)] for row in state.history)
+        run.folder / "history.csv",
+        columns(task),
+        ([_short(row.get(name, math.nan)) for name in columns(task)] for row in state.history),
     )
     state.peers = [network.state_dict() for network in networks]
     state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
-    save_state(run.folder / "last.ckpt", state)
+    save_state(run.folder, state)
 
 
 def _short(value: Any) -> Any:

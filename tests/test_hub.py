@@ -186,8 +186,9 @@ def test_as_a_user_does(hub, tmp_path):
 
 def run_of_two(folder: Path) -> Path:
     experiment(folder)
+    peers = [{"kind": "dprnn", "init": str(folder / "secret/begun")}, {"kind": "dprnn", "init": "user/tiny"}, {"init": None}]
     (folder / "config.yaml").write_text(
-        yaml.safe_dump({"data": {"root": str(folder / "secret/corpus"), "valid": "cv.csv"}, "seed": 7})
+        yaml.safe_dump({"data": {"root": str(folder / "secret/corpus"), "valid": "cv.csv"}, "peers": peers, "seed": 7})
     )
     content = {key: f"the-{key}" for key in ("commit", "device", "cpu", "machine", "python")} | {
         "versions": {"torch": "2.11.0"}
@@ -224,6 +225,7 @@ def test_the_card_is_written_from_the_run(ensemble, score, tmp_path):
     assert [(r.dataset_name, r.metric_type, r.metric_value) for r in data.eval_results] == [("tt", "si_snri", score)]
     for fact in ("seed: 7", "the-commit", "the-machine", "torch 2.11.0", "A. Speaker, CC-BY-SA-3.0", "4.25 dB", "2 epochs"):
         assert fact in card.text, fact
+    assert "init: begun\n" in card.text and "init: user/tiny\n" in card.text
     assert "secret" not in card.text and str(tmp_path) not in card.text
 
 

@@ -127,7 +127,7 @@ def narrowing(tmp_path_factory) -> Narrowing:
 
 def test_two_kinds_of_network_learn_together(cifar):
     assert {path.name for path in cifar.mixed.iterdir()} == {
-        "best.json", "config.yaml", "environment.json", "history.csv", "last.ckpt", "peer1", "peer2",
+        "best.json", "config.yaml", "environment.json", "history.csv", "last.ckpt", "peer1", "peer2", "previous.ckpt",
     }  # fmt: skip
     lines = history(cifar.mixed)
     assert [(line["epoch"], line["peer"]) for line in lines] == [(str(e), str(p)) for e in (1, 2, 3) for p in (1, 2)]

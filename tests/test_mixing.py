@@ -1,9 +1,9 @@
 """Mixtures from mix lists: equal, bit for bit, to a plain serial program, however often the work is interrupted."""
 
 import logging
-import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import soundfile
 from scipy.signal import resample_poly
 
 from sepml.errors import SepmlError
+from sepml.processes import this_process
 from sepml.speech import mixing, utterances
 from sepml.speech.audio import write_wav
 from sepml.speech.check import check
@@ -230,10 +231,10 @@ def test_a_manifest_is_withdrawn_while_its_split_is_incomplete(corpus, tmp_path,
 
 def test_the_cache_of_a_killed_run_is_removed_and_that_of_a_running_one_kept(corpus, tmp_path):
     with utterances.cache_folder(tmp_path) as mine:
-        prefix = mine.name.removesuffix(str(os.getpid()))
-    killed = tmp_path / f"{prefix}999999999"
-    running = tmp_path / f"{prefix}{os.getppid()}"
-    elsewhere = tmp_path / ".mixing-another-999999999"
+        own = str(this_process())
+    killed = tmp_path / mine.name.replace(own, str(replace(this_process(), start="1")))
+    running = tmp_path / mine.name
+    elsewhere = tmp_path / mine.name.replace(own, str(replace(this_process(), host="another")))
     for folder in (killed, running, elsewhere):
         folder.mkdir()
         (folder / "0.f32").touch()

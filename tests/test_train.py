@@ -88,7 +88,7 @@ def test_a_run_leaves_what_it_promises(config, tmp_path):
     exp = tmp_path / "exp"
     assert train(config, exp) == 0
     assert {p.name for p in exp.iterdir()} == {
-        "best.json", "config.yaml", "environment.json", "history.csv", "last.ckpt", "peer1", "peer2",
+        "best.json", "config.yaml", "environment.json", "history.csv", "last.ckpt", "peer1", "peer2", "previous.ckpt",
     }  # fmt: skip
     rows = history(exp)
     assert [(row["epoch"], row["peer"]) for row in rows] == [(str(e), str(p)) for e in (1, 2, 3) for p in (1, 2)]

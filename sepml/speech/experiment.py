@@ -1,6 +1,7 @@
 """An experiment in separation."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,7 +13,8 @@ from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, 
 from sepml.fit import CohortSettings, FitSettings
 from sepml.model_size import require_memory
 from sepml.speech.data import DataSettings, train_loader, valid_loader
-from sepml.speech.models.model import ModelConfig, build_model, network_shape, save_model
+from sepml.speech.models.model import build_model, network_shape, save_model
+from sepml.speech.peers import Peer, begin_with_given_weights, network_of
 from sepml.speech.task import SeparationTask
 
 
@@ -29,12 +31,12 @@ class Experiment:
     """Everything that decides a run's outcome.
 
     Attributes:
-        peers: the networks, one entry a peer.
-        seed: of the data's order and segments; peer k's weights are drawn from (seed, k).
+        peers: the networks, one entry a peer; `init` names a model whose weights it begins with.
+        seed: of the data's order and segments; other weights of peer k are drawn from (seed, k).
     """
 
     data: DataSettings
-    peers: Annotated[list[ModelConfig], Field(min_length=1, max_length=MOST_PEERS)]
+    peers: Annotated[list[Peer], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["separation"] = "separation"
     cohort: CohortSettings = field(default_factory=CohortSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
@@ -65,7 +67,7 @@ def train(config: Path, exp: Path, words: list[str], machines: Machines) -> None
     experiment = read_experiment(config, words)
     # Before the folder is made and the data are read.
     with about(f"{config}: peers"):
-        require_memory([network_shape(peer) for peer in experiment.peers])
+        require_memory([network_shape(network_of(peer)) for peer in experiment.peers])
     train_experiment(experiment, exp, _parts, machines)
 
 
@@ -76,4 +78,5 @@ def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:
         valid_loader(experiment.data, n_src, rank, world_size),
     )
     task = SeparationTask(experiment.separation.align, experiment.separation.mimic_ceiling)
-    return Parts(task, fresh_networks(experiment.peers, build_model, experiment.seed), loaders, save_model)
+    networks = fresh_networks([network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
+    return Parts(task, networks, loaders, save_model, partial(begin_with_given_weights, experiment.peers, networks))

@@ -1,6 +1,5 @@
 """Mixtures made again from their utterances and compared with those in a tree: what was mixed, and was it sound?"""
 
-import tempfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from sepml.speech.check import CheckResult
 from sepml.speech.mixing import MODES, mix_utterances
 from sepml.speech.mixlist import MixLine, named_in, read_levels
 from sepml.speech.utterances import Utterance, load, prepare_all, survey
+from sepml.temporaries import temporary_folder
 
 _CHUNK_S = 0.05
 _LAG_S = 0.02
@@ -78,12 +78,12 @@ def compare(
         return CheckResult([str(error)], ["not compared with the utterances, as some are missing"])
     facts, faults = [], []
     at_fault: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    with tempfile.TemporaryDirectory(prefix="sepml-check-") as folder:
-        prepared = prepare_all(list(utterances.values()), Path(folder), rate, jobs)
+    with temporary_folder("check") as folder:
+        prepared = prepare_all(list(utterances.values()), folder, rate, jobs)
         faults += [result.message for result in prepared.values() if isinstance(result, Failure)]
         for split, items in splits.items():
             ready = [job for item in items if (job := _job(item, prepared))]
-            work = partial(_compare, cache=Path(folder), rate=rate, mode=mode)
+            work = partial(_compare, cache=folder, rate=rate, mode=mode)
             results = list(map_unordered(work, ready, jobs, f"comparing {split}"))
             compared = [result for result in results if isinstance(result, _Compared)]
             for result in compared:

@@ -2,13 +2,9 @@
 
 import hashlib
 import logging
-import os
-import re
-import shutil
-import socket
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -20,6 +16,7 @@ from sepml.parallel import Failure, map_unordered
 from sepml.progress import track
 from sepml.speech.audio import info, read_wav, require
 from sepml.speech.level import active_level
+from sepml.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
 # Of an active level to the mean power: pauses and the high-pass filter of published tables make up 30 dB at most.
@@ -104,24 +101,17 @@ def load(utterance: Utterance, cache: Path) -> np.ndarray:
 
 @contextmanager
 def cache_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder in `out`, removed at the end; those which killed runs of this machine left behind go as well.
+    """A hidden folder in `out`, deleted at the end; those which killed runs left go as well, see `temporary_folder`.
 
     Raises:
         SepmlError: it cannot be made.
     """
-    mine = f".mixing-{re.sub(r'[^A-Za-z0-9]', '', socket.gethostname())}-"
-    for old in out.glob(f"{mine}*"):
-        if not _alive(int(old.name.removeprefix(mine))):
-            shutil.rmtree(old, ignore_errors=True)
-    folder = out / f"{mine}{os.getpid()}"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SepmlError(f"{out}: cannot be written: {error.strerror}") from error
-    try:
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder("mixing", out))
+        except OSError as error:
+            raise SepmlError(f"{out}: cannot be written: {error.strerror}") from error
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Mapping[str, float] | None) -> Utterance:
@@ -190,13 +180,3 @@ def _require_plausible(utterance: Utterance, x: np.ndarray) -> None:
 
 def _cached(utterance: Utterance, cache: Path) -> Path:
     return cache / f"{utterance.number}.f32"
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -1,6 +1,9 @@
 """An experiment in image classification."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,21 +23,34 @@ from sepml.vision.networks import (
     network_shape,
     require_slimmable,
     save_network,
+    take_backbone,
 )
 from sepml.vision.pictures import DataSettings, Sets, read_sets
 from sepml.vision.task import ClassificationTask, ViewSettings, Width
+from sepml.vision.trained import trained_weights
+from sepml.weights import take_weights
 
 # Pixels of height up to which networks are those for small images.
 _SMALL = 64
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class PeerSettings:
-    """A peer: its network, the width it is built at, and a file of ImageNet weights to begin with."""
+    """A peer.
+
+    Attributes:
+        network: its name.
+        width: it is built at, see `NetworkConfig`.
+        weights: a file of ImageNet weights to begin with, see `build_network`.
+        init: a classifier of the same architecture to begin with: its folder, that of an experiment (its best peer), or a
+            file of weights.
+    """
 
     network: NetworkName
     width: Width = 1.0
     weights: Path | None = None
+    init: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,9 @@ def read_experiment(config: Path, words: list[str]) -> Experiment:
         SepmlError: see `sepml.config.parse`; also views of several networks or of one that has none.
     """
     experiment = parse(Experiment, override(read_yaml(config), words), source=str(config))
+    for number, peer in enumerate(experiment.peers):
+        if peer.weights and peer.init:
+            raise SepmlError(f"{config}: peers.{number} has both 'weights' and 'init', expected one of them")
     if experiment.views:
         if len(experiment.peers) > 1:
             raise SepmlError(f"{config}: views are of one network, and there are {len(experiment.peers)} peers")
@@ -115,10 +134,19 @@ def experiment_parts(experiment: Experiment, rank: int = 0, world_size: int = 1)
         test_loader(sets.valid, experiment.data, size, rank, world_size),
     )
 
-    def build(pair: tuple[NetworkConfig, PeerSettings]) -> Classifier:
-        return build_network(pair[0], pair[1].weights)
-
-    networks = fresh_networks(list(zip(configs, experiment.peers, strict=True)), build, experiment.seed)
+    networks = fresh_networks(configs, build_network, experiment.seed)
     settings = experiment.classification
     task = ClassificationTask(settings.temperature, settings.label_smoothing, experiment.views)
-    return Parts(task, networks, loaders, save_network)
+    return Parts(task, networks, loaders, save_network, partial(_begin, experiment.peers, networks))
+
+
+def _begin(peers: Sequence[PeerSettings], networks: Sequence[Classifier]) -> None:
+    """Give networks the weights that their peers begin with, where these name any."""
+    for number, (peer, network) in enumerate(zip(peers, networks, strict=True)):
+        if peer.weights:
+            take_backbone(network.network, peer.weights)
+        if peer.init:
+            setting = f"peers.{number}.init"
+            part, weights = trained_weights(peer.init, setting)
+            take_weights(network.network, weights, f"{setting}: {part}")
+            log.info("peer %d begins with the weights of %s", number + 1, part)

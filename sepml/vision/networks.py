@@ -79,7 +79,7 @@ def build_network(config: NetworkConfig, weights: Path | None = None) -> Classif
     network_shape(config)
     network = _build(config)
     if weights:
-        _take_backbone(network, weights)
+        take_backbone(network, weights)
     return Classifier(config, network)
 
 
@@ -156,7 +156,12 @@ def _classifier_name(network: nn.Module) -> str:
     return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
-def _take_backbone(network: nn.Module, source: Path) -> None:
+def take_backbone(network: nn.Module, source: Path) -> None:
+    """Give all layers but the classifier the weights in a file, see `build_network`.
+
+    Raises:
+        SepmlError: the file cannot be read, or its weights do not fit.
+    """
     # GoogLeNet's published weights have auxiliary classifiers.
     state = {name: value for name, value in read_weights(source).items() if not name.startswith(("aux1.", "aux2."))}
     own = network.state_dict()

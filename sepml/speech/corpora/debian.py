@@ -18,6 +18,7 @@ from sepml.files import atomic_path, write_json
 from sepml.json_files import read_object
 from sepml.speech.corpora.packages import Package
 from sepml.tar_files import NotTar, is_plain, opened
+from sepml.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 4
@@ -191,9 +192,9 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
 def _download_one(package: Package, folder: Path) -> str | None:
     """None when the package is in the folder now, otherwise what apt-get said last."""
     # apt-get writes to its current folder under the final name: a killed download must not look like a whole one.
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=folder) as partial:
-        done = _run(["apt-get", "-q", "download", package.name], cwd=Path(partial))
-        files = list(Path(partial).glob("*.deb"))
+    with temporary_folder("download", folder) as partial:
+        done = _run(["apt-get", "-q", "download", package.name], cwd=partial)
+        files = list(partial.glob("*.deb"))
         if done.returncode or not files:
             return _last_line(done)
         os.replace(files[0], folder / files[0].name)

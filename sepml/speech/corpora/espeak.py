@@ -2,7 +2,7 @@
 
 import ctypes
 import shutil
-import tempfile
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -10,6 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.temporaries import temporary_folder
 
 _SYNCHRONOUS = 2
 _DO_NOT_EXIT = 0x8000  # without it a failed start ends the whole process
@@ -47,8 +48,8 @@ class Espeak:
         require()
         import espeakng_loader
 
-        self._folder = tempfile.TemporaryDirectory(prefix="sepml-espeak-")
-        folder = Path(self._folder.name)
+        self._stack = ExitStack()
+        folder = self._stack.enter_context(temporary_folder("espeak"))
         library = Path(espeakng_loader.get_library_path())
         try:
             shutil.copyfile(library, folder / library.name)
@@ -56,7 +57,7 @@ class Espeak:
             (folder / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
             self._library = ctypes.CDLL(str(folder / library.name))
         except (OSError, RuntimeError) as error:
-            self._folder.cleanup()
+            self._stack.close()
             raise SepmlError(f"{library}: espeak-ng cannot be loaded ({error}); install espeakng-loader again") from error
         self._chunks: list[np.ndarray] = []
         self._callback = _CALLBACK(self._receive)
@@ -79,7 +80,7 @@ class Espeak:
     def close(self) -> None:
         """Free the library's memory and remove its copy."""
         self._library.espeak_Terminate()
-        self._folder.cleanup()
+        self._stack.close()
 
     @property
     def version(self) -> str:

@@ -16,6 +16,7 @@ from sepml.errors import SepmlError
 from sepml.files import write_csv, write_json
 from sepml.json_files import read_object
 from sepml.parallel import Failure
+from sepml.temporaries import contents
 
 STAMP = "corpus.json"
 _BUILD = ".sepml-build"
@@ -86,7 +87,7 @@ def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] |
     stamp = _read(out / STAMP)
     started = _read(build_folder(out) / _REQUEST)
     if stamp is None and started is None:
-        foreign = sorted(path.name for path in out.iterdir() if path.name not in _KEPT) if out.is_dir() else []
+        foreign = [name for name in contents(out) if name not in _KEPT] if out.is_dir() else []
         if foreign and foreign != [_BUILD]:
             raise SepmlError(f"{out}: holds '{foreign[0]}', which is no part of a corpus; give a new or empty folder")
     found = started if stamp is None else stamp["corpus"]

@@ -151,6 +151,9 @@ def _training(run: Path) -> str:
     data = settings.get("data")
     if isinstance(data, dict) and "root" in data:
         settings["data"] = {**data, "root": Path(str(data["root"])).name}
+    for peer in settings.get("peers") or ():
+        if isinstance(peer, dict) and Path(str(peer.get("init"))).is_absolute():
+            peer["init"] = Path(peer["init"]).name
     text = yaml.safe_dump(settings, sort_keys=False)
     return f"## Training\n\n{_epochs(run / 'history.csv')}The run's settings:\n\n```yaml\n{text}```"
 
