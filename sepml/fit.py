@@ -14,10 +14,12 @@ from torch.utils.data import DataLoader
 
 from sepml.checkpoint import RunState
 from sepml.errors import SepmlError
-from sepml.history import Row, Run, board, columns, epoch_rows, resume, save, say, stalled, valid_column
+from sepml.hardware import sum_over_processes, union_over_processes
+from sepml.history import Row, Run, columns, epoch_rows, resume, save, say, some, stalled, valid_column
 from sepml.mutual import UNGATED, Cohort, LearningRate, Mechanism, Rules, StepReport, Task, Threshold, listens, supervised
 from sepml.optimizers import OptimizerSettings, make_optimizer
 from sepml.progress import track
+from sepml.tensorboard import TensorBoardLog
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -107,25 +109,26 @@ def fit(
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
     state = resume(run.folder / "last.ckpt", networks, plain, options.epochs)
     cohort, owners = _gather(task, ready, options, sharing, fabric)
-    while state.epoch < options.epochs and not stalled(state.history, len(networks), options.early_stop):
-        started = time.perf_counter()
-        # Anything random inside the networks depends on the epoch only, so that a resumed run draws the same.
-        torch.manual_seed(run.seed * 1_000_003 + state.epoch)
-        reports = _train_epoch(cohort, owners, train, state, options, sharing)
-        seconds = time.perf_counter() - started
-        scores = _validate(task, [module for module, _ in ready], valid, fabric, f"epoch {state.epoch + 1} validation")
-        rows = epoch_rows(task, reports, owners, scores, fabric, len(train.dataset) / seconds)
-        for k, row in enumerate(rows):
-            row |= {"epoch": state.epoch + 1, "threshold": sharing.threshold_at(state.epoch), "weight": sharing.weight}
-            row["learning_rate"] = plain[k].param_groups[0]["lr"]
-        state.history += [{name: row[name] for name in columns(task)} for row in rows]
-        state.epoch += 1
-        if fabric.is_global_zero:
-            save(run, state, networks, plain, task, options.keep)
-            say(f"{state.epoch}/{options.epochs}", rows, task, seconds)
-            if options.tensorboard:
-                board(run.folder, state.epoch, rows)
-        fabric.barrier()
+    with TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard:
+        while state.epoch < options.epochs and not stalled(state.history, len(networks), options.early_stop):
+            started = time.perf_counter()
+            # Anything random inside the networks depends on the epoch only, so that a resumed run draws the same.
+            torch.manual_seed(run.seed * 1_000_003 + state.epoch)
+            reports, untrained = _train_epoch(cohort, owners, train, state, settings, fabric)
+            seconds = time.perf_counter() - started
+            scores, unscored = _validate(task, ready, valid, fabric, f"epoch {state.epoch + 1} validation")
+            rows = epoch_rows(task, reports, owners, scores, fabric, len(train.dataset) / seconds)
+            for k, row in enumerate(rows):
+                row |= {"epoch": state.epoch + 1, "threshold": sharing.threshold_at(state.epoch), "weight": sharing.weight}
+                row["learning_rate"] = plain[k].param_groups[0]["lr"]
+            state.history += [{name: row[name] for name in columns(task)} for row in rows]
+            state.epoch += 1
+            not_finite = {"training": untrained, "validation": unscored}
+            if fabric.is_global_zero:
+                save(run, state, networks, plain, task, options.keep)
+                say(f"{state.epoch}/{options.epochs}", rows, task, seconds, not_finite)
+                tensorboard.write(state.history)
+            fabric.barrier()
     return state.history
 
 
@@ -148,43 +151,65 @@ def _train_epoch(
     owners: list[int],
     loader: DataLoader[Any],
     state: RunState,
-    options: FitSettings,
-    sharing: CohortSettings,
-) -> list[StepReport]:
-    """One pass over the training batches."""
+    settings: tuple[FitSettings, CohortSettings],
+    fabric: Fabric,
+) -> tuple[list[StepReport], list[str]]:
+    """One pass over the training batches; what happened in each, and the examples for which a step was skipped."""
+    options, sharing = settings
     for peer in cohort.peers:
         peer.train()
     loader.batch_sampler.epoch = state.epoch
     histories = [valid_column(state.history, owner + 1) for owner in owners]
     threshold = sharing.threshold_at(state.epoch)
-    reports = []
+    reports, suspects = [], []
     for step, batch in enumerate(track(loader, f"epoch {state.epoch + 1}/{options.epochs}")):
         place = state.epoch + step / len(loader)
         for optimizer, history in zip(cohort.optimizers, histories, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = options.learning_rate.at(place, options.epochs, history)
         report = cohort.step(batch, threshold, sharing.weight)
+        reports.append(report)
+        if report.skipped.any():
+            suspects += [name for name, bad in zip(cohort.task.names(batch), report.not_finite.tolist(), strict=False) if bad]
         skipped = [bool(report.skipped[owners.index(network)]) for network in range(len(state.skipped))]
         state.skipped = [(n + 1) * bad for n, bad in zip(state.skipped, skipped, strict=True)]
         if max(state.skipped) >= options.max_skipped:
-            raise SepmlError(
-                f"peer {state.skipped.index(max(state.skipped)) + 1}: {max(state.skipped)} steps in a row without a finite "
-                f"loss in epoch {state.epoch + 1}; check the data (sepml check), lower the learning rate, or train in 32-true"
-            )
-        reports.append(report)
-    return reports
+            break
+    # Steps are skipped on all processes alike, so all come here or none.
+    if any(report.skipped.any() for report in reports):
+        suspects = union_over_processes(suspects, fabric)
+    _give_up(state, options.max_skipped, suspects)
+    return reports, suspects
+
+
+def _give_up(state: RunState, max_skipped: int, suspects: list[str]) -> None:
+    """Raise where a network has skipped too many steps in a row."""
+    most = max(state.skipped)
+    if most >= max_skipped:
+        found = f", not finite: {some(suspects)}" if suspects else ""
+        raise SepmlError(
+            f"peer {state.skipped.index(most) + 1}: {most} steps in a row without a finite loss in epoch {state.epoch + 1}"
+            f"{found}; check the data (sepml check), lower the learning rate, or train in 32-true"
+        )
 
 
 @torch.no_grad()
-def _validate(task: Task, networks: list[nn.Module], loader: DataLoader[Any], fabric: Fabric, what: str) -> Tensor:
-    """The mean score of each network over all validation examples of all processes, `(networks,)`."""
+def _validate(
+    task: Task, ready: list[tuple[Any, Any]], loader: DataLoader[Any], fabric: Fabric, what: str
+) -> tuple[Tensor, list[str]]:
+    """The mean score of each network over all validation examples of all processes, `(networks,)`; those without one."""
+    networks = [network for network, _ in ready]
     for network in networks:
         network.eval()
     total, count = torch.zeros(len(networks), dtype=torch.float64), 0
+    suspects = []
     for batch in track(loader, what):
         for k, network in enumerate(networks):
-            scores = task.score(task.predict(network, batch), batch)
-            total[k] += scores.double().sum().cpu()
+            # To the CPU first: not every device has 64-bit floats.
+            scores = task.score(task.predict(network, batch), batch).cpu()
+            total[k] += scores.double().sum()
+            suspects += [name for name, good in zip(task.names(batch), scores.isfinite().tolist(), strict=False) if not good]
         count += len(scores)
-    summed = fabric.all_reduce(torch.cat([total, torch.tensor([float(count)])]), reduce_op="sum")
-    return summed[:-1] / summed[-1]
+    summed = sum_over_processes(torch.cat([total, torch.tensor([float(count)])]), fabric)
+    means = summed[:-1] / summed[-1]
+    return means, [] if means.isfinite().all() else union_over_processes(suspects, fabric)

@@ -8,7 +8,10 @@ import torch
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lightning_fabric import Fabric
+    from torch import Tensor
 
 log = logging.getLogger(__name__)
 Precision = Literal["bf16-mixed", "32-true"]
@@ -56,6 +59,25 @@ def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> "F
     )
     fabric.launch()
     return fabric
+
+
+def sum_over_processes(values: "Tensor", fabric: "Fabric") -> "Tensor":
+    """The sum of each of the values over the processes of a run.
+
+    Args:
+        values: on the CPU, in 64-bit floats.
+        fabric: of the run. One process alone asks nothing of its device, which may have no such floats (MPS).
+    """
+    return values if fabric.world_size == 1 else fabric.all_reduce(values, reduce_op="sum").cpu()
+
+
+def union_over_processes(names: "Sequence[str]", fabric: "Fabric") -> list[str]:
+    """The names that any process of a run has, each once, in the order of the processes; all processes must ask."""
+    lists = [list(names)]
+    if fabric.world_size > 1:
+        lists *= fabric.world_size
+        torch.distributed.all_gather_object(lists, list(names))
+    return list(dict.fromkeys(name for of in lists for name in of))
 
 
 def choose_precision(precision: str, accelerator: str) -> Precision:

@@ -14,10 +14,12 @@ from torch.optim import Optimizer
 
 from sepml.checkpoint import RunState, load_state, save_state
 from sepml.files import write_csv, write_json
+from sepml.hardware import sum_over_processes
 from sepml.mutual import StepReport, Task, epochs_since_best
 
 log = logging.getLogger(__name__)
 Row = dict[str, Any]
+_NAMED = 5
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def epoch_rows(
     finite = values.isfinite()
     belongs = nn.functional.one_hot(torch.tensor(owners)).double()
     totals = torch.stack([values.where(finite, 0.0).sum(1), finite.double().sum(1)]) @ belongs
-    sums, counts = fabric.all_reduce(totals, reduce_op="sum")
+    sums, counts = sum_over_processes(totals, fabric)
     means = (sums / counts).T.tolist()
     # Views of one network are skipped together.
     skipped = torch.stack([report.skipped for report in reports]).sum(0).tolist()
@@ -136,25 +138,27 @@ def _short(value: Any) -> Any:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def say(epoch: str, rows: list[Row], task: Task, seconds: float) -> None:
-    """One line an epoch."""
-    peers = "; ".join(
-        f"peer {row['peer']}: train {row[f'train_{task.loss_name}']:.2f}, "
-        f"valid {row[f'valid_{task.score_name}']:.2f}, gate open {row['gate_open']:.0%}"
-        for row in rows
-    )
-    log.info("epoch %s (%.0f s): %s", epoch, seconds, peers)
+def say(epoch: str, rows: list[Row], task: Task, seconds: float, not_finite: dict[str, Sequence[str]]) -> None:
+    """One line an epoch.
+
+    Args:
+        epoch: its number and how many there are.
+        rows: one a network.
+        not_finite: `training` and `validation` -> names of the examples without a finite loss or score.
+    """
+    parts = [_said(row, task) for row in rows]
+    parts += [f"not finite in {where}: {some(names)}" for where, names in not_finite.items() if names]
+    log.info("epoch %s (%.0f s): %s", epoch, seconds, "; ".join(parts))
 
 
-def board(exp: Path, epoch: int, rows: list[Row]) -> None:
-    """The figures of an epoch for TensorBoard, where it is installed."""
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        log.debug("tensorboard is not installed; history.csv has the same figures")
-        return
-    with SummaryWriter(str(exp / "tensorboard")) as writer:
-        for row in rows:
-            for name, value in row.items():
-                if isinstance(value, float) and math.isfinite(value):
-                    writer.add_scalar(f"{name}/peer{row['peer']}", value, epoch)
+def _said(row: Row, task: Task) -> str:
+    text = f"peer {row['peer']}: train {row[f'train_{task.loss_name}']:.2f}, valid {row[f'valid_{task.score_name}']:.2f}"
+    if not math.isnan(row["gate_open"]):
+        text += f", gate open {row['gate_open']:.0%}"
+    return text + (f", {row['skipped']} step{'s' * (row['skipped'] != 1)} skipped" if row["skipped"] else "")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -16,16 +16,22 @@ class Regression:
     def views(self, network: nn.Module) -> list[nn.Module]:
         return [network]
 
+    def select(self, batch: dict, examples: Tensor) -> dict:
+        return {name: batch[name][examples] for name in ("x", "y")}
+
+    def names(self, batch: dict) -> list[str]:
+        return [f"row {x:.3g}" for x in batch["x"][:, 0].tolist()]
+
     def predict(self, peer: nn.Module, batch: dict) -> Tensor:
         return peer(batch["x"])
 
     def supervised_loss(self, prediction: Tensor, batch: dict) -> Tensor:
         return (prediction - batch["y"]).square().sum(1)
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: dict) -> Tensor:
         return (student - teacher).square().sum(1)
 
-    def average(self, predictions: Tensor, shares: Tensor) -> Tensor:
+    def average(self, predictions: Tensor, shares: Tensor, batch: dict) -> Tensor:
         return torch.where(shares[..., None] > 0, shares[..., None] * predictions, 0).sum(0)
 
     def confidence(self, prediction: Tensor, batch: dict) -> Tensor:

@@ -113,7 +113,7 @@ def test_a_gate_that_never_opens_is_solo_bit_for_bit():
 def test_one_peer_alone_works():
     peers = linear(1)
     report = cohort(peers, "sml").step(batch([[99.0, 99.0]]), 15.0, 1.0)
-    assert report.agreement.isnan().all() and report.gate_open.tolist() == [1.0]
+    assert report.agreement.isnan().all() and report.gate_open.isnan().all(), "nobody listens"
 
 
 def test_identical_peers_have_nothing_to_teach():

@@ -157,7 +157,7 @@ def test_inplace_needs_a_student():
 class Quartic(Sure):
     """Of squared distances, the mean of those to each teacher has the gradient of that to their mean; of these not."""
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: dict) -> Tensor:
         return (student - teacher).pow(4).sum(1)
 
 
@@ -170,7 +170,7 @@ def test_the_mean_of_one_teacher_is_that_teacher_bit_for_bit(mechanism):
         runs.append((peers, [team.step(batch([[0.0] * 6], seed=seed), -1.0, 0.01) for seed in range(10)]))
     for a, b in zip(runs[0][0], runs[1][0], strict=True):
         assert torch.equal(a.weight, b.weight)
-    gates = torch.stack([report.gate_open for report in runs[0][1]])
+    gates = torch.stack([report.gate_open[1] for report in runs[0][1]])
     assert gates.min() < gates.max(), "some gates are open and some closed"
 
 
@@ -293,10 +293,13 @@ class Classes:
     def supervised_loss(self, prediction, batch):
         return functional.cross_entropy(prediction, batch["label"], reduction="none")
 
-    def mimic_loss(self, student, teacher):
+    def select(self, batch, examples):
+        return {name: values[examples] for name, values in batch.items()}
+
+    def mimic_loss(self, student, teacher, batch):
         return functional.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="none").sum(1)
 
-    def average(self, predictions, shares):
+    def average(self, predictions, shares, batch):
         return torch.where(shares[..., None] > 0, shares[..., None] * predictions.softmax(2), 0).sum(0).log()
 
     def confidence(self, prediction, batch):
@@ -369,6 +372,11 @@ def estimates(n_peers: int, n_examples: int, n_src: int = 3, noise: float = 0.3)
     return sources + noise * torch.randn(n_peers, *sources.shape, generator=generator)
 
 
+def mixed_from(est: Tensor) -> Batch:
+    """The batch `(B, n_src, 200)` whose sources are these."""
+    return Batch(est.sum(1), est, tuple(map(str, range(len(est)))))
+
+
 def test_the_mean_of_estimates_does_not_depend_on_the_order_of_their_sources():
     aligned = estimates(2, 6)
     orders = torch.tensor([[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]])
@@ -378,16 +386,17 @@ def test_the_mean_of_estimates_does_not_depend_on_the_order_of_their_sources():
     shares = torch.stack([share, 1 - share])
     mean = share[:, None, None] * aligned[0] + (1 - share)[:, None, None] * aligned[1]
     task = SeparationTask()
-    torch.testing.assert_close(task.average(aligned, shares), mean)
-    torch.testing.assert_close(task.average(mixed, shares), mean)
+    b = mixed_from(aligned[0])
+    torch.testing.assert_close(task.average(aligned, shares, b), mean)
+    torch.testing.assert_close(task.average(mixed, shares, b), mean)
     # With the other one first, the mean is in the other one's order.
-    swapped = task.average(mixed.flip(0), shares.flip(0))
+    swapped = task.average(mixed.flip(0), shares.flip(0), b)
     same_up_to_order = [
         any(torch.allclose(swapped[b][order], mean[b], atol=1e-6) for order in orders) for b in range(len(mean))
     ]
     assert all(same_up_to_order)
     # In the order of the references already, nothing may be matched again.
-    by_reference = SeparationTask("reference").average(mixed, shares)
+    by_reference = SeparationTask("reference").average(mixed, shares, b)
     torch.testing.assert_close(by_reference, (shares[..., None, None] * mixed).sum(0))
 
 
@@ -396,9 +405,10 @@ def test_the_estimates_of_a_peer_without_a_share_may_be_nan(align):
     aligned = estimates(3, 2)
     shares = torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.5, 1.0]])
     expected = torch.stack([(aligned[0, 0] + aligned[2, 0]) / 2, aligned[2, 1]])
+    b = mixed_from(aligned[2])
     aligned[1] = math.nan
     aligned[0, 1] = math.nan
-    torch.testing.assert_close(SeparationTask(align).average(aligned, shares), expected)
+    torch.testing.assert_close(SeparationTask(align).average(aligned, shares, b), expected)
 
 
 @pytest.mark.parametrize("absent", [math.nan, 0.0])
@@ -409,7 +419,7 @@ def test_the_teachers_of_an_example_are_matched_with_each_other_not_with_one_tha
     expected = (aligned[1, 2] + aligned[2, 2]) / 2
     aligned[0, 2] = absent
     aligned[2] = aligned[2].flip(1)
-    mean = SeparationTask().average(aligned, shares)[2]
+    mean = SeparationTask().average(aligned, shares, mixed_from(aligned[1]))[2]
     assert min((mean - expected).abs().max(), (mean.flip(0) - expected).abs().max()) < 1e-6
 
 

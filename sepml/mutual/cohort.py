@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,32 +12,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sepml.errors import SepmlError
-from sepml.mutual.exchange import exchange
+from sepml.mutual.engine import Engine, LocalEngine
+from sepml.mutual.exchange import UNGATED, exchange
 from sepml.mutual.task import Task
-
-
-class Engine(Protocol):
-    """What a step needs of the device machinery; a Lightning `Fabric` fits."""
-
-    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Accumulate gradients."""
-        ...
-
-    def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
-        """Combine a value over the processes of a distributed run."""
-        ...
-
-
-class LocalEngine:
-    """One process, one device, full precision."""
-
-    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
-        """Accumulate gradients."""
-        tensor.backward()
-
-    def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
-        """Return the value: there is one process only."""
-        return data
 
 
 @dataclass(frozen=True)
@@ -48,10 +25,12 @@ class StepReport:
         loss: `(K,)`, what was minimised.
         supervised: `(K,)`, mean supervised loss; nan for a peer that does not learn from the references.
         mimic: `(K,)`, mean mimic loss over the examples on which a peer was taught; nan when there was none.
-        gate_open: `(K,)`, the fraction of the examples on which a peer's gate was open, so that it could teach.
+        gate_open: `(K,)`, the fraction of the examples on which a peer's gate was open, so that it could teach; nan where
+            there is no gate, or nobody who listens to the peer.
         agreement: `(K,)`, minus the mean mimic loss to the other peers over all examples; nan when alone.
         grad_norm: `(K,)`, global L2 norm of the gradient before clipping.
         skipped: `(K,)` bool, the peers whose step was left out because the loss or gradient was not finite.
+        not_finite: `(B,)` bool, the examples on which any peer's loss was not finite.
     """
 
     loss: Tensor
@@ -61,6 +40,7 @@ class StepReport:
     agreement: Tensor
     grad_norm: Tensor
     skipped: Tensor
+    not_finite: Tensor
 
 
 @dataclass(frozen=True)
@@ -136,7 +116,7 @@ class Cohort:
         at_first = [prediction.detach() for prediction in predictions]
         with torch.no_grad():
             confidence = torch.stack([self.task.confidence(teacher, batch) for teacher in at_first])
-        gate_open = (confidence >= threshold).float().mean(1)
+        gate_open = self._gate_open(confidence, threshold)
         teachers = list(at_first)
         learnt: list[_Learnt] = []
         for turn in self._turns:
@@ -153,31 +133,41 @@ class Cohort:
             supervised=torch.stack([part.supervised for part in learnt]).cpu(),
             mimic=torch.stack([part.mimic for part in learnt]).cpu(),
             gate_open=gate_open.cpu(),
-            agreement=self._agreement(at_first).cpu(),
+            agreement=self._agreement(at_first, batch).cpu(),
             grad_norm=torch.tensor([part.grad_norm for part in learnt]),
             skipped=torch.tensor([part.skipped for part in learnt]),
+            not_finite=~torch.stack([part.finite for part in learnt]).all(0).cpu(),
         )
+
+    def _gate_open(self, confidence: Tensor, threshold: float) -> Tensor:
+        """See `StepReport`; of the confidences `(K, B)`."""
+        gated = self.rules.listens.any(0).to(confidence.device) & (threshold > UNGATED)
+        return (confidence >= threshold).float().mean(1).where(gated, math.nan)
 
     def _learn(
         self, k: int, prediction: Tensor, batch: Any, teachers: list[Tensor], weights: Tensor, weight: float
     ) -> "_Learnt":
         """What peer k has to learn from the references and from its teachers, of whom it takes `weights`, `(K, B)`."""
         own = self.task.supervised_loss(prediction, batch) if self._is_supervised(k) else None
-        taught = self._mimic(prediction, teachers, weights)
+        taught = self._mimic(prediction, teachers, weights, batch)
         # A peer that nobody teaches has exactly the loss of a peer that trains alone, bit for bit.
         if own is None:
             loss = prediction.sum() * 0 if taught is None else (weight * taught).mean()
         else:
             loss = own.mean() if taught is None else (own + weight * taught).mean()
         nothing = torch.tensor(math.nan, device=weights.device)
+        losses = [value.detach() for value in (own, taught) if value is not None] or [prediction.detach().flatten(1).sum(1)]
         return _Learnt(
-            loss, nothing if own is None else own.detach().mean(), nothing if taught is None else _mean_taught(taught, weights)
+            loss,
+            nothing if own is None else own.detach().mean(),
+            nothing if taught is None else _mean_taught(taught, weights),
+            torch.stack(losses).isfinite().all(0),
         )
 
     def _is_supervised(self, k: int) -> bool:
         return self.rules.supervised is None or bool(self.rules.supervised[k])
 
-    def _mimic(self, student: Tensor, teachers: list[Tensor], weights: Tensor) -> Tensor | None:
+    def _mimic(self, student: Tensor, teachers: list[Tensor], weights: Tensor, batch: Any) -> Tensor | None:
         """Weighted mimic losses of a peer, `(B,)`, or None when nobody teaches it; closed gates cost nothing."""
         if self.rules.teacher == "mean":
             total = weights.sum(0)
@@ -185,14 +175,16 @@ class Cohort:
             if not len(examples):
                 return None
             shares = weights[:, examples] / total[examples]
-            teacher = self.task.average(torch.stack([each[examples] for each in teachers]), shares)
-            value = total[examples] * self.task.mimic_loss(student[examples], teacher)
+            part = self.task.select(batch, examples)
+            teacher = self.task.average(torch.stack([each[examples] for each in teachers]), shares, part)
+            value = total[examples] * self.task.mimic_loss(student[examples], teacher, part)
             return weights.new_zeros(weights.shape[-1]).index_add(0, examples, value)
         total = None
         for j, teacher in enumerate(teachers):
             examples = torch.nonzero(weights[j]).flatten()
             if len(examples):
-                value = weights[j, examples] * self.task.mimic_loss(student[examples], teacher[examples])
+                part = self.task.select(batch, examples)
+                value = weights[j, examples] * self.task.mimic_loss(student[examples], teacher[examples], part)
                 total = (weights.new_zeros(weights.shape[-1]) if total is None else total).index_add(0, examples, value)
         return total
 
@@ -213,21 +205,22 @@ class Cohort:
         return parts
 
     @torch.no_grad()
-    def _agreement(self, teachers: list[Tensor]) -> Tensor:
+    def _agreement(self, teachers: list[Tensor], batch: Any) -> Tensor:
         """Minus the mean mimic loss to each of the other peers, `(K,)`."""
         if len(teachers) == 1:
             return torch.full((1,), math.nan)
-        pairs = [[self.task.mimic_loss(a, b).mean() for b in teachers if b is not a] for a in teachers]
+        pairs = [[self.task.mimic_loss(a, b, batch).mean() for b in teachers if b is not a] for a in teachers]
         return -torch.stack([torch.stack(row).mean() for row in pairs])
 
 
 @dataclass(frozen=True)
 class _Learnt:
-    """One peer's share of a step, see `StepReport`; the loss still has its graph."""
+    """One peer's share of a step, see `StepReport`; the loss still has its graph, and `finite` is `(B,)`, of its losses."""
 
     loss: Tensor
     supervised: Tensor
     mimic: Tensor
+    finite: Tensor
     grad_norm: float = math.nan
     skipped: bool = False
 

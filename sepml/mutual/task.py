@@ -1,5 +1,6 @@
 """What a task must offer so that peers can learn it together."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -24,6 +25,14 @@ class Task(Protocol):
         """The peers that a network stands for: itself, or views of it, which share its weights and its optimiser's step."""
         ...
 
+    def select(self, batch: Any, examples: Tensor) -> Any:
+        """The part of a batch that holds the examples at the indices `(E,)`."""
+        ...
+
+    def names(self, batch: Any) -> Sequence[str]:
+        """What a user knows the B examples of a batch by, such as the ids of a manifest; empty where there are no names."""
+        ...
+
     def predict(self, peer: nn.Module, batch: Any) -> Tensor:
         """Run one peer on the batch once."""
         ...
@@ -32,12 +41,12 @@ class Task(Protocol):
         """How far the prediction is from the references: `(B,)`, smaller is better."""
         ...
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
-        """How far a student is from a teacher, which takes no gradient: `(B,)`, smaller is closer."""
+    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Any) -> Tensor:
+        """How far a student is from a teacher, which takes no gradient, on a batch: `(B,)`, smaller is closer."""
         ...
 
-    def average(self, predictions: Tensor, shares: Tensor) -> Tensor:
-        """The prediction of several teachers together.
+    def average(self, predictions: Tensor, shares: Tensor, batch: Any) -> Tensor:
+        """The prediction of several teachers together on a batch.
 
         Args:
             predictions: `(J, B, ...)`. shares: `(J, B)`, which add up to 1; what a share of 0 stands at may be nan.
@@ -48,7 +57,7 @@ class Task(Protocol):
         ...
 
     def confidence(self, prediction: Tensor, batch: Any) -> Tensor:
-        """How good a teacher the prediction is: `(B,)`, bigger is surer, in the unit of the threshold."""
+        """How good a teacher the prediction is: `(B,)`, bigger is surer, in the unit of the threshold; nan never teaches."""
         ...
 
     def score(self, prediction: Tensor, batch: Any) -> Tensor:

@@ -74,12 +74,16 @@ class DynamicSegments(Dataset[Batch]):
         gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, self.n_src)
         if self.n_src == 2:
             gains[1] = -gains[0]
-        sources = torch.stack([self._source(rng, int(s), g) for s, g in zip(speakers, gains, strict=True)])
-        return Batch(sources.sum(0), sources, (f"epoch{epoch}-{index}",))
+        drawn = [self._source(rng, int(s), g) for s, g in zip(speakers, gains, strict=True)]
+        sources = torch.stack([source for source, _ in drawn])
+        # With its files: of a mixture that will not come again, nothing else can be looked at.
+        files = " + ".join(str(file) for _, file in drawn)
+        return Batch(sources.sum(0), sources, (f"epoch{epoch}-{index} ({files})",))
 
-    def _source(self, rng: np.random.Generator, speaker: int, gain_db: float) -> Tensor:
+    def _source(self, rng: np.random.Generator, speaker: int, gain_db: float) -> tuple[Tensor, Path]:
         files = self.by_speaker[speaker]
-        samples, _ = read_wav(files[int(rng.integers(len(files)))], self.sample_rate)
+        file = files[int(rng.integers(len(files)))]
+        samples, _ = read_wav(file, self.sample_rate)
         power = float(np.mean(np.square(samples, dtype=np.float64)))
         gain = 10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12))
         percent = 100
@@ -89,7 +93,7 @@ class DynamicSegments(Dataset[Batch]):
         needed = math.ceil(self.segment * percent / 100)
         start = int(rng.integers(max(1, len(samples) - needed + 1)))
         piece = at_speed(samples[start : start + needed], percent)
-        return fit_length(torch.from_numpy(piece * np.float32(gain)), 0, self.segment)
+        return fit_length(torch.from_numpy(piece * np.float32(gain)), 0, self.segment), file
 
 
 def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""SI-SNR and permutation-invariant training, per example."""
+"""SI-SNR, the quality of sources that may be silent, and permutation-invariant training, per example."""
 
 import math
 from itertools import permutations
@@ -9,6 +9,10 @@ from torch import Tensor
 # Of signals scaled to unit energy: SI-SNR runs from -80 to 80 dB, and silence has a finite value and gradient.
 _EPS = 1e-8
 _EXHAUSTIVE = 4
+SILENT_BELOW = 1e-6
+"""A source is silent where its energy is at most this part of the mixture's: 60 dB below it."""
+MAX_LEVEL_DB = 30.0
+"""The quality of an output for a silent source does not grow any more where it is this far below the mixture."""
 
 
 def _unit_energy(signal: Tensor) -> Tensor:
@@ -28,7 +32,7 @@ def si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -
     """Scale-invariant signal-to-noise ratio of each estimate against its own reference.
 
     Both are made zero-mean. The value is the same for any gain of either, lies within +-80 dB, and is -80 dB (with
-    gradient zero) where one of them is silent.
+    gradient zero) where one of them is digital silence. `quality` and `upit_si_snr` have a value for silent references.
 
     Args:
         est_sources: `(..., T)`.
@@ -56,7 +60,9 @@ def _unit_si_snr(estimate: Tensor, reference: Tensor, ceiling: float | None) -> 
     # A silent estimate has no noise either; what it lacks in energy counts as such.
     noise_energy = noise_energy + (1 - estimate.detach().square().sum(-1)).clamp(0, 1).round()
     floor = _EPS if ceiling is None else 10 ** (-ceiling / 10) * target_energy + _EPS
-    return 10 * torch.log10((target_energy + _EPS) / (noise_energy + floor))
+    value = 10 * torch.log10((target_energy + _EPS) / (noise_energy + floor))
+    # Nothing of an estimate is in the direction of silence: its gradient would grow as 1 / level, and lead nowhere.
+    return torch.where(reference.square().sum(-1) < 0.5, value.detach(), value)
 
 
 def pairwise_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
@@ -71,6 +77,87 @@ def pairwise_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None 
     """
     estimate, reference = _unit_energy(est_sources), _unit_energy(sources)
     return _unit_si_snr(estimate[:, :, None], reference[:, None], ceiling)
+
+
+def silent_sources(sources: Tensor, mixture: Tensor) -> Tensor:
+    """Which sources are silent: without their means, at most `SILENT_BELOW` of the mixture's energy.
+
+    In a mixture of digital silence, those that are digital silence, too.
+
+    Args:
+        sources: `(B, n_src, T)`.
+        mixture: `(B, T)`.
+
+    Returns:
+        bool, `(B, n_src)`.
+    """
+    with torch.no_grad():
+        return _norm(sources) <= SILENT_BELOW**0.5 * _norm(mixture)[:, None]
+
+
+def level_below(est_sources: Tensor, mixture: Tensor) -> Tensor:
+    """The level of the mixture over each estimate's, both without their means, at most `MAX_LEVEL_DB`.
+
+    It is what an estimate is worth whose source is silent. The cap is reached at 0.032 of the mixture's norm, so the
+    gradient's norm is `20 / ln 10 / |estimate|`, at most 275 / |mixture|, and zero for estimates below that. Where the
+    mixture is digital silence, there is no level to compare with: 0 dB and gradient zero.
+
+    Args:
+        est_sources: `(B, n_est, T)`.
+        mixture: `(B, T)`.
+
+    Returns:
+        dB, `(B, n_est)`, bigger is better.
+
+    >>> tone = torch.sin(torch.arange(8000) / 8)
+    >>> [round(float(level_below(gain * tone[None, None], tone[None])), 1) for gain in (1, 0.1, 1e-3, 0)]
+    [0.0, 20.0, 30.0, 30.0]
+    """
+    loudness = _norm(mixture.detach())[:, None]
+    there = loudness > 0
+    loudness = loudness.where(there, 1.0)
+    level = 20 * torch.log10(loudness / torch.maximum(_norm(est_sources), 10 ** (-MAX_LEVEL_DB / 20) * loudness))
+    return level.where(there, 0.0)
+
+
+def _norm(signal: Tensor) -> Tensor:
+    """The L2 norm over the last axis of the zero-mean signal, at any level."""
+    signal = signal - signal.mean(-1, keepdim=True)
+    peak = signal.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(signal.dtype).tiny)
+    return torch.linalg.vector_norm(signal / peak, dim=-1) * peak.squeeze(-1)
+
+
+def quality(est_sources: Tensor, sources: Tensor, mixture: Tensor, ceiling: float | None = None) -> Tensor:
+    """What each estimate is worth for its own source: SI-SNR if the source sounds, `level_below` if it is silent.
+
+    Args:
+        est_sources: `(B, n_src, T)`, or `(B, 1, T)`, one for all sources.
+        sources: `(B, n_src, T)`.
+        mixture: `(B, T)`, to which silence is relative.
+        ceiling: of SI-SNR, see `si_snr`.
+
+    Returns:
+        dB, `(B, n_src)`, bigger is better.
+    """
+    value, silent = si_snr(est_sources, sources, ceiling), silent_sources(sources, mixture)
+    return torch.where(silent, level_below(est_sources, mixture), value) if silent.any() else value
+
+
+def pairwise_quality(est_sources: Tensor, sources: Tensor, mixture: Tensor, ceiling: float | None = None) -> Tensor:
+    """The `quality` of every estimate for every source.
+
+    Args:
+        est_sources: `(B, n_est, T)`.
+        sources: `(B, n_src, T)`.
+        mixture: `(B, T)`.
+
+    Returns:
+        dB, `(B, n_est, n_src)`.
+    """
+    value, silent = pairwise_si_snr(est_sources, sources, ceiling), silent_sources(sources, mixture)
+    if not silent.any():
+        return value
+    return torch.where(silent[:, None], level_below(est_sources, mixture)[:, :, None], value)
 
 
 def best_permutation(pairwise: Tensor) -> tuple[Tensor, Tensor]:
@@ -112,7 +199,7 @@ def _exhaustive(pairwise: Tensor) -> Tensor:
 def _hungarian(pairwise: Tensor) -> Tensor:
     from scipy.optimize import linear_sum_assignment
 
-    scores = pairwise.detach().double().nan_to_num(-math.inf, math.inf, -math.inf).clamp(-1e9, 1e9).cpu().numpy()
+    scores = pairwise.detach().cpu().double().nan_to_num(-math.inf, math.inf, -math.inf).clamp(-1e9, 1e9).numpy()
     # Transposed, so that the rows are the sources and come back in order.
     orders = [linear_sum_assignment(score.T, maximize=True)[1].tolist() for score in scores]
     return torch.tensor(orders, device=pairwise.device)
@@ -123,14 +210,19 @@ def reorder(est_sources: Tensor, order: Tensor) -> Tensor:
     return est_sources.gather(1, order[:, :, None].expand(-1, -1, est_sources.shape[-1]))
 
 
-def upit_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
-    """Utterance-level permutation-invariant SI-SNR: the mean over the sources under the best order.
+def upit_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None, mixture: Tensor | None = None) -> Tensor:
+    """Utterance-level permutation-invariant SI-SNR: the mean quality of the sources under the best order.
+
+    Where all sources sound, it is the mean of their SI-SNR; see `quality` for silent ones.
 
     Args:
         est_sources: `(B, n_est, T)`.
         sources: `(B, n_src, T)`.
+        ceiling: of SI-SNR, see `si_snr`.
+        mixture: `(B, T)`, to which silence is relative; None is the sum of the sources.
 
     Returns:
         dB, `(B,)`, bigger is better; with gradient.
     """
-    return best_permutation(pairwise_si_snr(est_sources, sources, ceiling))[0]
+    mixture = sources.sum(1) if mixture is None else mixture
+    return best_permutation(pairwise_quality(est_sources, sources, mixture, ceiling))[0]

@@ -6,11 +6,14 @@ import torch
 from torch import Tensor, nn
 
 from sepml.speech.examples import Batch
-from sepml.speech.losses import best_permutation, pairwise_si_snr, reorder, si_snr, upit_si_snr
+from sepml.speech.losses import best_permutation, pairwise_quality, quality, reorder, silent_sources, upit_si_snr
 
 
 class SeparationTask:
     """uPIT SI-SNR against the references and against a peer's estimates.
+
+    Sources that are silent in an example, and a teacher's silent estimates, count with the level of the output for them
+    (`losses.quality`), everywhere alike: in losses, order, confidence and score.
 
     Args:
         align: how a peer's sources are matched with one's own: `peers` looks for the best order between the two;
@@ -36,34 +39,44 @@ class SeparationTask:
         """The peer's estimates `(B, n_src, T)`, in 32-bit floats whatever the network computes in."""
         est_sources = peer(batch.mixture).float()
         if self.align == "reference":
-            _, order = best_permutation(pairwise_si_snr(est_sources.detach(), batch.sources))
+            _, order = best_permutation(pairwise_quality(est_sources.detach(), batch.sources, batch.mixture))
             est_sources = reorder(est_sources, order)
         return est_sources
 
+    def select(self, batch: Batch, examples: Tensor) -> Batch:
+        """The examples of a batch at the indices `(E,)`."""
+        return Batch(batch.mixture[examples], batch.sources[examples], tuple(batch.ids[k] for k in examples.tolist()))
+
+    def names(self, batch: Batch) -> tuple[str, ...]:
+        """The ids of the mixtures."""
+        return batch.ids
+
     def supervised_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
         """Minus the uPIT SI-SNR in dB, `(B,)`."""
-        return -upit_si_snr(prediction, batch.sources)
+        return -upit_si_snr(prediction, batch.sources, mixture=batch.mixture)
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Minus the SI-SNR in dB of the student with the teacher's estimates as references, `(B,)`."""
         if self.align == "reference":
-            return -si_snr(student, teacher, self.mimic_ceiling).mean(1)
-        return -upit_si_snr(student, teacher, self.mimic_ceiling)
+            return -quality(student, teacher, batch.mixture, self.mimic_ceiling).mean(1)
+        return -upit_si_snr(student, teacher, self.mimic_ceiling, batch.mixture)
 
-    def average(self, predictions: Tensor, shares: Tensor) -> Tensor:
+    def average(self, predictions: Tensor, shares: Tensor, batch: Batch) -> Tensor:
         """The teachers' estimates, `(J, B, n_src, T)`, in one order of sources and averaged: `(B, n_src, T)`."""
         if self.align == "peers":
             # In the order of a peer that teaches on the example: others may be nan or poor there.
             first = predictions[shares.argmax(0), torch.arange(shares.shape[1], device=shares.device)]
-            orders = [best_permutation(pairwise_si_snr(each, first).nan_to_num())[1] for each in predictions]
+            pairs = (pairwise_quality(each, first, batch.mixture).nan_to_num() for each in predictions)
+            orders = [best_permutation(pair)[1] for pair in pairs]
             predictions = torch.stack([reorder(each, order) for each, order in zip(predictions, orders, strict=True)])
         return torch.where(shares[..., None, None] > 0, shares[..., None, None] * predictions, 0).sum(0)
 
     def confidence(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """The uPIT SI-SNR in dB against the references, `(B,)`."""
-        return upit_si_snr(prediction, batch.sources)
+        """The uPIT SI-SNR in dB against the references, `(B,)`; nan, which never teaches, where all of them are silent."""
+        value = upit_si_snr(prediction, batch.sources, mixture=batch.mixture)
+        return value.masked_fill(silent_sources(batch.sources, batch.mixture).all(1), torch.nan)
 
     def score(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """SI-SNRi: the uPIT SI-SNR minus that of the mixture itself, dB, `(B,)`."""
-        before = si_snr(batch.mixture[:, None], batch.sources).mean(1)
-        return upit_si_snr(prediction, batch.sources) - before
+        """SI-SNRi: the uPIT SI-SNR minus that of the mixture itself, dB, `(B,)`; for a silent source it is 0 dB before."""
+        before = quality(batch.mixture[:, None], batch.sources, batch.mixture).mean(1)
+        return upit_si_snr(prediction, batch.sources, mixture=batch.mixture) - before

@@ -97,6 +97,14 @@ class ClassificationTask:
         narrower = [View(network, widths, list(settings.resolutions), False) for widths in drawn]
         return [*narrower, View(network, (widest, widest), list(settings.resolutions[:1]), True)]
 
+    def select(self, batch: Batch, examples: Tensor) -> Batch:
+        """The examples of a batch at the indices `(E,)`."""
+        return Batch(batch.images[examples], batch.labels[examples])
+
+    def names(self, batch: Batch) -> tuple[str, ...]:
+        """None: images are known by their place in a data set only."""
+        return ()
+
     def predict(self, peer: nn.Module, batch: Batch) -> Tensor:
         """The peer's logits `(B, classes)`, in 32-bit floats whatever the network computes in."""
         return peer(batch.images).float()
@@ -105,12 +113,12 @@ class ClassificationTask:
         """Cross-entropy with the labels, `(B,)`."""
         return F.cross_entropy(prediction, batch.labels, reduction="none", label_smoothing=self.label_smoothing)
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor) -> Tensor:
+    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch | None = None) -> Tensor:
         """`T^2 KL(teacher || student)` of the class probabilities, `(B,)`."""
         pair = [F.log_softmax(logits / self.temperature, 1) for logits in (student, teacher)]
         return self.temperature**2 * F.kl_div(*pair, reduction="none", log_target=True).sum(1)
 
-    def average(self, predictions: Tensor, shares: Tensor) -> Tensor:
+    def average(self, predictions: Tensor, shares: Tensor, batch: Batch | None = None) -> Tensor:
         """Logits whose probabilities are the mean of the teachers', `(J, B, classes)` to `(B, classes)`."""
         probabilities = F.softmax(predictions / self.temperature, 2)
         mean = torch.where(shares[..., None] > 0, shares[..., None] * probabilities, 0).sum(0)

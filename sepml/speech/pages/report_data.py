@@ -181,6 +181,8 @@ def read_scores(folder: Path, label: str) -> Scores:
 def read_history(path: Path, label: str) -> History:
     """The columns of a run's history.csv by peer; those without a single finite value are left out.
 
+    Without a threshold there was no gate, whatever runs of former versions say of it.
+
     Raises:
         SepmlError: it cannot be read, or lacks the columns epoch and peer.
     """
@@ -193,6 +195,9 @@ def read_history(path: Path, label: str) -> History:
     except ValueError as error:
         raise SepmlError(f"{path}: an epoch is no whole number: {error}") from error
     peers = sorted({row[peer] for row in rows}, key=lambda name: (len(name), name))
+    if {"gate_open", "threshold"} <= {*header}:
+        gate, threshold = header.index("gate_open"), header.index("threshold")
+        rows = [[*row[:gate], "nan" if row[threshold] == "-inf" else row[gate], *row[gate + 1 :]] for row in rows]
     cells = {(int(row[epoch]), row[peer]): row for row in rows}
     columns = {}
     for i, name in enumerate(header):

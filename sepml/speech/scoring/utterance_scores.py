@@ -1,4 +1,8 @@
-"""The scores of one mixture from arrays: one permutation, by SI-SNR, serves every metric."""
+"""The scores of one mixture from arrays: one permutation, by SI-SNR, serves every metric.
+
+A reference is silent where its energy is at most 1e-6 of the mixture's: no metric has a value for it, and an estimate is
+worth for it how far it is below the mixture, as in training (`sepml.speech.losses.quality`).
+"""
 
 from collections.abc import Callable, Sequence
 from itertools import permutations
@@ -11,6 +15,8 @@ from sepml.speech.scoring.summary import COLUMNS, Unscored, UtteranceScores
 
 METRICS = tuple(COLUMNS)
 """All metrics, in the order of their columns."""
+SILENT_BELOW = 1e-6
+MAX_LEVEL_DB = 30.0
 _FEW = 720
 Found = dict[str, list[float | str]]
 
@@ -33,8 +39,10 @@ def scores_of(
         metrics: of `METRICS`.
     """
     mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
+    # As digital silence, so that every metric knows.
+    sources[silent_sources(sources, mixture)] = 0
     si_snr = pairwise_si_snr(np.concatenate([ests, mixture[None]]), sources)
-    permutation = best_permutation(si_snr[:-1])
+    permutation = best_permutation(_quality(si_snr[:-1], sources, ests, mixture))
     ests = ests[permutation]
     silent = [_silence(est, source) for est, source in zip(ests, sources, strict=True)]
     found: Found = {}
@@ -58,11 +66,42 @@ def scores_of(
     )
 
 
-def best_permutation(si_snr: np.ndarray) -> np.ndarray:
-    """The estimate for each source with the best mean SI-SNR.
+def silent_sources(sources: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """Which references are silent: constant, or without their means at most 1e-6 of the mixture's energy.
 
     Args:
-        si_snr: (n_est, n_src) dB, n_est >= n_src; nan (silence) counts as worse than any value.
+        sources: (n_src, T)
+        mixture: (T,)
+
+    Returns:
+        (n_src,) bool.
+    """
+    quiet = _norms(sources) <= SILENT_BELOW**0.5 * _norms(mixture[None])
+    return quiet | np.array([is_silent(source) for source in sources])
+
+
+def _quality(si_snr: np.ndarray, sources: np.ndarray, ests: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+    """SI-SNR (n_est, n_src) dB; for silent references the level of the mixture over that of the estimate, 30 dB at most."""
+    silent = np.array([is_silent(source) for source in sources])
+    if not silent.any() or is_silent(mixture):
+        return si_snr
+    loudness = _norms(mixture[None])
+    level = 20 * np.log10(loudness / np.maximum(_norms(ests), 10 ** (-MAX_LEVEL_DB / 20) * loudness))
+    return np.where(silent, level[:, None], si_snr)
+
+
+def _norms(x: np.ndarray) -> np.ndarray:
+    """L2 norms (n,) of the rows (n, T) without their means, at any level."""
+    x = x - x.mean(-1, keepdims=True)
+    peak = np.maximum(np.abs(x).max(-1, initial=0), np.finfo(np.float64).tiny)
+    return peak * np.linalg.norm(x / peak[:, None], axis=-1)
+
+
+def best_permutation(si_snr: np.ndarray) -> np.ndarray:
+    """The estimate for each source with the best mean quality.
+
+    Args:
+        si_snr: (n_est, n_src) dB, n_est >= n_src; nan (a silent estimate) counts as worse than any value.
 
     Returns:
         (n_src,) the index of the estimate that stands for each source.
