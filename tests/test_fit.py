@@ -25,16 +25,16 @@ class Processes:
     """As many processes as told, all of which have the same figures."""
 
     def __init__(self, n: int) -> None:
-        self.n = n
+        self.world_size = n
 
     def all_reduce(self, data: Tensor, group: object = None, reduce_op: str = "mean") -> Tensor:
-        return data * self.n if reduce_op == "sum" else data
+        return data * self.world_size if reduce_op == "sum" else data
 
 
 def report_of(**values: list) -> StepReport:
     names = ("loss", "supervised", "mimic", "gate_open", "agreement", "grad_norm")
     figures = {name: torch.tensor(values.get(name, [0.0] * 3)) for name in names}
-    return StepReport(**figures, skipped=torch.tensor(values["skipped"]))
+    return StepReport(**figures, skipped=torch.tensor(values["skipped"]), not_finite=torch.zeros(0, dtype=torch.bool))
 
 
 @pytest.mark.parametrize("n_processes", [1, 2])
