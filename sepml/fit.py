@@ -65,7 +65,7 @@ class FitSettings:
         early_stop: epochs without improvement of any peer after which training ends; 0 is never.
         keep: which state of each network becomes its model folder: the one that validated best, or the last.
         max_skipped: steps in a row without a finite loss after which training is given up.
-        tensorboard: write the history for TensorBoard too, where that is installed.
+        tensorboard: write the history for TensorBoard too; where that is not installed, the run says so once.
     """
 
     epochs: Count = 100
