@@ -61,7 +61,7 @@ def _unit_si_snr(estimate: Tensor, reference: Tensor, ceiling: float | None) -> 
     noise_energy = noise_energy + (1 - estimate.detach().square().sum(-1)).clamp(0, 1).round()
     floor = _EPS if ceiling is None else 10 ** (-ceiling / 10) * target_energy + _EPS
     value = 10 * torch.log10((target_energy + _EPS) / (noise_energy + floor))
-    # Nothing of an estimate is in the direction of silence: its gradient would grow as 1 / level, and lead nowhere.
+    # A silent reference gives no direction: without this the gradient would grow as 1 / the level of the estimate.
     return torch.where(reference.square().sum(-1) < 0.5, value.detach(), value)
 
 
