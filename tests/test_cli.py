@@ -211,7 +211,7 @@ FAULTS = [
     ("train --config W/good.yaml --exp W/taken", "W/taken: is not empty and holds no experiment"),
     ("train --config W/good.yaml --exp O --peers.0.hiden 3", "unknown key 'peers.0.hiden'; did you mean 'peers.0.hidden'?"),
     ("train --config W/good.yaml --exp O --fit.epochs", "--fit.epochs: the value is missing"),
-    ("train --config W/good.yaml --exp O --data.root [", "--data.root: '[' is not a valid YAML value"),
+    ("train --config W/good.yaml --exp O --data.root [", "--data.root [: not valid YAML: "),
     ("train --config W/good.yaml --exp O --peers.1.stride 33", "stride is 33, expected 32 at most"),
     ("train --config W/good.yaml --exp O --data.segment 1.0e-5", "data.segment is 1e-05 s"),
     ("train --config W/good.yaml --exp O --data.train gone.csv", "gone.csv: no such manifest"),
