@@ -14,6 +14,7 @@ import torch
 
 from sepml.errors import SepmlError
 from sepml.files import atomic_path
+from sepml.torch_files import load_plain
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "sepml-run-2"
@@ -142,7 +143,7 @@ def _read(file: Path) -> RunState:
         with warnings.catch_warnings():
             # Of unusual tensors, which are refused below.
             warnings.simplefilter("ignore")
-            content = torch.load(file, map_location="cpu", weights_only=True)
+            content = load_plain(file)
     except pickle.UnpicklingError as error:
         raise _Damaged("holds more than tensors and plain values, or nothing that can be read") from error
     except _Damaged:
