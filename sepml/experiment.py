@@ -25,6 +25,7 @@ from sepml.history import Run
 from sepml.lock import locked
 from sepml.mutual import Task
 from sepml.run_folder import CONFIG, DEFAULT_TASK, EFFECTIVE_BATCH, ENVIRONMENT, Batched, claim, effective_batch, plain
+from sepml.temporaries import sweep
 
 _PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
 
@@ -96,7 +97,8 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
         build: of (experiment, rank, world size) the parts, from this process's share of the data.
 
     Raises:
-        SepmlError: bad settings or data; the folder holds another experiment or something else.
+        SepmlError: bad settings or data; the folder holds another experiment or something else, or another process trains
+            in it.
     """
     keep_large_blocks()
     fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, experiment.fit.precision)
@@ -124,6 +126,8 @@ def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitSt
         try:
             held.enter_context(locked(exp))
             goes_on = claim(exp, experiment, fabric.world_size)
+            for folder in (exp, *exp.glob("peer*")):
+                sweep(str(folder))
         except SepmlError as error:
             refusal = error
     goes_on, is_refused = fabric.broadcast((goes_on, refusal is not None))
