@@ -27,6 +27,7 @@ from sepml.limits import LARGEST_SEED
 from sepml.lock import locked
 from sepml.mutual import Task
 from sepml.run_folder import CONFIG, DEFAULT_TASK, EFFECTIVE_BATCH, ENVIRONMENT, Batched, claim, effective_batch, plain
+from sepml.temporaries import sweep
 
 MOST_PEERS = 64
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -100,7 +101,8 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
         build: of (experiment, rank, world size) the parts, from this process's share of the data.
 
     Raises:
-        SepmlError: bad settings or data; the folder holds another experiment or something else.
+        SepmlError: bad settings or data; the folder holds another experiment or something else, or another process trains
+            in it.
     """
     keep_large_blocks()
     fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, experiment.fit.precision)
@@ -128,6 +130,8 @@ def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitSt
         try:
             held.enter_context(locked(exp))
             goes_on = claim(exp, experiment, fabric.world_size)
+            for folder in (exp, *exp.glob("peer*")):
+                sweep(str(folder))
         except SepmlError as error:
             refusal = error
     goes_on, is_refused = fabric.broadcast((goes_on, refusal is not None))

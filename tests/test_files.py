@@ -15,6 +15,7 @@ from sepml import files, temporaries
 from sepml.errors import SepmlError
 from sepml.files import atomic_path, write_bytes, write_csv, write_json, write_text
 from sepml.processes import ProcessId, is_running, this_process
+from sepml.speech.separation.outputs import require_writable
 from sepml.temporaries import contents, owner_of, sweep, temporary_folder, temporary_name
 
 
@@ -84,6 +85,9 @@ def test_a_device_stays_a_device(write):
     assert not [name for name in os.listdir("/dev") if owner_of(name)]
     with pytest.raises(SepmlError, match="/dev/full: no space left on the disk"):
         write(Path("/dev/full"), b"x")
+    # As `sepml separate --summary /dev/null` asks before it begins.
+    require_writable(Path("/dev/null"))
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
 
 
 def test_nothing_goes_through_when_the_content_does_not_get_ready(tmp_path):
