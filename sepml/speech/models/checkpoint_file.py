@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
+from sepml.torch_files import load_plain
 
 log = logging.getLogger(__name__)
 _KEYS = ("model_name", "model_args", "state_dict")
@@ -141,8 +142,7 @@ def _without_common(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Ten
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        with torch.serialization.safe_globals(_HARMLESS):
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = load_plain(file, _HARMLESS)
     except FileNotFoundError as error:
         raise SepmlError(f"{file}: no such file") from error
     except pickle.UnpicklingError as error:
