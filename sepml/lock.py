@@ -12,6 +12,7 @@ from datetime import datetime
 from pathlib import Path
 
 from sepml.errors import SepmlError
+from sepml.json_files import parse_json
 
 NAME = ".lock"
 _UNSUPPORTED = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
@@ -98,8 +99,8 @@ def _is_at(handle: int, file: Path) -> bool:
 def _said_by(handle: int) -> str:
     """Who holds the lock, as the file says."""
     try:
-        holder = json.loads(os.pread(handle, 4096, 0))
+        holder = parse_json(os.pread(handle, 4096, 0), NAME)
         return f"process {holder['pid']} on {holder['host']} has been training in it since {holder['since']}"
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, SepmlError, KeyError, TypeError):
         # It has only just taken it.
         return "another process is training in it"

@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from sepml.threads import prepare_threads
+
+# As for a command, and as early: beside other work, threads that wait by spinning make tests ten times slower.
+prepare_threads()
+
 
 @pytest.fixture(scope="session")
 def shared_dir() -> Path:

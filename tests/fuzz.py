@@ -25,6 +25,7 @@ from pathlib import Path
 HANG_SECONDS = 120.0
 """Far more than any command takes here, also on a busy machine."""
 MORE_MEMORY_KB = 1 << 20
+_SAYS_WHY = re.compile(r"^(sepml: error:|usage:|\d+ faults?$)", re.MULTILINE)
 _WORD = re.compile(rb"[\w.+-]+")
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 _NUMBERS = (
@@ -281,7 +282,8 @@ def _verdict(code: int | None, more_kb: int, said: str) -> str | None:
         return f"hangs\n{said[-2000:]}"
     if "Traceback" in said or code not in (0, 1, 2):
         return f"exit code {code}\n{said[-2000:]}"
-    if (code == 0) == ("sepml: error:" in said or "usage:" in said):
+    # `sepml check` lists faults and counts them.
+    if (code == 0) == bool(_SAYS_WHY.search(said)):
         return f"exit code {code}, but it says:\n{said[-2000:]}"
     return f"{more_kb >> 10} MB more memory" if more_kb > MORE_MEMORY_KB else None
 

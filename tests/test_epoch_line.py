@@ -123,8 +123,8 @@ def test_processes_tell_each_other_their_names():
     program = Path(__file__).parent / "two_processes_names.py"
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
-    lines = {line for line in done.stdout.splitlines() if line.startswith("rank")}
-    assert {f"rank {rank}: both,only0,only1 sum 3.0" for rank in (0, 1)} <= lines
+    # The lines of the two processes may come in each other's midst.
+    assert all(done.stdout.count(part) == 2 for part in ("both,only0,only1", "sum 3.0")), done.stdout
 
 
 # Gates.

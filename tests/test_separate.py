@@ -278,7 +278,7 @@ def test_loading_models_and_experiments(tmp_path):
     with pytest.raises(SepmlError, match=r"best\.json names peer 7, which is absent"):
         Separator.load(exp)
     (exp / "best.json").write_text("[]")
-    with pytest.raises(SepmlError, match="cannot be read"):
+    with pytest.raises(SepmlError, match="expected an object"):
         Separator.load(exp)
     (tmp_path / "void").mkdir()
     for path, message in (("void", "holds neither"), ("nowhere", "no such folder")):

@@ -96,15 +96,25 @@ def test_what_no_file_can_be_called_is_not_extended(base, tmp_path):
         read_yaml(tmp_path / "a.yaml")
 
 
+NO_VALUES = (
+    ": a number of 5,000 digits",
+    "--fit.epochs 2001-99-99: '2001-99-99' is no date",
+    "'x' is no whole number",
+    "nested more than 64 deep",
+    "the key 'epochs' stands in line 1 already",
+    "text with a NUL",
+)
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["--seed", "9" * 5000], ": a number of 5,000 digits"),
-        (["--fit.epochs", "2001-99-99"], "--fit.epochs 2001-99-99: '2001-99-99' is no date"),
-        (["--fit.epochs", "!!int x"], "'x' is no whole number"),
-        (["--fit.epochs", "[" * 3000], "nested more than 64 deep"),
-        (["--fit", "{epochs: 1, epochs: 2}"], "the key 'epochs' stands in line 1 already"),
-        (["--data.train", '"a\\0b"'], "text with a NUL"),
+        (["--seed", "9" * 5000], NO_VALUES[0]),
+        (["--fit.epochs", "2001-99-99"], NO_VALUES[1]),
+        (["--fit.epochs", "!!int x"], NO_VALUES[2]),
+        (["--fit.epochs", "[" * 3000], NO_VALUES[3]),
+        (["--fit", "{epochs: 1, epochs: 2}"], NO_VALUES[4]),
+        (["--data.train", '"a\\0b"'], NO_VALUES[5]),
         (["--data.train", "a" * 300], "'data.train': the path 'aaa"),
         (["--data.root", "a/" * 3000], "is too long for a file"),
         (["--seed", str(2**64)], "'seed': input should be less than or equal to 18446744073709551615"),
@@ -120,9 +130,14 @@ def test_what_no_file_can_be_called_is_not_extended(base, tmp_path):
 )
 def test_a_training_that_cannot_be_is_one_line(words, expected, tmp_path, capsys):
     (tmp_path / "a.yaml").write_text("data: {train: tr.csv, valid: cv.csv}\npeers: [{kind: dprnn}]\n")
-    assert main(["train", "--config", str(tmp_path / "a.yaml"), "--exp", str(tmp_path / "exp"), *words]) == 1
+    try:
+        code = main(["train", "--config", str(tmp_path / "a.yaml"), "--exp", str(tmp_path / "exp"), *words])
+    except SystemExit as error:
+        code = error.code
     line = capsys.readouterr().err.splitlines()[-1]
-    assert line.startswith("sepml: error: ") and expected in line and len(line) < 600
+    # A word that is no value at all is wrong usage; one that the file could hold as well is not.
+    assert code == (2 if expected in NO_VALUES else 1)
+    assert line.startswith(("sepml: error: ", "sepml train: error: ")) and expected in line and len(line) < 600
     assert not Path(tmp_path / "exp" / "config.yaml").exists()
 
 

@@ -110,6 +110,8 @@ def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
     if places is not None:
         return job.target, places
     places = np.zeros((len(job.mixtures), 2), np.int64)
+    # Before the shard: a run that is killed between the two makes the shard anew.
+    write_text(note, made_of)
     with atomic_path(job.target) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for n, mixture in enumerate(job.mixtures):
             places[n, 0] = tar.offset
@@ -123,7 +125,6 @@ def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
             places[n, 1] = tar.offset
             if tar.offset - places[n, 0] > MOST_MIXTURE_BYTES:
                 raise SepmlError(f"{mixture.mixture}: too long for a shard with its sources: {MOST_MIXTURE_BYTES:,} bytes")
-    write_text(note, made_of)
     return job.target, places
 
 

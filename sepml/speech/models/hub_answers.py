@@ -4,7 +4,6 @@ The client makes file names of what it is told: of the ETag of a file, of the co
 2.4.0 does not look at the first two, and writes outside its cache when they hold `../`.
 """
 
-import json
 import re
 import threading
 from collections.abc import Iterator
@@ -16,6 +15,7 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HFValidationError
 
 from sepml.errors import SepmlError
+from sepml.json_files import parse_json
 
 _HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\0]{1,255}")
@@ -67,8 +67,8 @@ def _names(response: Any) -> Iterator[tuple[str, str]]:
     elif response.request.extensions.get(_LISTING) and response.is_success:
         response.read()
         try:
-            content = json.loads(response.content)
-        except (ValueError, RecursionError):
+            content = parse_json(response.content, str(response.request.url))
+        except SepmlError:
             return  # the client will say so
         yield from _in_listing(content)
 

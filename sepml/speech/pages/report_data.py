@@ -178,7 +178,7 @@ def read_scores(folder: Path, label: str) -> Scores:
     if not columns:
         raise SepmlError(f"{path}: holds no column of numbers")
     blank = [""] * len(rows)
-    permutations = [tuple(map(int, re.findall(r"\d+", cell))) for cell in of.get("permutation", blank)]
+    permutations = [tuple(map(int, re.findall(r"\d{1,9}", cell))) for cell in of.get("permutation", blank)]
     return Scores(
         folder,
         label,
