@@ -1,4 +1,4 @@
-# make demo | make test | make test-slow | make test-browser | make lint | make bench: each sets up .venv by itself.
+# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench: each sets up .venv by itself.
 # make test-versions: the tests under other versions of Python.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow test-browser test-versions lint bench venv clean
+.PHONY: demo test test-slow fuzz test-browser test-versions lint bench venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -44,6 +44,10 @@ VERSIONS := 3.12 3.13
 TESTS :=
 test-versions:
 	tools/test_versions.sh $(VERSIONS) -- $(TESTS)
+
+# 20,000 seeded damages to files of every kind; `make test` runs 400.
+fuzz: venv
+	$(BIN)/python tests/fuzz.py --count 20000
 
 lint: venv
 	$(BIN)/ruff check .

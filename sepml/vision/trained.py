@@ -1,11 +1,11 @@
 """Weights of a trained classifier, wherever they lie."""
 
-import json
 from pathlib import Path
 
 from torch import Tensor
 
 from sepml.errors import SepmlError
+from sepml.json_files import read_object
 from sepml.model_folder import read_weights
 from sepml.vision.networks import load_network
 
@@ -34,8 +34,8 @@ def trained_weights(source: Path, setting: str) -> tuple[Path, dict[str, Tensor]
 def _best_peer(exp: Path) -> int:
     file = exp / "best.json"
     try:
-        return int(json.loads(file.read_text(encoding="utf-8"))["peer"])
+        return int(read_object(file)["peer"])
     except FileNotFoundError as error:
         raise SepmlError(f"{exp}: holds neither a config.json (a model) nor a best.json (an experiment)") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (SepmlError, ValueError, KeyError, TypeError) as error:
         raise SepmlError(f'{file}: cannot be read; expected {{"peer": 1}} or the like') from error
