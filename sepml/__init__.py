@@ -5,11 +5,12 @@
 
 from typing import TYPE_CHECKING, Any
 
+from sepml.version import __version__
+
 if TYPE_CHECKING:
     from sepml.speech.scoring.arrays import score
     from sepml.speech.separation.separator import Separator
 
-__version__ = "0.1.0"
 __all__ = ["Separator", "__version__", "score"]
 
 

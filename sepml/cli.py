@@ -8,26 +8,26 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml import __version__
-from sepml.commands import corpora, mixtures, models, scoring, separating, training
-from sepml.commands.words import FAILED, verbosity, verbosity_of
+from sepml.commands import mixtures, models, prepare, score, separate, train
+from sepml.commands.options import FAILED, verbosity, verbosity_of
 from sepml.errors import SepmlError, one_line
-from sepml.standard_streams import open_closed_streams
-from sepml.threads import prepare_threads
+from sepml.system.standard_streams import open_closed_streams
+from sepml.system.threads import prepare_threads
+from sepml.version import __version__
 
 INTERRUPTED = 130
 _COMMANDS = (
-    corpora.add_prepare,
+    prepare.add_prepare,
     mixtures.add_mix,
     mixtures.add_check,
     mixtures.add_shard,
-    training.add_train,
-    separating.add_separate,
-    scoring.add_score,
-    scoring.add_evaluate,
-    scoring.add_table,
-    scoring.add_report,
-    separating.add_serve,
+    train.add_train,
+    separate.add_separate,
+    score.add_score,
+    score.add_evaluate,
+    score.add_table,
+    score.add_report,
+    separate.add_serve,
     models.add_info,
     models.add_export,
 )

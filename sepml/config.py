@@ -9,8 +9,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from sepml.config_errors import dataclasses_of, explain, shown
 from sepml.errors import SepmlError
-from sepml.limits import require_path
-from sepml.yaml_files import load_yaml, parse_yaml
+from sepml.system.limits import require_path
+from sepml.system.yaml_files import load_yaml, parse_yaml
 
 T = TypeVar("T")
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)

@@ -335,14 +335,6 @@ def import_everything() -> None:
     import torch
 
     torch.set_num_threads(1)
-    import sepml.fit
-    import sepml.speech.experiment
-    import sepml.speech.mixing
-    import sepml.speech.models.asteroid_models
-    import sepml.speech.pages.report
-    import sepml.speech.scoring.compare
-    import sepml.speech.scoring.score
-    import sepml.speech.separation.separate  # noqa: F401
 
 
 def failures(numbers: range, workspace: Path, jobs: int) -> list[str]:

@@ -20,8 +20,8 @@ import numpy as np
 import soundfile
 import torch
 
-from sepml.speech.pages.limits import Limits
-from sepml.speech.pages.serve import PageServer
+from sepml.speech.demo.limits import Limits
+from sepml.speech.demo.serve import PageServer
 from sepml.speech.separation.separator import Separator
 
 RATE = 8000

@@ -9,7 +9,7 @@ import numpy as np
 import soundfile
 from speech_signals import speech_like
 
-from sepml.speech.manifest import Mixture, write_manifest
+from sepml.speech.data.manifest import Mixture, write_manifest
 
 RATE = 8000
 

@@ -70,9 +70,9 @@ def offences(within: tuple[str, ...], forbidden: tuple[str, ...], but: tuple[str
 
 def test_the_source_was_found():
     assert {"sepml.cli", "sepml.mutual", "sepml.mutual.cohort", "sepml.speech.corpora.prompts"} <= FILES.keys()
-    assert "sepml.errors" in EVERYWHERE["sepml.mutual.exchange"] and "torch" in EVERYWHERE["sepml.fit"]
+    assert "sepml.errors" in EVERYWHERE["sepml.mutual.exchange"] and "torch" in EVERYWHERE["sepml.training.fit"]
     # Imports inside functions count, but not as work at import.
-    training = "sepml.commands.training"
+    training = "sepml.commands.train"
     assert "sepml.speech.experiment" in EVERYWHERE[training] - AT_START[training]
 
 
@@ -86,7 +86,7 @@ def test_the_engine_knows_no_task():
     engine = tuple(
         name for name in FILES if name.count(".") == 1 and name.split(".")[1] not in ("cli", "commands", "speech", "vision")
     )
-    assert {"sepml.fit", "sepml.checkpoint", "sepml.config", "sepml.files"} <= {*engine}
+    assert {"sepml.training.fit", "sepml.training.checkpoint", "sepml.config", "sepml.system.files"} <= {*engine}
     assert not offences(engine, ("sepml.speech", "sepml.vision"), but=())
 
 

@@ -10,7 +10,7 @@ from hub_server import serving, use
 from speech_signals import speech_like
 from test_model import TINY, built
 
-from sepml.speech.models import pretrained
+from sepml.speech.models import load as pretrained
 from sepml.speech.models.model import save_model
 
 RATE = 8000

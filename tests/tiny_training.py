@@ -9,8 +9,8 @@ import torch
 import yaml
 
 from sepml.cli import main
-from sepml.speech.audio import write_wav
-from sepml.speech.manifest import Mixture, write_manifest
+from sepml.speech.audio.files import write_wav
+from sepml.speech.data.manifest import Mixture, write_manifest
 
 RATE = 8000
 NETWORK = {"kind": "dprnn", "filterbank": "stft", "window": 128, "stride": 64, "bottleneck": 8, "hidden": 8, "blocks": 1}

@@ -17,10 +17,10 @@ from matplotlib.figure import Figure
 from scipy import stats
 from torch.utils.flop_counter import FlopCounterMode
 
-from sepml.files import atomic_path, write_csv, write_text
-from sepml.fit import CohortSettings
-from sepml.markdown import markdown
 from sepml.mutual import Cohort
+from sepml.system.files import atomic_path, write_csv, write_text
+from sepml.system.markdown import markdown
+from sepml.training.fit import CohortSettings
 from sepml.vision.evaluate import Table, calibration_batches, evaluate, load_experiment, query_table
 from sepml.vision.experiment import experiment_parts
 

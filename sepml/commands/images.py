@@ -4,8 +4,8 @@ import argparse
 import os
 from pathlib import Path
 
-from sepml.commands.words import OK, Commands, command, print_paths
-from sepml.limits import MOST_JSON_BYTES, read_limited
+from sepml.commands.options import OK, Commands, command, print_paths
+from sepml.system.limits import MOST_JSON_BYTES, read_limited
 
 CLASSIFICATION = "classification"
 TASKS = ("separation", CLASSIFICATION)
@@ -16,7 +16,7 @@ def of_images(model: str | Path | None) -> bool:
     config = Path(model) / "config.yaml" if model else None
     if config is None or not os.path.isfile(config):
         return False
-    from sepml.experiment import task_of
+    from sepml.training.experiment import task_of
 
     return task_of(config, (), TASKS) == CLASSIFICATION
 
@@ -39,7 +39,7 @@ def add_cifar(corpora: Commands, kind: str) -> None:
 
 
 def _prepare_cifar(options: argparse.Namespace) -> int:
-    from sepml.vision.pictures import prepare_cifar
+    from sepml.vision.datasets import prepare_cifar
 
     return print_paths([prepare_cifar(options.corpus, options.out, options.url, options.md5)])
 
@@ -49,7 +49,7 @@ def evaluate_images(options: argparse.Namespace) -> int:
     for name in ("manifest", "segment", "overlap", "metrics", "strict", "report"):
         if getattr(options, name):
             options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
-    from sepml.hardware import choose_device
+    from sepml.training.hardware import choose_device
     from sepml.vision.evaluate import evaluate, format_rows
 
     device = choose_device(options.device)

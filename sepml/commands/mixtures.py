@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.words import (
+from sepml.commands.options import (
     FAILED,
     OK,
     Commands,
@@ -31,7 +31,7 @@ def add_mix(commands: Commands) -> None:
 
 
 def _mix(options: argparse.Namespace) -> int:
-    from sepml.speech.mixing import SAMPLE_RATES, mix_lists
+    from sepml.speech.mixing.mix import SAMPLE_RATES, mix_lists
 
     if options.sample_rate not in SAMPLE_RATES:
         options.wrong(f"--sample-rate {options.sample_rate}: expected one of {', '.join(map(str, SAMPLE_RATES))}")
@@ -55,7 +55,7 @@ def add_check(commands: Commands) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from sepml.speech.check_wsj0 import Sums, check_wsj0
+    from sepml.speech.mixing.check_lists import Sums, check_wsj0
 
     sums = Sums(options.write_sums, options.verify_sums)
     of_tree = (options.target, options.list, options.utterances, options.levels)
@@ -82,6 +82,6 @@ def add_shard(commands: Commands) -> None:
 
 
 def _shard(options: argparse.Namespace) -> int:
-    from sepml.speech.sharding import write_shards
+    from sepml.speech.data.write_shards import write_shards
 
     return print_paths([write_shards(options.manifest, options.out, options.size, options.jobs, options.moved_to)])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from sepml.commands.images import export_images, info_images, is_classifier, of_images
 from sepml.commands.networks import add_network, named_network
-from sepml.commands.words import OK, Commands, at_least, command
+from sepml.commands.options import OK, Commands, at_least, command
 
 
 def add_info(commands: Commands) -> None:

@@ -9,13 +9,13 @@ from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about
-from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
-from sepml.fit import CohortSettings, FitSettings
-from sepml.model_size import require_memory
-from sepml.speech.data import DataSettings, train_loader, valid_loader
+from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.models.model import build_model, network_shape, save_model
 from sepml.speech.peers import Peer, begin_with_given_weights, network_of
 from sepml.speech.task import SeparationTask
+from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
+from sepml.training.fit import CohortSettings, FitSettings
+from sepml.training.model_size import require_memory
 
 
 @dataclass(frozen=True)

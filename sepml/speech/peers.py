@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 from sepml.errors import SepmlError
+from sepml.speech.models.load import load_models
 from sepml.speech.models.model import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig, SeparationModel
-from sepml.speech.models.pretrained import load_models
-from sepml.weights import take_weights
+from sepml.training.weights import take_weights
 
 log = logging.getLogger(__name__)
 Init = Annotated[str, Field(min_length=1)] | None

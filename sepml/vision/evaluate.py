@@ -12,17 +12,17 @@ from torch.utils.data import DataLoader
 
 from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError
-from sepml.experiment import environment
-from sepml.files import atomic_path, write_csv, write_json
-from sepml.flops import count_flops
-from sepml.json_files import read_object
-from sepml.loading import worker_faults
-from sepml.markdown import markdown
-from sepml.vision.data import image_shape, test_loader, train_loader
+from sepml.system.files import atomic_path, write_csv, write_json
+from sepml.system.json_files import read_object
+from sepml.system.markdown import markdown
+from sepml.training.experiment import environment
+from sepml.training.flops import count_flops
+from sepml.training.loading import worker_faults
+from sepml.vision.datasets import Pictures, Sets, read_sets
 from sepml.vision.experiment import Experiment
-from sepml.vision.market import Features, evaluate_retrieval, multi_query, read_folder
+from sepml.vision.loaders import image_shape, test_loader, train_loader
+from sepml.vision.market1501 import Features, evaluate_retrieval, multi_query, read_folder
 from sepml.vision.networks import Classifier, embedder, load_network, save_network
-from sepml.vision.pictures import Pictures, Sets, read_sets
 from sepml.vision.slimmable import narrow
 from sepml.vision.task import Batch, resize
 

@@ -11,10 +11,12 @@ from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about
-from sepml.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
-from sepml.fit import CohortSettings, FitSettings
-from sepml.model_size import require_memory
-from sepml.vision.data import STATISTICS, image_shape, test_loader, train_loader
+from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
+from sepml.training.fit import CohortSettings, FitSettings
+from sepml.training.model_size import require_memory
+from sepml.training.weights import take_weights
+from sepml.vision.datasets import DataSettings, Sets, read_sets
+from sepml.vision.loaders import STATISTICS, image_shape, test_loader, train_loader
 from sepml.vision.networks import (
     Classifier,
     NetworkConfig,
@@ -25,10 +27,8 @@ from sepml.vision.networks import (
     save_network,
     take_backbone,
 )
-from sepml.vision.pictures import DataSettings, Sets, read_sets
 from sepml.vision.task import ClassificationTask, ViewSettings, Width
 from sepml.vision.trained import trained_weights
-from sepml.weights import take_weights
 
 # Pixels of height up to which networks are those for small images.
 _SMALL = 64

@@ -15,9 +15,16 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError, about
-from sepml.flops import count_flops
-from sepml.model_folder import fill, load_weights, read_model_settings, read_weights, require_weights, write_model_folder
-from sepml.model_size import shape_of
+from sepml.training.flops import count_flops
+from sepml.training.model_folder import (
+    fill,
+    load_weights,
+    read_model_settings,
+    read_weights,
+    require_weights,
+    write_model_folder,
+)
+from sepml.training.model_size import shape_of
 from sepml.vision.image_networks import resnet32, small_cnn, wrn28_10
 from sepml.vision.slimmable import narrow
 

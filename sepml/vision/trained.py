@@ -5,8 +5,8 @@ from pathlib import Path
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.json_files import read_object
-from sepml.model_folder import read_weights
+from sepml.system.json_files import read_object
+from sepml.training.model_folder import read_weights
 from sepml.vision.networks import load_network
 
 

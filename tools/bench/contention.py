@@ -27,9 +27,9 @@ import soundfile
 import torch
 import yaml
 
-from sepml.parallel import cores
-from sepml.speech.manifest import Mixture, write_manifest
+from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+from sepml.system.parallel import cores
 
 RATE = 8000
 # The networks and batches of recipes/prompts-2mix/conf/demo.yaml.

@@ -28,8 +28,9 @@ print(imported - started, time.perf_counter() - imported, time.process_time() - 
 """
 _IMPORTS = {
     "nothing but numpy": "import numpy",
-    "sepml.speech.manifest": "from sepml.speech.manifest import read_manifest; import numpy",
-    "sepml.speech.data (torch)": "import numpy, sepml.speech.data; from sepml.speech.manifest import read_manifest",
+    "sepml.speech.data.manifest": "from sepml.speech.data.manifest import read_manifest; import numpy",
+    "sepml.speech.data.loaders (torch)": "import numpy, sepml.speech.data.loaders\n"
+    "from sepml.speech.data.manifest import read_manifest",
 }
 _READ = "mixtures = read_manifest(Path(sys.argv[1]))"
 _WORK = {

@@ -1,4 +1,4 @@
-"""Mixtures by `sepml.speech.mixing.mix_lists` beside a plain serial loop that does the same for each mixture, in one run.
+"""Mixtures by `sepml.speech.mixing.mix.mix_lists` beside a plain serial loop that does the same for each mixture, in one run.
 
 The loop reads, resamples, scales and writes every mixture by itself, as the published scripts do; it writes files
 directly, where `mix_lists` writes to a temporary name and renames. Both take the active levels from one table and must
@@ -18,10 +18,10 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from sepml.parallel import cores
-from sepml.speech.level import active_level
-from sepml.speech.mixing import MODES, mix_lists
-from sepml.speech.mixlist import read_levels, read_mix_list
+from sepml.speech.audio.active_level import active_level
+from sepml.speech.mixing.mix import MODES, mix_lists
+from sepml.speech.mixing.mixlist import read_levels, read_mix_list
+from sepml.system.parallel import cores
 
 SPEAKERS, EACH, SOURCE_RATE = 20, 15, 16000
 

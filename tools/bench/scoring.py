@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from sepml.speech.manifest import Mixture, read_manifest, write_manifest
+from sepml.speech.data.manifest import Mixture, read_manifest, write_manifest
 from sepml.speech.scoring.score import Trial, score_utterance
 
 METRICS = ("si_snr", "sdr", "stoi", "pesq")

@@ -22,9 +22,9 @@ import soundfile
 import torch
 from conversations import cast, conversation
 
-from sepml.parallel import cores
 from sepml.speech.models.model import DPRNNConfig, build_model, load_model, save_model
 from sepml.speech.scoring.metrics import pairwise_si_snr
+from sepml.system.parallel import cores
 
 RATE = 8000
 THEIRS = """

@@ -88,12 +88,12 @@ def _asteroid():
 def _sepml(variant: str):
     import torch
 
-    from sepml.allocator import keep_large_blocks
-    from sepml.hardware import make_fabric
     from sepml.mutual import UNGATED, Cohort, Rules, listens
-    from sepml.speech.examples import Batch
+    from sepml.speech.data.examples import Batch
     from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
+    from sepml.training.allocator import keep_large_blocks
+    from sepml.training.hardware import make_fabric
 
     if "left as it is" not in variant:
         keep_large_blocks()

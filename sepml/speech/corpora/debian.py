@@ -14,11 +14,11 @@ from typing import IO, cast
 from urllib.parse import unquote
 
 from sepml.errors import SepmlError
-from sepml.files import atomic_path, write_json
-from sepml.json_files import read_object
 from sepml.speech.corpora.packages import Package
-from sepml.tar_files import NotTar, is_plain, opened
-from sepml.temporaries import temporary_folder
+from sepml.system.files import atomic_path, write_json
+from sepml.system.json_files import read_object
+from sepml.system.tar_files import NotTar, is_plain, opened
+from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 4

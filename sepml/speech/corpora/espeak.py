@@ -10,7 +10,7 @@ from types import TracebackType
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.temporaries import temporary_folder
+from sepml.system.temporaries import temporary_folder
 
 _SYNCHRONOUS = 2
 _DO_NOT_EXIT = 0x8000  # without it a failed start ends the whole process

@@ -11,15 +11,15 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.files import write_json
-from sepml.json_files import read_json
-from sepml.parallel import Failure, map_unordered
-from sepml.speech.audio import AudioInfo, info, read_wav, require, write_wav
-from sepml.speech.corpora.libri_metadata import Recipe, read_metadata, split_of, tables_of
-from sepml.speech.manifest import NOISY, TYPES, Mixture, write_manifest
-from sepml.speech.mix_record import left_to_make
-from sepml.speech.mixing import MODES, SAMPLE_RATES
-from sepml.speech.utterances import file_stamp
+from sepml.speech.audio.files import AudioInfo, info, read_wav, require, write_wav
+from sepml.speech.corpora.librimix_metadata import Recipe, read_metadata, split_of, tables_of
+from sepml.speech.data.manifest import NOISY, TYPES, Mixture, write_manifest
+from sepml.speech.mixing.mix import MODES, SAMPLE_RATES
+from sepml.speech.mixing.mix_record import left_to_make
+from sepml.speech.mixing.utterances import file_stamp
+from sepml.system.files import write_json
+from sepml.system.json_files import read_json
+from sepml.system.parallel import Failure, map_unordered
 
 log = logging.getLogger(__name__)
 RATE = 16000

@@ -4,8 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from sepml.speech.audio import info
-from sepml.speech.manifest import Mixture, stems
+from sepml.speech.audio.files import info
+from sepml.speech.data.manifest import Mixture, stems
 
 MIXTURES = ("mixture", "mix")
 _SOURCE = re.compile(r"s([1-9]\d*)")

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sepml.files import write_csv
 from sepml.speech.corpora.recordings import BadRecordings, Recording, other_files
+from sepml.system.files import write_csv
 
 log = logging.getLogger(__name__)
 SKIPPED = "skipped.csv"

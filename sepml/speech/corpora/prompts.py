@@ -9,13 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.files import atomic_path, write_text
-from sepml.parallel import map_unordered
-from sepml.speech.audio import write_wav
+from sepml.speech.audio.files import write_wav
 from sepml.speech.corpora import debian
 from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances
 from sepml.speech.corpora.clips import clips_of
-from sepml.speech.corpora.folder import (
+from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
     Utterance,
     all_of,
@@ -27,8 +25,10 @@ from sepml.speech.corpora.folder import (
     split_of,
     write_tables,
 )
-from sepml.speech.corpora.mixlists import ListSizes, finish_with_lists
+from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.speech.corpora.packages import PACKAGES, SIZES, Package, Speaker
+from sepml.system.files import atomic_path, write_text
+from sepml.system.parallel import map_unordered
 
 log = logging.getLogger(__name__)
 RULES = 1  # counts up when the same packages give other audio

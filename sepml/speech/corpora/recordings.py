@@ -10,12 +10,12 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.parallel import Failure, map_unordered
-from sepml.speech.audio import info, open_audio, write_wav
-from sepml.speech.corpora.folder import walk
-from sepml.speech.manifest import AUDIO_SUFFIXES
-from sepml.speech.separation.formats import one_channel, open_recording
+from sepml.speech.audio.files import info, open_audio, write_wav
+from sepml.speech.audio.recordings import one_channel, open_recording
+from sepml.speech.corpora.corpus_folder import walk
+from sepml.speech.data.manifest import AUDIO_SUFFIXES
 from sepml.speech.separation.inputs import is_recording
+from sepml.system.parallel import Failure, map_unordered
 
 _NO_LENGTH = 1 << 62
 

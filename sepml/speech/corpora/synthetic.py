@@ -12,12 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.files import write_text
-from sepml.parallel import map_unordered
-from sepml.speech.audio import write_wav
+from sepml.speech.audio.files import write_wav
 from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances
-from sepml.speech.corpora.espeak import Espeak
-from sepml.speech.corpora.folder import (
+from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
     Utterance,
     all_of,
@@ -27,7 +24,10 @@ from sepml.speech.corpora.folder import (
     save_speaker,
     write_tables,
 )
-from sepml.speech.corpora.mixlists import ListSizes, finish_with_lists
+from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
+from sepml.speech.corpora.espeak import Espeak
+from sepml.system.files import write_text
+from sepml.system.parallel import map_unordered
 
 log = logging.getLogger(__name__)
 RULES = 1  # counts up when the same request gives other audio

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.corpora.mixture_folders import mixtures_of_folders, splits_of_folders
-from sepml.speech.manifest import AUDIO_SUFFIXES, TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
+from sepml.speech.data.manifest import AUDIO_SUFFIXES, TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
 from sepml.speech.separation.inputs import is_recording
 
 log = logging.getLogger(__name__)

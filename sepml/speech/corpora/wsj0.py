@@ -10,12 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.files import write_text
-from sepml.parallel import Failure, map_unordered
-from sepml.speech.audio import write_wav
-from sepml.speech.corpora.folder import walk
-from sepml.speech.corpora.sphere import SphereHeader, checksum_fits, read_header, read_samples, require_decoder
-from sepml.speech.mixlist import read_levels, read_mix_list
+from sepml.speech.audio.files import write_wav
+from sepml.speech.audio.sphere import SphereHeader, checksum_fits, read_header, read_samples, require_decoder
+from sepml.speech.corpora.corpus_folder import walk
+from sepml.speech.mixing.mixlist import read_levels, read_mix_list
+from sepml.system.files import write_text
+from sepml.system.parallel import Failure, map_unordered
 
 log = logging.getLogger(__name__)
 SAMPLE_RATE = 16000

@@ -10,13 +10,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from sepml import __version__
 from sepml.errors import SepmlError
-from sepml.files import atomic_path
 from sepml.speech.models.checkpoint_file import Architecture
+from sepml.speech.models.load import load_models
 from sepml.speech.models.model import SeparationModel
-from sepml.speech.models.onnx_modules import OPSET, Exportable
-from sepml.speech.models.pretrained import load_models
+from sepml.speech.models.onnx_layers import OPSET, Exportable
+from sepml.system.files import atomic_path
+from sepml.version import __version__
 
 TOLERANCE = 1e-4
 """The largest difference from PyTorch that a file may show, for mixtures with a peak of 1."""

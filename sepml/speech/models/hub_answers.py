@@ -15,7 +15,7 @@ from huggingface_hub import constants, get_session
 from huggingface_hub.errors import HFValidationError
 
 from sepml.errors import SepmlError
-from sepml.json_files import parse_json
+from sepml.system.json_files import parse_json
 
 _HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\0]{1,255}")

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from sepml.flops import count_flops
 from sepml.speech.models.checkpoint_file import Architecture
+from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, load_models, model_format
 from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel, StftDPRNN
-from sepml.speech.models.pretrained import ENSEMBLE_FORMAT, Origin, load_models, model_format
+from sepml.training.flops import count_flops
 
 
 def describe(model: str | Path | None = None, architecture: Architecture | None = None) -> str:

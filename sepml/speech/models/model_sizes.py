@@ -1,8 +1,8 @@
 """Which sizes of separators go together, from their configurations alone."""
 
 from sepml.errors import SepmlError
-from sepml.limits import MOST_ACTIVATIONS
-from sepml.speech.models.model_config import ConvTasNetConfig, DPTNetConfig, ModelConfig
+from sepml.speech.models.config import ConvTasNetConfig, DPTNetConfig, ModelConfig
+from sepml.system.limits import MOST_ACTIVATIONS
 
 
 def check_sizes(config: ModelConfig) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.scoring.score import check_metrics
-from sepml.speech.scoring.utterance_scores import METRICS, scores_of
+from sepml.speech.scoring.utterance import METRICS, scores_of
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from sepml.csv_files import read_rows
 from sepml.errors import SepmlError
-from sepml.speech.scoring.summary import COLUMNS, Summary, read_summary
+from sepml.speech.results.summary import COLUMNS, Summary, read_summary
+from sepml.system.csv_files import read_rows
 
 ENSEMBLE = "ensemble"
 _PATHS = ("manifest", "mix", "est")

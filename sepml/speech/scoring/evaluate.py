@@ -12,21 +12,21 @@ from pathlib import Path
 import torch
 
 from sepml.errors import SepmlError
-from sepml.parallel import Failure, cores, pool_of
-from sepml.progress import track
-from sepml.speech.audio import open_audio
-from sepml.speech.manifest import Mixture, read_manifest
+from sepml.speech.audio.files import open_audio
+from sepml.speech.audio.resolution import of_subtype
+from sepml.speech.data.manifest import Mixture, read_manifest
 from sepml.speech.models.checkpoint_file import Architecture
-from sepml.speech.models.pretrained import find
+from sepml.speech.models.load import find
+from sepml.speech.results.summary import Summary, UtteranceScores
 from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, fingerprint, refuse_other_rows
 from sepml.speech.scoring.journal import Journal, Stamps, stamps
 from sepml.speech.scoring.remembering import Remembering
 from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score_utterance, settings_of, write_results
-from sepml.speech.scoring.summary import Summary, UtteranceScores
-from sepml.speech.scoring.utterance_scores import METRICS
+from sepml.speech.scoring.utterance import METRICS
 from sepml.speech.separation.outputs import Estimates, Form, write_sources
-from sepml.speech.separation.resolution import of_subtype
 from sepml.speech.separation.separator import Separator
+from sepml.system.parallel import Failure, cores, pool_of
+from sepml.system.progress import track
 
 _AHEAD = 8
 _HIDDEN = ".estimates"

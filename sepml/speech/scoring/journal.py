@@ -10,10 +10,10 @@ from types import TracebackType
 from typing import IO, Any
 
 from sepml.errors import SepmlError
-from sepml.files import write_text
-from sepml.json_files import parse_json
-from sepml.limits import MOST_TEXT_BYTES, read_limited
-from sepml.speech.scoring.summary import Unscored, UtteranceScores
+from sepml.speech.results.summary import Unscored, UtteranceScores
+from sepml.system.files import write_text
+from sepml.system.json_files import parse_json
+from sepml.system.limits import MOST_TEXT_BYTES, read_limited
 
 NAME = ".scores.journal"
 _FORMAT = 2

@@ -8,18 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from sepml.allocator import keep_large_blocks
 from sepml.errors import SepmlError, did_you_mean
-from sepml.parallel import Failure, map_unordered
-from sepml.speech.audio import read_wav
-from sepml.speech.manifest import read_manifest
+from sepml.speech.audio.files import read_wav
+from sepml.speech.data.manifest import read_manifest
+from sepml.speech.results.same_test import fingerprint_of_test
+from sepml.speech.results.summary import COLUMNS, Summary, UtteranceScores, summarise, versions, write_summary
+from sepml.speech.results.tables import write_scores
 from sepml.speech.scoring.earlier import refuse_other
 from sepml.speech.scoring.estimates import audio_files, estimates_of, find_estimates
 from sepml.speech.scoring.journal import Journal, stamps
-from sepml.speech.scoring.same_test import fingerprint_of_test
-from sepml.speech.scoring.score_tables import write_scores
-from sepml.speech.scoring.summary import COLUMNS, Summary, UtteranceScores, summarise, versions, write_summary
-from sepml.speech.scoring.utterance_scores import KNOWN, METRICS, scores_of
+from sepml.speech.scoring.utterance import KNOWN, METRICS, scores_of
+from sepml.system.parallel import Failure, map_unordered
+from sepml.training.allocator import keep_large_blocks
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ from itertools import takewhile
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.speech.audio import require_content
-from sepml.speech.separation.names import Names, is_output
-from sepml.standard_streams import is_closed
+from sepml.speech.audio.files import require_content
+from sepml.speech.separation.output_names import Names, is_output
+from sepml.system.standard_streams import is_closed
 
 log = logging.getLogger(__name__)
 STDIN = Path("/dev/stdin")

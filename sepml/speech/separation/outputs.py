@@ -14,12 +14,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from sepml import __version__
 from sepml.errors import SepmlError
-from sepml.files import atomic_path, write_bytes
-from sepml.speech.audio import quantise, reason
-from sepml.speech.separation.resolution import BYTES, SUBTYPES, check_bits
-from sepml.standard_streams import is_closed
+from sepml.speech.audio.files import quantise, reason
+from sepml.speech.audio.resolution import BYTES, SUBTYPES, check_bits
+from sepml.system.files import atomic_path, write_bytes
+from sepml.system.standard_streams import is_closed
+from sepml.version import __version__
 
 STDOUT = Path("/dev/stdout")
 CLIP_MODES = ("rescale", "clamp", "none")

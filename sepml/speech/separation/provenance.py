@@ -10,8 +10,8 @@ from pathlib import Path
 from torch import nn, uint8
 
 from sepml.errors import SepmlError
-from sepml.speech.audio import require_content
-from sepml.speech.separation.names import FORMATS
+from sepml.speech.audio.files import require_content
+from sepml.speech.separation.output_names import FORMATS
 
 _COMMENT = re.compile(r"made of recording ([0-9a-f]{16}), settings ([0-9a-f]{16}), model ([0-9a-f]{16})")
 

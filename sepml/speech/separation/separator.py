@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.hardware import choose_device, computes_bf16
+from sepml.speech.audio.blocks import Counted, resampled, split_at, windows
 from sepml.speech.models.checkpoint_file import Architecture
-from sepml.speech.models.hub import HubMixin
+from sepml.speech.publish.hub import HubMixin
 from sepml.speech.separation.align import align_to, level_gains
-from sepml.speech.separation.limits import check_rate, check_windows
 from sepml.speech.separation.stitch import Stitcher
-from sepml.speech.separation.stream import Counted, resampled, split_at, windows
+from sepml.speech.separation.window_options import check_rate, check_windows
+from sepml.training.hardware import choose_device, computes_bf16
 
 log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
@@ -74,12 +74,12 @@ class Separator(HubMixin):
                 comes with sepml, `user/name` or `user/name@revision` a model on the Hub unless it exists here.
             ensemble: average all peers of an experiment's folder.
             architecture: the network of a checkpoint that holds weights alone.
-            hub: see `sepml.speech.models.pretrained.locate`.
+            hub: see `sepml.speech.models.load.locate`.
 
         Raises:
             SepmlError: there is no model, it cannot be fetched or read, a peer has to be named, or there is no such device.
         """
-        from sepml.speech.models.pretrained import load_models
+        from sepml.speech.models.load import load_models
 
         models, origin = load_models(path, ensemble, _device(device), architecture, **hub)
         separator = cls(models)

@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 
-from sepml.speech.separation.voices import Voices, likelihoods
+from sepml.speech.separation.voice_statistics import Voices, likelihoods
 
 OVERLAP_WEIGHT, _DISTANCE_FLOOR = 5.0, 0.03
 """Log-likelihood of a second of overlap (it grows with the square root of the seconds) for estimates closer by a factor e,

@@ -8,7 +8,7 @@ import numpy as np
 
 from sepml.speech.separation.align import gains_of
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
-from sepml.speech.separation.voices import QUIET_DB, STEP_SECONDS, frame_energies, frame_gain, hear
+from sepml.speech.separation.voice_statistics import QUIET_DB, STEP_SECONDS, frame_energies, frame_gain, hear
 
 _KEPT = 0.8
 """Decay of the levels' statistics from one window to the next."""

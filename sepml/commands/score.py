@@ -1,0 +1,221 @@
+"""`sepml score`, `evaluate`, `table` and `report`."""
+
+import argparse
+from pathlib import Path
+
+from sepml.commands.images import evaluate_images, is_classifier, of_images
+from sepml.commands.networks import add_network, named_network
+from sepml.commands.options import (
+    FAILED,
+    OK,
+    Commands,
+    at_least,
+    command,
+    jobs,
+    moved_to,
+    print_failures,
+    print_paths,
+    seed,
+)
+from sepml.errors import SepmlError, did_you_mean
+
+_METRICS = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq", "pesq_nb")
+
+
+def add_score(commands: Commands) -> None:
+    """The options of `sepml score`."""
+    sub = command(commands, "score", "score estimates against references, or compare such scores")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--manifest", type=Path, help="CSV of mixtures and sources")
+    what.add_argument("--mix", type=Path, help="folder of mixtures")
+    text = "folders of scores or experiments: paired differences of the others from the first, with intervals and p-values"
+    what.add_argument("--compare", type=Path, nargs="+", metavar="SCORES", help=text)
+    sub.add_argument("--ref", type=Path, nargs="+", default=(), help="with --mix: folders of references, one a source")
+    est = "folder of <id>_s1.wav, <id>_est1.wav or s1/<id>.wav and so on, as many as there are sources or more"
+    sub.add_argument("--est", type=Path, help=est)
+    tolerance = "cut or pad estimates that are up to this many samples longer or shorter than their mixture"
+    sub.add_argument("--length-tolerance", type=at_least(0), default=0, metavar="SAMPLES", help=tolerance)
+    moved_to(sub)
+    sub.add_argument("-o", "--out", type=Path, help="folder for the scores; with --compare a .csv or .json file")
+    _force(sub, "write over scores of another manifest, other estimates or metrics; compare scores of other references")
+    _metrics(sub)
+    sub.add_argument("--label", help="name of the table's row")
+    sub.set_defaults(run=_score, wrong=sub.error)
+    jobs(sub)
+
+
+def _metrics(sub: argparse.ArgumentParser) -> None:
+    text = f"of {', '.join(_METRICS)} (default: all but pesq_nb, narrow-band PESQ at 16 kHz)"
+    sub.add_argument("--metrics", nargs="+", type=_metric, default=(), metavar="METRIC", help=text)
+    sub.add_argument("--strict", action="store_true", help="exit code 1 when a value does not exist (silence, too short ...)")
+
+
+def _metric(word: str) -> str:
+    if word not in _METRICS:
+        hint = did_you_mean(word.lower().replace("-", "_"), _METRICS) or f"; known: {', '.join(_METRICS)}"
+        raise argparse.ArgumentTypeError(f"invalid choice: '{word}'{hint}")
+    return word
+
+
+def _force(sub: argparse.ArgumentParser, text: str) -> None:
+    sub.add_argument("-f", "--force", action="store_true", help=text)
+
+
+def _score(options: argparse.Namespace) -> int:
+    if options.compare:
+        return _compare(options)
+    for name in ("est", "out"):
+        if getattr(options, name) is None:
+            options.wrong(f"the following arguments are required: --{name}")
+    if options.manifest and options.ref:
+        options.wrong("--ref goes with --mix, a manifest names its references itself")
+    if options.moved_to and not options.manifest:
+        options.wrong("--moved-to goes with --manifest; --mix and --ref name folders themselves")
+    from sepml.speech.results.tables import format_summary
+    from sepml.speech.scoring.score import METRICS, score_folders, score_manifest
+
+    settings = (tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
+    if options.manifest:
+        summary = score_manifest(options.manifest, options.est, options.out, *settings, options.moved_to)
+    else:
+        summary = score_folders(options.mix, options.ref, options.est, options.out, *settings)
+    print(format_summary(options.label or options.out.name, summary))
+    failed = print_failures([fault.message for fault in summary.faults])
+    return failed or (FAILED if options.strict and summary.unscored else OK)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if options.est or options.ref:
+        options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
+    from sepml.speech.results.compare import compare_pairs, format_differences
+    from sepml.speech.results.score_sets import pairs_to_compare
+
+    pairs = pairs_to_compare(options.compare)
+    if not pairs:
+        options.wrong("--compare needs two folders of scores or more, or an experiment that holds them")
+    print(format_differences(compare_pairs(pairs, options.out, options.force)))
+    return OK
+
+
+def add_evaluate(commands: Commands) -> None:
+    """The options of `sepml evaluate`."""
+    text = "separate the mixtures of a manifest and score the estimates, in one pass; or test classifiers of images"
+    sub = command(commands, "evaluate", text)
+    sub.epilog = (
+        "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
+        "of sepml separate and sepml score. The same command goes on where it was broken off."
+    )
+    model = "as for sepml separate (default: the model that comes with sepml)"
+    sub.add_argument("--model", help=model)
+    sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
+    add_network(sub)
+    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
+    moved_to(sub)
+    sub.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/; of images evaluation.csv"
+    )
+    sub.add_argument(
+        "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
+    )
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    sub.add_argument("--segment", type=float, help="window, s (default: up to 30 s in one piece, above in windows of 10 s)")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
+    _force(sub, "write over scores of another model, manifest or metrics, and their estimates")
+    _metrics(sub)
+    sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")
+    table = "of a slimmable network's query table (default: four from the narrowest on)"
+    sub.add_argument("--widths", type=float, nargs="+", default=(), metavar="WIDTH", help=table)
+    pixels = "of the query table, pixels of height (default: those it was trained with)"
+    sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
+    jobs(sub)
+    sub.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    if of_images(options.model):
+        return evaluate_images(options)
+    if is_classifier(options.model):
+        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
+    if options.widths or options.resolutions:
+        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
+    if options.manifest is None and options.model and not Path(options.model).exists():
+        raise SepmlError(f"{options.model}: no such folder; and --manifest is needed but for experiments with images")
+    if options.manifest is None:
+        options.wrong("the following arguments are required: --manifest")
+    from sepml.speech.data.manifest import read_manifest
+    from sepml.speech.separation.window_options import check_windows
+    from sepml.training.allocator import keep_large_blocks
+
+    # Before PyTorch is imported, which takes seconds.
+    try:
+        check_windows(options.segment, options.overlap)
+    except SepmlError as error:
+        options.wrong(str(error))
+    read_manifest(options.manifest, options.moved_to)
+    from sepml.speech.results.tables import format_table
+    from sepml.speech.scoring.evaluate import METRICS, Windows, evaluate
+    from sepml.training.hardware import choose_device
+
+    keep_large_blocks()
+    with named_network(options) as architecture:
+        summaries = evaluate(
+            options.model,
+            options.manifest,
+            options.out,
+            ensemble=options.ensemble,
+            save_estimates=options.save_estimates,
+            metrics=tuple(options.metrics) or METRICS,
+            windows=Windows(options.segment, options.overlap),
+            device=choose_device(options.device),
+            jobs=options.jobs,
+            force=options.force,
+            architecture=architecture,
+        )
+    print(format_table(summaries))
+    folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
+    page = options.out / "report.html"
+    if options.report:
+        from sepml.speech.report.report import write_report
+
+        write_report(folders, page)
+        print(f"\nReport: {page}")
+    else:
+        print(f"\nReport: sepml report {' '.join(map(str, folders))} -o {page}")
+    faults = [f"{label}: {fault.message}" for label, summary in summaries.items() for fault in summary.faults]
+    unscored = any(summary.unscored for summary in summaries.values())
+    return print_failures(faults) or (FAILED if options.strict and unscored else OK)
+
+
+def add_table(commands: Commands) -> None:
+    """The options of `sepml table`."""
+    sub = command(commands, "table", "show the means of several score folders side by side")
+    text = "folders written by sepml score or evaluate, of one that holds several all of them; or experiments"
+    sub.add_argument("scores", nargs="+", type=Path, help=text)
+    _force(sub, "show scores of other mixtures or references in one table, and say so")
+    sub.set_defaults(run=_table)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from sepml.speech.results.score_sets import format_tables
+
+    print(format_tables(options.scores, options.force))
+    return OK
+
+
+def add_report(commands: Commands) -> None:
+    """The options of `sepml report`."""
+    sub = command(commands, "report", "one HTML page about scores and training: tables, plots, players")
+    sub.add_argument("paths", nargs="+", type=Path, metavar="EXP_OR_SCORES", help="experiments, folders of scores")
+    sub.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page")
+    each = "utterances to listen to: this many of the best, of the worst and of the others, for each test"
+    sub.add_argument("--players", type=at_least(0), default=2, help=each)
+    sub.add_argument("--seed", type=seed, default=0, help="of the choice of the others")
+    sub.add_argument("--title", default="", help="of the page (default: the names of the folders)")
+    sub.set_defaults(run=_report_page)
+
+
+def _report_page(options: argparse.Namespace) -> int:
+    from sepml.speech.report.report import Settings, write_report
+
+    write_report(options.paths, options.out, Settings(options.players, options.seed, options.title))
+    return print_paths([options.out])

@@ -1,0 +1,151 @@
+"""`sepml separate` and `serve`."""
+
+import argparse
+import logging
+from pathlib import Path
+
+from sepml.commands.networks import add_network, named_network
+from sepml.commands.options import (
+    OK,
+    Commands,
+    at_least,
+    command,
+    print_failures,
+)
+from sepml.errors import SepmlError
+
+log = logging.getLogger(__name__)
+_ANY_LENGTH = "`sepml separate` takes recordings of any length"
+_WAYS_OUT = {
+    "seconds": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page",
+    "samples": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page (that of 96,000 samples a second)",
+    "size": f"{_ANY_LENGTH}, and `sepml serve --max-mb` sets the limit of this page",
+}
+
+
+def add_separate(commands: Commands) -> None:
+    """The options of `sepml separate`."""
+    sub = command(commands, "separate", "separate recordings into one file a speaker")
+    what = "audio or video files, folders of them and of such folders, patterns such as '*/mix.wav', or - for standard input"
+    sub.add_argument("input", nargs="+", help=what)
+    model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
+    sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    add_network(sub)
+    out = "folder, or - for one WAV file of a channel a speaker on standard output"
+    sub.add_argument("-o", "--out", default="separated", help=out)
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    sub.add_argument("--channel", type=_channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
+    sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
+    consistency = "share out what the estimates leave of the mixture, so that they add up to it"
+    sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
+    sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
+    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} and {parent} are the input's")
+    sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
+    bits = "resolution of the outputs (default: the input's; 16 for lossy and 8-bit inputs)"
+    sub.add_argument("--bits", choices=("16", "24", "32f"), help=bits)
+    sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
+    sub.add_argument("--summary", type=Path, metavar="FILE", help="write what became of each input as JSON")
+    sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
+    sub.set_defaults(run=_separate)
+
+
+def _channel(word: str) -> int | None:
+    if word == "mix":
+        return None
+    try:
+        return at_least(1)(word)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"'{word}' is neither 'mix' nor a number of 1 or more") from error
+
+
+def _separate(options: argparse.Namespace) -> int:
+    if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
+        options.wrong("-o -: writes one recording, as WAV")
+    if options.bits == "32f" and options.format == "flac":
+        options.wrong("--bits 32f (--float32): needs --format wav")
+    _check(options, 1)
+    from sepml.speech.separation.inputs import STDIN, all_absent
+
+    inputs = [STDIN if word == "-" else Path(word) for word in options.input]
+    if options.summary is None and (failures := all_absent(inputs)):
+        return print_failures(failures)
+    from sepml.speech.separation.outputs import STDOUT
+    from sepml.speech.separation.separate_files import Settings, separate_files
+    from sepml.speech.separation.separator import Separator
+    from sepml.training.allocator import keep_large_blocks
+    from sepml.training.hardware import choose_device
+
+    keep_large_blocks()
+    with named_network(options) as architecture:
+        separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
+    _check(options, separator.n_src)
+    separator.mixture_consistency = options.mixture_consistency
+    settings = Settings(
+        options.segment,
+        options.overlap,
+        options.channel,
+        options.clip_mode,
+        options.bits,
+        options.filename,
+        options.format,
+        options.force,
+    )
+    out = STDOUT if options.out == "-" else Path(options.out)
+    return print_failures(separate_files(inputs, separator, out, settings, options.summary))
+
+
+def _check(options: argparse.Namespace, n_src: int) -> None:
+    """Refuse values that make no sense, before anything heavy is imported."""
+    from sepml.speech.separation.output_names import Names
+    from sepml.speech.separation.window_options import check_windows
+
+    try:
+        check_windows(options.segment, options.overlap)
+        Names(options.filename, n_src, options.format)
+    except SepmlError as error:
+        options.wrong(str(error))
+
+
+def add_serve(commands: Commands) -> None:
+    """The options of `sepml serve`."""
+    sub = command(commands, "serve", "a page on this machine to upload or record, separate and listen")
+    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    add_network(sub)
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
+    sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
+    sub.add_argument("--max-seconds", type=at_least(1), default=600, help="longest recording, s")
+    sub.add_argument("--max-mb", type=at_least(1), default=50, help="largest upload, MB")
+    sub.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    _require_server()
+    from sepml.speech.demo.limits import Limits
+    from sepml.speech.demo.serve import PageServer
+    from sepml.speech.separation.separator import Separator
+    from sepml.training.hardware import choose_device
+
+    with named_network(options) as architecture:
+        separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
+    limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
+    with PageServer(separator, options.host, options.port, limits) as server:
+        try:
+            print(server.url, flush=True)
+            log.info("Ctrl-C ends")
+            server.serve_forever()
+        except KeyboardInterrupt:
+            log.info("ended")
+    return OK
+
+
+def _require_server() -> None:
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[page]'") from error

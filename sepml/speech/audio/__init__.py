@@ -1,0 +1,1 @@
+"""Audio files of every format, signals in blocks, levels."""

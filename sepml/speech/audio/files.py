@@ -1,0 +1,217 @@
+"""Reading and writing audio files, and the one way in which samples become 16-bit integers."""
+
+import io
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.audio.headers import length_fault
+from sepml.system.files import write_bytes
+
+if TYPE_CHECKING:
+    import soundfile
+
+FULL_SCALE = 32768
+_SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+class UnknownFormat(SepmlError):
+    """A file that libsndfile does not read; other libraries may."""
+
+
+class UnfinishedHeader(SepmlError):
+    """A WAV file that holds more than its header promises, of which libsndfile would silently return a part."""
+
+
+@dataclass(frozen=True)
+class AudioInfo:
+    """What the header of an audio file says.
+
+    Attributes:
+        frames: samples of one channel.
+        rate: samples a second, Hz.
+        channels: 1 = mono.
+    """
+
+    frames: int
+    rate: int
+    channels: int
+
+
+def read_wav(path: Path, sample_rate: int | None = None, mono: bool = True) -> tuple[np.ndarray, int]:
+    """The samples of an audio file (WAV, FLAC, NIST PCM or anything else that libsndfile reads) and its rate.
+
+    Args:
+        sample_rate: the rate the file must have, Hz; None takes any.
+        mono: refuse files of more than one channel.
+
+    Returns:
+        float32 samples in [-1, 1], `(T,)` for a mono file, `(T, channels)` for several channels with `mono=False`;
+        the rate in Hz.
+
+    Raises:
+        SepmlError: the file is missing, a folder, empty, not audio, broken off, of another rate, or not mono.
+    """
+    path = Path(path)
+    with open_audio(path) as file:
+        require(path, _info(file), sample_rate, mono)
+        return _read(path, file), file.samplerate
+
+
+def info(path: Path) -> AudioInfo:
+    """What the header of an audio file says, without reading the samples.
+
+    Raises:
+        SepmlError: the file is missing, a folder, empty or not audio.
+    """
+    with open_audio(Path(path)) as file:
+        return _info(file)
+
+
+def require(path: Path, facts: AudioInfo, sample_rate: int | None = None, mono: bool = True) -> None:
+    """Refuse a file by its header.
+
+    Raises:
+        SepmlError: it has several channels where `mono` is asked for, another rate than `sample_rate` (Hz), or no
+            samples.
+    """
+    if mono and facts.channels != 1:
+        raise SepmlError(f"{path}: has {facts.channels} channels, expected 1 (mono)")
+    if sample_rate is not None and facts.rate != sample_rate:
+        raise SepmlError(f"{path}: its rate is {facts.rate} Hz, expected {sample_rate} Hz")
+    if facts.frames == 0:
+        raise SepmlError(f"{path}: holds no samples")
+
+
+def quantise(x: np.ndarray, bits: int = 16) -> np.ndarray:
+    """Integers of samples in [-1, 1): 16 bits are round(32768 x), clipped so that nothing wraps around.
+
+    Args:
+        bits: 16; or 24, which are the upper ones of 32, as libsndfile takes them.
+
+    >>> quantise(np.array([0.0, 0.5, -1.0, 1.0, 7.0])).tolist()
+    [0, 16384, -32768, 32767, 32767]
+    >>> (quantise(np.array([2.0**-23, 1.0]), 24) >> 8).tolist()
+    [1, 8388607]
+    """
+    full_scale = 1 << (bits - 1)
+    scaled = x * np.float64(full_scale)
+    np.rint(scaled, out=scaled)
+    # The ufuncs behind np.clip, which takes as long again on short signals.
+    np.minimum(np.maximum(scaled, -full_scale, out=scaled), full_scale - 1, out=scaled)
+    return scaled.astype(np.int16) if bits == 16 else scaled.astype(np.int32) << (32 - bits)
+
+
+def write_wav(path: Path, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
+    """Write a WAV file, whole or not at all.
+
+    Args:
+        x: `(T,)` or `(T, channels)`. int16 is written as it is; floats are samples in [-1, 1], which the integer
+            subtypes round and clip (they never wrap) and FLOAT keeps.
+        rate: Hz.
+        subtype: PCM_16, PCM_24 or FLOAT.
+
+    Raises:
+        SepmlError: a sample is nan or infinite, the subtype is unknown, or the file cannot be written.
+        TypeError: `x` holds neither int16 nor floats.
+    """
+    import soundfile
+
+    if subtype not in _SUBTYPES:
+        raise SepmlError(f"{path}: unknown sample format '{subtype}'; known: {', '.join(_SUBTYPES)}")
+    if x.dtype != np.int16 and x.dtype.kind != "f":
+        raise TypeError(f"samples are int16 or floats, not {x.dtype}")
+    if x.dtype.kind == "f" and not np.isfinite(x).all():
+        bad = x.size - np.count_nonzero(np.isfinite(x))
+        raise SepmlError(f"{path}: not written, as {bad} of its {x.size} samples are nan or infinite")
+    if subtype == "PCM_16" and x.dtype != np.int16:
+        x = quantise(x)
+    elif subtype == "FLOAT" and x.dtype == np.int16:
+        x = x / np.float32(FULL_SCALE)
+    # Through memory: libsndfile waits for the disk when it closes what it wrote, and data sets are many small files.
+    content = io.BytesIO()
+    soundfile.write(content, x, rate, subtype=subtype, format="WAV")
+    write_bytes(path, content.getbuffer())
+
+
+def require_content(path: Path) -> None:
+    """Refuse what cannot be an audio file, before anything opens it: opening a pipe waits for its other end.
+
+    Raises:
+        SepmlError: the file is missing, a folder, a pipe, a socket, a device or empty, or cannot be reached.
+    """
+    try:
+        facts = path.stat()
+    except FileNotFoundError as error:
+        what = "is a link to a file that is missing" if path.is_symlink() else "no such file"
+        raise SepmlError(f"{path}: {what}") from error
+    # ValueError: a NUL in the name.
+    except (OSError, ValueError) as error:
+        raise SepmlError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if stat.S_ISDIR(facts.st_mode):
+        raise SepmlError(f"{path}: is a folder, expected an audio file")
+    if not stat.S_ISREG(facts.st_mode):
+        raise SepmlError(f"{path}: is {_KINDS.get(stat.S_IFMT(facts.st_mode), 'no file')}, expected an audio file")
+    if facts.st_size == 0:
+        raise SepmlError(f"{path}: is empty (0 bytes), expected an audio file")
+
+
+@contextmanager
+def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
+    """The open file; refused where libsndfile refuses it or, worse, would silently return less than it promises.
+
+    Raises:
+        UnknownFormat: libsndfile does not read it.
+        UnfinishedHeader: it holds more samples than its header promises.
+        SepmlError: it is no file with something in it (see `require_content`), or breaks off.
+    """
+    import soundfile
+
+    require_content(path)
+    try:
+        fault = length_fault(path)
+    except OSError as error:
+        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+    if fault and fault.promised < fault.there:
+        found = f"it promises {fault.promised} bytes of samples and {fault.there} follow"
+        raise UnfinishedHeader(f"{path}: its header was never finished: {found}; write the file anew with an audio program")
+    if fault:
+        missing = fault.promised - fault.there
+        raise SepmlError(f"{path}: breaks off, {missing} bytes of samples are missing; copy or make it again")
+    try:
+        # As bytes: names need not be text. TypeError: a name on .raw is taken for samples without a header.
+        file = soundfile.SoundFile(os.fsencode(path))
+    except (soundfile.LibsndfileError, TypeError) as error:
+        said = reason(error) if isinstance(error, soundfile.LibsndfileError) else "no header"
+        raise UnknownFormat(f"{path}: is not an audio file that can be read: {said}") from error
+    with file:
+        yield file
+
+
+def _info(file: "soundfile.SoundFile") -> AudioInfo:
+    return AudioInfo(frames=file.frames, rate=file.samplerate, channels=file.channels)
+
+
+def _read(path: Path, file: "soundfile.SoundFile") -> np.ndarray:
+    import soundfile
+
+    try:
+        samples = file.read(dtype="float32")
+    except soundfile.LibsndfileError as error:
+        raise SepmlError(f"{path}: breaks off or is damaged: {reason(error)}") from error
+    if len(samples) != file.frames:
+        raise SepmlError(f"{path}: breaks off after {len(samples)} of {file.frames} samples")
+    return samples
+
+
+def reason(error: "soundfile.LibsndfileError") -> str:
+    """What libsndfile says, for the end of a sentence."""
+    return error.error_string.strip().rstrip(".") or f"libsndfile error {error.code}"

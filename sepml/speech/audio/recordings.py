@@ -1,0 +1,233 @@
+"""Recordings of any format, rate, length and number of channels, read block by block."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.audio.files import UnfinishedHeader, UnknownFormat, open_audio, reason, require_content
+from sepml.speech.audio.mp3 import has_length, is_mp3
+from sepml.speech.audio.ogg import check_ogg
+from sepml.speech.audio.resolution import of_stream, of_subtype
+
+if TYPE_CHECKING:
+    import av
+    import soundfile
+    from av.audio.stream import AudioStream
+
+log = logging.getLogger(__name__)
+LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
+_BLOCK = 1 << 18
+# What FFmpeg may take a file for. Play lists and the like are left out: they make it open other files.
+_CONTAINERS = (
+    "aac ac3 aiff amr ape asf au avi caf dts eac3 flac flv iff matroska,webm mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpeg mpegts "
+    "mxf nistsphere ogg rm tta voc w64 wav wv"
+).replace(" ", ",")
+_SAYS_ITS_LENGTH = {"mov,mp4,m4a,3gp,3g2,mj2", "flac"}
+_PADDING = 4096
+_UNKNOWN_LENGTH = 1 << 62
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An open recording.
+
+    Attributes:
+        rate: Hz.
+        channels: 1 = mono.
+        frames: samples of a channel; None where only reading to the end tells.
+        block: samples of a block, as a rule.
+        blocks: the samples, (t, channels) float32 each, to be taken once.
+        bits: the resolution to write, of `resolution.BITS`.
+    """
+
+    rate: int
+    channels: int
+    frames: int | None
+    block: int
+    blocks: Iterator[np.ndarray]
+    bits: str = "16"
+
+
+@contextmanager
+def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
+    """A recording of any format that libsndfile or FFmpeg's libraries read; of a video, its sound.
+
+    Args:
+        label: what the log calls it; None is its path.
+
+    Raises:
+        SepmlError: the file is missing, not a file, empty, not audio or of a rate that no speech has; while its blocks are
+            taken: it breaks off, is damaged, or holds samples that are no numbers.
+    """
+    require_content(path)
+    with ExitStack() as stack:
+        label = label or str(path)
+        recording = _decoded_mp3(path, label, stack) or _opened(path, label, stack)
+        if not LOWEST_RATE <= recording.rate <= HIGHEST_RATE:
+            raise SepmlError(f"{path}: its rate is {recording.rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        if recording.frames == 0:
+            raise SepmlError(f"{path}: holds no samples")
+        yield recording
+
+
+def _decoded_mp3(path: Path, label: str, stack: ExitStack) -> Recording | None:
+    """MP3 files go to FFmpeg at once: libsndfile's decoder passes over damage, and prints about it."""
+    refusal = UnknownFormat(f"{path}: is not an audio file that can be read: no MP3 frames are found in it")
+    try:
+        return stack.enter_context(_decoded(path, label, refusal)) if is_mp3(path) else None
+    except PermissionError as error:
+        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _opened(path: Path, label: str, stack: ExitStack) -> Recording:
+    try:
+        file = stack.enter_context(open_audio(path))
+    except UnknownFormat as refusal:
+        return stack.enter_context(_decoded(path, label, refusal))
+    except UnfinishedHeader as refusal:
+        log.warning("%s: its header was never finished, its recorder may have been stopped; what there is is separated", label)
+        return stack.enter_context(_decoded(path, label, refusal, ignore_length="1"))
+    # Of MP3 inside WAV libsndfile only guesses the length.
+    if file.subtype.startswith("MPEG_"):
+        return stack.enter_context(_decoded(path, label))
+    # FLAC files that were written to a pipe do not say how long they are, and libsndfile cannot read these to their end.
+    if (file.format == "OGG" and check_ogg(path)) or file.frames >= _UNKNOWN_LENGTH:
+        return stack.enter_context(_decoded(path, label))
+    size = max(1, _BLOCK // file.channels)
+    return Recording(file.samplerate, file.channels, file.frames, size, _read(path, file, size), of_subtype(file.subtype))
+
+
+def _read(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[np.ndarray]:
+    import soundfile
+
+    promised, found = file.frames, 0
+    while found < promised:
+        try:
+            block = file.read(size, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise SepmlError(f"{path}: breaks off or is damaged: {reason(error)}") from error
+        # libsndfile goes on behind a gap with the next call, as if there were none.
+        if len(block) < min(size, promised - found):
+            raise SepmlError(f"{path}: breaks off or is damaged after {found + len(block)} of {promised} samples")
+        found += len(block)
+        yield block
+
+
+@contextmanager
+def _decoded(path: Path, label: str, refusal: SepmlError | None = None, **options: str) -> Iterator[Recording]:
+    """A recording by FFmpeg's libraries.
+
+    Args:
+        refusal: what libsndfile said, which is said again when they refuse too. options: of FFmpeg's reader.
+    """
+    import av
+
+    # A file object: FFmpeg would take some names for addresses. Its errors are OSErrors or ValueErrors, or both.
+    with path.open("rb") as file:
+        try:
+            container = av.open(file, options={"format_whitelist": _CONTAINERS, **options})
+        except (av.error.FFmpegError, ValueError) as error:
+            raise _unreadable(path, error, refusal) from error
+        with container:
+            stream = container.streams.best("audio")
+            if stream is None:
+                raise SepmlError(f"{path}: holds no sound ({container.format.long_name})")
+            if len(container.streams.audio) > 1:
+                log.info("%s: holds %d sound tracks, number %d is taken", label, len(container.streams.audio), stream.index)
+            blocks = _decode(path, container, stream)
+            first = next(blocks, None)
+            if first is None:
+                raise SepmlError(f"{path}: holds no samples")
+            rate = stream.codec_context.sample_rate
+            promised = _promised(path, container, stream, rate)
+            bits = of_stream(stream)
+            yield Recording(rate, first.shape[1], promised, len(first), _up_to(path, promised, first, blocks), bits)
+
+
+def _unreadable(path: Path, error: Exception, refusal: SepmlError | None) -> SepmlError:
+    said = f"{path}: is not an audio file that can be read"
+    with path.open("rb") as file:
+        if file.read(8)[4:] == b"ftyp":
+            return SepmlError(f"{said}: it breaks off before the table of its samples, or is damaged; copy or make it again")
+    return refusal or SepmlError(f"{said}: {getattr(error, 'strerror', None) or error}")
+
+
+def _decode(path: Path, container: "av.container.InputContainer", stream: "AudioStream") -> Iterator[np.ndarray]:
+    import av
+
+    resampler, form = None, None
+    try:
+        for frame in container.decode(stream):
+            found = (frame.sample_rate, frame.layout.nb_channels)
+            if resampler is None:
+                resampler, form = av.AudioResampler("fltp", frame.layout, frame.sample_rate), found
+            if found != form:
+                raise SepmlError(
+                    f"{path}: changes from {form[0]} Hz and {form[1]} channels to {found[0]} Hz and {found[1]} channels"
+                )
+            yield from (part.to_ndarray().T for part in resampler.resample(frame) if part.samples)
+    except (av.error.FFmpegError, ValueError) as error:
+        raise SepmlError(f"{path}: breaks off or is damaged: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _promised(path: Path, container: "av.container.InputContainer", stream: "AudioStream", rate: int) -> int | None:
+    """The samples that a file says it holds; None where FFmpeg could only guess."""
+    says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and has_length(path))
+    if stream.duration is None or not says:
+        return None
+    return round(stream.duration * stream.time_base * rate)
+
+
+def _up_to(path: Path, promised: int | None, first: np.ndarray, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """The blocks, without the padding of the last packet; refused where much is missing."""
+    found = 0
+    block: np.ndarray | None = first
+    while block is not None:
+        if promised is not None and promised < found + len(block) <= promised + _PADDING:
+            block = block[: max(0, promised - found)]
+        found += len(block)
+        if len(block):
+            yield block
+        block = next(blocks, None)
+    if promised is not None and found < promised - _PADDING:
+        raise SepmlError(f"{path}: breaks off after {found} of {promised} samples")
+
+
+def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterator[np.ndarray]:
+    """One channel of a recording, or the mean of all.
+
+    Args:
+        channel: counted from 1; None is the mean.
+
+    Yields:
+        (t,) float32 blocks.
+
+    Raises:
+        SepmlError: there is no such channel, there are no samples at all, or samples are nan or infinite.
+    """
+    if channel is not None and not 1 <= channel <= recording.channels:
+        raise SepmlError(f"{path}: has {recording.channels} channels, expected {channel} or more to take number {channel}")
+    found, of_mean, of_channels = 0, 0.0, 0.0
+    for block in recording.blocks:
+        bad = block.size - np.count_nonzero(np.isfinite(block))
+        if bad:
+            seconds = found / recording.rate
+            raise SepmlError(f"{path}: {bad} samples from {seconds:.1f} s on are nan or infinite, expected numbers")
+        found += len(block)
+        if channel is not None or recording.channels == 1:
+            yield np.ascontiguousarray(block[:, (channel or 1) - 1])
+            continue
+        mean = block.mean(1, dtype=np.float64)
+        of_mean += float(mean @ mean)
+        of_channels += float(np.square(block, dtype=np.float64).mean(1).sum())
+        yield mean.astype(np.float32)
+    if not found:
+        raise SepmlError(f"{path}: holds no samples")
+    if of_mean < 1e-3 * of_channels:
+        log.warning("%s: its channels cancel each other in their mean; take one of them with --channel 1", path)

@@ -1,0 +1,1 @@
+"""From manifests, shards and utterance tables to batches."""

@@ -1,0 +1,179 @@
+"""The mixtures of a manifest put into shards: tar files as WebDataset reads them, with an index."""
+
+import hashlib
+import io
+import json
+import tarfile
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.audio.files import AudioInfo, info, require
+from sepml.speech.data.manifest import Manifest, Mixture, read_manifest
+from sepml.speech.data.shards import HEADER, INDEX
+from sepml.speech.mixing.utterances import file_stamp
+from sepml.system.files import atomic_path, write_csv, write_json, write_text
+from sepml.system.json_files import read_object
+from sepml.system.limits import MOST_MIXTURE_BYTES
+from sepml.system.parallel import Failure, map_unordered
+from sepml.system.tar_files import NotTar, headers_of
+
+_SETTINGS = ".settings.json"
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A shard to make: its file, and the number of its first mixture, which is that one's key."""
+
+    target: Path
+    first: int
+    mixtures: Manifest
+
+
+def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, moved_to: Path | None = None) -> Path:
+    """Put the mixtures of a manifest into `out/shard-000000.tar` and on, and write `out/shards.csv`, the index, last.
+
+    A mixture is the consecutive members `<key>.json` (id, length, sample_rate, n_src), `<key>.mix.wav`, `<key>.s1.wav`,
+    ... and `<key>.noise.wav` where the manifest names it, the bytes of the files as they are. The key is the
+    mixture's number: ids hold dots, and WebDataset's keys end at the first one. The same files give the same bytes.
+    Shards that are there already, and of files that have not been written since, are kept, so an interrupted run goes on
+    where it was.
+
+    Args:
+        size: mixtures a shard; the last one may have fewer.
+        jobs: processes, 0 = one a core. The files do not depend on it.
+        moved_to: see `sepml.speech.data.manifest.read_manifest`.
+
+    Returns:
+        the index.
+
+    Raises:
+        SepmlError: a file is missing, is not audio, or has another rate than the first or another length than the
+            manifest says; `out` was begun with another manifest or size; or the disk is full.
+    """
+    mixtures, out = read_manifest(manifest, moved_to), Path(out)
+    _claim(out, {"manifest": _sha256(Path(manifest)), "size": size})
+    plan = [_Job(out / f"shard-{n // size:06}.tar", n, mixtures[n : n + size]) for n in range(0, len(mixtures), size)]
+    work = partial(_make, sample_rate=info(mixtures[0].mixture).rate)
+    places: dict[Path, np.ndarray] = {}
+    faults: list[str] = []
+    for done in map_unordered(work, plan, jobs, f"sharding {manifest.stem}"):
+        if isinstance(done, Failure):
+            faults.append(done.message)
+        else:
+            places[done[0]] = done[1]
+    if faults:
+        raise SepmlError(f"{len(faults)} of {len(plan)} shards could not be made; the first: {min(faults)}")
+    rows = (
+        [job.mixtures.fields(n)[mixtures.columns[0]], job.target.name, offset, end - offset, int(job.mixtures.lengths[n])]
+        for job in plan
+        for n, (offset, end) in enumerate(places[job.target].tolist())
+    )
+    write_csv(out / INDEX, HEADER, rows)
+    return out / INDEX
+
+
+def _claim(out: Path, settings: dict[str, object]) -> None:
+    """Refuse a folder of other shards: those that are there must be of the same manifest and size."""
+    try:
+        before = read_object(out / _SETTINGS)
+    except FileNotFoundError:
+        if next(out.glob("shard-*.tar"), None):
+            raise SepmlError(f"{out}: holds shards, but not the {_SETTINGS} that says of what; choose another folder") from None
+        write_json(out / _SETTINGS, settings)
+        return
+    if before != settings:
+        what = f"{before.get('size')} mixtures a shard, now {settings['size']}"
+        what = "another manifest" if before.get("manifest") != settings["manifest"] else what
+        raise SepmlError(f"{out}: was begun with {what}; delete that folder or shard into another one")
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while content := file.read(1 << 20):
+            digest.update(content)
+    return digest.hexdigest()
+
+
+def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
+    """A shard, made or kept; where its mixtures begin and end, `(len(mixtures), 2)` bytes."""
+    made_of, note = _made_of(job), job.target.with_name(f".made.{job.target.stem}")
+    # Of shards of earlier versions there is no note.
+    if note.is_file() and note.read_text(encoding="utf-8") != made_of:
+        job.target.unlink(missing_ok=True)
+        note.unlink()
+    places = _kept(job)
+    if places is not None:
+        return job.target, places
+    places = np.zeros((len(job.mixtures), 2), np.int64)
+    # Before the shard: a run that is killed between the two makes the shard anew.
+    write_text(note, made_of)
+    with atomic_path(job.target) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+        for n, mixture in enumerate(job.mixtures):
+            places[n, 0] = tar.offset
+            facts = {"id": mixture.id, "length": mixture.length, "sample_rate": sample_rate, "n_src": len(mixture.sources)}
+            _add(tar, f"{job.first + n:09}.json", json.dumps(facts, ensure_ascii=False).encode())
+            for name, file in _files(mixture, job.first + n).items():
+                frames = _required(file, sample_rate).frames
+                if frames != mixture.length:
+                    raise SepmlError(f"{file}: {frames} samples, the manifest says {mixture.length}; make it anew")
+                _add(tar, name, file.read_bytes())
+            places[n, 1] = tar.offset
+            if tar.offset - places[n, 0] > MOST_MIXTURE_BYTES:
+                raise SepmlError(f"{mixture.mixture}: too long for a shard with its sources: {MOST_MIXTURE_BYTES:,} bytes")
+    return job.target, places
+
+
+def _made_of(job: _Job) -> str:
+    """A digest of which files are in a shard, and of what tells that one was written again since."""
+    digest = hashlib.sha256()
+    for n, mixture in enumerate(job.mixtures):
+        for name, file in _files(mixture, job.first + n).items():
+            digest.update(repr((mixture.id, name, file_stamp(file))).encode())
+    return digest.hexdigest()
+
+
+def _kept(job: _Job) -> np.ndarray | None:
+    """Where the mixtures of a shard begin and end; None when it is not there or not whole."""
+    try:
+        there = headers_of(job.target)
+    except (OSError, NotTar):
+        return None
+    places = []
+    expected = 0
+    for n, mixture in enumerate(job.mixtures):
+        files = _files(mixture, job.first + n)
+        names = [f"{job.first + n:09}.json", *files]
+        expected += len(names)
+        if any(name not in there for name in names):
+            return None
+        if any(not file.is_file() or file.stat().st_size != there[name].size for name, file in files.items()):
+            return None
+        last = there[names[-1]]
+        places.append((there[names[0]].offset, last.offset_data + -(-last.size // tarfile.BLOCKSIZE) * tarfile.BLOCKSIZE))
+    return np.array(places, np.int64) if expected == len(there) else None
+
+
+def _files(mixture: Mixture, key: int) -> dict[str, Path]:
+    """The audio files of a mixture by the names that they get."""
+    parts = {"mix": mixture.mixture} | {f"s{n + 1}": file for n, file in enumerate(mixture.sources)}
+    if mixture.noise:
+        parts["noise"] = mixture.noise
+    return {f"{key:09}.{part}{file.suffix}": file for part, file in parts.items()}
+
+
+def _required(file: Path, sample_rate: int) -> AudioInfo:
+    facts = info(file)
+    require(file, facts, sample_rate)
+    return facts
+
+
+def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    # A new TarInfo has time 0, owner 0 and no names of owners.
+    member = tarfile.TarInfo(name)
+    member.size = len(content)
+    tar.addfile(member, io.BytesIO(content))

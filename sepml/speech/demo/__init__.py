@@ -1,0 +1,1 @@
+"""`sepml serve`: a page to try a model."""

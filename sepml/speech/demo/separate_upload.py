@@ -1,0 +1,213 @@
+"""What is done with one upload: checked, decoded for the page's player, separated as `sepml separate` does it, drawn."""
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import soundfile
+
+from sepml.errors import SepmlError, one_line
+from sepml.speech.audio.files import reason
+from sepml.speech.audio.recordings import one_channel, open_recording
+from sepml.speech.demo.limits import Limits
+from sepml.speech.report.rendering import player
+from sepml.speech.report.spectrograms import StoredSamples, loudest
+from sepml.speech.separation.separate_files import separate_file
+from sepml.speech.separation.separator import WHOLE_SECONDS, Separator
+
+_LOGGER = "sepml.speech"
+_READ = 0.85
+"""The part of the work that is done when all of a long recording has been read; the order of speakers is decided last."""
+_LISTENING = threading.Lock()
+
+Tell = Callable[[float | None], None]
+"""Takes the fraction that is done, or None where that is not known; raises to give up."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A recording that was decoded.
+
+    Attributes:
+        rate: Hz. frames: samples of a channel. peak: the largest magnitude of the mixture.
+    """
+
+    rate: int
+    frames: int
+    peak: float
+
+
+@dataclass(frozen=True)
+class Line:
+    """What `sepml separate` says about a recording."""
+
+    text: str
+    warning: bool
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the page shows of a recording.
+
+    Attributes:
+        name: of the upload. rate: Hz. seconds: of sound.
+        files: the mixture and the speakers, WAV. downloads: their names for whom saves them.
+        lines: what `sepml separate` says about the recording.
+        players: HTML, one a file, which play `{source}0.wav` and so on.
+    """
+
+    name: str
+    rate: int
+    seconds: float
+    files: tuple[Path, ...]
+    downloads: tuple[str, ...]
+    lines: tuple[Line, ...]
+    players: tuple[str, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of the files."""
+        return sum(file.stat().st_size for file in self.files)
+
+
+def check_header(upload: Path, limits: Limits) -> None:
+    """Refuse a file by what its header says.
+
+    Raises:
+        SepmlError: it is no recording; `Refused`: it is over a limit.
+    """
+    with _named(upload), open_recording(upload, upload.name) as recording:
+        limits.check_sound(upload.name, recording.rate, recording.channels, recording.frames or 0)
+
+
+def separate_upload(upload: Path, folder: Path, separator: Separator, limits: Limits, source: str, tell: Tell) -> Result:
+    """Separate an upload in memory that does not grow with its length.
+
+    Args:
+        folder: takes the mixture and the speakers.
+        source: the address of the files, to which `0.wav` and so on are added.
+        tell: is called about once a second of sound.
+
+    Raises:
+        SepmlError: the upload is damaged, is over a limit, or cannot be separated.
+    """
+    speakers = [folder / f"{number + 1}.wav" for number in range(separator.n_src)]
+    mixture = folder / "0.wav"
+    with _named(upload), _said() as lines:
+        sound = _decode(upload, mixture, limits, tell)
+        outcome = separate_file(upload, speakers, _Followed(separator, sound, tell))
+        if outcome.reason is not None:
+            raise SepmlError(outcome.reason)
+    tell(None)
+    files = (mixture, *speakers)
+    named = (f"{upload.stem}_mixture.wav", *(f"{upload.stem}_s{number + 1}.wav" for number in range(len(speakers))))
+    said = tuple(dict.fromkeys(replace(line, text=_about(line.text, upload)) for line in lines))
+    players = tuple(_players(files, named, sound, source))
+    return Result(upload.name, sound.rate, sound.frames / sound.rate, files, named, said, players)
+
+
+def _decode(upload: Path, mixture: Path, limits: Limits, tell: Tell) -> Sound:
+    """Write the mean of the channels; what is over a limit is refused as soon as that shows."""
+    frames, peak = 0, 0.0
+    try:
+        with open_recording(upload, upload.name) as recording:
+            rate = recording.rate
+            limits.check_sound(upload.name, rate, recording.channels, recording.frames or 0)
+            # 24 bits keep quiet recordings, and every player of a browser takes them.
+            with soundfile.SoundFile(os.fsencode(mixture), "w", rate, 1, "PCM_24", format="WAV") as written:
+                for block in one_channel(upload, recording, None):
+                    tell(None)
+                    frames += len(block)
+                    limits.check_sound(upload.name, rate, recording.channels, frames)
+                    peak = max(peak, float(np.abs(block).max(initial=0)))
+                    written.write(block)
+    except soundfile.LibsndfileError as error:
+        raise SepmlError(f"{upload.name}: its mixture cannot be written: {reason(error)}") from error
+    return Sound(rate, frames, peak)
+
+
+class _Followed(Separator):
+    """A separator that tells how far into the recording it is."""
+
+    def __init__(self, separator: Separator, sound: Sound, tell: Tell) -> None:
+        super().__init__(separator.models, separator.mixture_consistency)
+        self._sound, self._tell = sound, tell
+
+    def stream(
+        self, blocks: Iterable[np.ndarray], sample_rate: int, segment: float | None = None, overlap: float | None = None
+    ) -> Iterator[np.ndarray]:
+        return super().stream(self._followed(blocks), sample_rate, segment, overlap)
+
+    def _followed(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+        """The blocks, cut to a second at most."""
+        rate, frames, done = self._sound.rate, self._sound.frames, 0
+        in_windows = frames > WHOLE_SECONDS * rate
+        for block in blocks:
+            for begin in range(0, len(block), rate):
+                # What is separated in one piece is read long before that begins.
+                self._tell(_READ * min(done / frames, 1.0) if in_windows else None)
+                part = block[begin : begin + rate]
+                done += len(part)
+                yield part
+
+
+def _players(files: Sequence[Path], downloads: Sequence[str], sound: Sound, source: str) -> Iterator[str]:
+    level = None
+    for number, (file, download) in enumerate(zip(files, downloads, strict=True)):
+        with soundfile.SoundFile(os.fsencode(file)) as opened:
+            samples = StoredSamples(opened)
+            level = loudest(samples, sound.rate) if level is None else level
+            # The mixture is what the visitor has.
+            name, download = (f"speaker {number}", download) if number else ("mixture", "")
+            yield player(name, samples, sound.rate, sound.peak, level, f"{source}{number}.wav", download=download)
+
+
+@contextmanager
+def _named(upload: Path) -> Iterator[None]:
+    """Errors that call a file by the name that the visitor knows, not by where it lies here."""
+    try:
+        yield
+    except SepmlError as error:
+        error.args = (_about(one_line(error), upload),)
+        raise
+
+
+def _about(line: str, upload: Path) -> str:
+    return line.replace(str(upload), upload.name).replace(f"{upload.parent}/", "")
+
+
+@contextmanager
+def _said() -> Iterator[list[Line]]:
+    """The lines that this thread logs meanwhile, as the command prints them, whatever the level of the log.
+
+    One thread at a time: the logger is set up for it.
+    """
+    logger = logging.getLogger(_LOGGER)
+    lines: list[Line] = []
+    thread, parent = threading.get_ident(), logger.parent
+
+    class Handler(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.thread == thread:
+                if record.levelno >= logging.INFO:
+                    lines.append(Line(record.getMessage(), record.levelno >= logging.WARNING))
+            elif parent is not None and parent.isEnabledFor(record.levelno):
+                parent.handle(record)
+
+    handler = Handler()
+    with _LISTENING:
+        level, propagate = logger.level, logger.propagate
+        logger.addHandler(handler)
+        logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))
+        logger.propagate = False
+        try:
+            yield lines
+        finally:
+            logger.removeHandler(handler)
+            logger.propagate = propagate
+            logger.setLevel(level)

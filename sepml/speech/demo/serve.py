@@ -1,0 +1,156 @@
+"""`sepml serve`: a page to upload or record, separate, listen and download."""
+
+import asyncio
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import TracebackType
+
+import uvicorn
+
+from sepml.errors import SepmlError
+from sepml.speech.demo.app import Page
+from sepml.speech.demo.connections import PatientProtocol
+from sepml.speech.demo.guard import is_loopback
+from sepml.speech.demo.jobs import Capacity, Jobs
+from sepml.speech.demo.limits import Limits
+from sepml.speech.demo.uploads import Pace
+from sepml.speech.demo.workfolder import WorkFolder
+from sepml.speech.separation.separator import Separator
+
+log = logging.getLogger(__name__)
+_MOST_CONNECTIONS = 500
+_ENDING_SECONDS = 2
+_BACKLOG = 512
+_LONGEST_HEADER = 65_536
+"""Bytes; the address of an archive names all its jobs."""
+_LIBRARIES = ("uvicorn", "python_multipart", "asyncio")
+
+
+class PageServer:
+    """Serves the page on one address; a context manager.
+
+    Args:
+        separator: of any rate.
+        host: an address of this machine; anything but a loopback address lets other machines in.
+        port: 0 takes a free one.
+        limits, capacity, pace: of uploads, of what is kept, and of how slowly uploads may come.
+
+    Raises:
+        SepmlError: the address cannot be listened on, or there is no room for uploads.
+    """
+
+    def __init__(
+        self,
+        separator: Separator,
+        host: str = "127.0.0.1",
+        port: int = 7860,
+        limits: Limits | None = None,
+        capacity: Capacity | None = None,
+        pace: Pace | None = None,
+    ) -> None:
+        self.host = host
+        self._socket = _listening(host, port)
+        try:
+            self.folder = WorkFolder()
+        except SepmlError:
+            self._socket.close()
+            raise
+        self.port: int = self._socket.getsockname()[1]
+        self.jobs = Jobs(separator, self.folder.path, limits or Limits(), capacity)
+        app = Page(self.jobs, host, pace or Pace()).app()
+        config = uvicorn.Config(
+            app,
+            http=PatientProtocol,
+            ws="none",
+            lifespan="off",
+            loop="asyncio",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            limit_concurrency=_MOST_CONNECTIONS,
+            backlog=_BACKLOG,
+            h11_max_incomplete_event_size=_LONGEST_HEADER,
+            timeout_graceful_shutdown=_ENDING_SECONDS,
+        )
+        self._server = uvicorn.Server(config)
+        self._ended = threading.Event()
+        self._ended.set()
+        if not is_loopback(host):
+            log.warning("%s: everybody who reaches this machine over the network can use the page", host)
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}/"
+
+    def serve_forever(self) -> None:
+        """Answer requests until `shutdown` is called, or in the main thread until SIGINT or SIGTERM, which is raised again."""
+        self._ended.clear()
+        try:
+            with _forwarded():
+                self._server.run(sockets=[self._socket])
+        finally:
+            self._ended.set()
+
+    def shutdown(self) -> None:
+        """Let `serve_forever`, which runs in another thread, end, and wait until it has."""
+        self._server.should_exit = True
+        self._ended.wait()
+
+    def close(self) -> None:
+        """Stop listening and delete what is left of uploads and results."""
+        self._socket.close()
+        self.jobs.close()
+        self.folder.close()
+
+    def __enter__(self) -> "PageServer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """A socket that is bound, so that the address is known and taken before anything else is done."""
+    listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        # Without it a port cannot be taken again right after a server on it has ended.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = getattr(error, "strerror", None) or str(error)
+        raise SepmlError(f"{host}, port {port}: cannot be listened on: {reason}; try another --port") from error
+    return listener
+
+
+class _Forward(logging.Handler):
+    """Passes on what the libraries log: errors of ours as they are, and what visitors cause for those who debug."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        error = record.exc_info[1] if record.exc_info else None
+        ours = error is not None and not isinstance(error, asyncio.CancelledError | ConnectionError)
+        log.log(logging.ERROR if ours else logging.DEBUG, "%s", record.getMessage().strip(), exc_info=record.exc_info)
+
+
+@contextmanager
+def _forwarded() -> Iterator[None]:
+    """Let the libraries log through this module."""
+    handler = _Forward()
+    loggers = [logging.getLogger(name) for name in _LIBRARIES]
+    before = [logger.propagate for logger in loggers]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.propagate = False
+    try:
+        yield
+    finally:
+        for logger, propagate in zip(loggers, before, strict=True):
+            logger.removeHandler(handler)
+            logger.propagate = propagate

@@ -1,0 +1,1 @@
+"""From mix lists and utterances to mixtures, and their verification."""

@@ -1,0 +1,178 @@
+"""Mixtures made from mix lists: the wsj0-mix data sets, or any other in their form."""
+
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.audio.files import quantise, write_wav
+from sepml.speech.data.manifest import Mixture, write_manifest
+from sepml.speech.mixing.mix_plan import Job, Reader, Setting, jobs_left, plan_split
+from sepml.speech.mixing.mixlist import lists_by_split, named_in, read_levels, read_mix_list
+from sepml.speech.mixing.utterances import Utterance, cache_folder, load, survey
+from sepml.system.files import write_json
+from sepml.system.json_files import read_object
+from sepml.system.parallel import Failure, map_unordered
+
+log = logging.getLogger(__name__)
+
+SAMPLE_RATES = (8000, 16000)
+MODES = ("min", "max")
+PEAK = 0.9
+_SETTINGS = ".settings.json"
+
+
+def mix_utterances(
+    utterances: Sequence[np.ndarray], levels: Sequence[float], gains: Sequence[float], mode: str = "min"
+) -> tuple[np.ndarray, np.ndarray]:
+    """One mixture and its sources, before they are rounded to 16 bits.
+
+    Args:
+        utterances: `(T_i,)` each, of one rate.
+        levels: their active levels, power.
+        gains: dB above the level 1.
+        mode: `min` cuts to the shortest utterance, `max` pads with zeros to the longest.
+
+    Returns:
+        the mixture `(T,)` and the sources `(n_src, T)`, float64, with one gain that brings the highest peak among
+        them, or 1 where that is higher, to 0.9.
+
+    Source:
+        Hershey et al., Deep clustering, ICASSP 2016, and the scripts published with it.
+    """
+    sources = np.zeros((len(utterances), max(map(len, utterances))))
+    for row, x, level, gain in zip(sources, utterances, levels, gains, strict=True):
+        # The order of these operations is the published one: the last bit counts.
+        row[: len(x)] = x.astype(np.float64) / np.sqrt(level) * 10 ** (gain / 20)
+    if mode == "min":
+        sources = sources[:, : min(map(len, utterances))]
+    mixture = np.sum(sources, axis=0)
+    excess = max(1.0, np.abs(mixture).max(), np.abs(sources).max()) / PEAK
+    return mixture / excess, sources / excess
+
+
+def mix_lists(
+    lists: Sequence[Path],
+    root: Path,
+    out: Path,
+    sample_rate: int = 8000,
+    mode: str = "min",
+    levels: Path | None = None,
+    jobs: int = 0,
+) -> list[Path]:
+    """Make the mixtures of mix lists as `out/wav{8,16}k/{min,max}/<split>/{mix,s1,s2,...}/<id>.wav`, 16 bit.
+
+    A split is called as its list without `mix_<n>_spk_` and `.txt`. Its manifest `<split>.csv`, beside its folder, is
+    written when it is complete. Mixtures that are there already, and were made of the same samples, levels and gains, are
+    kept, so an interrupted run goes on where it was; a file is whole or absent. Those of an earlier list that this one lacks
+    are deleted. Meanwhile the utterances lie at the target rate in a hidden folder in `out`, 4 bytes a
+    sample.
+
+    Args:
+        lists: mix lists, their paths relative to `root`.
+        root: the corpus; for WSJ0 the folder that holds `wsj0/`.
+        sample_rate: Hz of the output, 8000 or 16000; utterances of a higher rate are resampled.
+        mode: `min` cuts to the shortest source, `max` pads to the longest.
+        levels: a table of active levels or a folder of tables. None measures the utterances as their files hold them,
+            before they are resampled (the published tables come from 8 kHz signals behind a 200 Hz high-pass filter).
+        jobs: processes, 0 = one a core. The files do not depend on it.
+
+    Returns:
+        the manifests, in the order of the lists.
+
+    Raises:
+        SepmlError: a list, a table or the header of an utterance is at fault, and nothing was written; or samples
+            turned out to be unreadable or silent, and everything that does not need them was written.
+    """
+    if sample_rate not in SAMPLE_RATES or mode not in MODES:
+        raise SepmlError(f"sample rate {sample_rate} and mode '{mode}': expected one of {SAMPLE_RATES} and of {MODES}")
+    base = Path(out) / f"wav{sample_rate // 1000}k" / mode
+    splits = {split: read_mix_list(path) for split, path in lists_by_split(lists).items()}
+    settings = {"levels": "measured" if levels is None else "table"}
+    for split, lines in splits.items():
+        _refuse_other_settings(base / split, settings | {"sources": len(lines[0].paths)})
+    table = None if levels is None else read_levels(levels)
+    named = named_in(line for lines in splits.values() for line in lines)
+    utterances = survey(named, Path(root), sample_rate, table)
+    plans = {split: plan_split(lines, base / split, utterances, mode) for split, lines in splits.items()}
+    faults: list[str] = []
+    with cache_folder(Path(out)) as cache:
+        setting = Setting(mode, sample_rate, cache, jobs)
+        reader = Reader(setting)
+        left = jobs_left({base / split: plan for split, plan in plans.items()}, reader)
+        work = partial(_mix, setting=setting)
+        for split, plan in plans.items():
+            todo = left[base / split]
+            if todo:
+                # A manifest promises a complete split: it goes now and comes back at the end.
+                (base / f"{split}.csv").unlink(missing_ok=True)
+                write_json(base / split / _SETTINGS, settings | {"sources": len(plan[0].utterances)})
+            new_faults = _make(todo, reader.found, work, jobs, f"mixing {split}")
+            faults += new_faults
+            if not new_faults:
+                _finish(plan, base / split)
+    if faults:
+        total = sum(map(len, plans.values()))
+        raise SepmlError(f"{len(faults)} of {total} mixtures could not be made; the first: {faults[0]}")
+    return [base / f"{split}.csv" for split in splits]
+
+
+def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
+    """A split is of one kind throughout: what is there already must have been made in the same way."""
+    with suppress(FileNotFoundError):
+        before = read_object(folder / _SETTINGS)
+        for key, value in settings.items():
+            if before.get(key) != value:
+                found = f"{folder}: was begun with {key} '{before.get(key)}', now '{value}'"
+                raise SepmlError(f"{found}; delete that folder or mix into another one")
+
+
+def _make(
+    todo: list[Job],
+    prepared: Mapping[str, Utterance | Failure[Utterance]],
+    work: Callable[[Job], None],
+    jobs: int,
+    what: str,
+) -> list[str]:
+    """Make the mixtures whose utterances are all ready; the faults of the others."""
+    faults: list[str] = []
+    ready: list[Job] = []
+    for job in todo:
+        sources = [prepared[utterance.path] for utterance in job.utterances]
+        failures = [source.message for source in sources if isinstance(source, Failure)]
+        if failures:
+            faults.append(failures[0])
+        else:
+            ready.append(replace(job, utterances=tuple(sources)))
+    faults += [done.message for done in map_unordered(work, ready, jobs, what, chunk=8) if isinstance(done, Failure)]
+    return sorted(faults)
+
+
+def _mix(job: Job, setting: Setting) -> None:
+    utterances = [load(utterance, setting.cache) for utterance in job.utterances]
+    levels = [utterance.level for utterance in job.utterances]
+    mixture, sources = mix_utterances(utterances, levels, job.line.gains, setting.mode)
+    rounded = [quantise(x) for x in (mixture, *sources)]
+    for number, (x, its) in enumerate(zip(sources, rounded[1:], strict=True), start=1):
+        if x.any() and not its.any():
+            gains = ", ".join(f"{gain:g} dB" for gain in job.line.gains)
+            of_all = f"the gains are {gains}, the active levels {', '.join(f'{level:.3g}' for level in levels)}"
+            raise SepmlError(f"{job.line.where}: source {number} would be all zeros in 16 bits: {of_all}")
+    for file, x in zip(job.files, rounded, strict=True):
+        write_wav(file, x, setting.sample_rate)
+
+
+def _finish(plan: list[Job], folder: Path) -> None:
+    """Write the manifest of a complete split, and say so when its folder holds more."""
+    mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
+    write_manifest(folder.parent / f"{folder.name}.csv", mixtures)
+    known = {job.files[0].name for job in plan}
+    others = [name for name in os.listdir(folder / "mix") if name not in known and not name.startswith(".")]
+    if others:
+        log.warning("%s: holds %d files that are not in the list, such as %s", folder / "mix", len(others), min(others))

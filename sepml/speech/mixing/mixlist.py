@@ -1,0 +1,168 @@
+"""Mix lists and tables of active levels: the two text formats that describe the wsj0-mix data sets."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from sepml.errors import SepmlError
+from sepml.system.limits import LONGEST_NAME, MOST_TEXT_BYTES, decode, read_limited
+
+_LOUDEST_GAIN_DB = 100.0
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_SHOWN = 80
+
+
+@dataclass(frozen=True)
+class MixLine:
+    """A line of a mix list.
+
+    Attributes:
+        id: `<utt1>_<gain1>_<utt2>_<gain2>...`, the gains as the list writes them.
+        paths: the utterances, relative to the root of the corpus.
+        gains: dB, one an utterance.
+        gain_texts: the gains as the list writes them.
+        where: the list and the line in it, as `lists/mix_2_spk_tr.txt:17`.
+    """
+
+    id: str
+    paths: tuple[str, ...]
+    gains: tuple[float, ...]
+    gain_texts: tuple[str, ...]
+    where: str = ""
+
+
+def lists_by_split(lists: Sequence[Path]) -> dict[str, Path]:
+    """Mix lists by what they are called without `mix_<n>_spk_` and `.txt`.
+
+    Raises:
+        SepmlError: two make one split.
+    """
+    splits: dict[str, Path] = {}
+    for path in map(Path, lists):
+        split = re.sub(r"^mix_\d+_spk_", "", path.name.removesuffix(".txt"))
+        if split in splits:
+            raise SepmlError(f"{path}: a list before it makes the split '{split}' as well; give one list a split")
+        splits[split] = path
+    return splits
+
+
+def read_mix_list(path: Path) -> list[MixLine]:
+    """The lines of a mix list: `path gain_dB path gain_dB ...`, two sources or more, as many in every line.
+
+    Raises:
+        SepmlError: the list is missing, empty or not text; a line is malformed, a path leaves the corpus, a gain is
+            not a number, or a mixture stands twice. The message names the file and the line.
+    """
+    path = Path(path)
+    lines: list[MixLine] = []
+    first: dict[str, int] = {}
+    for number, fields in _fields(path):
+        try:
+            line = _parse(fields, f"{path}:{number}")
+            if lines and len(line.paths) != len(lines[0].paths):
+                raise SepmlError(f"{len(line.paths)} sources, but {len(lines[0].paths)} in the lines before")
+            if line.id in first:
+                raise SepmlError(f"the mixture {line.id} stands in line {first[line.id]} already")
+        except SepmlError as error:
+            raise SepmlError(f"{path}:{number}: {error}") from error
+        first[line.id] = number
+        lines.append(line)
+    if not lines:
+        raise SepmlError(f"{path}: is empty, expected lines such as 'spk1/a.wav 1.25 spk2/b.wav -1.25'")
+    return lines
+
+
+def named_in(lines: Iterable[MixLine]) -> dict[str, str]:
+    """The utterances of mix lists, each once, and where it is named first."""
+    named: dict[str, str] = {}
+    for line in lines:
+        for path in line.paths:
+            named.setdefault(path, line.where)
+    return named
+
+
+def read_levels(path: Path) -> dict[str, float]:
+    """Active levels (power) by utterance stem, from a table `utterance power` or a folder of such `.txt` tables.
+
+    Raises:
+        SepmlError: there is no table, a line is malformed, a level is not above 0, or an utterance has two levels.
+    """
+    path = Path(path)
+    tables = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    levels: dict[str, float] = {}
+    for table in tables:
+        for number, fields in _fields(table):
+            level = float(fields[1]) if len(fields) == 2 and _NUMBER.fullmatch(fields[1]) else 0.0
+            if not 0.0 < level < float("inf"):
+                found = " ".join(fields)[:_SHOWN]
+                raise SepmlError(f"{table}:{number}: found '{found}', expected an utterance and its level, a power above 0")
+            if levels.setdefault(fields[0], level) != level:
+                raise SepmlError(f"{table}:{number}: {fields[0]} has the level {fields[1]} here and another one before")
+    if not levels:
+        raise SepmlError(
+            f"{path}: holds no levels, expected a table of lines such as '20va010q 2.57e-04' (or a folder of them)"
+        )
+    return levels
+
+
+def require_inside(path: str) -> None:
+    """Refuse a path that a list or table from elsewhere must not have: it would reach files outside the corpus.
+
+    Raises:
+        SepmlError: it is empty, absolute, climbs by `..`, or no file can be called so.
+    """
+    if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
+        raise SepmlError(f"the path '{path}' leads out of the corpus; expected one relative to its root")
+    for part in PurePosixPath(path).parts:
+        _require_length(part)
+    if not path.isprintable():
+        raise SepmlError(f"the path {path!r} cannot be that of a file")
+
+
+def require_name(name: str) -> None:
+    """Refuse what cannot be the name of a file to be made.
+
+    Raises:
+        SepmlError: it is empty, hidden, too long, or holds a slash or a character that is not printed.
+    """
+    _require_length(name)
+    if not name or name.startswith(".") or "/" in name or not name.isprintable():
+        raise SepmlError(f"{name!r} cannot be the name of a file")
+
+
+def _require_length(name: str) -> None:
+    if len(name.encode()) > LONGEST_NAME:
+        raise SepmlError(f"the name {name[:40]}... is too long for a file: {len(name.encode())} bytes, at most {LONGEST_NAME}")
+
+
+def _parse(fields: list[str], where: str) -> MixLine:
+    paths, gain_texts = tuple(fields[::2]), tuple(fields[1::2])
+    if len(fields) % 2 or len(paths) < 2:
+        found = " ".join(fields)[:_SHOWN]
+        raise SepmlError(f"{len(fields)} fields ('{found}'), expected 'path gain path gain', 2 sources or more")
+    for path in paths:
+        require_inside(path)
+    # `./a.wav` and `a.wav` are one file.
+    paths = tuple(str(PurePosixPath(path)) for path in paths)
+    if len(set(paths)) < len(paths):
+        raise SepmlError(f"an utterance is mixed with itself: {' '.join(fields)[:_SHOWN]}")
+    for text in gain_texts:
+        if not _NUMBER.fullmatch(text) or abs(float(text)) > _LOUDEST_GAIN_DB:
+            raise SepmlError(f"the gain is '{text}', expected a number of dB within +-{_LOUDEST_GAIN_DB:g}")
+    id = "_".join(f"{PurePosixPath(path).stem}_{text}" for path, text in zip(paths, gain_texts, strict=True))
+    require_name(f"{id}.wav")
+    return MixLine(id, paths, tuple(map(float, gain_texts)), gain_texts, where)
+
+
+def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The numbers of the lines that are not blank, and their fields."""
+    if path.is_dir():
+        raise SepmlError(f"{path}: is a folder; give the lists in it, such as {path}/mix_*.txt")
+    try:
+        text = decode(read_limited(path, MOST_TEXT_BYTES), path)
+    except FileNotFoundError as error:
+        raise SepmlError(f"{path}: no such file") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if fields := line.split():
+            yield number, fields

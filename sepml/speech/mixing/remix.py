@@ -1,0 +1,186 @@
+"""Mixtures made again from their utterances and compared with those in a tree: what was mixed, and was it sound?"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.audio.files import FULL_SCALE, info, quantise, read_wav
+from sepml.speech.mixing.check import CheckResult
+from sepml.speech.mixing.mix import MODES, mix_utterances
+from sepml.speech.mixing.mixlist import MixLine, named_in, read_levels
+from sepml.speech.mixing.utterances import Utterance, load, prepare_all, survey
+from sepml.system.parallel import Failure, map_unordered
+from sepml.system.temporaries import temporary_folder
+
+_CHUNK_S = 0.05
+_LAG_S = 0.02
+_STEPS = 1.5  # 16-bit steps by which rounding at another gain may move a sample, and a little
+_ROUNDED = 0.02
+_ANOTHER_MICROPHONE = 0.3  # correlation; of unrelated speech it is below 0.2
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A line of a mix list and its files in a tree: mix, s1, s2 ..."""
+
+    line: MixLine
+    files: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class _Job:
+    listed: Listed
+    utterances: tuple[Utterance, ...]
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """What is wrong with a mixture: of each utterance by its path, and else."""
+
+    id: str
+    equal: bool
+    of_utterances: dict[str, str]
+    other: str = ""
+
+
+def compare(
+    splits: Mapping[str, Sequence[Listed]], target: Path, root: Path, levels: Path | None, jobs: int = 0
+) -> CheckResult:
+    """Make mixtures again and compare every sample.
+
+    Args:
+        splits: the mixtures of each split.
+        target: folder of the splits, named `min` or `max` after how they were made.
+        root: the folder that the paths of the lists start from.
+        levels: table, or folder of tables, of active levels; None measures them.
+        jobs: processes, 0 = all cores.
+
+    Returns:
+        a fact for each split; a fault for each utterance that is not what the tree was made of, or that cannot be read.
+
+    Raises:
+        SepmlError: `target` is of neither mode, or the table of levels is missing or malformed.
+    """
+    mode = mode_of(target)
+    listed = [item for items in splits.values() for item in items]
+    if not listed:
+        return CheckResult([], ["nothing to compare with the utterances"])
+    table = None if levels is None else read_levels(levels)
+    rate = info(listed[0].files[0]).rate
+    try:
+        utterances = survey(named_in(item.line for item in listed), root, rate, table)
+    except SepmlError as error:
+        return CheckResult([str(error)], ["not compared with the utterances, as some are missing"])
+    facts, faults = [], []
+    at_fault: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    with temporary_folder("check") as folder:
+        prepared = prepare_all(list(utterances.values()), folder, rate, jobs)
+        faults += [result.message for result in prepared.values() if isinstance(result, Failure)]
+        for split, items in splits.items():
+            ready = [job for item in items if (job := _job(item, prepared))]
+            work = partial(_compare, cache=folder, rate=rate, mode=mode)
+            results = list(map_unordered(work, ready, jobs, f"comparing {split}"))
+            compared = [result for result in results if isinstance(result, _Compared)]
+            for result in compared:
+                for path, text in result.of_utterances.items():
+                    at_fault[path][text].append(f"{split}/{result.id}")
+            faults += _others(split, compared)
+            equal = sum(result.equal for result in compared)
+            facts.append(f"{split}: {equal} of {len(items)} mixtures are bit for bit those of the utterances")
+    for path, texts in at_fault.items():
+        text, ids = max(texts.items(), key=lambda item: len(item[1]))
+        count = sum(map(len, texts.values()))
+        faults.append(f"{root / path}: {count} mixtures, such as {ids[0]}, {text}")
+    return CheckResult(sorted(faults), facts)
+
+
+def mode_of(target: Path) -> str:
+    """How the mixtures of a tree were made to one length, by the name of its folder.
+
+    Raises:
+        SepmlError: it is named neither min nor max.
+    """
+    mode = Path(target).absolute().name
+    if mode not in MODES:
+        raise SepmlError(f"{target}: is named neither {' nor '.join(MODES)}, so how it was mixed is not known")
+    return mode
+
+
+def difference(x: np.ndarray, y: np.ndarray, rate: int) -> str:
+    """In words, how far a source is from the one expected; empty when they differ by no more than a gain and rounding.
+
+    Args:
+        x: what is expected, `(T,)` in 16-bit steps.
+        y: what is there, `(T,)`.
+        rate: Hz.
+    """
+    size = max(1, int(_CHUNK_S * rate))
+    edges = range(0, len(x), size)
+    energy, cross = (np.add.reduceat(z, edges) for z in (x * x, x * y))
+    gains = cross / np.maximum(energy, 1e-9)
+    # The gain of most of the energy: damaged stretches must not move it.
+    order = np.argsort(gains)
+    gain = gains[order][np.searchsorted(np.cumsum(energy[order]), energy.sum() / 2)]
+    rest = np.sqrt(np.add.reduceat((y - gain * x) ** 2, edges) / np.diff([*edges, len(x)]))
+    allowed = np.maximum(_STEPS, _ROUNDED * abs(gain) * np.sqrt(energy / np.diff([*edges, len(x)])))
+    wrong = rest > allowed
+    if not wrong.any():
+        return ""
+    if wrong.mean() < 0.9:
+        first = int(np.argmax(wrong))
+        # The change comes somewhere in the first chunk.
+        what = "silence" if np.mean(y[np.repeat(wrong, size)[: len(y)]] == 0) > 0.5 else "noise, or something else"
+        return f"hold {what} in {100 * wrong.mean():.0f} % of its time, from {first * size / rate:.2f} s on"
+    if _correlation(x, y, int(_LAG_S * rate)) > _ANOTHER_MICROPHONE:
+        return "hold another recording of the same words, such as that of the second microphone (.wv2)"
+    return "hold another recording"
+
+
+def _job(item: Listed, prepared: Mapping[str, Utterance | Failure[Utterance]]) -> _Job | None:
+    utterances = [prepared[path] for path in item.line.paths]
+    sound = tuple(utterance for utterance in utterances if isinstance(utterance, Utterance))
+    return _Job(item, sound) if len(sound) == len(utterances) else None
+
+
+def _compare(job: _Job, cache: Path, rate: int, mode: str) -> _Compared:
+    line = job.listed.line
+    levels = [utterance.level or 0.0 for utterance in job.utterances]
+    mixture, sources = mix_utterances([load(u, cache) for u in job.utterances], levels, line.gains, mode)
+    expected = [quantise(x) for x in (mixture, *sources)]
+    # Reading divides by 2^15, which is exact.
+    found = [read_wav(file, rate)[0].astype(np.float64) * FULL_SCALE for file in job.listed.files]
+    if all(len(x) == len(y) and np.array_equal(x, y) for x, y in zip(expected, found, strict=True)):
+        return _Compared(line.id, True, {})
+    if {len(y) for y in found} != {len(expected[0])}:
+        text = f"have other lengths ({len(found[0])} samples, {len(expected[0])} expected: an utterance was cut short?)"
+        return _Compared(line.id, False, {}, text)
+    of_utterances = {
+        path: text
+        for path, x, y in zip(line.paths, expected[1:], found[1:], strict=True)
+        if (text := difference(x.astype(np.float64), y, rate))
+    }
+    other = "" if of_utterances else "differ by gains or rounding: other active levels?"
+    return _Compared(line.id, False, of_utterances, other)
+
+
+def _others(split: str, compared: Sequence[_Compared]) -> list[str]:
+    """The faults that are of no single utterance, one line a kind."""
+    kinds: dict[str, list[_Compared]] = defaultdict(list)
+    for result in compared:
+        if result.other:
+            kinds[result.other.partition("(")[0]].append(result)
+    return [f"{split}: {len(those)} mixtures, such as {those[0].id}, {those[0].other}" for those in kinds.values()]
+
+
+def _correlation(x: np.ndarray, y: np.ndarray, lag: int) -> float:
+    """The highest normalised cross-correlation, of either sign, within `lag` samples."""
+    size = 1 << (2 * len(x)).bit_length()
+    product = np.fft.irfft(np.fft.rfft(y - y.mean(), size) * np.conj(np.fft.rfft(x - x.mean(), size)), size)
+    near = np.abs(np.concatenate([product[: lag + 1], product[-lag:]]))
+    norm = len(x) * float(x.std() * y.std())
+    return float(near.max()) / norm if norm else 0.0

@@ -1,0 +1,182 @@
+"""The utterances that mixtures are made of: found, read once, brought to one rate and measured."""
+
+import hashlib
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.audio.active_level import active_level
+from sepml.speech.audio.files import info, read_wav, require
+from sepml.system.parallel import Failure, map_unordered
+from sepml.system.progress import track
+from sepml.system.temporaries import temporary_folder
+
+log = logging.getLogger(__name__)
+# Of an active level to the mean power: pauses and the high-pass filter of published tables make up 30 dB at most.
+_IMPLAUSIBLE = 1e6
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A source utterance.
+
+    Attributes:
+        path: as the mix list names it, relative to the root of the corpus.
+        file: where it is.
+        number: its name in the cache.
+        rate: of the file, Hz.
+        frames: samples at the target rate.
+        level: active level, power; None until it is measured.
+        stamp: what changes when the file is another one or is written again, see `file_stamp`.
+        digest: of its samples at the target rate; empty until they are read.
+    """
+
+    path: str
+    file: Path
+    number: int
+    rate: int
+    frames: int
+    level: float | None
+    stamp: tuple[int, ...]
+    digest: str = ""
+
+
+def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mapping[str, float] | None) -> dict[str, Utterance]:
+    """The utterances by their path, known from their headers alone, so that faults show before anything is written.
+
+    Args:
+        paths: relative to `root`, and where each is named: the list and line.
+        sample_rate: the target rate, Hz.
+        table: active levels by file stem; None leaves them to be measured.
+
+    Raises:
+        SepmlError: a file is missing, not audio, not mono, of a lower rate than the target, of another rate than most, or
+            not in the table. The message names the list and the line.
+    """
+    utterances: dict[str, Utterance] = {}
+    faults: dict[str, str] = {}
+    for number, path in enumerate(track(paths, "looking for utterances")):
+        try:
+            utterances[path] = _from_header(path, root / path, number, sample_rate, table)
+        except SepmlError as error:
+            faults[path] = str(error)
+    # Resampling would hide a file that comes from elsewhere.
+    most = Counter(utterance.rate for utterance in utterances.values()).most_common(1)
+    for path, utterance in utterances.items():
+        if utterance.rate != most[0][0]:
+            faults[path] = f"{utterance.file}: its rate is {utterance.rate} Hz, expected {most[0][0]} Hz as of most utterances"
+    if faults:
+        path, fault = next(iter(faults.items()))
+        count = f" ({len(faults)} of {len(paths)} utterances are at fault)" if len(faults) > 1 else ""
+        raise SepmlError(f"{paths[path]}: {fault}{count}{_root_hint(root, path)}")
+    return utterances
+
+
+def prepare_all(
+    utterances: list[Utterance], cache: Path, sample_rate: int, jobs: int
+) -> dict[str, Utterance | Failure[Utterance]]:
+    """Read every utterance once and put it into the cache at the target rate.
+
+    Returns:
+        by path, the utterance with its level, or the failure to read it.
+    """
+    if any(utterance.level is None for utterance in utterances):
+        log.info("no table of active levels is given: they are measured (ITU-T P.56)")
+    work = partial(_prepare, cache=cache, sample_rate=sample_rate)
+    done = map_unordered(work, utterances, jobs, "reading utterances", chunk=8)
+    return {result.item.path if isinstance(result, Failure) else result.path: result for result in done}
+
+
+def load(utterance: Utterance, cache: Path) -> np.ndarray:
+    """The samples of a prepared utterance at the target rate, float32 `(T,)`."""
+    return np.fromfile(_cached(utterance, cache), dtype=np.float32)
+
+
+@contextmanager
+def cache_folder(out: Path) -> Iterator[Path]:
+    """A hidden folder in `out`, deleted at the end; those which killed runs left go as well, see `temporary_folder`.
+
+    Raises:
+        SepmlError: it cannot be made.
+    """
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(temporary_folder("mixing", out))
+        except OSError as error:
+            raise SepmlError(f"{out}: cannot be written: {error.strerror}") from error
+        yield folder
+
+
+def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Mapping[str, float] | None) -> Utterance:
+    facts = info(file)
+    require(file, facts)
+    if facts.rate < sample_rate:
+        raise SepmlError(f"{file}: its rate is {facts.rate} Hz, below the {sample_rate} Hz asked for")
+    stem = PurePosixPath(path).stem
+    if table is not None and stem not in table:
+        raise SepmlError(f"{file}: the active levels given have no '{stem}'; give the folder with all their tables")
+    # As many samples as resample_poly gives.
+    frames = -(-facts.frames * sample_rate // facts.rate)
+    return Utterance(path, file, number, facts.rate, frames, table[stem] if table is not None else None, file_stamp(file))
+
+
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """Device, number and size of a file, and when it was last written and changed, ns: equal ones are of the same content.
+
+    Raises:
+        SepmlError: the file is not there any more.
+    """
+    try:
+        facts = file.stat()
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file") from error
+    except OSError as error:
+        raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
+    return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
+def _root_hint(root: Path, path: str) -> str:
+    parent = root.absolute().parent
+    found = not (root / path).exists() and (parent / path).exists()
+    return f"; the root that fits the list is {parent}" if found else ""
+
+
+def _prepare(utterance: Utterance, cache: Path, sample_rate: int) -> Utterance:
+    from scipy.signal import resample_poly
+
+    x, rate = read_wav(utterance.file)
+    if not np.isfinite(x).all():
+        raise SepmlError(f"{utterance.file}: has samples that are nan or infinite")
+    level = active_level(x, rate) if utterance.level is None else utterance.level
+    if level == 0.0:
+        raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
+    if utterance.level is not None:
+        _require_plausible(utterance, x)
+    resampled = x if rate == sample_rate else resample_poly(x, sample_rate, rate)
+    content = resampled.astype(np.float32, copy=False).data
+    try:
+        _cached(utterance, cache).write_bytes(content)
+    except OSError as error:
+        raise SepmlError(f"{cache}: cannot be written: {error.strerror}") from error
+    return replace(utterance, level=level, digest=hashlib.sha256(content).hexdigest()[:16])
+
+
+def _require_plausible(utterance: Utterance, x: np.ndarray) -> None:
+    """Refuse a level from a table that is out of all proportion to the samples: it would leave silence in 16 bits."""
+    power = float(np.dot(x, x)) / len(x)
+    if power == 0.0:
+        raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
+    if not 1 / _IMPLAUSIBLE < utterance.level / power < _IMPLAUSIBLE:
+        found = f"the table gives it the active level {utterance.level:g}, the mean power of its samples is {power:.3g}"
+        raise SepmlError(f"{utterance.file}: {found}; expected a power within 60 dB of that, full scale being 1")
+
+
+def _cached(utterance: Utterance, cache: Path) -> Path:
+    return cache / f"{utterance.number}.f32"

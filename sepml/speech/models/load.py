@@ -1,0 +1,205 @@
+"""Models by name: folders, checkpoints and ids of the Hugging Face Hub to the models that they stand for."""
+
+import logging
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sepml.config_errors import shown
+from sepml.errors import SepmlError
+from sepml.system.json_files import read_object
+
+if TYPE_CHECKING:
+    import torch
+
+    from sepml.speech.models.checkpoint_file import Architecture
+    from sepml.speech.models.model import SeparationModel
+
+log = logging.getLogger(__name__)
+DEFAULT = Path(__file__).resolve().parents[2] / "pretrained" / "prompts-2mix"
+"""The pair that comes with sepml: what is used when no model is named."""
+ENSEMBLE_FORMAT = "sepml-ensemble-1"
+_CHECKPOINT = "pytorch_model.bin"
+_SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
+_FETCHED = ["config.json", "model.safetensors", "best.json", "peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
+_HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
+_KINDS = "a model folder, an experiment's folder, an Asteroid checkpoint or a Hugging Face Hub id (user/name)"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the models of a separator come from.
+
+    Attributes:
+        name: as it was asked for.
+        path: the folder or the file on this machine.
+        parts: a model folder or a checkpoint for each of the models.
+        commit: of a model from the Hugging Face Hub.
+    """
+
+    name: str
+    path: Path
+    parts: tuple[Path, ...]
+    commit: str | None = None
+
+
+def load_models(
+    model: str | Path | None = None,
+    ensemble: bool = False,
+    device: "str | torch.device" = "cpu",
+    architecture: "Architecture | None" = None,
+    **hub: Any,
+) -> "tuple[list[SeparationModel], Origin]":
+    """The models that a name stands for, in evaluation mode, and where they come from.
+
+    Args:
+        model, hub: see `locate`.
+        ensemble: all peers of an experiment's folder instead of the best.
+        architecture: the network of a checkpoint that does not name it.
+
+    Raises:
+        SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named; of a checkpoint that
+            does not name its network, an `UnknownNetwork`.
+    """
+    from sepml.speech.models.asteroid_checkpoint import load_asteroid
+    from sepml.speech.models.model import load_model
+
+    origin = find(model, ensemble, **hub)
+    if architecture is not None and not all(part.is_file() for part in origin.parts):
+        raise SepmlError(f"{origin.name}: says itself of which network it is; expected a checkpoint beside a network's name")
+    return [
+        load_asteroid(part, device, architecture) if part.is_file() else load_model(part, device) for part in origin.parts
+    ], origin
+
+
+def find(model: str | Path | None = None, ensemble: bool = False, **hub: Any) -> Origin:
+    """Where the models lie that a name stands for; see `load_models`, which reads them.
+
+    Raises:
+        SepmlError: there is no such model, it cannot be fetched, or a peer has to be named.
+    """
+    path, commit = locate(model, **hub)
+    return Origin(str(model or "the model that comes with sepml"), path, tuple(model_parts(path, ensemble)), commit)
+
+
+def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | None]:
+    """Where a model lies on this machine; one from the Hugging Face Hub is fetched.
+
+    Args:
+        model: a folder or a file, or a Hub id `user/name` or `user/name@revision`; what exists here goes first. None is the
+            pair that comes with sepml.
+        hub: of `huggingface_hub.snapshot_download`: revision, token, cache_dir, force_download, local_files_only.
+
+    Returns:
+        the path, and the commit of a model from the Hub.
+
+    Raises:
+        SepmlError: there is no such thing here nor on the Hub, or the Hub cannot be reached.
+    """
+    path = DEFAULT if model is None else Path(model)
+    if os.path.exists(path):
+        return path, None
+    if path == DEFAULT:
+        raise SepmlError(f"{path}: the model that comes with sepml is absent from this installation; name one with --model")
+    found = _HUB_ID.fullmatch(str(model))
+    if not found:
+        raise SepmlError(f"{model}: no such folder; expected {_KINDS}")
+    named = hub.pop("revision", None)
+    if found["revision"] and named not in (None, found["revision"]):
+        raise SepmlError(f"{model}: revision is {named!r} as well; expected one of the two")
+    return _fetch(found["repo"], found["revision"] or named, hub)
+
+
+def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
+    """The model folders or the checkpoint at a path.
+
+    Args:
+        path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; of a separator that was
+            saved with several models, all of them.
+
+    Raises:
+        SepmlError: there is no model, or a peer has to be named.
+    """
+    if path.is_file() and path.suffix.lower() in _SUFFIXES:
+        _refuse_ensemble(path, ensemble)
+        return [path]
+    if path.is_file():
+        raise SepmlError(f"{path}: is a file, but no checkpoint ({', '.join(_SUFFIXES)}); expected {_KINDS}")
+    if not path.is_dir():
+        raise SepmlError(f"{path}: no such folder; expected {_KINDS}")
+    form = model_format(path / "config.json")
+    numbers = sorted(int(f.name[4:]) for f in path.iterdir() if f.name[:4] == "peer" and f.name[4:].isdecimal())
+    peers = [path / f"peer{number}" for number in numbers]
+    if form == ENSEMBLE_FORMAT:
+        if not peers:
+            raise SepmlError(f"{path}: its config.json says that it holds several models, but there is no peer1/, peer2/")
+        return peers
+    if (path / _CHECKPOINT).is_file() and form is None:
+        _refuse_ensemble(path, ensemble)
+        return [path / _CHECKPOINT]
+    if (path / "config.json").is_file():
+        _refuse_ensemble(path, ensemble)
+        return [path]
+    if not peers:
+        if theirs := _checkpoint_of_asteroids(path):
+            raise SepmlError(f"{path}: is an experiment's folder of Asteroid's; name its checkpoint, {theirs}")
+        raise SepmlError(
+            f"{path}: holds neither a config.json (a model) nor peer1/, peer2/ (an experiment) nor a {_CHECKPOINT} (Asteroid's)"
+        )
+    if ensemble or len(peers) == 1:
+        return peers
+    best = _best_peer(path / "best.json")
+    if best not in numbers:
+        named = f"best.json names peer {best}, which is absent" if best is not None else "no best.json names one"
+        raise SepmlError(f"{path}: holds {len(peers)} peers and {named}; name one, such as {peers[0]}, or ask for all")
+    log.log(logging.DEBUG if path == DEFAULT else logging.INFO, "%s: peer %d, as best.json says", path, best)
+    return [path / f"peer{best}"]
+
+
+def _checkpoint_of_asteroids(folder: Path) -> Path | None:
+    """The checkpoint to use of a folder that a recipe of Asteroid's has left: its best model, or else Lightning's last."""
+    best = folder / "best_model.pth"
+    found = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
+    return best if best.is_file() else found[-1] if found else None
+
+
+def _refuse_ensemble(path: Path, ensemble: bool) -> None:
+    if ensemble:
+        raise SepmlError(f"{path}: holds one model; an ensemble needs the experiment folder with its peers")
+
+
+def model_format(config: Path) -> str | None:
+    """What a config.json says it is; None when that is nothing of sepml's."""
+    try:
+        form = read_object(config).get("format")
+    except (FileNotFoundError, SepmlError):
+        return None
+    return form if isinstance(form, str) else None
+
+
+def _best_peer(file: Path) -> int | None:
+    try:
+        peer = read_object(file, 'note of the best peer, such as {"peer": 1}').get("peer")
+    except FileNotFoundError:
+        return None
+    if type(peer) is not int:
+        raise SepmlError(f"{file}: peer is {shown(peer)}, expected its number")
+    return peer
+
+
+def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Path, str]:
+    """A model's files from the Hugging Face Hub, or from the cache of those fetched before."""
+    from huggingface_hub import snapshot_download
+
+    from sepml.speech.models.hub_answers import checked_answers
+    from sepml.speech.publish.hub import asking_the_hub
+
+    only_here = bool(options.get("local_files_only"))
+    with asking_the_hub(repo, revision, "no such folder or file here, and ", only_here), checked_answers(repo):
+        folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED, library_name="sepml", **options))
+    if not folder.is_dir() or not any(folder.iterdir()):
+        raise SepmlError(f"{repo}: the model on the Hugging Face Hub holds none of {', '.join(_FETCHED)}")
+    log.info("%s: commit %s of the Hugging Face Hub; %s@%s names it for good", repo, folder.name, repo, folder.name)
+    return folder, folder.name

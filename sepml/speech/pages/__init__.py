@@ -1,1 +1,0 @@
-"""Pages to look at and listen to: reports, and one to try a model."""

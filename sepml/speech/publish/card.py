@@ -1,0 +1,206 @@
+"""Model cards: what a model was trained on, how, by what, and what it scores: from its run, or the card it came with."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from sepml.errors import SepmlError
+from sepml.speech.models.model import SeparationModel
+from sepml.speech.publish.earlier_card import card_of
+from sepml.speech.results.summary import Summary, read_summary
+from sepml.speech.results.tables import format_table
+from sepml.system.csv_files import read_rows
+from sepml.system.json_files import read_object
+from sepml.system.yaml_files import load_yaml
+from sepml.version import __version__
+
+if TYPE_CHECKING:
+    from sepml.speech.models.load import Origin
+
+_TAGS = ("audio", "speech-separation", "audio-source-separation", "sepml")
+_METRICS = {"si_snri": "SI-SNRi", "sdri": "SDRi", "stoi": "STOI", "estoi": "ESTOI", "pesq": "PESQ"}
+_USE = """```python
+from sepml import Separator
+
+separator = Separator.from_pretrained({name})
+est_sources = separator.separate(waveform, sample_rate)  # (T,) of any rate, length and level -> ({n_src}, T)
+```"""
+
+
+def make_card(
+    models: Sequence[SeparationModel],
+    origin: "Origin | None" = None,
+    license: str = "",
+    name: str = "",
+    notes: str = "",
+    saved_to: str = "",
+) -> str:
+    """A model card (README.md) with the Hub's metadata.
+
+    What a run leaves is used where the models came from one: settings (config.yaml), machine, versions and commit
+    (environment.json), epochs (history.csv), scores (summary.json below scores/) and the licences of the corpus. Models
+    without a run that came with a card keep what it says of these.
+
+    Args:
+        license: of the weights, as the Hub spells it; empty is that of the card they came with, or else mit.
+        name: of the model; empty is that of the folder it is saved to or came from.
+        notes: Markdown that is put first.
+        saved_to: the folder or the repository that holds the models, for the example.
+
+    Raises:
+        SepmlError: a file of the run cannot be read.
+    """
+    run = _run_folder(origin)
+    came_with = None if run else card_of(origin)
+    license = license or (came_with.license if came_with else "") or "mit"
+    name = name or Path(saved_to).name or (origin.path.resolve().name if origin else "") or "separator"
+    scores = _scores(run) if run else {}
+    own = _label(origin, len(models))
+    parts = [
+        _metadata(name, license, models[0], {test: rows[own] for test, rows in scores.items() if own in rows}),
+        f"# {name}\n\n{_summary(models)}",
+        notes.strip(),
+        "## Use\n\n" + _USE.format(name=_loadable(origin, saved_to, name, len(models)), n_src=models[0].config.n_src),
+        _networks(models),
+        *(f"## Scores, {test}\n\n{format_table(rows)}" for test, rows in scores.items()),
+    ]
+    if run:
+        parts += [_training(run), _sources(run), _environment(run / "environment.json")]
+    if came_with:
+        parts += came_with.sections
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _loadable(origin: "Origin | None", saved_to: str, name: str, n_models: int) -> str:
+    """What `from_pretrained` takes for the models; those that come with sepml need no name."""
+    from sepml.speech.models.load import DEFAULT
+
+    if origin and origin.path == DEFAULT and not saved_to:
+        return "ensemble=True" if n_models > 1 else ""
+    return json.dumps(saved_to or name, ensure_ascii=False)
+
+
+def _summary(models: Sequence[SeparationModel]) -> str:
+    config = models[0].config
+    together = f"{len(models)} networks whose estimates are averaged" if len(models) > 1 else "one network"
+    return (
+        f"Separates a recording of {config.n_src} people who talk at once into a signal each, at {config.sample_rate} Hz: "
+        f"{together}. Written by sepml {__version__}, a toolkit for speech separation by selective mutual learning."
+    )
+
+
+def _metadata(name: str, license: str, model: SeparationModel, scores: dict[str, Summary]) -> str:
+    content: dict[str, Any] = {"license": license, "library_name": "sepml", "pipeline_tag": "audio-to-audio"}
+    content["tags"] = [*_TAGS, model.config.kind]
+    found = [metric for metric in _METRICS if any(metric in summary.columns for summary in scores.values())]
+    content["metrics"] = [_METRICS[metric] for metric in found] or ["SI-SNRi"]
+    results = [
+        {
+            "task": {"type": "audio-to-audio", "name": "speech separation"},
+            "dataset": {"name": test, "type": test},
+            "metrics": [
+                {"name": _METRICS[metric], "type": metric, "value": round(summary.columns[metric].mean, 3)}
+                for metric in found
+                if metric in summary.columns and summary.columns[metric].mean is not None
+            ],
+        }
+        for test, summary in scores.items()
+    ]
+    if results:
+        content["model-index"] = [{"name": name, "results": results}]
+    return f"---\n{yaml.safe_dump(content, sort_keys=False, allow_unicode=True)}---"
+
+
+def _networks(models: Sequence[SeparationModel]) -> str:
+    lines = ["## Networks", ""]
+    for number, model in enumerate(models, 1):
+        weights = sum(weight.numel() for weight in model.parameters())
+        settings = ", ".join(f"{key} {value}" for key, value in asdict(model.config).items())
+        lines.append(f"{number}. {weights:,} parameters: {settings}")
+    return "\n".join(lines)
+
+
+def _run_folder(origin: "Origin | None") -> Path | None:
+    """The experiment's folder that the models lie in."""
+    if origin is None:
+        return None
+    folders = (origin.path, origin.path.resolve().parent)
+    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
+
+
+def _label(origin: "Origin | None", n_models: int) -> str:
+    """The row of the scores that is about these models."""
+    return "ensemble" if n_models > 1 else origin.parts[0].name if origin else ""
+
+
+def _scores(run: Path) -> dict[str, dict[str, Summary]]:
+    """test -> label (peer1, ensemble) -> summary."""
+    found: dict[str, dict[str, Summary]] = {}
+    for file in sorted((run / "scores").glob("*/*/summary.json")):
+        found.setdefault(file.parents[1].name, {})[file.parent.name] = read_summary(file.parent)
+    return found
+
+
+def _training(run: Path) -> str:
+    settings = _settings(run)
+    # Where the data lay is of no use elsewhere, and nobody else's business.
+    data = settings.get("data")
+    if isinstance(data, dict) and "root" in data:
+        settings["data"] = {**data, "root": Path(str(data["root"])).name}
+    for peer in settings.get("peers") or ():
+        if isinstance(peer, dict) and Path(str(peer.get("init"))).is_absolute():
+            peer["init"] = Path(peer["init"]).name
+    text = yaml.safe_dump(settings, sort_keys=False)
+    return f"## Training\n\n{_epochs(run / 'history.csv')}The run's settings:\n\n```yaml\n{text}```"
+
+
+def _settings(run: Path) -> dict[str, Any]:
+    file = run / "config.yaml"
+    try:
+        content = load_yaml(file)
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file; the model card needs it") from error
+    if not isinstance(content, dict):
+        raise SepmlError(f"{file}: holds {type(content).__name__}, expected the settings of a run")
+    return content
+
+
+def _epochs(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    rows = [row for _, row in read_rows(file, "history of sepml train", ("epoch", "valid_si_snri"))]
+    try:
+        last = max(int(row["epoch"]) for row in rows)
+        best = max(float(row["valid_si_snri"]) for row in rows if row["valid_si_snri"])
+    except ValueError as error:
+        raise SepmlError(f"{file}: not a history of sepml train; the model card needs it") from error
+    return f"{last} epochs; the best peer had {best:.2f} dB of SI-SNRi on the validation mixtures.\n\n"
+
+
+def _sources(run: Path) -> str:
+    """What the corpus says of its speakers and licences, when it is on this machine."""
+    data = _settings(run).get("data")
+    root = data.get("root") if isinstance(data, dict) else None
+    if root is None:
+        return ""
+    for folder in (Path(root), *Path(root).parents):
+        notice = folder / "LICENSES" / "README.txt"
+        if notice.is_file():
+            return f"## Sources\n\n```\n{notice.read_text(encoding='utf-8').strip()}\n```"
+    return ""
+
+
+def _environment(file: Path) -> str:
+    if not file.is_file():
+        return ""
+    try:
+        content = read_object(file)
+        versions = ", ".join(f"{package} {version}" for package, version in content["versions"].items())
+        rows = {key: content[key] for key in ("commit", "device", "cpu", "machine", "python")}
+    except (KeyError, AttributeError) as error:
+        raise SepmlError(f"{file}: not the environment of a run; the model card needs it") from error
+    return "## Environment\n\n" + "\n".join(f"- {key}: {value}" for key, value in {**rows, "versions": versions}.items())

@@ -1,0 +1,1 @@
+"""`sepml report`: one HTML page about scores and training."""

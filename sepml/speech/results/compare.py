@@ -1,0 +1,167 @@
+"""Score folders side by side, mixture by mixture: is the difference of two means more than chance?"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.results.bootstrap import interval_of_mean, paired_p_value
+from sepml.speech.results.same_test import agreement, caution, refusal
+from sepml.speech.results.summary import read_summary
+from sepml.speech.results.tables import TITLES, number, read_scores
+from sepml.system.files import write_csv, write_json
+from sepml.system.markdown import markdown
+
+FORMATS = (".csv", ".json")
+_Values = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One metric of a run compared with the first.
+
+    Attributes:
+        first: the folder that all others are compared with.
+        other: the folder compared.
+        column: such as `si_snri`.
+        mean_first, mean_other: over the mixtures that have a value in both.
+        difference: mean of other - first, mixture by mixture.
+        interval_95: the ends of its bootstrap interval over mixtures.
+        p_value: of the two-sided sign-flip test of the mean difference, see `bootstrap.paired_p_value`.
+        n: mixtures with a value in both.
+        only_first, only_other: mixtures with a value in one of them alone.
+        n_other_references: mixtures, of those that both folders have, that are other ones or have other references.
+        n_unchecked: of those mixtures, how many have no fingerprint by which that could be told.
+    """
+
+    first: str
+    other: str
+    column: str
+    mean_first: float | None
+    mean_other: float | None
+    difference: float | None
+    interval_95: tuple[float, float] | None
+    p_value: float | None
+    n: int
+    only_first: int
+    only_other: int
+    n_other_references: int = 0
+    n_unchecked: int = 0
+
+
+def compare(folders: Sequence[Path], target: Path | None = None, force: bool = False) -> list[Difference]:
+    """Compare score folders with the first of them, in every metric that both have.
+
+    Args:
+        folders: two or more, written by `sepml score` or `sepml evaluate`.
+        target: a .csv or .json file to write the differences to.
+        force: compare folders of other mixtures or references, too; the differences then say how many these are.
+
+    Raises:
+        SepmlError: see `compare_pairs`; or there is only one folder.
+    """
+    if len(folders) < 2:
+        raise SepmlError("one folder of scores was given, expected two or more to compare")
+    return compare_pairs([(folders[0], folder) for folder in folders[1:]], target, force)
+
+
+def compare_pairs(pairs: Sequence[tuple[Path, Path]], target: Path | None = None, force: bool = False) -> list[Difference]:
+    """Compare the second score folder of each pair with the first, as `compare`.
+
+    Raises:
+        SepmlError: a folder holds no scores, two of them share no mixture or no metric, or are of other mixtures or references
+            under the same ids; or the file cannot be written.
+    """
+    if target is not None and target.suffix.lower() not in FORMATS:
+        raise SepmlError(f"{target}: expected a name that ends in {' or '.join(FORMATS)}")
+    found = [difference for first, other in pairs for difference in _compared(first, other, force)]
+    if target is not None:
+        _write(target, found)
+    return found
+
+
+def _compared(first: Path, other: Path, force: bool) -> list[Difference]:
+    columns, theirs = (read_summary(folder).columns for folder in (first, other))
+    shared = [column for column in columns if column in theirs]
+    if not shared:
+        raise SepmlError(f"{other}: shares no metric with {first}; expected scores of the same metrics")
+    tests = agreement(first, other)
+    if (why := refusal(first, other, tests)) and not (force and tests.shared):
+        raise SepmlError(why)
+    tables = read_scores(first, shared), read_scores(other, shared)
+    counts = (len(tests.differing), tests.unchecked)
+    return [_difference(str(first), str(other), column, tables, counts) for column in shared]
+
+
+def format_differences(differences: Sequence[Difference]) -> str:
+    """The differences as plain text that is Markdown as well: one table a folder, with a note on what is not in it."""
+    parts = []
+    for pair in dict.fromkeys((difference.first, difference.other) for difference in differences):
+        of_pair = [difference for difference in differences if (difference.first, difference.other) == pair]
+        parts.append(f"{pair[1]} against {pair[0]}:\n\n{markdown(_rows(of_pair))}")
+        parts += _unpaired(of_pair)
+        if count := of_pair[0].n_other_references:
+            parts.append(
+                f"Not the same test: {count} of the mixtures are other ones, or have other references, than in the first."
+            )
+    unchecked = {item.other: item.n_unchecked for item in differences}
+    return "\n\n".join([*parts, *caution([name for name, count in unchecked.items() if count])])
+
+
+def _difference(first: str, other: str, column: str, tables: tuple[_Values, _Values], of_tests: tuple[int, int]) -> Difference:
+    """A metric of two score folders: `tables` are mixture_ID -> column -> value, `of_tests` n_other_references, n_unchecked."""
+    mine, theirs = ({i: row[column] for i, row in table.items() if row[column] is not None} for table in tables)
+    both = [mixture_id for mixture_id in mine if mixture_id in theirs]
+    pairs = np.array([(mine[i], theirs[i]) for i in both], dtype=np.float64).reshape(-1, 2)
+    # The tables have five decimals; so has a difference, and equal values differ by nothing.
+    differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
+    means = [float(values.mean()) if both else None for values in (pairs[:, 0], pairs[:, 1], differences)]
+    return Difference(
+        *(first, other, column),
+        *means,
+        interval_of_mean(differences),
+        paired_p_value(differences),
+        len(both),
+        len(mine) - len(both),
+        len(theirs) - len(both),
+        *of_tests,
+    )
+
+
+def _rows(differences: Sequence[Difference]) -> list[list[str]]:
+    rows = [["", "first", "other", "difference", "95 % interval", "p", "n"]]
+    for item in differences:
+        cells = [number(value, item.column) for value in (item.mean_first, item.mean_other)]
+        change = "-" if item.difference is None else f"{item.difference:+.3f}"
+        # Three decimals of everything, as differences are small.
+        ends = "-" if item.interval_95 is None else " to ".join(f"{end:+.3f}" for end in item.interval_95)
+        p_value = "-" if item.p_value is None else f"{item.p_value:.2g}"
+        rows.append([TITLES.get(item.column, item.column), *cells, change, ends, p_value, str(item.n)])
+    return rows
+
+
+def _unpaired(differences: Sequence[Difference]) -> list[str]:
+    """What only one of the two has, in as few lines as metrics disagree."""
+    lines: dict[str, list[str]] = {}
+    for item in differences:
+        counts = [(item.only_first, "first"), (item.only_other, "other")]
+        text = " and ".join(f"{count} only in the {which}" for count, which in counts if count)
+        if text:
+            lines.setdefault(text, []).append(TITLES.get(item.column, item.column))
+    return ["\n".join(f"Not compared: {text} ({', '.join(titles)})." for text, titles in lines.items())] if lines else []
+
+
+def _write(target: Path, differences: Sequence[Difference]) -> None:
+    rows = [asdict(difference) for difference in differences]
+    if target.suffix.lower() == ".json":
+        write_json(target, rows)
+        return
+    header = [name for name in rows[0] if name != "interval_95"]
+    ends = [row.pop("interval_95") or ("", "") for row in rows]
+    write_csv(
+        target,
+        [*header, "interval_95_low", "interval_95_high"],
+        [[*row.values(), *end] for row, end in zip(rows, ends, strict=True)],
+    )

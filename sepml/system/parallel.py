@@ -1,0 +1,205 @@
+"""Work spread over processes."""
+
+import copy
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import forkserver
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from typing import Any, Generic, TypeVar
+
+from sepml.errors import SepmlError
+from sepml.system.orphans import end_with_parent
+from sepml.system.progress import track
+
+log = logging.getLogger(__name__)
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+_AHEAD = 8
+
+
+@dataclass(frozen=True)
+class Failure(Generic[Item]):
+    """An item whose work raised SepmlError, and the message."""
+
+    item: Item
+    message: str
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def map_unordered(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 0, what: str = "working", chunk: int = 1
+) -> Iterator[Result | Failure[Item]]:
+    """Yield `function(item)` of every item, in the order in which they are done.
+
+    Args:
+        function: picklable (a module-level function or a `functools.partial` of one).
+        jobs: processes; 0 = all cores, 1 = in this process.
+        what: the name of the work for the progress display.
+        chunk: items that a process is handed at a time; more than 1 pays where one takes but milliseconds.
+
+    Yields:
+        a result, or a `Failure` where the function raised SepmlError. Any other exception is a bug and is raised here.
+    """
+    jobs = min(jobs or cores(), len(items))
+    results = _in_process(function, items) if jobs <= 1 else _in_pool(function, items, jobs, chunk)
+    yield from track(results, what, total=len(items))
+
+
+def _guarded(function: Callable[[Item], Result], item: Item) -> Result | Failure[Item]:
+    try:
+        return function(item)
+    except SepmlError as error:
+        return Failure(item, str(error))
+
+
+def _in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result | Failure[Item]]:
+    for item in items:
+        yield _guarded(function, item)
+
+
+def _begin() -> None:
+    """Workers end with their parent, and their numerical libraries use one thread: the processes fill the cores."""
+    end_with_parent()
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+class Pool(ProcessPoolExecutor):
+    """A pool of processes that end with this one; see `pool_of`, which makes it and closes it."""
+
+    def __init__(self, jobs: int, context: BaseContext) -> None:
+        self._started: list[BaseProcess] = []
+
+        def start(*words: Any, **options: Any) -> BaseProcess:
+            self._started.append(context.Process(*words, **options))
+            return self._started[-1]
+
+        remembering = copy.copy(context)
+        remembering.Process = start
+        super().__init__(jobs, mp_context=remembering, initializer=_begin)
+
+    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":  # type: ignore[override]
+        """As in the base class.
+
+        Raises:
+            SepmlError: the system refuses to start a process.
+        """
+        try:
+            return super().submit(function, *args, **options)
+        except OSError as error:
+            raise _not_started(error) from error
+
+    def endings(self) -> str:
+        """How the processes ended that ended badly, other than by the pool's own SIGTERM; to be called after `shutdown`."""
+        codes = {process.pid: process.exitcode for process in self._started if process.exitcode}
+        own = {pid: code for pid, code in codes.items() if code != -signal.SIGTERM} or codes
+        told = [f"pid {pid} {ended_by(code)}" for pid, code in own.items() if code is not None]
+        return ", ".join(told) or "none says how"
+
+
+@contextmanager
+def pool_of(jobs: int, function: Callable[..., object]) -> Iterator[Pool]:
+    """A pool of processes for calls of `function`, which is imported in them with this process's module path.
+
+    Raises:
+        SepmlError: a process ended while it was needed, or none can be started.
+    """
+    try:
+        pool = Pool(jobs, _context(function))
+    except OSError as error:
+        raise _not_started(error) from error
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        pool.shutdown(wait=True, cancel_futures=True)
+        raise SepmlError(f"a worker process ended before its work was done: {pool.endings()}") from error
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _not_started(error: OSError) -> SepmlError:
+    return SepmlError(f"worker processes cannot be started: {error.strerror or error}; fewer jobs need fewer of them")
+
+
+def ended_by(code: int) -> str:
+    """The end of a process in words.
+
+    Args:
+        code: its exit code, or the negative number of the signal that ended it.
+
+    >>> ended_by(-9), ended_by(3)
+    ('was ended by signal 9 (SIGKILL)', 'ended with exit code 3')
+    """
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was ended by signal {-code} ({signal.Signals(-code).name})"
+    except ValueError:
+        return f"was ended by signal {-code}"
+
+
+def _context(function: Callable[..., object]) -> BaseContext:
+    """How processes start: as copies of this one, which costs nothing, unless it has threads that a copy would lack."""
+    if sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1:
+        return multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("forkserver")
+    module = getattr(function, "func", function).__module__
+    if module != "__main__":
+        # Imported once, by the server, and not by each process.
+        context.set_forkserver_preload([module])
+    with _module_path_in_environment():
+        forkserver.ensure_running()
+    return context
+
+
+@contextmanager
+def _module_path_in_environment() -> Iterator[None]:
+    """Let a Python that is started here find modules where this one does.
+
+    The server would else look in its working folder first, where a folder `sepml` need not be this package.
+    """
+    wanted = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _guarded_all(function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result | Failure[Item]]:
+    return [_guarded(function, item) for item in items]
+
+
+def _in_pool(
+    function: Callable[[Item], Result], items: Sequence[Item], jobs: int, chunk: int
+) -> Iterator[Result | Failure[Item]]:
+    waiting: set[Future[list[Result | Failure[Item]]]] = set()
+    with pool_of(jobs, function) as pool:
+        # Only a few items are handed out ahead: results are consumed as they come and memory stays bounded.
+        for start in range(0, len(items), chunk):
+            waiting.add(pool.submit(_guarded_all, function, items[start : start + chunk]))
+            if len(waiting) >= _AHEAD * jobs:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                yield from (result for future in done for result in future.result())
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            yield from (result for future in done for result in future.result())

@@ -1,0 +1,1 @@
+"""The training engine: experiments, the loop, checkpoints, history, devices; it knows no task."""

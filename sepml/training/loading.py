@@ -1,0 +1,159 @@
+"""Data loaders whose workers can always deliver: by shared memory, or by pipes where there is too little of it."""
+
+import logging
+import multiprocessing
+import pickle
+import re
+import shutil
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.reduction import ForkingPickler
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, get_worker_info
+
+from sepml.errors import SepmlError
+from sepml.system.parallel import ended_by
+
+log = logging.getLogger(__name__)
+Batch = TypeVar("Batch", bound=tuple[Any, ...])
+_SHARED = "/dev/shm"
+_ENDED = re.compile(
+    r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "
+    r"(?:is killed by signal: (?P<signal>[^.]+)|exited unexpectedly(?: with exit code (?P<code>\d+))?)"
+)
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """A pickled batch.
+
+    Attributes:
+        content: the bytes; they refer to shared memory unless `refusal` says why they cannot.
+        refusal: the system's reason for not giving shared memory.
+    """
+
+    content: bytes
+    refusal: str = ""
+
+
+class _Packing:
+    """The collate function of a worker: it pickles batches itself.
+
+    A worker's queue pickles in a thread of its own, which prints what goes wrong there, drops the batch and lets the main
+    process wait for ever.
+    """
+
+    def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
+        self.collate, self.refusal = collate, ""
+
+    def __call__(self, examples: Sequence[Any]) -> Any:
+        batch = self.collate(examples)
+        if get_worker_info() is None:
+            return batch
+        if not self.refusal:
+            try:
+                return _Packed(bytes(ForkingPickler.dumps(batch)))
+            except (RuntimeError, OSError) as error:
+                # Once is enough: of a batch that does not fit, the first tensors stay in shared memory until the worker ends.
+                self.refusal = str(error) or type(error).__name__
+        arrays = [field.numpy() if isinstance(field, Tensor) else field for field in batch]
+        return _Packed(pickle.dumps(batch._make(arrays), pickle.HIGHEST_PROTOCOL), self.refusal)
+
+
+class Loader(DataLoader[Batch]):
+    """A `DataLoader` of named tuples of tensors that does not depend on the size of `/dev/shm`.
+
+    Args:
+        collate: from a list of examples to a batch, a named tuple.
+        options: of `torch.utils.data.DataLoader`.
+    """
+
+    def __init__(self, dataset: Any, collate: Callable[[Sequence[Any]], Batch], **options: Any) -> None:
+        super().__init__(dataset, collate_fn=_Packing(collate), **options)
+        self._told = False
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """The batches of one pass.
+
+        Raises:
+            SepmlError: the system refuses what worker processes need, or one of them ended.
+        """
+        with worker_faults():
+            try:
+                # What the workers will need: PyTorch leaves a traceback of its own where it does not get it.
+                needed = [multiprocessing.Queue() for _ in range(self.num_workers and self.num_workers + 2)]
+                del needed
+                batches = super().__iter__()
+            except OSError as error:
+                raise SepmlError(f"worker processes cannot be started: {error.strerror or error}; {_WAY_OUT}") from error
+        while True:
+            with worker_faults():
+                try:
+                    batch = next(batches)
+                except StopIteration:
+                    return
+                batch = self._unpacked(batch) if isinstance(batch, _Packed) else batch
+            yield batch
+
+    def _unpacked(self, packed: _Packed) -> Any:
+        try:
+            batch = ForkingPickler.loads(packed.content)
+        except OSError as error:
+            raise SepmlError(f"a worker's batch cannot be taken over: {error.strerror or error}; {_WAY_OUT}") from error
+        if not packed.refusal:
+            return batch
+        if not self._told:
+            self._told = True
+            log.warning("%s; batches take the slower way through pipes", _shared_memory(packed.refusal, packed.content))
+        return batch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in batch)
+
+
+@contextmanager
+def worker_faults() -> Iterator[None]:
+    """Say in one line that a data loader's worker ended, which PyTorch raises wherever the main thread happens to be.
+
+    Raises:
+        SepmlError: a worker process ended; the message has its exit code or signal.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        said = _worker_that_ended(error)
+        if said is None:
+            raise
+        raise SepmlError(f"{said}; {_WAY_OUT}") from error
+
+
+_WAY_OUT = "the setting data.workers: 0 reads without worker processes"
+
+
+def _worker_that_ended(error: BaseException | None) -> str | None:
+    """What PyTorch says of a worker, in the exception or in those that it came from; the most telling one."""
+    said = None
+    while error is not None:
+        found = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
+        if found:
+            name = f"a worker process of the data loader (pid {found['pid']})"
+            if found["signal"]:
+                numbers = {signal.strsignal(number): number for number in signal.valid_signals()}
+                return f"{name} {ended_by(-numbers[found['signal'].strip()])}"
+            if found["code"]:
+                return f"{name} {ended_by(int(found['code']))}"
+            said = f"{name} ended unexpectedly"
+        error = error.__cause__ or error.__context__
+    return said
+
+
+def _shared_memory(refusal: str, content: bytes) -> str:
+    try:
+        room = shutil.disk_usage(_SHARED)
+    except OSError:
+        return f"workers get no shared memory ({refusal})"
+    free, size, batch = (round(number / 2**20) for number in (room.free, room.total, len(content)))
+    return f"{_SHARED} has {size} MB ({free} MB free), too little for batches of {batch} MB; a container takes --shm-size=1g"

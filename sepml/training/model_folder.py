@@ -1,0 +1,144 @@
+"""Model folders: `config.json` (a format and the settings) and `model.safetensors`; reading one runs no code from it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from sepml.config_errors import shown
+from sepml.errors import SepmlError
+from sepml.system.files import atomic_path, write_json
+from sepml.system.json_files import read_object
+from sepml.training.torch_files import load_plain
+
+_WEIGHTS = "model.safetensors"
+_ASKED_FOR = "config.json beside it asks for"
+# Floats of any precision stand for each other: weights are often published in 16 bits.
+_FLOATS = {"float64", "float32", "float16", "bfloat16"}
+_SAFETENSORS_TYPES = {
+    "F64": "float64",
+    "F32": "float32",
+    "F16": "float16",
+    "BF16": "bfloat16",
+    "I64": "int64",
+    "BOOL": "bool",
+    "C64": "complex64",
+}
+
+
+def write_model_folder(folder: Path, form: str, settings: dict[str, Any], model: nn.Module) -> None:
+    """Write a model folder; each of its files is whole or absent.
+
+    Args:
+        form: of the settings, such as `sepml-separator-1`.
+    """
+    with atomic_path(folder / _WEIGHTS) as temporary:
+        # Copies: some networks have a weight under two names, which the format refuses when they share their memory.
+        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+        temporary.write_bytes(save(weights))
+    write_json(folder / "config.json", {"format": form, "model": settings})
+
+
+def read_model_settings(folder: Path, form: str) -> Any:
+    """The settings in a model folder of this format.
+
+    Raises:
+        SepmlError: there are none, they cannot be read, or they are of another format.
+    """
+    file = folder / "config.json"
+    try:
+        content = read_object(file)
+    except FileNotFoundError as error:
+        raise SepmlError(f"{folder}: not a model folder: it has no config.json") from error
+    if content.get("format") != form:
+        raise SepmlError(f"{file}: format is {shown(content.get('format'))}, expected {form!r}")
+    return content.get("model")
+
+
+def require_weights(model: nn.Module, folder: Path) -> None:
+    """Refuse a folder whose weights are not those of a model, by their names, shapes and types alone.
+
+    Args:
+        model: see `sepml.training.model_size.shape_of`; neither it nor the weights take memory.
+
+    Raises:
+        SepmlError: see `load_weights`.
+    """
+    file = folder / _WEIGHTS
+    with _reading(file), safe_open(file, "pt") as weights:
+        found = {name: _header(weights.get_slice(name)) for name in weights.keys()}  # noqa: SIM118
+    _require_same(model, found, file, _ASKED_FOR)
+
+
+def load_weights(model: nn.Module, folder: Path) -> None:
+    """Give a model the weights in its folder.
+
+    Raises:
+        SepmlError: the file is missing or damaged, or its weights do not fit.
+    """
+    fill(model, read_weights(folder / _WEIGHTS), folder / _WEIGHTS, _ASKED_FOR)
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    try:
+        yield
+    # The reader's own error, or what Python makes of a type that torch does not have.
+    except (OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
+        said = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise SepmlError(f"{file}: cannot be read as safetensors weights: {said}") from error
+
+
+def _header(weight: Any) -> tuple[tuple[int, ...], str]:
+    kind = weight.get_dtype()
+    return tuple(weight.get_shape()), _SAFETENSORS_TYPES.get(kind, str(kind))
+
+
+def read_weights(file: Path) -> dict[str, Tensor]:
+    """The weights in a file by name: `.safetensors`, or else a state dictionary of torch's, of which no code is run.
+
+    Raises:
+        SepmlError: it is missing or damaged, or holds anything else.
+    """
+    if file.suffix == ".safetensors":
+        with _reading(file):
+            return load_file(file)
+    try:
+        state = load_plain(file)
+    # Whatever a damaged file makes of the unpickler, from an EOFError to a KeyError.
+    except Exception as error:
+        raise SepmlError(f"{file}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise SepmlError(f"{file}: holds no state dictionary, expected weights by their names alone")
+    return state
+
+
+def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str) -> None:
+    """Give a model its weights, all of them and no others.
+
+    Args:
+        source: where they come from. expected: what says how they should be, for the message.
+
+    Raises:
+        SepmlError: a name or a shape differs.
+    """
+    found = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()}
+    _require_same(model, found, source, expected)
+    model.load_state_dict(state)
+
+
+def _require_same(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], source: Path, expected: str) -> None:
+    """Refuse other names, shapes or types than a model's: `load_state_dict` would cast whole or complex numbers silently."""
+    wanted = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in model.state_dict().items()}
+    shapes = [{name: shape for name, (shape, _) in each.items()} for each in (wanted, found)]
+    if shapes[0] != shapes[1]:
+        want, have = shapes
+        name = min(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
+        raise SepmlError(f"{source}: '{name[:80]}' is {have.get(name, 'absent')}, {expected} {want.get(name, 'none')}")
+    for name, (_, kind) in sorted(wanted.items()):
+        if found[name][1] != kind and not {kind, found[name][1]} <= _FLOATS:
+            raise SepmlError(f"{source}: '{name}' holds {found[name][1]} numbers, {expected} {kind}; save the weights anew")

@@ -1,0 +1,111 @@
+"""Going on with a run: its state is checked and given to its networks and optimisers."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any
+
+from lightning_fabric import Fabric
+from torch import nn
+from torch.optim import SGD, Adam, Optimizer
+
+from sepml.errors import SepmlError
+from sepml.training.checkpoint import LAST, PREVIOUS, RunState, adopt_previous, load_state, require, way_out
+from sepml.training.weights import check_weights, is_plain
+
+log = logging.getLogger(__name__)
+_OF_A_WEIGHT: dict[type[Optimizer], dict[str, bool]] = {
+    Adam: {"step": False, "exp_avg": True, "exp_avg_sq": True},
+    SGD: {"momentum_buffer": True},
+}
+"""What optimisers keep of a weight, and whether it is of the weight's shape."""
+
+
+def resume(
+    folder: Path, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer], epochs: int, fabric: Fabric
+) -> RunState:
+    """The state that a run goes on from, of which networks and optimisers take theirs; a fresh one where there is none.
+
+    Where `last.ckpt` is damaged the state before it takes its place, and a warning says so.
+
+    Raises:
+        SepmlError: the state cannot be read, or is not one of these networks and optimisers.
+    """
+    loaded = load_state(folder)
+    if loaded is None:
+        return RunState(skipped=[0] * len(networks))
+    state, reason = loaded
+    file = folder / (LAST if reason is None else PREVIOUS)
+    try:
+        check_state(state, networks, optimizers)
+    except ValueError as error:
+        raise SepmlError(f"{file}: not a state of this run: {error}; {way_out(folder)}") from error
+    for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
+        network.load_state_dict(weights)
+        # Settings are the experiment's, and the learning rate follows its schedule.
+        optimizer.load_state_dict({"state": moments["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+    # Everybody has read it.
+    fabric.barrier()
+    if fabric.is_global_zero:
+        if reason is not None:
+            log.warning("%s: %s; going on from the state before it, after epoch %d", folder / LAST, reason, state.epoch)
+            adopt_previous(folder)
+        elif state.epoch < epochs:
+            log.info("%s: going on after epoch %d of %d", file, state.epoch, epochs)
+        else:
+            log.info("%s: complete after epoch %d; a larger fit.epochs goes on", file, state.epoch)
+    return state
+
+
+def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> None:
+    """Refuse a state that is not one of these networks and optimisers.
+
+    Raises:
+        ValueError: a part of another type, shape or number, or not a number.
+    """
+    count = len(networks)
+    for name in ("peers", "optimizers", "skipped"):
+        found = len(getattr(state, name))
+        require(name, found, found == count, f"{count} of them")
+    _check_history(state, count)
+    for number, (weights, network) in enumerate(zip(state.peers, networks, strict=True)):
+        try:
+            check_weights(network, weights)
+        except ValueError as error:
+            raise ValueError(f"'peers.{number}': {error}") from error
+    for number, (moments, optimizer) in enumerate(zip(state.optimizers, optimizers, strict=True)):
+        _check_moments(f"optimizers.{number}", moments, optimizer)
+
+
+def _check_history(state: RunState, networks: int) -> None:
+    order = [(row.get("epoch"), row.get("peer")) for row in state.history]
+    if len(order) != state.epoch * networks or order != [(n // networks + 1, n % networks + 1) for n in range(len(order))]:
+        raise ValueError(f"'epoch' is {state.epoch}, but 'history' has no row for each epoch and network, in order")
+    for number, row in enumerate(state.history):
+        if not all(type(name) is str for name in row) or sum(name.startswith("valid_") for name in row) != 1:
+            raise ValueError(f"'history.{number}' has no column valid_*, or several")
+        for name, value in row.items():
+            kinds = (int, float) if name.startswith("valid_") else (int, float, str, NoneType)
+            require(f"history.{number}.{name}", value, type(value) in kinds, "a number")
+
+
+def _check_moments(what: str, moments: dict[str, Any], optimizer: Optimizer) -> None:
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    kept = _OF_A_WEIGHT.get(type(optimizer))
+    require(f"{what}.state", moments.get("state"), isinstance(moments.get("state"), dict), "a dictionary")
+    for number, values in moments["state"].items():
+        where = f"{what}.state.{number}"
+        if type(number) is not int or not 0 <= number < len(weights):
+            raise ValueError(f"'{where}' is of no weight: the network has {len(weights)}")
+        require(where, values, isinstance(values, dict), "a dictionary")
+        if kept is None or not values:
+            continue
+        if values.keys() != kept.keys():
+            found = ", ".join(sorted(map(str, values)))
+            raise ValueError(f"'{where}' has {found}, {type(optimizer).__name__} keeps {', '.join(sorted(kept))}")
+        for name, value in values.items():
+            require(f"{where}.{name}", value, is_plain(value) and value.is_floating_point(), "a tensor of floats")
+            shape = tuple(weights[number].shape) if kept[name] else ()
+            if tuple(value.shape) != shape or value.isnan().any():
+                raise ValueError(f"'{where}.{name}' is {tuple(value.shape)} or holds nan, expected {shape} without")

@@ -1,0 +1,3 @@
+"""The version of sepml."""
+
+__version__ = "0.1.0"

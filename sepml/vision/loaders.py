@@ -1,0 +1,102 @@
+"""Labelled images to batches."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
+
+from sepml.errors import SepmlError
+from sepml.training.loading import Loader
+from sepml.training.sampling import EpochBatches
+from sepml.vision.datasets import DataSettings, Pictures
+from sepml.vision.task import Batch
+
+# Mean and standard deviation of each channel over the training images.
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "market1501": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+
+
+class Examples(Dataset[Batch]):
+    """Images as networks take them; what is random about one depends on (seed, epoch, index) alone."""
+
+    def __init__(self, pictures: Pictures, settings: DataSettings, size: tuple[int, int], augment: bool, seed: int = 0) -> None:
+        if settings.crop_padding >= min(size):
+            raise SepmlError(f"data.crop_padding is {settings.crop_padding}, expected less than the images' {min(size)} pixels")
+        self.pictures, self.size, self.seed = pictures, size, seed
+        self.transform = _transform(settings, size, augment)
+
+    def __len__(self) -> int:
+        return len(self.pictures.labels)
+
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
+        # Not torch.manual_seed, which sees to GPUs as well and takes 60 times as long.
+        state = torch.default_generator.get_state()
+        try:
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
+            image = self.transform(self.pictures.load(index))
+        finally:
+            torch.default_generator.set_state(state)
+        if image.shape[1:] != self.size:
+            found, expected = ("x".join(map(str, shape)) for shape in (image.shape[1:], self.size))
+            name = self.pictures.images[index] if isinstance(self.pictures.images, list) else self.pictures.source
+            raise SepmlError(f"{name}: an image of {found} pixels, expected {expected}; data.size brings all to one size")
+        return Batch(image, self.pictures.labels[index])
+
+
+def collate(examples: Sequence[Batch]) -> Batch:
+    """Images of one size as a batch."""
+    images, labels = zip(*examples, strict=True)
+    return Batch(torch.stack(images), torch.as_tensor(labels))
+
+
+def image_shape(pictures: Pictures, settings: DataSettings) -> tuple[int, int, int]:
+    """Channels, height and width of what networks get."""
+    first = pictures.load(0)
+    return first.shape[0], *(settings.size or first.shape[1:])
+
+
+def _transform(settings: DataSettings, size: tuple[int, int], augment: bool) -> v2.Compose:
+    steps: list[torch.nn.Module] = []
+    if augment and settings.crop_scale:
+        steps.append(v2.RandomResizedCrop(size, scale=(settings.crop_scale, 1.0), antialias=True))
+    elif settings.crop_scale:
+        # As usual for ImageNet: 256 pixels on the shorter side for a crop of 224.
+        steps += [v2.Resize(round(min(size) * 8 / 7), antialias=True), v2.CenterCrop(size)]
+    elif settings.size:
+        steps.append(v2.Resize(size, antialias=True))
+    if augment and settings.crop_padding:
+        steps.append(v2.RandomCrop(size, padding=settings.crop_padding, padding_mode="reflect"))
+    if augment and settings.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augment and settings.color_jitter:
+        steps.append(v2.ColorJitter(*[settings.color_jitter] * 3))
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*STATISTICS[settings.kind])]
+    return v2.Compose(steps)
+
+
+def train_loader(
+    pictures: Pictures, settings: DataSettings, size: tuple[int, int], seed: int, rank: int = 0, world_size: int = 1
+) -> DataLoader[Batch]:
+    """Batches of training images; set `loader.batch_sampler.epoch` before each epoch."""
+    batches = EpochBatches(len(pictures.labels), settings.batch_size, seed, rank, world_size)
+    dataset = Examples(pictures, settings, size, True, seed)
+    reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
+    # A generator of its own: from torch's, a loader draws more or less often as it has workers.
+    return Loader(dataset, collate, batch_sampler=batches, generator=torch.Generator(), **reading)
+
+
+def test_loader(
+    pictures: Pictures, settings: DataSettings, size: tuple[int, int], rank: int = 0, world_size: int = 1
+) -> DataLoader[Batch]:
+    """Batches of all images in order, without augmentation."""
+    places = [(0, index) for index in range(rank, len(pictures.labels), world_size)]
+    dataset = Examples(pictures, settings, size, False)
+    return Loader(dataset, collate, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator())

@@ -1,0 +1,169 @@
+"""ONNX files: the rewritten networks are the networks, and onnxruntime gives the same numbers at any length."""
+
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speech_signals import speech_like
+from test_asteroid_models import TINY as ASTEROIDS
+from test_asteroid_models import published, save
+from test_docs import run
+from test_model import TINY, built, noise
+
+from sepml.cli import main
+from sepml.errors import SepmlError
+from sepml.speech.models.asteroid_checkpoint import load_asteroid
+from sepml.speech.models.export import compare, export
+from sepml.speech.models.model import load_model, save_model
+from sepml.speech.models.onnx_layers import Exportable
+from sepml.speech.separation.separator import Separator
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+pytest.importorskip("onnxscript")
+KINDS = {
+    **TINY,
+    "stft-overlapping": replace(TINY["stft"], stride=16, chunk_stride=2),
+    "dprnn-odd-stride": replace(TINY["dprnn"], chunk_stride=3, n_src=3),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rewritten_network_is_the_network(kind):
+    """Before ONNX has a part in it: chunks, transforms, padding, levels."""
+    model = built(KINDS[kind])
+    rewritten = Exportable(model).eval()
+    with torch.no_grad():
+        for shape in ((1, 1), (2, 7), (1, 63), (1, 64), (3, 1000), (1, 4001)):
+            for level in (0, 1e-3, 1, 30):
+                mixture = level * noise(*shape)
+                assert (rewritten(mixture) - model(mixture)).abs().max() <= 1e-5 * max(1, level)
+
+
+@pytest.mark.parametrize("name", ASTEROIDS)
+def test_a_rewritten_network_of_asteroids(name, tmp_path):
+    model = load_asteroid(save(tmp_path / "model.pth", published(name)))
+    rewritten = Exportable(model).eval()
+    with torch.no_grad():
+        for length in (1, 21, 160, 999, 4001):
+            assert (rewritten(0.1 * noise(2, length)) - model(0.1 * noise(2, length))).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("norm", ["gLN", "cLN", "cgLN", "fgLN", "bN"])
+def test_every_norm(norm, tmp_path):
+    model = load_asteroid(save(tmp_path / "model.pth", published(norm_type=norm)))
+    rewritten = Exportable(model).eval()
+    with torch.no_grad():
+        for level in (0, 0.1):
+            assert (rewritten(level * noise(2, 999)) - model(level * noise(2, 999))).abs().max() <= 1e-5
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """The kind that ships, by the command."""
+    folder = tmp_path_factory.mktemp("export")
+    for peer in (1, 2):
+        save_model(folder / f"exp/peer{peer}", built(TINY["stft"], peer))
+    (folder / "exp/best.json").write_text('{"peer": 2}')
+    assert main(["export", str(folder / "exp"), str(folder / "model.onnx")]) == 0
+    return folder
+
+
+def test_onnxruntime_gives_the_same_numbers(exported):
+    session = onnxruntime.InferenceSession(str(exported / "model.onnx"))
+    model = load_model(exported / "exp/peer2")
+    for shape in ((1, 1), (1, 31), (1, 32), (4, 33), (2, 8000), (1, 12345)):
+        mixture = noise(*shape)
+        mixture /= mixture.abs().max()
+        est = session.run(["est_sources"], {"mixture": mixture.numpy()})[0]
+        with torch.no_grad():
+            assert np.abs(est - model(mixture).numpy()).max() <= 1e-4
+    silence = session.run(["est_sources"], {"mixture": np.zeros((1, 500), np.float32)})[0]
+    assert silence.shape == (1, 2, 500) and not silence.any()
+
+
+def test_one_file_that_says_what_it_is(exported):
+    assert [f.name for f in exported.iterdir() if f.is_file()] == ["model.onnx"]
+    proto = onnx.load(exported / "model.onnx")
+    onnx.checker.check_model(proto)
+    assert [(o.domain, o.version) for o in proto.opset_import] == [("", 18)]
+    facts = {p.key: p.value for p in proto.metadata_props}
+    assert (facts["sample_rate"], facts["n_src"]) == ("8000", "2")
+
+
+def test_the_examples_of_the_page(exported, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+    mixture = 0.1 + speech_like(1, 2.0) + 0.3 * speech_like(2, 2.0)
+    soundfile.write("meeting.wav", mixture, 8000, subtype="FLOAT")
+    names = run("export.md")
+    assert names["est_sources"].shape == (2, len(mixture)) and (tmp_path / "onnx_s2.wav").is_file()
+    # The files are those of `sepml separate`, levels and all, but for their steps of 16 bits.
+    est = Separator.load(exported / "exp").separate(mixture, 8000).numpy()
+    got = np.stack([soundfile.read(f"onnx_s{n}.wav")[0] for n in (1, 2)])
+    assert np.abs(got - est).max() < 1e-4 and np.abs(est).max(1).min() > 0.01
+
+
+def test_another_models_file_is_noticed(exported):
+    """The comparison has teeth: the other peer's weights are another network's."""
+    shapes = ((1, 400),)
+    assert compare(exported / "model.onnx", load_model(exported / "exp/peer2"), shapes) <= 1e-4
+    assert compare(exported / "model.onnx", load_model(exported / "exp/peer1"), shapes) > 1e-3
+
+
+def test_a_file_that_differs_is_not_left(exported, tmp_path, monkeypatch):
+    good = (exported / "model.onnx").read_bytes()
+    monkeypatch.setattr("sepml.speech.models.export._write", lambda model, file, name: file.write_bytes(good))
+    with pytest.raises(SepmlError, match=r"x\.onnx: not written, as it would differ from PyTorch by \S+, expected 1e-04"):
+        export(exported / "exp/peer1", tmp_path / "x.onnx")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_cannot_be_exported(exported, tmp_path, capsys):
+    gru = save(tmp_path / "gru.pth", published("DPRNNTasNet", rnn_type="GRU"))
+    gaps = save(tmp_path / "gaps.pth", published("DPRNNTasNet", chunk_size=10, hop_size=11))
+    (tmp_path / "both").mkdir()
+    (tmp_path / "both/config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
+    for peer in (1, 2):
+        save_model(tmp_path / f"both/peer{peer}", built(TINY["stft"], peer))
+    for model, out, message in (
+        (gru, "x.onnx", "recurrent layers of kind GRU cannot be exported, only LSTM"),
+        (gaps, "x.onnx", "chunks of 10 frames that are 11 apart cannot be exported"),
+        (tmp_path / "both", "x.onnx", "holds 2 models; export one of them, such as"),
+        (exported / "exp", "x.bin", "x.bin: expected a name that ends in .onnx"),
+        (tmp_path / "gone", "x.onnx", "gone: no such folder"),
+    ):
+        assert main(["export", str(model), str(tmp_path / "out" / out)]) == 1
+        said = capsys.readouterr().err
+        assert message in said and said.count("\n") == 1
+    assert not (tmp_path / "out" / "x.onnx").exists()
+
+
+def test_without_the_packages(exported, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    with pytest.raises(SepmlError, match=r"the package onnxscript is missing; install it by: pip install 'sepml\[export\]'"):
+        export(exported / "exp", tmp_path / "x.onnx")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind(kind, tmp_path):
+    save_model(tmp_path / "model", built(KINDS[kind]))
+    assert export(tmp_path / "model", tmp_path / "model.onnx").difference <= 1e-4
+
+
+@pytest.mark.slow
+def test_a_causal_network(tmp_path):
+    """Its norm is cumulative, and silence is where the exporter's optimiser made nan."""
+    file = save(tmp_path / "model.pth", published(norm_type="cgLN", causal=True))
+    assert export(file, tmp_path / "model.onnx").difference <= 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ASTEROIDS)
+def test_every_network_of_asteroids(name, tmp_path):
+    file = save(tmp_path / "model.pth", published(name))
+    assert export(file, tmp_path / "model.onnx").difference <= 1e-4

@@ -1,0 +1,351 @@
+"""The report page: the numbers, pictures and sounds in it, what it does without some of them, and hostile names."""
+
+import base64
+import csv
+import io
+import json
+import re
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from score_folders import RATE, write_audio, write_folder, write_history
+
+from sepml import cli
+from sepml.errors import SepmlError
+from sepml.speech.report import report
+from sepml.speech.report import spectrograms as pictures
+from sepml.speech.report.players import choose
+from sepml.speech.report.plots import Axis, curves, histogram, scatter
+from sepml.speech.report.report import Settings, write_report
+from sepml.speech.report.scores import find, read_scores
+
+IDS = ["anna_bert", "carl_dora", "emil_fred", "gina_hans"]
+SI_SNRI = [3.5, -1.25, 9.75, 6.0]
+COLUMNS = {"si_snr": [3.0, -1.5, 9.0, 6.5], "si_snri": SI_SNRI, "stoi": [0.8, None, 0.95, 0.9]}
+
+
+class Page(HTMLParser):
+    """The elements of a page with their attributes, and the text of its scripts."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.text = path.read_text(encoding="utf-8")
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[str] = []
+        self.words: list[str] = []
+        self._inside = ""
+        self.feed(self.text)
+        self.data = json.loads(self.scripts[0])
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script":
+            self.scripts.append("")
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        if self._inside == "script":
+            self.scripts[-1] += data
+        elif self._inside != "style":
+            self.words.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def bytes_of(address: str) -> bytes:
+    return base64.b64decode(address.partition("base64,")[2])
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory) -> Path:
+    """exp/ with a history and scores of two peers on one test, and all audio. Read only."""
+    root = tmp_path_factory.mktemp("report")
+    inputs = write_audio(root, IDS)
+    write_history(root / "exp")
+    reasons = {"carl_dora": "stoi_1: too short"}
+    write_folder(root / "exp/scores/tt_seen/peer1", IDS, COLUMNS, inputs, reasons=reasons)
+    other = {"si_snr": [1.0, 2.0, 3.0, 4.0], "si_snri": [1.0, 2.5, 3.0, 4.0]}
+    write_folder(root / "exp/scores/tt_seen/peer2", IDS, other, inputs)
+    return root / "exp"
+
+
+@pytest.fixture(scope="module")
+def page(experiment, tmp_path_factory) -> Page:
+    out = tmp_path_factory.mktemp("page") / "report.html"
+    assert write_report([experiment], out, Settings(players=1)) == out.stat().st_size
+    return Page(out)
+
+
+def test_the_page_needs_nothing_else(page):
+    addresses = [value for _, a in page.tags for name, value in a.items() if name in ("src", "href", "action", "data")]
+    assert addresses and all(address.startswith(("data:", "#")) for address in addresses)
+    assert not {"link", "iframe", "object", "embed", "base"} & {tag for tag, _ in page.tags}
+    assert "@import" not in page.text and "url(" not in page.text
+    policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv"))
+    assert policy.startswith("default-src 'none'") and "http" not in policy
+
+
+def test_the_numbers_are_those_of_the_scores(page):
+    (test,) = page.data["tests"]
+    assert test["title"] == "tt_seen" and [run["label"] for run in test["runs"]] == ["peer1", "peer2"]
+    first = test["runs"][0]
+    assert first["ids"] == IDS and first["columns"] == COLUMNS
+    assert first["sources"]["si_snri_2"] == SI_SNRI and first["sources"]["stoi_1"] == COLUMNS["stoi"]
+    assert first["reasons"] == {"1": "stoi_1: too short"}
+    assert [c["title"] for c in page.data["columns"]] == ["SI-SNR dB", "SI-SNRi dB", "STOI"]
+
+
+def test_the_summary_has_means_of_what_exists(page):
+    words = "".join(page.words)
+    # (0.8 + 0.95 + 0.9) / 3 and (3.5 - 1.25 + 9.75 + 6) / 4; peer2 has no STOI.
+    assert "0.883" in words and "4.50" in words and "median 4.75" in words
+    assert "95 % 1.50 to 2.50" in words and "\N{EN DASH}" in words
+    assert "peer1: STOI does not exist for 1 of 4 mixtures." in words
+
+
+def test_what_is_heard_is_what_was_scored(page, experiment):
+    shown = [a for a in page.all("details") if a.get("class") == "utterance"]
+    assert [a["data-id"] for a in shown][:2] == ["emil_fred", "carl_dora"]
+    # The best one: mixture, two sources, two estimates of each peer, which stand in reverse order in their files.
+    sounds = [soundfile.read(io.BytesIO(bytes_of(a["src"])), dtype="int16") for a in page.all("audio")[:7]]
+    root = experiment.parent
+    files = ["mix/emil_fred", "s1/emil_fred", "s2/emil_fred", *["est/emil_fred_s2", "est/emil_fred_s1"] * 2]
+    for (x, rate), file in zip(sounds, files, strict=True):
+        assert rate == RATE
+        np.testing.assert_array_equal(x, soundfile.read(root / f"{file}.wav", dtype="int16")[0])
+    labels = [a["aria-label"] for a in page.all("audio")[:5]]
+    assert labels == ["mixture", "source 1", "source 2", "peer1: estimate of source 1", "peer1: estimate of source 2"]
+
+
+def test_curves_of_the_training(page):
+    names = [a.get("aria-label") for a in page.all("svg")]
+    assert {"gate open, fraction by epoch", "threshold by epoch", "learning rate by epoch"} <= {*names}
+    assert "training loss, negative SI-SNR, dB by epoch" in names and "validation, SI-SNRi dB by epoch" in names
+
+
+def test_names_cannot_break_out(tmp_path):
+    evil = ['<script>alert(1)</script>"', "</script><img src=x onerror=alert(2)>", "a\" onclick=\"b' onclick='b", "plain"]
+    for place in ("<b>one</b>", "two"):
+        inputs = {"manifest": "<i>gone</i>.csv", "est": '"><u>'}
+        write_folder(tmp_path / "all" / place.replace("/", ""), evil, {"si_snri": SI_SNRI}, inputs, reasons={evil[0]: "<hr>"})
+    write_report([tmp_path / "all"], tmp_path / "r.html", Settings(heading="<h1>&"))
+    page = Page(tmp_path / "r.html")
+    assert len(page.scripts) == 2 and page.data["tests"][0]["runs"][0]["ids"] == evil
+    assert not {"b", "i", "u", "hr"} & {tag for tag, a in page.tags if "id" not in a and tag != "b"}
+    assert not [a for tag, a in page.tags if tag == "img" and not (a["src"] or "").startswith("data:")]
+    assert not [a for _, a in page.tags if any(name.startswith("on") for name in a)]
+    assert [a["data-id"] for a in page.all("details") if "data-id" in a].count(evil[1]) == 1
+
+
+def test_audio_that_is_gone_is_said(tmp_path):
+    inputs = write_audio(tmp_path, IDS)
+    write_folder(tmp_path / "scores", IDS, COLUMNS, inputs)
+    (tmp_path / "est/emil_fred_s1.wav").unlink()
+    (tmp_path / "mix/carl_dora.wav").write_bytes(b"nonsense")
+    write_report([tmp_path / "scores"], tmp_path / "r.html", Settings(players=1))
+    words = "".join(Page(tmp_path / "r.html").words)
+    assert "No audio of scores: " in words and "emil_fred_s1.wav: is not there any more" in words
+    assert "No audio of mixture: " in words and "mix/carl_dora.wav" in words
+    (tmp_path / "tt_seen.csv").unlink()
+    write_report([tmp_path / "scores"], tmp_path / "r.html")
+    assert not Page(tmp_path / "r.html").all("audio")
+
+
+def test_audio_is_found_from_where_the_scoring_ran(tmp_path, monkeypatch):
+    write_audio(tmp_path, IDS)
+    write_folder(tmp_path / "exp/scores/tt/peer1", IDS, COLUMNS, {"mix": "mix", "ref": "s1 s2", "est": "est"})
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    write_report([tmp_path / "exp/scores"], tmp_path / "r.html", Settings(players=1))
+    assert len(Page(tmp_path / "r.html").all("audio")) == 3 * 5
+
+
+def test_three_speakers_and_one_utterance(tmp_path):
+    inputs = write_audio(tmp_path, IDS[:1], n_src=3)
+    write_folder(tmp_path / "scores", IDS[:1], {"si_snri": [4.0]}, inputs, n_src=3)
+    write_report([tmp_path / "scores"], tmp_path / "r.html", Settings(players=5))
+    page = Page(tmp_path / "r.html")
+    assert len(page.all("audio")) == 1 + 3 + 3
+    assert {"si_snri_1", "si_snri_2", "si_snri_3"} == {*page.data["tests"][0]["runs"][0]["sources"]}
+
+
+def test_nothing_was_scored(tmp_path):
+    write_folder(tmp_path / "scores", IDS, {"si_snri": [None] * 4, "sdr": [None] * 4})
+    write_report([tmp_path / "scores"], tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert page.data["tests"][0]["runs"][0]["columns"]["sdr"] == [None] * 4 and not page.all("audio")
+
+
+def test_a_column_that_is_no_metric_is_not_listed(tmp_path):
+    """`surplus` names estimates; it is empty, or holds their numbers."""
+    folder = write_folder(tmp_path / "scores", IDS, COLUMNS)
+    with (folder / "scores.csv").open(newline="") as file:
+        header, *rows = csv.reader(file)
+    for cells in ([""] * len(rows), ["3", *[""] * (len(rows) - 1)]):
+        with (folder / "scores.csv").open("w", newline="") as file:
+            csv.writer(file).writerows([[*header, "surplus"], *([*row, cell] for row, cell in zip(rows, cells, strict=True))])
+        write_report([folder], tmp_path / "r.html", Settings(players=0))
+        assert "surplus" not in (tmp_path / "r.html").read_text()
+
+
+def test_an_experiment_without_scores(tmp_path):
+    write_history(tmp_path / "exp", epochs=1)
+    write_report([tmp_path / "exp"], tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    assert page.data["tests"] == [] and not page.all("table") and len(page.all("svg")) > 2
+
+
+def test_many_rows_stay_small_and_fast(tmp_path):
+    rng = np.random.default_rng(0)
+    ids = [f"speaker{i:05}_and_another_with_a_long_name" for i in range(5000)]
+    for peer in ("peer1", "peer2", "peer3"):
+        columns = {name: list(rng.normal(5, 3, 5000)) for name in ("si_snr", "si_snri", "sdr", "sdri", "stoi", "pesq")}
+        write_folder(tmp_path / "scores" / peer, ids, columns)
+    start = time.process_time()
+    size = write_report([tmp_path / "scores"], tmp_path / "r.html")
+    assert time.process_time() - start < 4 and size < 6_000_000
+    assert len(Page(tmp_path / "r.html").data["tests"][0]["runs"][2]["ids"]) == 5000
+
+
+def test_a_table_too_large_is_cut_and_said(tmp_path, monkeypatch):
+    monkeypatch.setattr(report, "_MOST_VALUES", 6)
+    write_folder(tmp_path / "scores", IDS, COLUMNS)
+    write_report([tmp_path / "scores"], tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    run = page.data["tests"][0]["runs"][0]
+    assert run["ids"] == IDS[:1] and run["sources"] == {}
+    assert "The table holds the first 1 mixtures of each score folder." in "".join(page.words)
+
+
+def test_players_stop_below_the_limit(tmp_path, monkeypatch):
+    write_folder(tmp_path / "scores", IDS, COLUMNS, write_audio(tmp_path, IDS, seconds=2.0))
+    whole = write_report([tmp_path / "scores"], tmp_path / "r.html", Settings(players=2))
+    monkeypatch.setattr(report, "MOST_BYTES", whole - 10_000)
+    assert write_report([tmp_path / "scores"], tmp_path / "s.html", Settings(players=2)) < whole - 10_000
+    page = Page(tmp_path / "s.html")
+    assert 0 < len(page.all("audio")) < 4 * 5 and "are left out" in "".join(page.words)
+
+
+def test_long_and_loud_audio(tmp_path):
+    inputs = write_audio(tmp_path, IDS[:1], seconds=25.0)
+    soundfile.write(tmp_path / "est/anna_bert_s1.wav", np.full(25 * RATE, 2.0), RATE, subtype="FLOAT")
+    write_folder(tmp_path / "scores", IDS[:1], {"si_snri": [1.0]}, inputs)
+    write_report([tmp_path / "scores"], tmp_path / "r.html")
+    page = Page(tmp_path / "r.html")
+    x, _ = soundfile.read(io.BytesIO(bytes_of(page.all("audio")[4]["src"])))
+    assert len(x) == 20 * RATE and x.max() == pytest.approx(1, abs=1e-4)
+    words = "".join(page.words)
+    assert "first 20 s of 25 s" in words and "turned down by 6.0 dB" in words
+
+
+def test_which_utterances(tmp_path):
+    values = [float(v) for v in range(20)]
+    run = read_scores(write_folder(tmp_path / "s", [f"u{i:02}" for i in range(20)], {"si_snri": [*values[:-1], None]}), "s")
+    picks = choose(run, "si_snri", 3, seed=1)
+    assert [p.index for p in picks if p.why == "best"] == [18, 17, 16]
+    assert [p.index for p in picks if p.why == "worst"] == [0, 1, 2]
+    assert len({p.index for p in picks}) == 9 and picks == choose(run, "si_snri", 3, seed=1)
+    assert picks != choose(run, "si_snri", 3, seed=2)
+
+
+def test_tests_are_told_apart(tmp_path):
+    for tag in ("a", "b"):
+        for test in ("seen", "unseen"):
+            folder = tmp_path / tag / "scores" / test / "peer1"
+            write_folder(folder, [f"{test}{i}" for i in range(3)], {"si_snri": [1, 2, 3]}, {"manifest": f"x/{test}.csv"})
+    tests, histories = find([tmp_path / "a", tmp_path / "b/scores", tmp_path / "a/scores/seen/peer1"])
+    assert {test.title: [run.label for run in test.runs] for test in tests} == {"seen": ["a", "b"], "unseen": ["a", "b"]}
+    assert histories == []
+
+
+def test_a_spectrogram_shows_the_tone_where_it_is():
+    image = pytest.importorskip("PIL.Image")
+    t = np.arange(RATE) / RATE
+    x = np.where(t < 0.5, np.sin(2 * np.pi * 1000 * t), 0.0)
+    picture = image.open(io.BytesIO(pictures.spectrogram(x, RATE)))
+    shades = np.asarray(picture.convert("L"), float)
+    height, width = shades.shape
+    # 1 kHz of 4 kHz is a quarter from the bottom; the second half is silent.
+    assert abs(shades[:, width // 4].argmax() - 0.75 * height) <= 1
+    assert shades[:, width // 4].max() > 200 and shades[:, -width // 4].max() < 20
+
+
+def test_a_waveform_has_the_height_of_the_samples():
+    x = np.zeros(3200)
+    x[1600] = 0.5
+    numbers = [float(n) for n in re.findall(r"[-\d.]+", pictures.waveform(x, peak=1.0))]
+    heights = np.array(numbers[1::2])
+    assert (numbers[2 * 160 : 2 * 160 + 2], heights.min(), heights.max()) == ([160, 12.5], 12.5, 24)
+
+
+def test_a_histogram_counts_everything_once():
+    text = histogram({"a": [1.0, 2.0, 2.0, None, 7.0]}, "x")
+    base = float(re.search(r'd="M[\d.]+ ([\d.]+)V', text)[1])
+    tops = [float(v) for v in re.findall(r"V([\d.]+)H", text)]
+    ticks = {word: float(y) - 4 for y, word in re.findall(r'y="([\d.]+)" text-anchor="end">(\S+?)<', text)}
+    one = next(abs(ticks[a] - ticks[b]) / abs(float(a) - float(b)) for a in ticks for b in ticks if float(a) > float(b))
+    assert sum((base - top) / one for top in tops) == pytest.approx(4, abs=0.05)
+    assert histogram({"a": [None]}, "x") == ""
+
+
+def test_a_curve_breaks_where_a_value_is_missing():
+    path = re.search(r'class="s0 line" d="([^"]+)"', curves([1, 2, 3, 4], {"p": [1.0, None, 2.0, 3.0]}, "y"))[1]
+    assert re.sub(r"[\d. ]+", "", path) == "MML"
+
+
+def test_dots_lie_where_the_axes_say():
+    text = scatter({"a": [0.0, 10.0, None]}, {"a": [5.0, -5.0, 1.0]}, "x", "y", data="[0]")
+    axes = [float(v) for v in re.search(r'data-axes="([^"]+)"', text)[1].split()]
+    dots = re.findall(r"M([\d.]+) ([\d.]+)h0", text)
+    assert len(dots) == 2
+    assert float(dots[1][0]) == pytest.approx(Axis(*axes[:4]).at(10.0), abs=0.06)
+    assert float(dots[1][1]) == pytest.approx(Axis(*axes[4:]).at(-5.0), abs=0.06)
+
+
+@pytest.mark.parametrize(
+    "name, content, complaint",
+    [
+        ("scores.csv", "a,b\n1,2\n", "no column mixture_ID"),
+        ("scores.csv", "mixture_ID,si_snr\na,1,2\n", "scores.csv:2: 3 fields, expected 2"),
+        ("scores.csv", "mixture_ID,si_snr\n", "has no rows"),
+        ("scores.csv", "mixture_ID,reason\na,b\n", "holds no column of numbers"),
+        ("summary.json", "{", "not a summary"),
+        ("summary.json", "[]", "not a summary"),
+        ("summary.json", None, "holds no summary.json"),
+    ],
+)
+def test_faulty_scores(tmp_path, name, content, complaint):
+    folder = write_folder(tmp_path / "scores", IDS, COLUMNS)
+    if content is None:
+        (folder / name).unlink()
+    else:
+        (folder / name).write_text(content)
+    with pytest.raises(SepmlError, match=complaint):
+        write_report([folder], tmp_path / "r.html")
+    assert [path.name for path in tmp_path.iterdir()] == ["scores"]
+
+
+def test_the_command(tmp_path, capsys):
+    write_folder(tmp_path / "scores", IDS, COLUMNS)
+    out = tmp_path / "new/r.html"
+    assert cli.main(["report", str(tmp_path / "scores"), "-o", str(out), "--players", "0", "--title", "My voices"]) == 0
+    assert capsys.readouterr().out == f"{out}\n" and "My voices: separation report" in out.read_text()
+    for words, complaint in (
+        ([str(tmp_path / "none")], "no such folder, expected a folder of scores"),
+        ([str(tmp_path)], "r.txt: a report is a web page"),
+        ([str(tmp_path / "new")], "holds neither scores.csv"),
+        ([str(out)], "is a file, expected a folder"),
+    ):
+        name = "r.txt" if "r.txt" in complaint else "r2.html"
+        assert cli.main(["report", *words, "-o", str(tmp_path / name)]) == 1
+        error = capsys.readouterr().err
+        assert error.startswith("sepml: error: ") and complaint in error and error.count("\n") == 1
+        assert not (tmp_path / name).exists()

@@ -1,0 +1,50 @@
+"""A step of MutualNet in two processes, printed by each: how far it is from a step with the mean of their gradients.
+
+Run as a program, which starts the second process itself.
+"""
+
+import copy
+
+import torch
+
+from sepml.mutual import Cohort, Rules, listens, supervised
+from sepml.training.hardware import make_fabric
+from sepml.vision.networks import NetworkConfig, build_network
+from sepml.vision.task import Batch, ClassificationTask, ViewSettings
+
+TASK = ClassificationTask(views=ViewSettings((0.25, 1.0), [28, 20], 2))
+LR = 0.1
+
+
+def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, engine: object = None) -> None:
+    views = TASK.views(network)
+    rules = Rules(listens("inplace", len(views)), supervised("inplace", len(views)))
+    torch.manual_seed(5)  # the widths and resolutions
+    Cohort(TASK, views, [optimizer] * len(views), rules, 1e9, engine).step(batch, -1e9, 1.0)
+
+
+def main() -> None:
+    fabric = make_fabric("cpu", 2, 1, "32-true")
+    torch.manual_seed(0)
+    network = build_network(NetworkConfig("small", 10, 1, (28, 28)))
+    before = copy.deepcopy(network)
+    generator = torch.Generator().manual_seed(7)
+    images, labels = torch.randn(2, 8, 1, 28, 28, generator=generator), torch.randint(10, (2, 8), generator=generator)
+    step(
+        *fabric.setup(network, torch.optim.SGD(network.parameters(), LR)),
+        Batch(images[fabric.global_rank], labels[fabric.global_rank]),
+        fabric,
+    )
+    alone = [copy.deepcopy(before) for _ in range(2)]
+    for rank, each in enumerate(alone):
+        step(each, torch.optim.SGD(each.parameters(), 0.0), Batch(images[rank], labels[rank]))
+    moved = error = 0.0
+    for now, was, *parts in zip(*(each.parameters() for each in (network, before, *alone)), strict=True):
+        expected = was.detach() - LR * (parts[0].grad + parts[1].grad) / 2
+        error = max(error, float((now.detach() - expected).abs().max()))
+        moved = max(moved, float((now.detach() - was.detach()).abs().max()))
+    print(f"rank {fabric.global_rank} moved {moved} error {error}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
