@@ -1,6 +1,6 @@
 """An experiment in separation."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -21,6 +21,7 @@ class SeparationSettings:
 
     align: Literal["peers", "reference"] = "peers"
     mimic_ceiling: Annotated[float, Field(gt=0)] | None = None
+    ceiling: Annotated[float, Field(gt=0)] | None = None
 
 
 @dataclass(frozen=True)
@@ -70,5 +71,5 @@ def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:
         train_loader(experiment.data, n_src, experiment.seed, rank, world_size),
         valid_loader(experiment.data, n_src, rank, world_size),
     )
-    task = SeparationTask(experiment.separation.align, experiment.separation.mimic_ceiling)
+    task = SeparationTask(**asdict(experiment.separation))
     return Parts(task, fresh_networks(experiment.peers, build_model, experiment.seed), loaders, save_model)
