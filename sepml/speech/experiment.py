@@ -1,6 +1,6 @@
 """An experiment in separation."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -24,6 +24,7 @@ class SeparationSettings:
 
     align: Literal["peers", "reference"] = "peers"
     mimic_ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
+    ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,6 @@ def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:
         train_loader(experiment.data, n_src, experiment.seed, rank, world_size),
         valid_loader(experiment.data, n_src, rank, world_size),
     )
-    task = SeparationTask(experiment.separation.align, experiment.separation.mimic_ceiling)
+    task = SeparationTask(**asdict(experiment.separation))
     networks = fresh_networks([network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
     return Parts(task, networks, loaders, save_model, partial(begin_with_given_weights, experiment.peers, networks))

@@ -20,6 +20,8 @@ class SeparationTask:
             `reference` puts both in the order of the references first.
         mimic_ceiling: dB, soft ceiling of the SI-SNR between peers. Its gradient grows as 1 / distance when peers
             agree, so a large weight needs one; None is the paper's.
+        ceiling: dB, soft ceiling of the SI-SNR against the references. Where a talker is alone, the mixture is the answer,
+            and without a ceiling the gradient grows as 1 / distance from it. None is the paper's.
 
     Source: SML, Tan et al., ICASSP 2022, equations 4 to 7.
     """
@@ -27,9 +29,15 @@ class SeparationTask:
     loss_name = "neg_si_snr"
     score_name = "si_snri"
 
-    def __init__(self, align: Literal["peers", "reference"] = "peers", mimic_ceiling: float | None = None) -> None:
+    def __init__(
+        self,
+        align: Literal["peers", "reference"] = "peers",
+        mimic_ceiling: float | None = None,
+        ceiling: float | None = None,
+    ) -> None:
         self.align = align
         self.mimic_ceiling = mimic_ceiling
+        self.ceiling = ceiling
 
     def views(self, network: nn.Module) -> list[nn.Module]:
         """The network itself."""
@@ -53,7 +61,7 @@ class SeparationTask:
 
     def supervised_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
         """Minus the uPIT SI-SNR in dB, `(B,)`."""
-        return -upit_si_snr(prediction, batch.sources, mixture=batch.mixture)
+        return -upit_si_snr(prediction, batch.sources, self.ceiling, batch.mixture)
 
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Minus the SI-SNR in dB of the student with the teacher's estimates as references, `(B,)`."""

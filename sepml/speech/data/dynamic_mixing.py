@@ -2,18 +2,19 @@
 
 import math
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
 import numpy as np
 import torch
 from pydantic import Field
-from torch import Tensor
 from torch.utils.data import Dataset
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
+from sepml.speech.data.augment import Augment, Voice, draw_voice, happens
+from sepml.speech.data.augmented import Augmenter, as_voice
 from sepml.speech.data.examples import Batch, fit_length
 from sepml.speech.data.moved import find_moved
 from sepml.system.csv_files import read_rows
@@ -32,6 +33,7 @@ class DynamicMixing:
             are opposite, as in wsj0-2mix.
         speed: each utterance is played faster or slower by up to this fraction, in steps of 0.01, its pitch with it:
             0.05 is 0.95 to 1.05; 0 leaves it as it is.
+        augment: effects on voices and mixtures, see `Augment`; null is none.
     """
 
     utterances: Path
@@ -40,6 +42,15 @@ class DynamicMixing:
     size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     gain_db: Annotated[float, Field(ge=0, le=100)] = 2.5
     speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    augment: Augment | None = None
+
+    def below(self, root: Path) -> "DynamicMixing":
+        """The same with its paths below a folder."""
+        augment = self.augment
+        if augment and augment.recorded:
+            recorded = replace(augment.recorded, folder=root / augment.recorded.folder)
+            augment = replace(augment, recorded=recorded)
+        return replace(self, utterances=root / self.utterances, augment=augment)
 
 
 class DynamicSegments(Dataset[Batch]):
@@ -71,6 +82,7 @@ class DynamicSegments(Dataset[Batch]):
             )
         share = np.sqrt([len(files) for files in self.by_speaker])
         self.probability = share / share.sum()
+        self.augmenter = Augmenter(settings.augment, sample_rate) if settings.augment else None
 
     def __len__(self) -> int:
         return self.settings.size
@@ -82,26 +94,55 @@ class DynamicSegments(Dataset[Batch]):
         gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, self.n_src)
         if self.n_src == 2:
             gains[1] = -gains[0]
-        drawn = [self._source(rng, int(s), g) for s, g in zip(speakers, gains, strict=True)]
-        sources = torch.stack([source for source, _ in drawn])
+        # Effects have a generator of their own: with any of them the same utterances meet as without.
+        effects = np.random.default_rng([self.seed, epoch, index, 1])
+        drawn = [self._piece(rng, effects, int(s), g) for s, g in zip(speakers, gains, strict=True)]
+        pieces = [piece for piece, _ in drawn]
         # With its files: of a mixture that will not come again, nothing else can be looked at.
-        files = " + ".join(str(file) for _, file in drawn)
-        return Batch(sources.sum(0), sources, (f"epoch{epoch}-{index} ({files})",))
+        name = (f"epoch{epoch}-{index} ({' + '.join(str(file) for _, file in drawn)})",)
+        if self.augmenter is None:
+            sources = torch.stack([fit_length(torch.from_numpy(piece), 0, self.segment) for piece in pieces])
+            return Batch(sources.sum(0), sources, name)
 
-    def _source(self, rng: np.random.Generator, speaker: int, gain_db: float) -> tuple[Tensor, Path]:
+        def babblers(rng: np.random.Generator, count: int) -> np.ndarray:
+            return self._others(rng, speakers, count)
+
+        placed = np.stack([self._placed(effects, piece) for piece in pieces])
+        mixture, references = self.augmenter(placed, effects, babblers)
+        return Batch(torch.from_numpy(mixture), torch.from_numpy(references), name)
+
+    def _piece(
+        self, rng: np.random.Generator, effects: np.random.Generator, speaker: int, gain_db: float
+    ) -> tuple[np.ndarray, Path]:
+        """A stretch of a random utterance of a speaker, at most a segment long, and its file."""
         files = self.by_speaker[speaker]
         file = files[int(rng.integers(len(files)))]
         samples, _ = read_wav(file, self.sample_rate)
         power = float(np.mean(np.square(samples, dtype=np.float64)))
         gain = 10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12))
-        percent = 100
+        voice = draw_voice(effects, self.settings.augment) if self.settings.augment else Voice()
+        percent = voice.percent
         if self.speed_percent:
-            percent += int(rng.integers(-self.speed_percent, self.speed_percent + 1))
+            percent = round(percent * (1 + int(rng.integers(-self.speed_percent, self.speed_percent + 1)) / 100))
         # Only the piece that is needed is resampled.
-        needed = math.ceil(self.segment * percent / 100)
+        needed = math.ceil(self.segment * percent / 100 * voice.tempo)
         start = int(rng.integers(max(1, len(samples) - needed + 1)))
-        piece = at_speed(samples[start : start + needed], percent)
-        return fit_length(torch.from_numpy(piece * np.float32(gain)), 0, self.segment), file
+        piece = as_voice(at_speed(samples[start : start + needed], percent), voice, self.sample_rate)
+        return piece[: self.segment] * np.float32(gain), file
+
+    def _placed(self, effects: np.random.Generator, piece: np.ndarray) -> np.ndarray:
+        """A piece in a segment, silent around it."""
+        missing = self.segment - len(piece)
+        before = int(effects.integers(missing + 1)) if happens(effects, self.settings.augment.place) else 0
+        return np.pad(piece, (before, missing - before))
+
+    def _others(self, rng: np.random.Generator, speakers: np.ndarray, count: int) -> np.ndarray:
+        """Stretches of so many other speakers, `(count, segment)`; of some more than one where there are too few."""
+        others = np.setdiff1d(np.arange(len(self.by_speaker)), speakers)
+        # In a table of nobody else the talkers themselves are the babble.
+        others = others if len(others) else speakers
+        pieces = [self._piece(rng, rng, int(speaker), 0.0)[0] for speaker in rng.choice(others, count)]
+        return np.stack([np.resize(piece, self.segment) for piece in pieces])
 
 
 def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
