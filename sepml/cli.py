@@ -11,8 +11,7 @@ from types import FrameType
 from sepml.commands import mixtures, models, prepare, score, separate, train
 from sepml.commands.options import FAILED, verbosity, verbosity_of
 from sepml.errors import SepmlError, one_line
-from sepml.system.standard_streams import open_closed_streams
-from sepml.system.threads import prepare_threads
+from sepml.system.terminal import open_closed_streams, prepare_threads
 from sepml.version import __version__
 
 INTERRUPTED = 130

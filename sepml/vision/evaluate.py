@@ -14,7 +14,7 @@ from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path, write_csv, write_json
 from sepml.system.json_files import read_object
-from sepml.system.markdown import markdown
+from sepml.system.tables import markdown
 from sepml.training.experiment import environment
 from sepml.training.flops import count_flops
 from sepml.training.loading import worker_faults

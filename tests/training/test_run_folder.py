@@ -16,8 +16,7 @@ from tiny_training import same_state, state_of, train, write_config, write_data
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.system.lock import NAME, locked
-from sepml.system.processes import this_process
-from sepml.system.temporaries import temporary_name
+from sepml.system.temporaries import temporary_name, this_process
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,11 @@ from sepml.speech.audio.files import AudioInfo, info, require
 from sepml.speech.data.manifest import Manifest, Mixture, read_manifest
 from sepml.speech.data.shards import HEADER, INDEX
 from sepml.speech.mixing.utterances import file_stamp
+from sepml.system.archives import NotTar, headers_of
 from sepml.system.files import atomic_path, write_csv, write_json, write_text
 from sepml.system.json_files import read_object
 from sepml.system.limits import MOST_MIXTURE_BYTES
 from sepml.system.parallel import Failure, map_unordered
-from sepml.system.tar_files import NotTar, headers_of
 
 _SETTINGS = ".settings.json"
 

@@ -26,7 +26,7 @@ from sepml.speech.scoring.utterance import METRICS
 from sepml.speech.separation.outputs import Estimates, Form, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
-from sepml.system.progress import track
+from sepml.system.terminal import track
 
 _AHEAD = 8
 _HIDDEN = ".estimates"

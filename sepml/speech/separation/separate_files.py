@@ -26,7 +26,7 @@ from sepml.speech.separation.provenance import (
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.window_options import check_windows
 from sepml.system.files import write_json
-from sepml.system.progress import track
+from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 60.0

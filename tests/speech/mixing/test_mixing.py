@@ -20,7 +20,7 @@ from sepml.speech.mixing import utterances
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
-from sepml.system.processes import this_process
+from sepml.system.temporaries import this_process
 
 GAINS = ["1.9857", "-1.9857", "0.44692", "-0.44692", "0", "2.5", "-0.059714", "+1", "1e-1", ".5"]
 
