@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sepml.system.limits import LARGEST_SEED
+from sepml.system.stamp import WAY_OUT
 
 Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
@@ -81,6 +82,11 @@ def rate_and_mode(sub: argparse.ArgumentParser) -> None:
     """The options that name a tree of mixtures."""
     sub.add_argument("--sample-rate", type=at_least(1), default=8000, help="Hz")
     sub.add_argument("--mode", choices=("min", "max"), default="min", help="cut to the shorter or pad to the longer")
+
+
+def force_hint(message: str) -> str:
+    """The message of an error; where results of another request stand in the way, with the option that replaces them."""
+    return f"{message}, or give --force to replace it" if message.endswith(WAY_OUT) else message
 
 
 def print_paths(paths: Sequence[Path]) -> int:

@@ -10,6 +10,7 @@ from sepml.commands.options import (
     Commands,
     at_least,
     command,
+    force_hint,
     print_failures,
 )
 from sepml.errors import SepmlError
@@ -93,7 +94,7 @@ def _separate(options: argparse.Namespace) -> int:
         options.force,
     )
     out = STDOUT if options.out == "-" else Path(options.out)
-    return print_failures(separate_files(inputs, separator, out, settings, options.summary))
+    return print_failures(list(map(force_hint, separate_files(inputs, separator, out, settings, options.summary))))
 
 
 def _check(options: argparse.Namespace, n_src: int) -> None:

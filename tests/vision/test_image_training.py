@@ -408,7 +408,7 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     before = (tmp_path / "evaluation.csv").read_bytes()
     capsys.readouterr()
     assert main([*words, str(narrowing.exp)]) == 1
-    one_line(capsys, tmp_path, "holds an evaluation of ", cifar.mixed, "--force")
+    one_line(capsys, tmp_path, "holds an evaluation with experiment = ", cifar.mixed, "--force")
     assert (tmp_path / "evaluation.csv").read_bytes() == before
     assert main([*words, str(narrowing.exp), "--force"]) == 0
     assert (tmp_path / "evaluation.csv").read_bytes() != before

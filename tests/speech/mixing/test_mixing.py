@@ -311,9 +311,9 @@ def test_measuring_is_logged_once_and_not_with_a_table(corpus, tmp_path, caplog)
 
 def test_a_split_is_of_one_kind(corpus, tmp_path):
     mix(corpus, tmp_path)
-    with pytest.raises(SepmlError, match="tr: was begun with levels 'measured', now 'table'; delete"):
+    with pytest.raises(SepmlError, match="tr: holds mixtures with levels = measured, now table; choose"):
         mix(corpus, tmp_path, levels=corpus / "levels")
-    with pytest.raises(SepmlError, match="tr: was begun with sources '2', now '3'"):
+    with pytest.raises(SepmlError, match="tr: holds mixtures with sources = 2, now 3"):
         mix(corpus, tmp_path, "mix_3_spk_tr.txt")
 
 
