@@ -4,13 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from sepml.commands.networks import add_network, named_network
 from sepml.commands.options import (
     OK,
     Commands,
+    add_network,
     at_least,
     command,
     force_hint,
+    named_network,
     print_failures,
 )
 from sepml.errors import SepmlError

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from sepml.config import parse, read_yaml
+from sepml.config import DEFAULT_TASK, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.system.json_files import read_object
 from sepml.system.lock import NAME as LOCK
@@ -15,8 +15,6 @@ from sepml.training.checkpoint import has_state
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 EFFECTIVE_BATCH = "effective_batch"
-DEFAULT_TASK = "separation"
-"""Of a configuration that names none."""
 _BATCH_SIZE = "data.batch_size"
 # A run may go on with other values of these; with any other change it would be another experiment.
 _MAY_CHANGE = {

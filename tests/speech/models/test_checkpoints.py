@@ -14,7 +14,7 @@ from test_asteroid_models import TINY, noise, published, refusal, save
 from test_score import Corpus
 
 from sepml.cli import main
-from sepml.commands.networks import NETWORKS
+from sepml.commands.options import NETWORKS
 from sepml.errors import SepmlError
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
 from sepml.speech.models.checkpoint_file import Architecture, UnknownNetwork
