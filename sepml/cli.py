@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from types import FrameType
 
 from sepml.commands import mixtures, models, prepare, score, separate, train
-from sepml.commands.options import FAILED, verbosity, verbosity_of
+from sepml.commands.options import FAILED, force_hint, verbosity, verbosity_of
 from sepml.errors import SepmlError, one_line
-from sepml.system.standard_streams import open_closed_streams
-from sepml.system.threads import prepare_threads
+from sepml.system.terminal import open_closed_streams, prepare_threads
 from sepml.version import __version__
 
 INTERRUPTED = 130
@@ -54,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _flush_output()
         return code
     except SepmlError as error:
-        print(f"sepml: error: {one_line(error)}", file=sys.stderr)
+        message = one_line(error)
+        print(f"sepml: error: {force_hint(message) if 'force' in options else message}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("sepml: interrupted; the same command goes on from here", file=sys.stderr)

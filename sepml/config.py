@@ -13,6 +13,8 @@ from sepml.system.limits import require_path
 from sepml.system.yaml_files import load_yaml, parse_yaml
 
 T = TypeVar("T")
+DEFAULT_TASK = "separation"
+"""Of a configuration that names none."""
 _STRICT = ConfigDict(extra="forbid", allow_inf_nan=False)
 
 

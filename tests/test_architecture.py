@@ -72,7 +72,7 @@ def test_the_source_was_found():
     assert {"sepml.cli", "sepml.mutual", "sepml.mutual.cohort", "sepml.speech.corpora.prompts"} <= FILES.keys()
     assert "sepml.errors" in EVERYWHERE["sepml.mutual.exchange"] and "torch" in EVERYWHERE["sepml.training.fit"]
     # Imports inside functions count, but not as work at import.
-    training = "sepml.commands.train"
+    training = "sepml.commands.separation"
     assert "sepml.speech.experiment" in EVERYWHERE[training] - AT_START[training]
 
 

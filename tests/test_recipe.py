@@ -144,7 +144,7 @@ def test_help_names_every_option():
 
 @pytest.mark.parametrize(
     ("first", "message"),
-    [("0", "taken: holds 'thesis.txt', which is no part of a corpus"), ("1", "no such file"), ("4", "no such manifest")],
+    [("0", "taken: holds 'thesis.txt' but not the corpus.json of a corpus"), ("1", "no such file"), ("4", "no such manifest")],
 )
 def test_a_stage_that_fails_stops_the_script(first, message, tmp_path):
     folder = tmp_path / "taken"

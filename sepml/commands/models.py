@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.images import export_images, info_images, is_classifier, of_images
-from sepml.commands.networks import add_network, named_network
-from sepml.commands.options import OK, Commands, at_least, command
+from sepml.commands.options import Commands, add_network, at_least, command
+from sepml.commands.tasks import commands_for
 
 
 def add_info(commands: Commands) -> None:
@@ -28,29 +27,9 @@ def add_export(commands: Commands) -> None:
     sub.set_defaults(run=_export)
 
 
-def _export(options: argparse.Namespace) -> int:
-    if of_images(options.model):
-        if options.out.suffix == ".onnx":
-            options.wrong("classifiers of images have no ONNX form here; a slimmable one is exported as a model folder")
-        if options.width is None or not 0 < options.width <= 1:
-            options.wrong("a slimmable network needs --width, above 0 and up to 1")
-        return export_images(options)
-    if options.width is not None:
-        options.wrong("--width is for experiments with slimmable networks")
-    from sepml.speech.models.export import export
-
-    with named_network(options) as architecture:
-        done = export(options.model, options.out, architecture)
-    compared = f"{len(done.shapes)} lengths, largest difference from PyTorch {done.difference:.1e}"
-    print(f"{done.path}: ONNX opset {done.opset}, {done.megabytes:.1f} MB; {compared}")
-    return OK
-
-
 def _info(options: argparse.Namespace) -> int:
-    if of_images(options.model) or is_classifier(options.model):
-        return info_images(options)
-    from sepml.speech.models.info import describe
+    return commands_for(options.model).info(options)
 
-    with named_network(options) as architecture:
-        print(describe(options.model, architecture))
-    return OK
+
+def _export(options: argparse.Namespace) -> int:
+    return commands_for(options.model).export(options)

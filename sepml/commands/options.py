@@ -2,13 +2,22 @@
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from sepml.errors import SepmlError
 from sepml.system.limits import LARGEST_SEED
+from sepml.system.stamp import WAY_OUT
+
+if TYPE_CHECKING:
+    from sepml.speech.models.checkpoint_file import Architecture
 
 Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
+NETWORKS = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
+"""Those of Asteroid that `--network` takes, listed here so that help is quick."""
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -18,9 +27,9 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if plain or isinstance(action, argparse._CountAction) else super()._get_help_string(action)
 
 
-def command(commands: Commands, name: str, text: str, **options: str) -> argparse.ArgumentParser:
+def command(commands: Commands, name: str, text: str, **options: Any) -> argparse.ArgumentParser:
     """A new command with the options that all have; `text` says what it does."""
-    about = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
+    about: dict[str, Any] = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
     sub = commands.add_parser(name, allow_abbrev=False, formatter_class=_Formatter, **about, **options)
     verbosity(sub)
     return sub
@@ -81,6 +90,47 @@ def rate_and_mode(sub: argparse.ArgumentParser) -> None:
     """The options that name a tree of mixtures."""
     sub.add_argument("--sample-rate", type=at_least(1), default=8000, help="Hz")
     sub.add_argument("--mode", choices=("min", "max"), default="min", help="cut to the shorter or pad to the longer")
+
+
+def add_network(sub: argparse.ArgumentParser) -> None:
+    """The options `--network` and `--arguments` of a command that takes a model."""
+    sub.add_argument("--network", choices=NETWORKS, help="of a checkpoint that holds weights alone: what they are of")
+    text = "with --network: what it is made with, YAML or JSON, such as Asteroid's conf.yml (default: what the checkpoint says)"
+    sub.add_argument("--arguments", type=Path, metavar="FILE", help=text)
+    sub.set_defaults(wrong=sub.error)
+
+
+@contextmanager
+def named_network(options: argparse.Namespace) -> Iterator["Architecture | None"]:
+    """The network that the options name, for loading a model within; None where they name none.
+
+    Raises:
+        SepmlError: the file of the arguments cannot be read; or the model turns out to need the options.
+    """
+    if options.arguments is not None and options.network is None:
+        options.wrong("--arguments: needs --network")
+    from sepml.speech.models.checkpoint_file import UnknownNetwork
+
+    try:
+        yield _architecture(options)
+    except UnknownNetwork as error:
+        raise SepmlError(f"{error}: --network NAME --arguments FILE") from error
+
+
+def _architecture(options: argparse.Namespace) -> "Architecture | None":
+    if options.network is None:
+        return None
+    from sepml.config import read_yaml
+    from sepml.speech.models.checkpoint_file import Architecture
+
+    if options.arguments is None:
+        return Architecture(options.network)
+    return Architecture(options.network, read_yaml(options.arguments), f"the arguments in {options.arguments}")
+
+
+def force_hint(message: str) -> str:
+    """The message of an error; where results of another request stand in the way, with the option that replaces them."""
+    return f"{message}, or give --force to replace it" if message.endswith(WAY_OUT) else message
 
 
 def print_paths(paths: Sequence[Path]) -> int:

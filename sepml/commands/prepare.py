@@ -4,7 +4,6 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.images import add_cifar
 from sepml.commands.options import (
     OK,
     Commands,
@@ -31,7 +30,7 @@ def add_prepare(commands: Commands) -> None:
     for add in (_add_prompts, _add_synthetic, _add_wsj0, _add_librimix, _add_wham, _add_folder):
         add(corpora)
     for kind in ("cifar10", "cifar100"):
-        add_cifar(corpora, kind)
+        _add_cifar(corpora, kind)
 
 
 def _add_prompts(corpora: Commands) -> None:
@@ -214,3 +213,17 @@ def _prepare_folder(options: argparse.Namespace) -> int:
         channel = "--channel mix takes the mean of several channels, " if error.several_channels else ""
         raise SepmlError(f"{error}; {channel}--skip-bad leaves such recordings out") from error
     return OK
+
+
+def _add_cifar(corpora: Commands, kind: str) -> None:
+    sub = command(corpora, kind, f"images of {kind[5:]} classes, 32 x 32 pixels: fetch the archive (170 MB)")
+    sub.add_argument("--out", type=Path, required=True, help="folder to unpack it in")
+    sub.add_argument("--url", help="a mirror of the archive")
+    sub.add_argument("--md5", help="with --url: the archive's checksum")
+    sub.set_defaults(run=_prepare_cifar)
+
+
+def _prepare_cifar(options: argparse.Namespace) -> int:
+    from sepml.vision.datasets import prepare_cifar
+
+    return print_paths([prepare_cifar(options.corpus, options.out, options.url, options.md5)])

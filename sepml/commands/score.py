@@ -3,12 +3,11 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.images import evaluate_images, is_classifier, of_images
-from sepml.commands.networks import add_network, named_network
 from sepml.commands.options import (
     FAILED,
     OK,
     Commands,
+    add_network,
     at_least,
     command,
     jobs,
@@ -17,7 +16,8 @@ from sepml.commands.options import (
     print_paths,
     seed,
 )
-from sepml.errors import SepmlError, did_you_mean
+from sepml.commands.tasks import commands_for
+from sepml.errors import did_you_mean
 
 _METRICS = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq", "pesq_nb")
 
@@ -132,58 +132,7 @@ def add_evaluate(commands: Commands) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    if of_images(options.model):
-        return evaluate_images(options)
-    if is_classifier(options.model):
-        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
-    if options.widths or options.resolutions:
-        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
-    if options.manifest is None and options.model and not Path(options.model).exists():
-        raise SepmlError(f"{options.model}: no such folder; and --manifest is needed but for experiments with images")
-    if options.manifest is None:
-        options.wrong("the following arguments are required: --manifest")
-    from sepml.speech.data.manifest import read_manifest
-    from sepml.speech.separation.window_options import check_windows
-    from sepml.training.allocator import keep_large_blocks
-
-    # Before PyTorch is imported, which takes seconds.
-    try:
-        check_windows(options.segment, options.overlap)
-    except SepmlError as error:
-        options.wrong(str(error))
-    read_manifest(options.manifest, options.moved_to)
-    from sepml.speech.results.tables import format_table
-    from sepml.speech.scoring.evaluate import METRICS, Windows, evaluate
-    from sepml.training.hardware import choose_device
-
-    keep_large_blocks()
-    with named_network(options) as architecture:
-        summaries = evaluate(
-            options.model,
-            options.manifest,
-            options.out,
-            ensemble=options.ensemble,
-            save_estimates=options.save_estimates,
-            metrics=tuple(options.metrics) or METRICS,
-            windows=Windows(options.segment, options.overlap),
-            device=choose_device(options.device),
-            jobs=options.jobs,
-            force=options.force,
-            architecture=architecture,
-        )
-    print(format_table(summaries))
-    folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
-    page = options.out / "report.html"
-    if options.report:
-        from sepml.speech.report.report import write_report
-
-        write_report(folders, page)
-        print(f"\nReport: {page}")
-    else:
-        print(f"\nReport: sepml report {' '.join(map(str, folders))} -o {page}")
-    faults = [f"{label}: {fault.message}" for label, summary in summaries.items() for fault in summary.faults]
-    unscored = any(summary.unscored for summary in summaries.values())
-    return print_failures(faults) or (FAILED if options.strict and unscored else OK)
+    return commands_for(options.model).evaluate(options)
 
 
 def add_table(commands: Commands) -> None:

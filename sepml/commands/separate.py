@@ -4,12 +4,14 @@ import argparse
 import logging
 from pathlib import Path
 
-from sepml.commands.networks import add_network, named_network
 from sepml.commands.options import (
     OK,
     Commands,
+    add_network,
     at_least,
     command,
+    force_hint,
+    named_network,
     print_failures,
 )
 from sepml.errors import SepmlError
@@ -93,7 +95,7 @@ def _separate(options: argparse.Namespace) -> int:
         options.force,
     )
     out = STDOUT if options.out == "-" else Path(options.out)
-    return print_failures(separate_files(inputs, separator, out, settings, options.summary))
+    return print_failures(list(map(force_hint, separate_files(inputs, separator, out, settings, options.summary))))
 
 
 def _check(options: argparse.Namespace, n_src: int) -> None:

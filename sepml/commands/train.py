@@ -3,13 +3,12 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.images import CLASSIFICATION, TASKS
 from sepml.commands.options import (
-    OK,
     Commands,
     at_least,
     command,
 )
+from sepml.commands.tasks import TASKS, task_of
 from sepml.errors import SepmlError
 
 
@@ -31,18 +30,12 @@ def add_train(commands: Commands) -> None:
 
 
 def _train(options: argparse.Namespace) -> int:
-    from sepml.config import override
+    from sepml.config import override, read_yaml
 
     try:
         # Of what form they are does not depend on the file.
         override({}, options.settings)
     except SepmlError as error:
         options.wrong(str(error))
-    from sepml.training.experiment import Machines, task_of
-
-    if task_of(options.config, options.settings, TASKS) == CLASSIFICATION:
-        from sepml.vision.experiment import train
-    else:
-        from sepml.speech.experiment import train
-    train(options.config, options.exp, options.settings, Machines(options.device, options.devices, options.num_nodes))
-    return OK
+    settings = override(read_yaml(options.config), options.settings)
+    return TASKS[task_of(settings, str(options.config))].train(options, settings)

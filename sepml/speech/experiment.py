@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -46,28 +46,36 @@ class Experiment:
 
 
 def read_experiment(config: Path, words: list[str]) -> Experiment:
-    """An experiment from its YAML file and `--key value` words.
+    """An experiment from its YAML file and `--key value` words, see `parse_experiment`."""
+    return parse_experiment(override(read_yaml(config), words), str(config))
+
+
+def parse_experiment(settings: dict[str, Any], source: str) -> Experiment:
+    """An experiment from its settings.
+
+    Args:
+        source: the file they come from, for messages.
 
     Raises:
         SepmlError: see `sepml.config.parse`; also peers that cannot learn together.
     """
-    experiment = parse(Experiment, override(read_yaml(config), words), source=str(config))
+    experiment = parse(Experiment, settings, source)
     for name in ("n_src", "sample_rate"):
         values = sorted({getattr(peer, name) for peer in experiment.peers})
         if len(values) > 1:
-            raise SepmlError(f"{config}: peers differ in '{name}': {values}; it must be one value for all")
+            raise SepmlError(f"{source}: peers differ in '{name}': {values}; it must be one value for all")
     if experiment.peers[0].sample_rate != experiment.data.sample_rate:
         raise SepmlError(
-            f"{config}: 'data.sample_rate' is {experiment.data.sample_rate} Hz, the peers' {experiment.peers[0].sample_rate} Hz"
+            f"{source}: 'data.sample_rate' is {experiment.data.sample_rate} Hz, the peers' {experiment.peers[0].sample_rate} Hz"
         )
     return experiment
 
 
-def train(config: Path, exp: Path, words: list[str], machines: Machines) -> None:
-    """Train an experiment in a folder, see `read_experiment` and `train_experiment`."""
-    experiment = read_experiment(config, words)
+def train(settings: dict[str, Any], source: str, exp: Path, machines: Machines) -> None:
+    """Train an experiment in a folder, see `parse_experiment` and `train_experiment`."""
+    experiment = parse_experiment(settings, source)
     # Before the folder is made and the data are read.
-    with about(f"{config}: peers"):
+    with about(f"{source}: peers"):
         require_memory([network_shape(network_of(peer)) for peer in experiment.peers])
     train_experiment(experiment, exp, _parts, machines)
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from sepml.errors import SepmlError
 from sepml.system.json_files import parse_json
 from sepml.system.limits import MOST_JSON_BYTES
-from sepml.system.progress import track
+from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 6

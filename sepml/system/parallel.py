@@ -1,4 +1,4 @@
-"""Work spread over processes."""
+"""Work spread over processes, which end with the process they work for."""
 
 import copy
 import logging
@@ -12,14 +12,13 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from sepml.errors import SepmlError
-from sepml.system.orphans import end_with_parent
-from sepml.system.progress import track
+from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
@@ -69,6 +68,22 @@ def _guarded(function: Callable[[Item], Result], item: Item) -> Result | Failure
 def _in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result | Failure[Item]]:
     for item in items:
         yield _guarded(function, item)
+
+
+def end_with_parent() -> None:
+    """Let this process end when its parent is gone; the initializer of a pool.
+
+    A killed parent cannot tell its workers to stop, and they would wait for work for ever, as each of them keeps the pipe
+    open that it waits on.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_watch, args=(parent.sentinel,), daemon=True).start()
+
+
+def _watch(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
 
 
 def _begin() -> None:

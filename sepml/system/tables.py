@@ -1,4 +1,4 @@
-"""Tables larger than memory: found by one pass over the file, read row by row afterwards."""
+"""Tables: those larger than memory, found by one pass over the file and read row by row; and tables of text."""
 
 import copy
 import os
@@ -112,3 +112,11 @@ def _line_at(handle: int, start: int) -> bytes:
     while b"\n" not in found and len(found) <= MOST_LINE_BYTES and (piece := os.pread(handle, size, start + len(found))):
         found, size = found + piece, 2 * size
     return found.partition(b"\n")[0]
+
+
+def markdown(rows: Sequence[Sequence[str]]) -> str:
+    """A table whose columns are as wide as their widest cell; the first row is the header, the first column leans left."""
+    widths = [max(3, *(len(row[i]) for row in rows)) for i in range(len(rows[0]))]
+    lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
+    lines.insert(1, "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|")
+    return "\n".join(lines)

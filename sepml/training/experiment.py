@@ -16,8 +16,7 @@ from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
 
-from sepml.config import override, read_yaml
-from sepml.errors import SepmlError, did_you_mean
+from sepml.errors import SepmlError
 from sepml.mutual import Task
 from sepml.system.files import write_json, write_text
 from sepml.system.limits import LARGEST_SEED
@@ -27,7 +26,7 @@ from sepml.training.allocator import keep_large_blocks
 from sepml.training.fit import CohortSettings, FitSettings, fit
 from sepml.training.hardware import make_fabric
 from sepml.training.history import Run
-from sepml.training.run_folder import CONFIG, DEFAULT_TASK, EFFECTIVE_BATCH, ENVIRONMENT, Batched, claim, effective_batch, plain
+from sepml.training.run_folder import CONFIG, EFFECTIVE_BATCH, ENVIRONMENT, Batched, claim, effective_batch, plain
 
 MOST_PEERS = 64
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -79,18 +78,6 @@ class Machines:
     device: str = "auto"
     devices: int = 1
     num_nodes: int = 1
-
-
-def task_of(config: Path, words: Sequence[str], known: Sequence[str]) -> str:
-    """The task that a configuration names with its key `task`.
-
-    Raises:
-        SepmlError: see `sepml.config.read_yaml` and `override`; also a task that is not known.
-    """
-    task = override(read_yaml(config), list(words)).get("task", DEFAULT_TASK)
-    if task not in known:
-        raise SepmlError(f"{config}: task is {task!r}, expected one of {', '.join(known)}{did_you_mean(str(task), known)}")
-    return task
 
 
 def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Parts], machines: Machines) -> None:

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from sepml.errors import SepmlError
 from sepml.mutual import UNGATED, Cohort, LearningRate, Mechanism, Rules, StepReport, Task, Threshold, listens, supervised
 from sepml.system.limits import LARGEST_SEED
-from sepml.system.progress import track
+from sepml.system.terminal import track
 from sepml.training.checkpoint import RunState
 from sepml.training.hardware import sum_over_processes, union_over_processes
 from sepml.training.history import Row, Run, columns, epoch_rows, save, say, some, stalled, valid_column

@@ -1,22 +1,21 @@
 """The folder of an experiment: whether a run may begin or go on in it."""
 
 import logging
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol
 
-from sepml.config import parse, read_yaml
+from sepml.config import DEFAULT_TASK, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.system.json_files import read_object
 from sepml.system.lock import NAME as LOCK
+from sepml.system.stamp import WAY_OUT, Request, require_own
 from sepml.system.temporaries import contents
 from sepml.training.checkpoint import has_state
 
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 EFFECTIVE_BATCH = "effective_batch"
-DEFAULT_TASK = "separation"
-"""Of a configuration that names none."""
+_BATCH_SIZE = "data.batch_size"
 # A run may go on with other values of these; with any other change it would be another experiment.
 _MAY_CHANGE = {
     "fit.epochs",
@@ -26,8 +25,9 @@ _MAY_CHANGE = {
     "data.workers",
     "data.root",
     "data.moved_to",
+    # What must stay is the effective batch, over all processes.
+    _BATCH_SIZE,
 }
-_BATCH_SIZE = "data.batch_size"
 log = logging.getLogger(__name__)
 
 
@@ -62,8 +62,7 @@ def claim(exp: Path, experiment: Any, processes: int) -> bool:
         SepmlError: the folder holds something else.
     """
     if not (exp / CONFIG).exists():
-        if set(contents(exp)) - {LOCK}:
-            raise SepmlError(f"{exp}: is not empty and holds no experiment; choose another folder")
+        require_own(exp, "a run", CONFIG, [name for name in contents(exp) if name != LOCK])
         return False
     if not has_state(exp):
         return False
@@ -71,14 +70,11 @@ def claim(exp: Path, experiment: Any, processes: int) -> bool:
     content = read_yaml(exp / CONFIG)
     same_task = content.get("task", DEFAULT_TASK) == experiment.task
     was = parse(type(experiment), content, str(exp / CONFIG)) if same_task else None
-    changed = dict(_differences(content if was is None else plain(was), plain(experiment)))
-    refused = [key for key in changed if key not in _MAY_CHANGE | {_BATCH_SIZE}]
-    if refused:
-        key = min(refused, key=lambda key: (key != "task", key))
-        was_there, now = changed[key]
-        raise SepmlError(f"{exp}: holds a run with {key} = {was_there}, now {now}; choose another folder or delete it")
+    settings = {"task": DEFAULT_TASK, **(content if was is None else plain(was))}
+    request = Request(plain(experiment), _MAY_CHANGE)
+    request.claim(exp, "a run", settings)
     _require_same_batch(exp, was, experiment, processes)
-    for key, (was_there, now) in changed.items():
+    for key, (was_there, now) in request.changes(settings).items():
         log.info("%s: going on with %s = %s, was %s", exp, key, now, was_there)
     return True
 
@@ -108,22 +104,5 @@ def _require_same_batch(exp: Path, was: Any, experiment: Batched, processes: int
         hint = f"go on with {_BATCH_SIZE} = {fits}, " if fits else ""
         counted = f"{_BATCH_SIZE} {experiment.data.batch_size} x {processes} processes" if processes > 1 else _BATCH_SIZE
         raise SepmlError(
-            f"{exp}: holds a run with an effective batch of {before} examples, now {now} ({counted}); {hint}choose another "
-            "folder or delete it"
+            f"{exp}: holds a run with an effective batch of {before} examples, now {now} ({counted}); {hint}{WAY_OUT}"
         )
-
-
-def _differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """The settings that differ by their dotted keys, with both values, sorted."""
-    before, now = dict(_flat({"task": DEFAULT_TASK, **old})), dict(_flat(new))
-    for key in sorted(before.keys() | now.keys()):
-        if before.get(key) != now.get(key):
-            yield key, (before.get(key), now.get(key))
-
-
-def _flat(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict | list):
-        for name, item in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _flat(item, f"{prefix}{name}.")
-    else:
-        yield prefix[:-1], value

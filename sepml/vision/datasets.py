@@ -13,9 +13,9 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2 import functional
 
 from sepml.errors import SepmlError
+from sepml.system.archives import unpack_tar
 from sepml.system.download import Expected, fetch
 from sepml.system.limits import MOST_WORKERS
-from sepml.system.tar_files import unpack_tar
 from sepml.vision.market1501 import read_folder
 
 Count = Annotated[int, Field(ge=1)]

@@ -14,7 +14,8 @@ from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path, write_csv, write_json
 from sepml.system.json_files import read_object
-from sepml.system.markdown import markdown
+from sepml.system.stamp import Request
+from sepml.system.tables import markdown
 from sepml.training.experiment import environment
 from sepml.training.flops import count_flops
 from sepml.training.loading import worker_faults
@@ -58,8 +59,7 @@ def evaluate(
     experiment, sets, models = load_experiment(exp, device)
     facts = {"experiment": str(exp.resolve()), **environment(torch.device(device))}
     former = out / "evaluation.json"
-    if former.exists() and not force and (was := _evaluated(former)) != facts["experiment"]:
-        raise SepmlError(f"{out}: holds an evaluation of {was}; choose another --out, or --force to write over it")
+    Request({"experiment": facts["experiment"]}).claim(out, "an evaluation", _evaluated(former), force)
     if (widths or resolutions) and not experiment.views:
         raise SepmlError(f"{exp}: has no slimmable network, so widths and resolutions are not to be chosen")
     if outside := [width for width in widths if not 0 < width <= 1]:
@@ -79,12 +79,14 @@ def evaluate(
     return table
 
 
-def _evaluated(file: Path) -> str:
-    """The experiment that an `evaluation.json` is of."""
+def _evaluated(file: Path) -> dict[str, str] | None:
+    """The experiment that an `evaluation.json` is of; None where there is no such file."""
     try:
-        return str(read_object(file)["experiment"])
-    except (FileNotFoundError, SepmlError, KeyError):
-        return "something that its evaluation.json does not tell"
+        return {"experiment": str(read_object(file)["experiment"])}
+    except FileNotFoundError:
+        return None
+    except (SepmlError, KeyError):
+        return {"experiment": f"unknown ({file.name} does not name it)"}
 
 
 def load_experiment(exp: Path, device: str = "cpu") -> tuple[Experiment, Sets, list[Classifier]]:

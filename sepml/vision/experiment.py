@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -82,32 +82,40 @@ class Experiment:
 
 
 def read_experiment(config: Path, words: list[str]) -> Experiment:
-    """An experiment from its YAML file and `--key value` words.
+    """An experiment from its YAML file and `--key value` words, see `parse_experiment`."""
+    return parse_experiment(override(read_yaml(config), words), str(config))
+
+
+def parse_experiment(settings: dict[str, Any], source: str) -> Experiment:
+    """An experiment from its settings.
+
+    Args:
+        source: the file they come from, for messages.
 
     Raises:
         SepmlError: see `sepml.config.parse`; also views of several networks or of one that has none.
     """
-    experiment = parse(Experiment, override(read_yaml(config), words), source=str(config))
+    experiment = parse(Experiment, settings, source)
     for number, peer in enumerate(experiment.peers):
         if peer.weights and peer.init:
-            raise SepmlError(f"{config}: peers.{number} has both 'weights' and 'init', expected one of them")
+            raise SepmlError(f"{source}: peers.{number} has both 'weights' and 'init', expected one of them")
     if experiment.views:
         if len(experiment.peers) > 1:
-            raise SepmlError(f"{config}: views are of one network, and there are {len(experiment.peers)} peers")
+            raise SepmlError(f"{source}: views are of one network, and there are {len(experiment.peers)} peers")
         require_slimmable(experiment.peers[0].network)
         narrowest, widest = experiment.views.widths
         if narrowest > widest:
-            raise SepmlError(f"{config}: views.widths are {narrowest} and {widest}, expected the narrowest first")
+            raise SepmlError(f"{source}: views.widths are {narrowest} and {widest}, expected the narrowest first")
         if widest < 1:
             raise SepmlError(
-                f"{config}: views.widths end with {widest}, expected 1.0: the full network teaches and is validated"
+                f"{source}: views.widths end with {widest}, expected 1.0: the full network teaches and is validated"
             )
     return experiment
 
 
-def train(config: Path, exp: Path, words: list[str], machines: Machines) -> None:
-    """Train an experiment in a folder, see `read_experiment` and `train_experiment`."""
-    train_experiment(read_experiment(config, words), exp, experiment_parts, machines)
+def train(settings: dict[str, Any], source: str, exp: Path, machines: Machines) -> None:
+    """Train an experiment in a folder, see `parse_experiment` and `train_experiment`."""
+    train_experiment(parse_experiment(settings, source), exp, experiment_parts, machines)
 
 
 def network_configs(experiment: Experiment, sets: Sets) -> list[NetworkConfig]:

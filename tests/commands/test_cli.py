@@ -212,7 +212,7 @@ FAULTS = [
     ("train --config W/good.wav --exp O", "W/good.wav: is not a text file"),
     ("train --config W/text.wav --exp O", "W/text.wav: holds str, expected a mapping of settings"),
     ("train --config W/good.yaml --exp W/file", "W/file: is a file, expected the folder of an experiment"),
-    ("train --config W/good.yaml --exp W/taken", "W/taken: is not empty and holds no experiment"),
+    ("train --config W/good.yaml --exp W/taken", "W/taken: holds 'thesis.txt' but not the config.yaml of a run"),
     ("train --config W/good.yaml --exp O --peers.0.hiden 3", "unknown key 'peers.0.hiden'; did you mean 'peers.0.hidden'?"),
     ("train --config W/good.yaml --exp O --peers.1.stride 33", "stride is 33, expected 32 at most"),
     ("train --config W/good.yaml --exp O --data.segment 1.0e-5", "data.segment is 1e-05 s"),
@@ -226,10 +226,10 @@ FAULTS = [
     ("score --mix W/data/wav8k/min/x/mix --ref W/gone --est W/est -o O", "W/gone: no such folder"),
     ("table W/gone", "W/gone: holds no summary.json"),
     ("info W/gone", "W/gone: no such folder; expected a model folder"),
-    ("prepare prompts --out W/taken", "W/taken: holds 'thesis.txt', which is no part of a corpus"),
+    ("prepare prompts --out W/taken", "W/taken: holds 'thesis.txt' but not the corpus.json of a corpus"),
     ("prepare prompts --out W/file", "W/file: is a file, a folder for the corpus was expected"),
     ("prepare prompts --out O --debs W/gone", "W/gone: no such folder; one with .deb files was expected"),
-    ("prepare synthetic --out W/taken", "W/taken: holds 'thesis.txt', which is no part of a corpus"),
+    ("prepare synthetic --out W/taken", "W/taken: holds 'thesis.txt' but not the corpus.json of a corpus"),
     ("prepare synthetic --out W/file", "W/file: is a file, a folder for the corpus was expected"),
 ]
 

@@ -21,8 +21,8 @@ from sepml.speech.audio.files import write_wav
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.mixing.check import check
 from sepml.system import download
+from sepml.system.archives import unpack_zip
 from sepml.system.download import Expected, fetch, zenodo_file
-from sepml.system.zip_archive import unpack_zip
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 MD5 = hashlib.md5(CONTENT).hexdigest()

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from sepml.errors import SepmlError
-from sepml.system import download, zip_archive
+from sepml.system import archives, download
+from sepml.system.archives import unpack_zip
 from sepml.system.download import Expected, fetch, zenodo_file
-from sepml.system.zip_archive import unpack_zip
 
 BLOCK = b"x" * 65536
 # More than sockets hold: a client that does not stop reading writes it.
@@ -144,7 +144,7 @@ def zip_of(path: Path, members: dict[str, bytes]) -> Path:
 
 @pytest.fixture
 def few(monkeypatch) -> None:
-    monkeypatch.setattr(zip_archive, "_UNPACKED_BYTES", 100_000)
+    monkeypatch.setattr(archives, "_UNPACKED_BYTES", 100_000)
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, few):
@@ -164,7 +164,7 @@ def test_a_bomb_that_lies_of_its_size_ends_at_what_it_says(tmp_path, few):
 
 
 def test_what_the_disk_cannot_hold(tmp_path, monkeypatch):
-    monkeypatch.setattr(zip_archive.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 10}))
     with pytest.raises(SepmlError, match=r"a\.zip: unpacks to 1000 bytes, the disk of .* has 10 free"):
         unpack_zip(zip_of(tmp_path / "a.zip", {"a": bytes(1000)}), tmp_path / "out")
 

@@ -15,8 +15,16 @@ from sepml.errors import SepmlError
 from sepml.speech.separation.outputs import require_writable
 from sepml.system import files, temporaries
 from sepml.system.files import atomic_path, write_bytes, write_csv, write_json, write_text
-from sepml.system.processes import ProcessId, is_running, this_process
-from sepml.system.temporaries import contents, owner_of, sweep, temporary_folder, temporary_name
+from sepml.system.temporaries import (
+    ProcessId,
+    contents,
+    is_running,
+    owner_of,
+    sweep,
+    temporary_folder,
+    temporary_name,
+    this_process,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -150,7 +158,7 @@ def test_a_temporary_names_its_host_process_and_start_and_keeps_the_suffix(tmp_p
 
 def ended_process() -> ProcessId:
     """A process of this host that has ended, and was waited for."""
-    program = "from sepml.system.processes import this_token; print(this_token())"
+    program = "from sepml.system.temporaries import this_token; print(this_token())"
     token = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.strip()
     return temporaries.parse_process(token)
 
@@ -186,7 +194,7 @@ def test_a_sweep_deletes_what_ended_processes_left_and_nothing_else(tmp_path):
 
 
 def test_a_process_that_ended_and_was_not_waited_for_is_not_running():
-    program = "from sepml.system.processes import this_token; print(this_token(), flush=True); input()"
+    program = "from sepml.system.temporaries import this_token; print(this_token(), flush=True); input()"
     child = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     process = temporaries.parse_process(child.stdout.readline().strip())
     assert is_running(process)

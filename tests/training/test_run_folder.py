@@ -16,8 +16,7 @@ from tiny_training import same_state, state_of, train, write_config, write_data
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.system.lock import NAME, locked
-from sepml.system.processes import this_process
-from sepml.system.temporaries import temporary_name
+from sepml.system.temporaries import temporary_name, this_process
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +144,7 @@ def test_what_a_kill_in_the_first_instant_leaves_is_no_content(config, tmp_path)
 def test_anything_else_is_content(config, tmp_path, capsys):
     (tmp_path / ".hidden").write_text("")
     assert train(config, tmp_path) == 1
-    assert "is not empty and holds no experiment" in capsys.readouterr().err
+    assert "but not the config.yaml of a run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == [".hidden"]
 
 

@@ -213,7 +213,7 @@ def test_a_folder_that_is_not_a_run_is_left_alone(config, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("irreplaceable")
     assert train(config, tmp_path / "mine") == 1
-    assert "is not empty and holds no experiment" in capsys.readouterr().err
+    assert "but not the config.yaml of a run" in capsys.readouterr().err
     assert [p.name for p in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 

@@ -20,8 +20,9 @@ from PIL import Image
 from torch.nn import functional
 
 from sepml.cli import main
+from sepml.commands.tasks import task_of
+from sepml.config import read_yaml
 from sepml.training import fit
-from sepml.training.experiment import task_of
 from sepml.vision import evaluate as evaluating
 from sepml.vision.experiment import read_experiment
 from sepml.vision.networks import embedder, load_network
@@ -408,7 +409,7 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     before = (tmp_path / "evaluation.csv").read_bytes()
     capsys.readouterr()
     assert main([*words, str(narrowing.exp)]) == 1
-    one_line(capsys, tmp_path, "holds an evaluation of ", cifar.mixed, "--force")
+    one_line(capsys, tmp_path, "holds an evaluation with experiment = ", cifar.mixed, "--force")
     assert (tmp_path / "evaluation.csv").read_bytes() == before
     assert main([*words, str(narrowing.exp), "--force"]) == 0
     assert (tmp_path / "evaluation.csv").read_bytes() != before
@@ -555,9 +556,9 @@ def test_people_are_found_again(tmp_path, capsys):
 
 # The recipes.
 
-
-TASKS = ("separation", "classification")
-CONFIGS = [path for path in sorted(ROOT.glob("recipes/*/conf/*.yaml")) if task_of(path, (), TASKS) == "classification"]
+CONFIGS = [
+    path for path in sorted(ROOT.glob("recipes/*/conf/*.yaml")) if task_of(read_yaml(path), str(path)) == "classification"
+]
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[f"{path.parts[-3]}/{path.stem}" for path in CONFIGS])

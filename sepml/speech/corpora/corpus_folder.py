@@ -16,6 +16,7 @@ from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv, write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure
+from sepml.system.stamp import Request, require_own
 from sepml.system.temporaries import contents
 
 STAMP = "corpus.json"
@@ -88,11 +89,10 @@ def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] |
     started = _read(build_folder(out) / _REQUEST)
     if stamp is None and started is None:
         foreign = [name for name in contents(out) if name not in _KEPT] if out.is_dir() else []
-        if foreign and foreign != [_BUILD]:
-            raise SepmlError(f"{out}: holds '{foreign[0]}', which is no part of a corpus; give a new or empty folder")
+        require_own(out, "a corpus", STAMP, [] if foreign == [_BUILD] else foreign)
     found = started if stamp is None else stamp["corpus"]
-    if found not in (None, request, grows_from):
-        raise SepmlError(f"{out}: holds another corpus, {_words(found)}; {_words(request)} needs a folder of its own")
+    if found != grows_from:
+        Request(request).claim(out, "a corpus", found)
     if stamp is not None and found == request and _is_whole(out):
         return stamp
     return None
@@ -187,11 +187,6 @@ def _read(path: Path) -> dict[str, Any] | None:
         return read_object(path, "note that sepml writes, give another folder")
     except FileNotFoundError:
         return None
-
-
-def _words(request: Mapping[str, Any]) -> str:
-    """The request as a phrase: `kind prompts, size core, rules 1`."""
-    return ", ".join(f"{key} {value}" for key, value in request.items())
 
 
 def all_of(results: Iterable[Result | Failure[Any]]) -> list[Result]:

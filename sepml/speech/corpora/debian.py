@@ -15,9 +15,9 @@ from urllib.parse import unquote
 
 from sepml.errors import SepmlError
 from sepml.speech.corpora.packages import Package
+from sepml.system.archives import NotTar, is_plain, opened
 from sepml.system.files import atomic_path, write_json
 from sepml.system.json_files import read_object
-from sepml.system.tar_files import NotTar, is_plain, opened
 from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)

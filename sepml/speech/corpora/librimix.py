@@ -5,7 +5,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +17,9 @@ from sepml.speech.mixing.mix import MODES, SAMPLE_RATES
 from sepml.speech.mixing.mix_record import left_to_make
 from sepml.speech.mixing.utterances import file_stamp
 from sepml.system.files import write_json
-from sepml.system.json_files import read_json
+from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
+from sepml.system.stamp import Request, digest_of, require_own
 
 log = logging.getLogger(__name__)
 RATE = 16000
@@ -85,7 +85,7 @@ def create(
     tables = {split_of(table): read_metadata(table) for table in tables_of(metadata)}
     frames, stamps = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, jobs)
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
-    digests = {split: {"metadata": sha256(repr(recipes).encode()).hexdigest()} for split, recipes in tables.items()}
+    digests = {split: {"metadata": digest_of([repr(recipes)])} for split, recipes in tables.items()}
     for split, digest in digests.items():
         _refuse_other_metadata(base / split, digest)
     faults: list[str] = []
@@ -174,14 +174,13 @@ def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
     """A split is of one table: what is there must have been made with the same gains."""
     path = folder / _SETTINGS
     try:
-        begun = read_json(path, "note that sepml writes, delete it and run again")
+        begun = read_object(path, "note that sepml writes, delete it and run again")
     except FileNotFoundError:
-        begun = None
-    # A hidden file is what a run that was killed at its first step leaves.
-    if begun is None and folder.is_dir() and any(not file.name.startswith(".") for file in folder.iterdir()):
-        raise SepmlError(f"{folder}: was not made by sepml; read it with --tree {folder.parent}, or give another --out")
-    if begun not in (None, digest):
-        raise SepmlError(f"{folder}: was begun with other metadata; delete it or give another --out")
+        # A hidden file is what a run that was killed at its first step leaves.
+        names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
+        require_own(folder, "mixtures", _SETTINGS, [name for name in names if not name.startswith(".")])
+        return
+    Request(digest).claim(folder, "mixtures", begun)
 
 
 def _plan(recipe: Recipe, folder: Path, parts: Sequence[str], frames: Mapping[str, int], sample_rate: int, mode: str) -> _Job:
@@ -206,7 +205,7 @@ def _left(plan: Sequence[_Job], folder: Path, roots: Roots, stamps: Mapping[Path
     for job in plan:
         noise = [roots.wham / job.recipe.noise] if roots.wham else []
         recordings = [stamps[file] for file in (*(roots.librispeech / path for path in job.recipe.sources), *noise)]
-        made_of[job.recipe.id] = sha256(repr((job.recipe, recordings)).encode()).hexdigest()[:16]
+        made_of[job.recipe.id] = digest_of([repr((job.recipe, recordings))], 16)
     files = {job.recipe.id: list(job.files.values()) for job in plan}
     todo = left_to_make(folder, made_of, files, {job.recipe.id for job in plan if _whole(job)})
     return [job for job in plan if job.recipe.id in todo]

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 from sepml.speech.corpora.trees import prepare_librimix_tree
+from sepml.system.archives import unpack_zip
 from sepml.system.download import Expected, fetch, zenodo_file
 from sepml.system.files import write_text
-from sepml.system.zip_archive import unpack_zip
 
 log = logging.getLogger(__name__)
 RECORD = "3871592"

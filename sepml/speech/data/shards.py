@@ -10,11 +10,11 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import AudioInfo, reason, require
+from sepml.system.archives import NotTar, members_of
 from sepml.system.csv_files import Places, all_numbers, blocks
 from sepml.system.json_files import parse_json
 from sepml.system.limits import MOST_MIXTURE_BYTES
 from sepml.system.tables import Table
-from sepml.system.tar_files import NotTar, members_of
 
 INDEX = "shards.csv"
 HEADER = ["mixture_ID", "shard", "offset", "size", "length"]

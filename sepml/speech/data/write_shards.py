@@ -1,6 +1,5 @@
 """The mixtures of a manifest put into shards: tar files as WebDataset reads them, with an index."""
 
-import hashlib
 import io
 import json
 import tarfile
@@ -15,11 +14,12 @@ from sepml.speech.audio.files import AudioInfo, info, require
 from sepml.speech.data.manifest import Manifest, Mixture, read_manifest
 from sepml.speech.data.shards import HEADER, INDEX
 from sepml.speech.mixing.utterances import file_stamp
+from sepml.system.archives import NotTar, headers_of
 from sepml.system.files import atomic_path, write_csv, write_json, write_text
 from sepml.system.json_files import read_object
 from sepml.system.limits import MOST_MIXTURE_BYTES
 from sepml.system.parallel import Failure, map_unordered
-from sepml.system.tar_files import NotTar, headers_of
+from sepml.system.stamp import Request, digest_of, file_digest, require_own
 
 _SETTINGS = ".settings.json"
 
@@ -55,7 +55,7 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, mov
             manifest says; `out` was begun with another manifest or size; or the disk is full.
     """
     mixtures, out = read_manifest(manifest, moved_to), Path(out)
-    _claim(out, {"manifest": _sha256(Path(manifest)), "size": size})
+    _claim(out, {"manifest": file_digest(Path(manifest)), "size": size})
     plan = [_Job(out / f"shard-{n // size:06}.tar", n, mixtures[n : n + size]) for n in range(0, len(mixtures), size)]
     work = partial(_make, sample_rate=info(mixtures[0].mixture).rate)
     places: dict[Path, np.ndarray] = {}
@@ -81,22 +81,10 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     try:
         before = read_object(out / _SETTINGS)
     except FileNotFoundError:
-        if next(out.glob("shard-*.tar"), None):
-            raise SepmlError(f"{out}: holds shards, but not the {_SETTINGS} that says of what; choose another folder") from None
+        require_own(out, "shards", _SETTINGS, sorted(file.name for file in out.glob("shard-*.tar")))
         write_json(out / _SETTINGS, settings)
         return
-    if before != settings:
-        what = f"{before.get('size')} mixtures a shard, now {settings['size']}"
-        what = "another manifest" if before.get("manifest") != settings["manifest"] else what
-        raise SepmlError(f"{out}: was begun with {what}; delete that folder or shard into another one")
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while content := file.read(1 << 20):
-            digest.update(content)
-    return digest.hexdigest()
+    Request(settings).claim(out, "shards", before)
 
 
 def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
@@ -130,11 +118,11 @@ def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
 
 def _made_of(job: _Job) -> str:
     """A digest of which files are in a shard, and of what tells that one was written again since."""
-    digest = hashlib.sha256()
-    for n, mixture in enumerate(job.mixtures):
-        for name, file in _files(mixture, job.first + n).items():
-            digest.update(repr((mixture.id, name, file_stamp(file))).encode())
-    return digest.hexdigest()
+    return digest_of(
+        repr((mixture.id, name, file_stamp(file)))
+        for n, mixture in enumerate(job.mixtures)
+        for name, file in _files(mixture, job.first + n).items()
+    )
 
 
 def _kept(job: _Job) -> np.ndarray | None:

@@ -19,6 +19,7 @@ from sepml.speech.mixing.utterances import Utterance, cache_folder, load, survey
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
+from sepml.system.stamp import Request
 
 log = logging.getLogger(__name__)
 
@@ -127,10 +128,8 @@ def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
     """A split is of one kind throughout: what is there already must have been made in the same way."""
     with suppress(FileNotFoundError):
         before = read_object(folder / _SETTINGS)
-        for key, value in settings.items():
-            if before.get(key) != value:
-                found = f"{folder}: was begun with {key} '{before.get(key)}', now '{value}'"
-                raise SepmlError(f"{found}; delete that folder or mix into another one")
+        # Earlier versions noted more.
+        Request(settings).claim(folder, "mixtures", {key: before.get(key) for key in settings})
 
 
 def _make(

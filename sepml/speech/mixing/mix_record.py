@@ -4,7 +4,6 @@ A mixture's recipe is a digest of its utterances' samples, their levels, the gai
 files are as they were (see `file_stamp`) are not read to know it.
 """
 
-import hashlib
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ from sepml.speech.mixing.mixlist import MixLine
 from sepml.speech.mixing.utterances import Utterance
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
+from sepml.system.stamp import digest_of
 
 log = logging.getLogger(__name__)
 NAME = ".made.json"
@@ -63,7 +63,7 @@ def recipe(line: MixLine, utterances: Sequence[Utterance], mode: str, sample_rat
         utterances: those of the line, with digest and level.
     """
     parts = [[u.digest, float(u.level or 0.0).hex(), gain] for u, gain in zip(utterances, line.gains, strict=True)]
-    return hashlib.sha256(json.dumps([_FORMAT, mode, sample_rate, parts]).encode()).hexdigest()[:16]
+    return digest_of([json.dumps([_FORMAT, mode, sample_rate, parts])], 16)
 
 
 def read_record(folder: Path) -> MixRecord:

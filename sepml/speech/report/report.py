@@ -14,7 +14,7 @@ from sepml.speech.report.rendering import read_template, script_hash
 from sepml.speech.report.scores import Scores, Test, Values, find, title
 from sepml.speech.report.sections import columns_of, decimals_of, plots, summary, training
 from sepml.system.files import write_text
-from sepml.system.progress import track
+from sepml.system.terminal import track
 from sepml.version import __version__
 
 MOST_BYTES = 14_500_000

@@ -12,7 +12,7 @@ from sepml.speech.results.same_test import agreement, caution, refusal
 from sepml.speech.results.summary import read_summary
 from sepml.speech.results.tables import TITLES, number, read_scores
 from sepml.system.files import write_csv, write_json
-from sepml.system.markdown import markdown
+from sepml.system.tables import markdown
 
 FORMATS = (".csv", ".json")
 _Values = dict[str, dict[str, float | None]]

@@ -10,8 +10,8 @@ from sepml.errors import SepmlError
 from sepml.speech.results.summary import LARGEST, ColumnSummary, Summary, UtteranceScores
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv
-from sepml.system.markdown import markdown
 from sepml.system.parallel import Failure
+from sepml.system.tables import markdown
 
 TITLES = {
     "si_snr": "SI-SNR dB",

@@ -1,31 +1,20 @@
 """Scores that a folder holds already: kept apart from those of another model, manifest or metrics."""
 
-import hashlib
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from sepml.errors import SepmlError
 from sepml.speech.results.summary import COLUMNS, Summary, read_summary
 from sepml.system.csv_files import read_rows
+from sepml.system.stamp import WAY_OUT, OtherContent, Request
 
 ENSEMBLE = "ensemble"
 _PATHS = ("manifest", "mix", "est")
 _SETTINGS = ("model", "weights", "network", *_PATHS, "ref", "metrics", "segment", "overlap", "length_tolerance")
-_OUT = "choose another -o or -f/--force"
 Inputs = Mapping[str, str]
-
-
-def fingerprint(parts: Iterable[Path]) -> str:
-    """What tells models apart, wherever they lie: of the contents of model folders and checkpoints."""
-    digest = hashlib.sha256()
-    for part in parts:
-        for file in [part] if part.is_file() else [part / "config.json", part / "model.safetensors"]:
-            with suppress(FileNotFoundError):
-                digest.update(file.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def refuse_other(out: Path, inputs: Inputs) -> None:
@@ -35,13 +24,14 @@ def refuse_other(out: Path, inputs: Inputs) -> None:
         inputs: what is to be scored, as it will stand in summary.json; the same again is no fault.
 
     Raises:
-        SepmlError: what is there was made of other inputs, or is no summary.
+        OtherContent: what is there was made of other inputs.
+        SepmlError: it is no summary.
     """
     if not (out / "summary.json").exists():
         return
-    differ = _differences(_inputs_of(read_summary(out)), inputs)
-    if differ:
-        raise SepmlError(f"{out}: holds scores of {' and '.join(differ)}; {_OUT}")
+    earlier = _inputs_of(read_summary(out))
+    differ = _differing(earlier, inputs)
+    Request({name: inputs.get(name) for name in differ}).claim(out, "scores", {name: earlier.get(name) for name in differ})
 
 
 def refuse_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
@@ -57,9 +47,9 @@ def refuse_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
         refuse_other(out / label, inputs)
     earlier = [folder.name for folder in _evaluated(out)]
     if "" in rows and earlier:
-        raise SepmlError(f"{out}: holds scores of {', '.join(earlier)}, now of one model; {_OUT}")
+        raise OtherContent(f"{out}: holds scores of {', '.join(earlier)}, now of one model; {WAY_OUT}")
     if "" not in rows and (out / "summary.json").exists():
-        raise SepmlError(f"{out}: holds scores of one model, now of {', '.join(rows)}; {_OUT}")
+        raise OtherContent(f"{out}: holds scores of one model, now of {', '.join(rows)}; {WAY_OUT}")
 
 
 def clear_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
@@ -132,11 +122,6 @@ def _inputs_of(summary: Summary) -> dict[str, str]:
     inputs = summary.provenance.get("inputs", {})
     metrics = " ".join(name for name, columns in COLUMNS.items() if columns[0] in summary.columns)
     return {"metrics": metrics, **{key: str(value) for key, value in inputs.items()}}
-
-
-def _differences(earlier: Inputs, now: Inputs) -> list[str]:
-    """What differs, such as `metrics si_snr, now sdr`."""
-    return [f"{name} {earlier.get(name, 'none')}, now {now.get(name, 'none')}" for name in _differing(earlier, now)]
 
 
 def _differing(earlier: Inputs, now: Inputs) -> Sequence[str]:

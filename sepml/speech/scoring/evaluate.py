@@ -18,7 +18,7 @@ from sepml.speech.data.manifest import Mixture, read_manifest
 from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.load import find
 from sepml.speech.results.summary import Summary, UtteranceScores
-from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, fingerprint, refuse_other_rows
+from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, refuse_other_rows
 from sepml.speech.scoring.journal import Journal, Stamps, stamps
 from sepml.speech.scoring.remembering import Remembering
 from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score_utterance, settings_of, write_results
@@ -26,7 +26,8 @@ from sepml.speech.scoring.utterance import METRICS
 from sepml.speech.separation.outputs import Estimates, Form, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
-from sepml.system.progress import track
+from sepml.system.stamp import model_fingerprint
+from sepml.system.terminal import track
 
 _AHEAD = 8
 _HIDDEN = ".estimates"
@@ -143,7 +144,7 @@ def _inputs(
     # The same weights in another network are another model.
     shared |= {"network": architecture.described()} if architecture else {}
     rows = {part.name: [part] for part in origin.parts} | {ENSEMBLE: origin.parts} if ensemble else {"": origin.parts}
-    return {label: {**shared, "weights": fingerprint(parts)} for label, parts in rows.items()}
+    return {label: {**shared, "weights": model_fingerprint(parts)} for label, parts in rows.items()}
 
 
 def _run(

@@ -14,6 +14,7 @@ from sepml.speech.results.summary import Unscored, UtteranceScores
 from sepml.system.files import write_text
 from sepml.system.json_files import parse_json
 from sepml.system.limits import MOST_TEXT_BYTES, read_limited
+from sepml.system.stamp import Request
 
 NAME = ".scores.journal"
 _FORMAT = 2
@@ -92,7 +93,7 @@ class Journal:
     def _read(self) -> None:
         try:
             lines = read_limited(self.path, MOST_TEXT_BYTES).decode("utf-8").splitlines()
-            if not lines or parse_json(lines[0], str(self.path)) != self._header:
+            if not lines or Request(self._header).answer(parse_json(lines[0], str(self.path))) != "resume":
                 return
         except (FileNotFoundError, UnicodeDecodeError, SepmlError):
             return

@@ -15,7 +15,7 @@ from pathlib import Path
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import require_content
 from sepml.speech.separation.output_names import Names, is_output
-from sepml.system.standard_streams import is_closed
+from sepml.system.terminal import is_closed
 
 log = logging.getLogger(__name__)
 STDIN = Path("/dev/stdin")

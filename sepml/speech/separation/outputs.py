@@ -18,7 +18,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, reason
 from sepml.speech.audio.resolution import BYTES, SUBTYPES, check_bits
 from sepml.system.files import atomic_path, write_bytes
-from sepml.system.standard_streams import is_closed
+from sepml.system.terminal import is_closed
 from sepml.version import __version__
 
 STDOUT = Path("/dev/stdout")

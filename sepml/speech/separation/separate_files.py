@@ -16,17 +16,12 @@ from sepml.speech.separation.inputs import STDIN, Input, list_inputs, readable
 from sepml.speech.separation.outcomes import Outcome, failed, note_mean, plain, reasons, report, shown
 from sepml.speech.separation.output_names import FILENAME, Names, collisions, is_output
 from sepml.speech.separation.outputs import STDOUT, Estimates, Form, require_writable, write_sources
-from sepml.speech.separation.provenance import (
-    Provenance,
-    model_digest,
-    provenance_of,
-    recording_digest,
-    settings_digest,
-)
+from sepml.speech.separation.provenance import Provenance, provenance_of, recording_digest, settings_digest
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.window_options import check_windows
 from sepml.system.files import write_json
-from sepml.system.progress import track
+from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
+from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 60.0
@@ -139,7 +134,7 @@ def _job(item: Input, names: Names, out: Path) -> _Job:
 
 def _run(jobs: Sequence[_Job], separator: Separator, settings: Settings) -> list[Outcome]:
     refused = collisions([(job.file, job.outputs) for job in jobs])
-    model = model_digest(separator.models)
+    model = model_fingerprint(separator.models)
 
     def made(file: Path, bits: str) -> Provenance:
         of_samples = [*settings.of_samples(bits), separator.mixture_consistency]
@@ -170,16 +165,15 @@ def _is_done(job: _Job, settings: Settings, made: Made) -> bool:
     if not there:
         return False
     if job.file == STDIN:
-        raise SepmlError(f"{there[0]}: is there, perhaps of another recording; -f writes over it")
+        raise OtherContent(f"{there[0]}: already exists, perhaps from another recording; {WAY_OUT}")
     if foreign := [output for output in there if not is_output(output)]:
-        raise SepmlError(f"{foreign[0]}: already exists and was not written by sepml; --force overwrites it")
+        raise OtherContent(f"{foreign[0]}: already exists and was not written by sepml; {WAY_OUT}")
     # Outputs of earlier versions do not say what they were made from.
     if found := {output: other for output in there if (other := provenance_of(output))}:
         with open_recording(job.file) as recording:
             expected = made(job.file, settings.form(recording).bits)
         for output, other in found.items():
-            if how := expected.differs(other):
-                raise SepmlError(f"{output}: is there and was made {how}; -f writes over it, another -o keeps both")
+            Request(asdict(expected)).claim(output, "an estimate", asdict(other))
     return len(there) == len(job.outputs)
 
 

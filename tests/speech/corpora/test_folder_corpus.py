@@ -79,7 +79,7 @@ def test_the_seed_decides_and_a_finished_corpus_is_kept(speech, tmp_path):
     stamp = (tmp_path / "a" / "corpus.json").stat().st_mtime_ns
     prepare(speech, tmp_path / "a", Drawing(n_src=3, shares=(0.7, 0.3, 0), sizes=SIZES), jobs=1)
     assert (tmp_path / "a" / "corpus.json").stat().st_mtime_ns == stamp
-    with pytest.raises(SepmlError, match="needs a folder of its own"):
+    with pytest.raises(SepmlError, match=r"holds a corpus with .*; choose another folder"):
         prepare(speech, tmp_path / "a", Drawing(sizes=SIZES), jobs=1)
 
 

@@ -195,7 +195,7 @@ def test_a_stopped_run_is_finished_and_grows(debs: Path, tmp_path: Path, monkeyp
     assert digests(stopped) == digests(whole)
     prepare(stopped, size="full", debs=debs, jobs=1, lists=LIST_SIZES)
     assert json.loads((stopped / "corpus.json").read_text())["corpus"]["size"] == "full"
-    with pytest.raises(SepmlError, match=r"size full, .* needs a folder of its own"):
+    with pytest.raises(SepmlError, match=r"holds a corpus with .*size = full, now core"):
         prepare(stopped, size="core", debs=debs, jobs=1)
 
 
@@ -207,7 +207,7 @@ def test_jobs_do_not_change_the_result(debs: Path, tmp_path: Path) -> None:
 
 def test_a_folder_with_other_content_is_not_touched(debs: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(SepmlError, match=r"holds 'thesis.tex', which is no part of a corpus"):
+    with pytest.raises(SepmlError, match=r"holds 'thesis.tex' but not the corpus.json of a corpus"):
         prepare(tmp_path, debs=debs)
     assert digests(tmp_path) == {"thesis.tex": hashlib.sha1(b"mine").hexdigest()}
     with pytest.raises(SepmlError, match="is a file"):

@@ -21,6 +21,7 @@ from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, read_manifest, write_manifest
 from sepml.speech.data.shards import open_shards
 from sepml.speech.data.write_shards import write_shards
+from sepml.system.stamp import file_digest
 
 RATE, COUNT, SIZE = 8000, 43, 4
 
@@ -209,13 +210,14 @@ def test_validation_is_that_of_the_manifest(manifest, sharded):
 
 
 def test_a_folder_of_other_shards_is_refused(manifest, sharded, tmp_path):
-    other = "delete that folder or shard into another one"
-    assert refusal(write_shards, manifest, sharded, 5) == f"{sharded}: was begun with 4 mixtures a shard, now 5; {other}"
+    other = "choose another folder or delete it"
+    assert refusal(write_shards, manifest, sharded, 5) == f"{sharded}: holds shards with size = 4, now 5; {other}"
     (manifest.parent / "few.csv").write_text("".join(manifest.read_text().splitlines(True)[:9]))
     said = refusal(write_shards, manifest.parent / "few.csv", sharded, SIZE)
-    assert said == f"{sharded}: was begun with another manifest; {other}"
+    digests = [file_digest(file, 16) for file in (manifest, manifest.parent / "few.csv")]
+    assert said == f"{sharded}: holds shards with manifest = {digests[0]}, now {digests[1]}; {other}"
     (tmp_path / "shard-000000.tar").touch()
-    assert "holds shards, but not the .settings.json" in refusal(write_shards, manifest, tmp_path, SIZE)
+    assert "holds 'shard-000000.tar' but not the .settings.json of shards" in refusal(write_shards, manifest, tmp_path, SIZE)
 
 
 @pytest.mark.parametrize(

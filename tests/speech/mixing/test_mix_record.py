@@ -100,7 +100,7 @@ def test_other_levels_make_the_mixtures_anew_that_they_concern(root, tmp_path, m
     split = mix(root, tmp_path / "out", levels=one)
     before = times(split)
     if measured:
-        with pytest.raises(SepmlError, match="was begun with levels 'table', now 'measured'"):
+        with pytest.raises(SepmlError, match="holds mixtures with levels = table, now measured"):
             mix(root, tmp_path / "out")
         assert times(split) == before
         return

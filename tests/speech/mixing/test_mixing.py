@@ -20,7 +20,7 @@ from sepml.speech.mixing import utterances
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
-from sepml.system.processes import this_process
+from sepml.system.temporaries import this_process
 
 GAINS = ["1.9857", "-1.9857", "0.44692", "-0.44692", "0", "2.5", "-0.059714", "+1", "1e-1", ".5"]
 
@@ -311,9 +311,9 @@ def test_measuring_is_logged_once_and_not_with_a_table(corpus, tmp_path, caplog)
 
 def test_a_split_is_of_one_kind(corpus, tmp_path):
     mix(corpus, tmp_path)
-    with pytest.raises(SepmlError, match="tr: was begun with levels 'measured', now 'table'; delete"):
+    with pytest.raises(SepmlError, match="tr: holds mixtures with levels = measured, now table; choose"):
         mix(corpus, tmp_path, levels=corpus / "levels")
-    with pytest.raises(SepmlError, match="tr: was begun with sources '2', now '3'"):
+    with pytest.raises(SepmlError, match="tr: holds mixtures with sources = 2, now 3"):
         mix(corpus, tmp_path, "mix_3_spk_tr.txt")
 
 

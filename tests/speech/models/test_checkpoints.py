@@ -14,7 +14,7 @@ from test_asteroid_models import TINY, noise, published, refusal, save
 from test_score import Corpus
 
 from sepml.cli import main
-from sepml.commands.networks import NETWORKS
+from sepml.commands.options import NETWORKS
 from sepml.errors import SepmlError
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
 from sepml.speech.models.checkpoint_file import Architecture, UnknownNetwork
@@ -244,7 +244,7 @@ def test_the_commands_take_the_network_from_their_options(tmp_path, capsys, monk
     # The same weights in another network are another model.
     (tmp_path / "other.json").write_text(json.dumps({**json.loads(sizes.read_text()), "mask_act": "relu"}))
     words = ["-q", "evaluate", *commands["evaluate"], "--network", "ConvTasNet", "--arguments", "other.json"]
-    assert main(words) == 1 and "scores: holds scores of network " in capsys.readouterr().err
+    assert main(words) == 1 and "scores: holds scores with network = " in capsys.readouterr().err
     assert main(["-q", "info", str(file), "--network", "ConvTasNet", "--arguments", "gone.json"]) == 1
     assert "gone.json: no such" in capsys.readouterr().err
     for wrong in (["--arguments", str(sizes)], ["--network", "XUMX"]):

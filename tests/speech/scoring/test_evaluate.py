@@ -191,16 +191,16 @@ def test_scores_of_something_else_are_not_written_over(exp, corpus, tmp_path):
     evaluate(exp / "peer1", corpus.manifest, out, **options)
     other, before = tmp_path / "other.csv", contents(out)
     write_manifest(other, read_manifest(corpus.manifest)[:1])
-    way_out = "; choose another -o or -f/--force"
-    held = f"{out}: holds scores of "
+    way_out = "; choose another folder or delete it"
+    held = f"{out}: holds scores with "
     said = refused(exp / "peer2", corpus.manifest, out, **options)
-    assert said == f"{held}model {exp}/peer1, now {exp}/peer2{way_out}"
+    assert said == f"{held}model = {exp}/peer1, now {exp}/peer2{way_out}"
     said = refused(exp / "peer2", other, out, metrics=("sdr",))
-    assert f" and manifest {corpus.manifest}, now {other} and metrics si_snr, now sdr;" in said
+    assert f"{held}manifest = {corpus.manifest}, now {other} and metrics = si_snr, now sdr and model = " in said
     said = refused(exp / "peer1", corpus.manifest, out, **options, windows=Windows(1.0))
-    assert said == f"{held}segment none, now 1{way_out}"
+    assert said == f"{held}segment = None, now 1{way_out}"
     said = refused(exp, corpus.manifest, out, **options, ensemble=True)
-    assert said == f"{held}one model, now of peer1, peer2, ensemble{way_out}"
+    assert said == f"{out}: holds scores of one model, now of peer1, peer2, ensemble{way_out}"
     assert contents(out) == before
     (out / "notes.txt").write_text("mine")
     evaluate(exp / "peer2", other, out, **options, force=True)
@@ -214,7 +214,9 @@ def test_further_training_makes_another_model(exp, corpus, tmp_path):
     shutil.copytree(exp / "peer1", tmp_path / "model")
     evaluate(tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
     shutil.copy(exp / "peer2/model.safetensors", tmp_path / "model")
-    assert "o: holds scores of weights " in refused(tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",))
+    assert "o: holds scores with weights = " in refused(
+        tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",)
+    )
 
 
 def test_every_peer_and_one_model_are_not_mixed_up(exp, corpus, tmp_path):
@@ -223,7 +225,7 @@ def test_every_peer_and_one_model_are_not_mixed_up(exp, corpus, tmp_path):
         evaluate(exp, corpus.manifest, out, **options, ensemble=True)
     shutil.copytree(out / "peer1", out / "mine")
     said = refused(exp, corpus.manifest, out, **options)
-    assert said == f"{out}: holds scores of peer1, peer2, ensemble, now of one model; choose another -o or -f/--force"
+    assert said == f"{out}: holds scores of peer1, peer2, ensemble, now of one model; choose another folder or delete it"
     evaluate(exp, corpus.manifest, out, **options, force=True)
     assert {file.name for file in out.iterdir()} == {"est", "mine", "scores.csv", "summary.json"}
     assert contents(out / "mine").keys() >= {"scores.csv", "summary.json"}

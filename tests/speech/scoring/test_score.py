@@ -490,8 +490,9 @@ def test_scores_of_something_else_are_not_written_over(tmp_path, change, capsys)
     assert score_of(words) == (0, "") and score_of(words) == (0, "")
     before = [(tmp_path / "o" / name).read_bytes() for name in ("scores.csv", "summary.json")]
     code, said = score_of({**words, change: other[change]})
-    what = f"{change} {words[change]}, now {other[change]}"
-    assert (code, said) == (1, f"sepml: error: {tmp_path}/o: holds scores of {what}; choose another -o or -f/--force\n")
+    what = f"{change} = {words[change]}, now {other[change]}"
+    way_out = "choose another folder or delete it, or give --force to replace it"
+    assert (code, said) == (1, f"sepml: error: {tmp_path}/o: holds scores with {what}; {way_out}\n")
     assert before == [(tmp_path / "o" / name).read_bytes() for name in ("scores.csv", "summary.json")]
     assert not (tmp_path / "o" / NAME).exists()
     assert score_of({**words, change: other[change]}, "-f") == (0, "")
@@ -509,7 +510,7 @@ def test_the_same_inputs_by_another_way_and_scores_of_an_older_version(tmp_path,
     score_manifest(Path("tt.csv"), Path("./est"), Path("out"), ("si_snr",), jobs=1)
     content["provenance"]["inputs"].pop("metrics", None)
     file.write_text(json.dumps(content))
-    with pytest.raises(SepmlError, match=r"^out: holds scores of metrics si_snr, now sdr; choose"):
+    with pytest.raises(SepmlError, match=r"^out: holds scores with metrics = si_snr, now sdr; choose"):
         score_manifest(Path("tt.csv"), Path("est"), Path("out"), ("sdr",), jobs=1)
 
 

@@ -1,0 +1,83 @@
+"""What a process has before its work begins: standard streams, threads of numerical libraries, and a display of progress."""
+
+import io
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from typing import IO, TypeVar
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+_STREAMS = (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))
+_SECONDS_BETWEEN_LINES = 20.0
+# In turns of a waiting loop, some 20 to 50 microseconds. libgomp takes this number by itself where it has more threads than
+# cores; otherwise it spins 300 times as long.
+_SPINS = "1000"
+
+
+def prepare_threads() -> None:
+    """Set the environment of numerical libraries for a command; to be called before numpy and torch are imported.
+
+    What the user has set stays. Results do not depend on it.
+
+    - OpenBLAS gets one thread: small products dominate scoring and mixing, where its threads cost three times what they
+      bring; processes fill the cores. PyTorch does not use OpenBLAS.
+    - PyTorch's threads (libgomp) wait a short time for each other and then sleep. By default they spin for milliseconds at
+      the end of each parallel region, and beside another busy process they take the core from the very thread that they
+      wait for (`tools/bench/contention.py`).
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+
+
+class ClosedStream(io.TextIOWrapper):
+    """A standard stream that was closed when the process began: it is empty, and what is written to it is dropped."""
+
+
+def open_closed_streams() -> None:
+    """Give streams that are closed something to stand on: printing, logging and worker processes need all three.
+
+    Their descriptors are taken as well. A file that is opened later would get them, and with it whatever libraries write to
+    standard error.
+    """
+    for number, (name, mode) in enumerate(_STREAMS):
+        if getattr(sys, name) is not None:
+            continue
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free one, which is this one: those before it are open by now.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+        setattr(sys, name, ClosedStream(open(os.devnull, mode), encoding="utf-8"))  # noqa: SIM115
+
+
+def is_closed(stream: IO[str] | None) -> bool:
+    """Whether a standard stream was closed when the process began."""
+    return stream is None or isinstance(stream, ClosedStream)
+
+
+def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Yield the items and show how far the work is.
+
+    Args:
+        what: a short name of the work, such as `mixing tr`.
+        total: the number of items, when `iterable` has no length.
+    """
+    if total is None and hasattr(iterable, "__len__"):
+        total = len(iterable)  # type: ignore[arg-type]
+    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
+        from tqdm import tqdm
+
+        # Its watching thread would keep worker processes from starting as copies of this one.
+        tqdm.monitor_interval = 0
+        yield from tqdm(iterable, desc=what, total=total, leave=False, dynamic_ncols=True)
+        return
+    last = time.monotonic()
+    for count, item in enumerate(iterable, start=1):
+        yield item
+        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
+            last = time.monotonic()
+            log.info("%s: %d%s", what, count, f" of {total}" if total else "")
