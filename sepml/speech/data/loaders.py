@@ -9,8 +9,7 @@ from pydantic import Field
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.examples import Batch, Mixtures, Segments, Whole, collate
+from sepml.speech.data.examples import Batch, DynamicMixing, DynamicSegments, Mixtures, Segments, Whole, collate
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.shards import INDEX, Shards, open_shards
 from sepml.system.limits import MOST_BATCH_VALUES, MOST_WORKERS
