@@ -14,6 +14,7 @@ from sepml.commands.options import (
     print_paths,
     rate_and_mode,
 )
+from sepml.errors import SepmlError
 
 _PAGE = 40
 
@@ -55,8 +56,11 @@ def add_check(commands: Commands) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from sepml.speech.mixing.check_lists import Sums, check_wsj0
+    from sepml.speech.mixing.check_lists import check_wsj0
+    from sepml.speech.mixing.checksums import Sums
 
+    if options.utterances and not options.list:
+        raise SepmlError(f"{options.target}: to compare with --utterances, the mix lists are needed as well (--list)")
     sums = Sums(options.write_sums, options.verify_sums)
     of_tree = (options.target, options.list, options.utterances, options.levels)
     result = check_wsj0(*of_tree, sums, options.jobs, options.moved_to)

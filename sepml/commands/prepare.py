@@ -134,9 +134,9 @@ def _channel(word: str) -> int:
 
 
 def _prepare_prompts(options: argparse.Namespace) -> int:
-    from sepml.speech.corpora import prompts
+    from sepml.speech.corpora.prompts import prepare_prompts
 
-    prompts.prepare(options.out, options.size, options.seed, options.debs, options.jobs, _list_sizes(options))
+    prepare_prompts(options.out, options.size, options.seed, options.debs, options.jobs, _list_sizes(options))
     return OK
 
 
@@ -148,7 +148,7 @@ def _prepare_synthetic(options: argparse.Namespace) -> int:
     except SepmlError as error:
         options.wrong(str(error))
     lists = _list_sizes(options)
-    synthetic.prepare(options.out, options.seed, options.voices, options.utterances, options.jobs, lists)
+    synthetic.prepare_synthetic(options.out, options.seed, options.voices, options.utterances, options.jobs, lists)
     return OK
 
 
@@ -159,14 +159,14 @@ def _list_sizes(options: argparse.Namespace) -> "ListSizes | None":
 
 
 def _prepare_wsj0(options: argparse.Namespace) -> int:
-    from sepml.speech.corpora import wsj0
+    from sepml.speech.corpora.wsj0 import prepare_wsj0
 
-    wsj0.prepare(options.ldc, options.out, options.jobs, options.names)
+    prepare_wsj0(options.ldc, options.out, options.jobs, options.names)
     return OK
 
 
 def _prepare_librimix(options: argparse.Namespace) -> int:
-    from sepml.speech.corpora import librimix, minilibrimix, trees
+    from sepml.speech.corpora import librimix, trees
     from sepml.speech.mixing.mix import SAMPLE_RATES
 
     if options.librispeech and not options.metadata:
@@ -176,11 +176,15 @@ def _prepare_librimix(options: argparse.Namespace) -> int:
     if options.tree:
         made = trees.prepare_librimix_tree(options.tree, options.out, options.types, options.sample_rate, options.mode)
     elif options.ready_made:
-        made = minilibrimix.prepare(options.out, options.url, options.md5)
+        made = trees.prepare_minilibrimix(options.out, options.url, options.md5)
     else:
         roots = librimix.Roots(options.librispeech, options.wham)
         types = options.types or (("mix_clean", "mix_both") if options.wham else ("mix_clean",))
-        made = librimix.create(options.metadata, roots, options.out, types, options.sample_rate, options.mode, options.jobs)
+        if not options.wham and not {"mix_both", "mix_single"}.isdisjoint(types):
+            raise SepmlError("noisy mixtures need the WHAM! noise (--wham DIR), or make mix_clean alone (--types mix_clean)")
+        made = librimix.prepare_librimix(
+            options.metadata, roots, options.out, types, options.sample_rate, options.mode, options.jobs
+        )
     return print_paths(made)
 
 
@@ -208,10 +212,11 @@ def _prepare_folder(options: argparse.Namespace) -> int:
         options.wrong(str(error))
     of_tree = (options.sample_rate, options.speaker_level, options.jobs, options.channel, options.skip_bad)
     try:
-        own_recordings.prepare(options.utterances, options.out, drawing, *of_tree)
+        own_recordings.prepare_own_recordings(options.utterances, options.out, drawing, *of_tree)
     except BadRecordings as error:
         channel = "--channel mix takes the mean of several channels, " if error.several_channels else ""
-        raise SepmlError(f"{error}; {channel}--skip-bad leaves such recordings out") from error
+        rate = "--sample-rate brings them to one rate, " if error.several_rates else ""
+        raise SepmlError(f"{error}; {channel}{rate}--skip-bad leaves such recordings out") from error
     return OK
 
 

@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
@@ -56,6 +56,20 @@ def map_unordered(
     jobs = min(jobs or cores(), len(items))
     results = _in_process(function, items) if jobs <= 1 else _in_pool(function, items, jobs, chunk)
     yield from track(results, what, total=len(items))
+
+
+def all_of(results: Iterable[Result | Failure[Any]]) -> list[Result]:
+    """The results of parallel work.
+
+    Raises:
+        SepmlError: the first failure, on which the rest is given up.
+    """
+    done: list[Result] = []
+    for result in results:
+        if isinstance(result, Failure):
+            raise SepmlError(result.message)
+        done.append(result)
+    return done
 
 
 def _guarded(function: Callable[[Item], Result], item: Item) -> Result | Failure[Item]:

@@ -5,7 +5,7 @@ import os
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, Generic, Self, TypeVar, overload
 
 import numpy as np
 
@@ -65,13 +65,13 @@ class Table(Sequence[Row], Generic[Row]):
     @overload
     def __getitem__(self, index: int) -> Row: ...
     @overload
-    def __getitem__(self, index: slice) -> "Table[Row]": ...
-    def __getitem__(self, index: int | slice) -> "Row | Table[Row]":
+    def __getitem__(self, index: slice) -> Self: ...
+    def __getitem__(self, index: int | slice) -> Row | Self:
         if isinstance(index, slice):
             return self.part(index)
         return self.parse(self.fields(index), int(self.lines[index]))
 
-    def part(self, which: slice | np.ndarray) -> "Table[Row]":
+    def part(self, which: slice | np.ndarray) -> Self:
         """Some of the rows, by their indices."""
         part = copy.copy(self)
         part.offsets, part.lines, part.lengths = self.offsets[which], self.lines[which], self.lengths[which]

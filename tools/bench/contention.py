@@ -27,7 +27,8 @@ import soundfile
 import torch
 import yaml
 
-from sepml.speech.data.manifest import Mixture, write_manifest
+from sepml.speech.data.manifest import write_manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 from sepml.system.parallel import cores
 

@@ -32,7 +32,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from sepml.speech.data.manifest import Mixture, read_manifest, write_manifest
+from sepml.speech.data.manifest import read_manifest, write_manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.scoring.score import Trial, score_utterance
 
 METRICS = ("si_snr", "sdr", "stoi", "pesq")

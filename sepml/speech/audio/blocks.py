@@ -1,14 +1,75 @@
-"""Signals that come in blocks of any size: resampled, and cut into windows, with the joints of the one-piece result."""
+"""Signals read in blocks of any size: one channel taken, resampled, cut into windows; results are those of the whole signal."""
 
+import logging
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from itertools import chain
 from math import gcd
+from pathlib import Path
 
 import numpy as np
 
+from sepml.errors import SepmlError
+
+log = logging.getLogger(__name__)
 _TAPS_A_SIDE = 10
 """Of scipy's resampling filter, in periods of the lower of the two rates."""
 _BLOCK = 1 << 16
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An open recording.
+
+    Attributes:
+        rate: Hz.
+        channels: 1 = mono.
+        frames: samples of a channel; None where only reading to the end tells.
+        block: samples of a block, as a rule.
+        blocks: the samples, (t, channels) float32 each, to be taken once.
+        bits: the resolution to write, of `recordings.BITS`.
+    """
+
+    rate: int
+    channels: int
+    frames: int | None
+    block: int
+    blocks: Iterator[np.ndarray]
+    bits: str = "16"
+
+
+def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterator[np.ndarray]:
+    """One channel of a recording, or the mean of all.
+
+    Args:
+        channel: counted from 1; None is the mean.
+
+    Yields:
+        (t,) float32 blocks.
+
+    Raises:
+        SepmlError: there is no such channel, there are no samples at all, or samples are nan or infinite.
+    """
+    if channel is not None and not 1 <= channel <= recording.channels:
+        raise SepmlError(f"{path}: has {recording.channels} channels, expected {channel} or more to take number {channel}")
+    found, of_mean, of_channels = 0, 0.0, 0.0
+    for block in recording.blocks:
+        bad = block.size - np.count_nonzero(np.isfinite(block))
+        if bad:
+            seconds = found / recording.rate
+            raise SepmlError(f"{path}: {bad} samples from {seconds:.1f} s on are nan or infinite, expected numbers")
+        found += len(block)
+        if channel is not None or recording.channels == 1:
+            yield np.ascontiguousarray(block[:, (channel or 1) - 1])
+            continue
+        mean = block.mean(1, dtype=np.float64)
+        of_mean += float(mean @ mean)
+        of_channels += float(np.square(block, dtype=np.float64).mean(1).sum())
+        yield mean.astype(np.float32)
+    if not found:
+        raise SepmlError(f"{path}: holds no samples")
+    if of_mean < 1e-3 * of_channels:
+        log.warning("%s: its channels cancel each other in their mean; choose one of them instead", path)
 
 
 def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:

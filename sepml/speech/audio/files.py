@@ -3,7 +3,7 @@
 import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FULL_SCALE = 32768
 _SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
+_SOUND = "wav flac ogg oga opus mp3 aif aiff aifc au caf w64 rf64 sph m4a m4b aac ac3 wma amr wv ape tta mka"
+_VIDEO = "mp4 mov mkv webm avi 3gp mpg mpeg"
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -62,7 +64,7 @@ def read_wav(path: Path, sample_rate: int | None = None, mono: bool = True) -> t
     """
     path = Path(path)
     with open_audio(path) as file:
-        require(path, _info(file), sample_rate, mono)
+        require_header(path, _info(file), sample_rate, mono)
         return _read(path, file), file.samplerate
 
 
@@ -76,7 +78,7 @@ def info(path: Path) -> AudioInfo:
         return _info(file)
 
 
-def require(path: Path, facts: AudioInfo, sample_rate: int | None = None, mono: bool = True) -> None:
+def require_header(path: Path, facts: AudioInfo, sample_rate: int | None = None, mono: bool = True) -> None:
     """Refuse a file by its header.
 
     Raises:
@@ -164,6 +166,30 @@ def require_content(path: Path) -> None:
         raise SepmlError(f"{path}: is empty (0 bytes), expected an audio file")
 
 
+def are_whole(files: Iterable[Path], frames: int) -> bool:
+    """Whether mono 16-bit WAV files of `frames` samples are there, by their size: `write_wav` replaces files in one step."""
+    size = 44 + 2 * frames  # a header of 44 bytes
+    try:
+        return all(os.stat(file).st_size == size for file in files)
+    except OSError:
+        return False
+
+
+def file_stamp(file: Path) -> tuple[int, ...]:
+    """Device, number and size of a file, and when it was last written and changed, ns: equal ones are of the same content.
+
+    Raises:
+        SepmlError: the file is not there any more.
+    """
+    try:
+        facts = file.stat()
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file") from error
+    except OSError as error:
+        raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
+    return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+
+
 @contextmanager
 def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
     """The open file; refused where libsndfile refuses it or, worse, would silently return less than it promises.
@@ -215,3 +241,8 @@ def _read(path: Path, file: "soundfile.SoundFile") -> np.ndarray:
 def reason(error: "soundfile.LibsndfileError") -> str:
     """What libsndfile says, for the end of a sentence."""
     return error.error_string.strip().rstrip(".") or f"libsndfile error {error.code}"
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file is sound or video, by the suffix of its name."""
+    return Path(name).suffix.lower()[1:] in f"{_SOUND} {_VIDEO}".split()

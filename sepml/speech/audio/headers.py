@@ -1,14 +1,22 @@
-"""What the headers of audio files say of their length, and the length that the files have."""
+"""Whether audio files are complete, by their headers: WAV, AIFF and others, the pages of Ogg, the frames of MP3."""
 
+import logging
 import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from sepml.errors import SepmlError
+
+log = logging.getLogger(__name__)
 _UNKNOWN_LENGTH = 0x7FFF0000
 _CHUNK = "<4sI"
 _RF64 = (b"RF64", b"BW64")
 _TAGS = (b"ID3", b"TAG", b"APE")
+_OGG_HEAD = 27
+_FIRST, _LAST = 2, 4
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 @dataclass(frozen=True)
@@ -104,3 +112,74 @@ def _claimed_size(head: bytes) -> int:
         offset, length = struct.unpack_from(">II", head, 4)
         return 0 if length == 0xFFFFFFFF else offset + length
     return 0
+
+
+def check_ogg(path: Path) -> bool:
+    """Refuse an Ogg file (Vorbis, Opus, FLAC) with damaged or missing pages, and warn where the last page is not marked.
+
+    libsndfile passes over damaged pages and returns the rest as if it were complete.
+
+    Source: RFC 3533, section 6.
+
+    Returns:
+        whether one recording ends in it and another one begins, of which libsndfile reads the first.
+
+    Raises:
+        SepmlError: a page is damaged or incomplete.
+    """
+    with path.open("rb") as file:
+        flags, chained = 0, False
+        while head := file.read(_OGG_HEAD):
+            if head[:4] != b"OggS" and flags & _LAST:
+                return chained
+            page = _ogg_page(file, head)
+            if page is None:
+                raise SepmlError(f"{path}: breaks off in its last page; copy or make it again")
+            if head[:4] != b"OggS" or ogg_checksum(page) != int.from_bytes(page[22:26], "little"):
+                raise SepmlError(f"{path}: is damaged before byte {file.tell()}; copy or make it again")
+            chained |= bool(flags & _LAST and page[5] & _FIRST)
+            flags = page[5]
+    if not flags & _LAST:
+        log.warning("%s: has no last page and may have been cut off; what there is is separated", path)
+    return chained
+
+
+def _ogg_page(file: BinaryIO, head: bytes) -> bytes | None:
+    """A page from its head on; None where the file ends before it."""
+    lengths = file.read(head[-1]) if len(head) == _OGG_HEAD else b""
+    body = file.read(sum(lengths))
+    whole = len(head) == _OGG_HEAD and len(lengths) == head[-1] and len(body) == sum(lengths)
+    return head + lengths + body if whole else None
+
+
+def ogg_checksum(page: bytes) -> int:
+    """The checksum that a page should bear: zlib's, the bits of bytes and result in the other order, from 0.
+
+    >>> hex(ogg_checksum(b"OggS" + bytes(22) + b"\\x01"))
+    '0x9a60b8a6'
+    """
+    mirrored = (page[:22] + bytes(4) + page[26:]).translate(_REVERSED)
+    return int(f"{zlib.crc32(mirrored, 0xFFFFFFFF) ^ 0xFFFFFFFF:032b}"[::-1], 2)
+
+
+def is_mp3(path: Path) -> bool:
+    """Whether a file begins as MP3 files do, or is named so and begins like nothing else."""
+    with path.open("rb") as file:
+        head = file.read(4)
+    if head[:3] == b"ID3" or (path.suffix.lower() == ".mp3" and head not in (b"RIFF", b"fLaC", b"OggS", b"FORM")):
+        return True
+    # A frame of layer III starts with eleven ones; AAC's, which look alike, say layer 0.
+    return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
+
+
+def mp3_has_length(path: Path) -> bool:
+    """Whether the first frame of an MP3 file is the encoder's note of the file's length."""
+    with path.open("rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3" and len(head) == 10:
+            size = sum(byte << shift for byte, shift in zip(head[6:], (21, 14, 7, 0), strict=True))
+            file.seek(10 + size)
+        else:
+            file.seek(0)
+        frame = file.read(64)
+    return b"Xing" in frame or b"Info" in frame

@@ -1,19 +1,17 @@
-"""Recordings of any format, rate, length and number of channels, read block by block."""
+"""Recordings of any format, rate, length and number of channels, read block by block; the resolution of their samples."""
 
 import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.blocks import Recording
 from sepml.speech.audio.files import UnfinishedHeader, UnknownFormat, open_audio, reason, require_content
-from sepml.speech.audio.mp3 import has_length, is_mp3
-from sepml.speech.audio.ogg import check_ogg
-from sepml.speech.audio.resolution import of_stream, of_subtype
+from sepml.speech.audio.headers import check_ogg, is_mp3, mp3_has_length
 
 if TYPE_CHECKING:
     import av
@@ -32,26 +30,17 @@ _SAYS_ITS_LENGTH = {"mov,mp4,m4a,3gp,3g2,mj2", "flac"}
 _PADDING = 4096
 _UNKNOWN_LENGTH = 1 << 62
 
-
-@dataclass(frozen=True)
-class Recording:
-    """An open recording.
-
-    Attributes:
-        rate: Hz.
-        channels: 1 = mono.
-        frames: samples of a channel; None where only reading to the end tells.
-        block: samples of a block, as a rule.
-        blocks: the samples, (t, channels) float32 each, to be taken once.
-        bits: the resolution to write, of `resolution.BITS`.
-    """
-
-    rate: int
-    channels: int
-    frames: int | None
-    block: int
-    blocks: Iterator[np.ndarray]
-    bits: str = "16"
+BITS = ("16", "24", "32f")
+"""What can be written: integers of 16 and 24 bits, floats of 32."""
+SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}
+"""What libsndfile calls them."""
+BYTES = {"16": 2, "24": 3, "32f": 4}
+"""A sample."""
+# Integers of 32 bits are written as floats, which keep 24 bits at any level. Everything else, 8 bits and what lossy codecs
+# give, is written with 16 bits.
+_OF_SUBTYPE = {"PCM_24": "24", "ALAC_20": "24", "ALAC_24": "24"}
+_OF_SUBTYPE |= dict.fromkeys(("PCM_32", "ALAC_32", "FLOAT", "DOUBLE"), "32f")
+_OF_SAMPLES = {"s32": "24", "s64": "32f", "flt": "32f", "dbl": "32f"}
 
 
 @contextmanager
@@ -131,12 +120,12 @@ def _decoded(path: Path, label: str, refusal: SepmlError | None = None, **option
     # A file object: FFmpeg would take some names for addresses. Its errors are OSErrors or ValueErrors, or both.
     with path.open("rb") as file:
         try:
-            container = av.open(file, options={"format_whitelist": _CONTAINERS, **options})
+            container = av.open(file, "r", options={"format_whitelist": _CONTAINERS, **options})
         except (av.error.FFmpegError, ValueError) as error:
             raise _unreadable(path, error, refusal) from error
         with container:
             stream = container.streams.best("audio")
-            if stream is None:
+            if not isinstance(stream, av.AudioStream):
                 raise SepmlError(f"{path}: holds no sound ({container.format.long_name})")
             if len(container.streams.audio) > 1:
                 log.info("%s: holds %d sound tracks, number %d is taken", label, len(container.streams.audio), stream.index)
@@ -161,7 +150,8 @@ def _unreadable(path: Path, error: Exception, refusal: SepmlError | None) -> Sep
 def _decode(path: Path, container: "av.container.InputContainer", stream: "AudioStream") -> Iterator[np.ndarray]:
     import av
 
-    resampler, form = None, None
+    resampler: av.AudioResampler | None = None
+    form = (0, 0)
     try:
         for frame in container.decode(stream):
             found = (frame.sample_rate, frame.layout.nb_channels)
@@ -178,8 +168,8 @@ def _decode(path: Path, container: "av.container.InputContainer", stream: "Audio
 
 def _promised(path: Path, container: "av.container.InputContainer", stream: "AudioStream", rate: int) -> int | None:
     """The samples that a file says it holds; None where FFmpeg could only guess."""
-    says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and has_length(path))
-    if stream.duration is None or not says:
+    says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and mp3_has_length(path))
+    if stream.duration is None or stream.time_base is None or not says:
         return None
     return round(stream.duration * stream.time_base * rate)
 
@@ -199,35 +189,48 @@ def _up_to(path: Path, promised: int | None, first: np.ndarray, blocks: Iterator
         raise SepmlError(f"{path}: breaks off after {found} of {promised} samples")
 
 
-def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterator[np.ndarray]:
-    """One channel of a recording, or the mean of all.
+def of_subtype(subtype: str) -> str:
+    """The resolution to write for a file that libsndfile reads, by what it calls the file's sample format.
+
+    >>> of_subtype("PCM_24"), of_subtype("DOUBLE"), of_subtype("PCM_U8"), of_subtype("VORBIS")
+    ('24', '32f', '16', '16')
+    """
+    return _OF_SUBTYPE.get(subtype, "16")
+
+
+def of_stream(stream: "AudioStream") -> str:
+    """The resolution to write for a stream that FFmpeg decodes: that of its samples where the codec is lossless."""
+    codec = stream.codec_context.codec
+    # WavPack has a lossy mode, which few use.
+    if not codec.lossless or (codec.lossy and codec.name != "wavpack"):
+        return "16"
+    if codec.name.startswith("pcm_s32"):
+        return "32f"
+    return _OF_SAMPLES.get(stream.codec_context.format.name.removesuffix("p"), "16")
+
+
+def written_bits(bits: str | None, found: str, ext: str) -> str:
+    """The resolution of the outputs of a recording.
 
     Args:
-        channel: counted from 1; None is the mean.
+        bits: what was asked for, of `BITS`; None is the recording's own.
+        found: the recording's.
+        ext: `wav` or `flac`. FLAC files hold integers: floats get the 24 bits that come closest.
 
-    Yields:
-        (t,) float32 blocks.
+    >>> written_bits(None, "32f", "wav"), written_bits(None, "32f", "flac"), written_bits("16", "32f", "wav")
+    ('32f', '24', '16')
+    """
+    own = "24" if found == "32f" and ext == "flac" else found
+    return own if bits is None else bits
+
+
+def check_bits(bits: str | None, ext: str | None) -> None:
+    """Refuse a resolution that is none, or that the format does not hold; None is the recording's own, or any format.
 
     Raises:
-        SepmlError: there is no such channel, there are no samples at all, or samples are nan or infinite.
+        SepmlError: it cannot be written.
     """
-    if channel is not None and not 1 <= channel <= recording.channels:
-        raise SepmlError(f"{path}: has {recording.channels} channels, expected {channel} or more to take number {channel}")
-    found, of_mean, of_channels = 0, 0.0, 0.0
-    for block in recording.blocks:
-        bad = block.size - np.count_nonzero(np.isfinite(block))
-        if bad:
-            seconds = found / recording.rate
-            raise SepmlError(f"{path}: {bad} samples from {seconds:.1f} s on are nan or infinite, expected numbers")
-        found += len(block)
-        if channel is not None or recording.channels == 1:
-            yield np.ascontiguousarray(block[:, (channel or 1) - 1])
-            continue
-        mean = block.mean(1, dtype=np.float64)
-        of_mean += float(mean @ mean)
-        of_channels += float(np.square(block, dtype=np.float64).mean(1).sum())
-        yield mean.astype(np.float32)
-    if not found:
-        raise SepmlError(f"{path}: holds no samples")
-    if of_mean < 1e-3 * of_channels:
-        log.warning("%s: its channels cancel each other in their mean; take one of them with --channel 1", path)
+    if bits is not None and bits not in BITS:
+        raise SepmlError(f"unknown resolution '{bits}'; known: {', '.join(BITS)}")
+    if ext == "flac" and bits == "32f":
+        raise SepmlError("FLAC files hold integers; 32-bit floats need WAV files")

@@ -9,13 +9,12 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from sepml.errors import SepmlError
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv, write_json
 from sepml.system.json_files import read_object
-from sepml.system.parallel import Failure
 from sepml.system.stamp import Request, require_own
 from sepml.system.temporaries import contents
 
@@ -23,11 +22,10 @@ STAMP = "corpus.json"
 _BUILD = ".sepml-build"
 _REQUEST = "request.json"
 _KEPT = {"debs"}
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Utterance:
+class UtteranceRow:
     """A row of `utterances.csv`; `file` is relative to the corpus folder, `clips` says what it was made of."""
 
     file: str
@@ -56,13 +54,13 @@ class SpeakerRow:
     note: str
 
 
-def split_of(use: str, index: int) -> str:
+def split_of_utterance(use: str, index: int) -> str:
     """The split of a speaker's utterance number `index`.
 
     A speaker kept for validation or test is unseen; of each 20 utterances of a training speaker 18 are for training and
     one each for the two seen-speaker sets.
 
-    >>> [split_of("train", i) for i in (0, 18, 19)], split_of("test", 0)
+    >>> [split_of_utterance("train", i) for i in (0, 18, 19)], split_of_utterance("test", 0)
     (['train', 'seen_valid', 'seen_test'], 'unseen_test')
     """
     if use != "train":
@@ -70,7 +68,7 @@ def split_of(use: str, index: int) -> str:
     return {18: "seen_valid", 19: "seen_test"}.get(index % 20, "train")
 
 
-def claim(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+def claim_corpus(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
     """Look whether the folder may become, or is already, a corpus; nothing is written.
 
     Args:
@@ -108,13 +106,13 @@ def request_of(out: Path) -> dict[str, Any] | None:
     return _read(build_folder(out) / _REQUEST) if stamp is None else stamp["corpus"]
 
 
-def begin(out: Path, request: Mapping[str, Any]) -> None:
+def begin_corpus(out: Path, request: Mapping[str, Any]) -> None:
     """Mark the folder as a corpus in the making, whatever it was before."""
     write_json(build_folder(out) / _REQUEST, request)
     (out / STAMP).unlink(missing_ok=True)
 
 
-def finish(out: Path, stamp: Mapping[str, Any]) -> None:
+def finish_corpus(out: Path, stamp: Mapping[str, Any]) -> None:
     """Mark the corpus as whole and remove what was only needed to make it."""
     write_json(out / STAMP, stamp)
     shutil.rmtree(build_folder(out), ignore_errors=True)
@@ -125,21 +123,21 @@ def build_folder(out: Path) -> Path:
     return out / _BUILD
 
 
-def write_tables(out: Path, utterances: Iterable[Utterance], speakers: Iterable[SpeakerRow]) -> None:
+def write_tables(out: Path, utterances: Iterable[UtteranceRow], speakers: Iterable[SpeakerRow]) -> None:
     """Write `utterances.csv` and `speakers.csv`."""
-    write_csv(out / "utterances.csv", [field.name for field in fields(Utterance)], map(astuple, utterances))
+    write_csv(out / "utterances.csv", [field.name for field in fields(UtteranceRow)], map(astuple, utterances))
     write_csv(out / "speakers.csv", [field.name for field in fields(SpeakerRow)], map(astuple, speakers))
 
 
-def read_utterances(path: Path) -> list[Utterance]:
+def read_utterances(path: Path) -> list[UtteranceRow]:
     """Read an `utterances.csv`.
 
     Raises:
         SepmlError: absent, or not such a table, see `read_rows`.
     """
-    names = [field.name for field in fields(Utterance)]
+    names = [field.name for field in fields(UtteranceRow)]
     rows = read_rows(path, "table of utterances, which `sepml prepare` writes", names)
-    return [Utterance(*(row[name] for name in names)) for _, row in rows]
+    return [UtteranceRow(*(row[name] for name in names)) for _, row in rows]
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
@@ -155,7 +153,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
         yield Path(top), folders, sorted(files)
 
 
-def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[Utterance], origin: Mapping[str, str]) -> None:
+def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[UtteranceRow], origin: Mapping[str, str]) -> None:
     """Note that all files of a speaker are written, and with what versions, for a run that has to go on later."""
     content = {
         "origin": origin,
@@ -165,12 +163,12 @@ def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[Utterance], or
     write_json(build_folder(out) / "speakers" / f"{speaker.speaker}.json", content)
 
 
-def load_speaker(out: Path, name: str, origin: Mapping[str, str]) -> tuple[SpeakerRow, list[Utterance]] | None:
+def load_speaker(out: Path, name: str, origin: Mapping[str, str]) -> tuple[SpeakerRow, list[UtteranceRow]] | None:
     """What `save_speaker` noted, if the versions are the same and the files are there."""
     content = _read(build_folder(out) / "speakers" / f"{name}.json")
     if content is None or content["origin"] != origin:
         return None
-    utterances = [Utterance(**row) for row in content["utterances"]]
+    utterances = [UtteranceRow(**row) for row in content["utterances"]]
     whole = all((out / utterance.file).is_file() for utterance in utterances)
     return (SpeakerRow(**content["speaker"]), utterances) if whole else None
 
@@ -189,15 +187,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         return None
 
 
-def all_of(results: Iterable[Result | Failure[Any]]) -> list[Result]:
-    """The results of parallel work.
-
-    Raises:
-        SepmlError: the first failure, on which the rest is given up.
-    """
-    done: list[Result] = []
-    for result in results:
-        if isinstance(result, Failure):
-            raise SepmlError(result.message)
-        done.append(result)
-    return done

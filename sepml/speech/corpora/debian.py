@@ -42,7 +42,7 @@ def require_tools(fetching: bool) -> None:
         raise SepmlError(f"{' and '.join(absent)} not found: the prompts corpus needs Debian or Ubuntu; {_WAY_OUT}")
 
 
-def find(package: Package, folders: list[Path]) -> Path | None:
+def find_deb(package: Package, folders: list[Path]) -> Path | None:
     """The package's file in the first of the folders that has one, the expected version before any other."""
     for folder in folders:
         files = sorted(folder.glob(f"{package.name}_*.deb"))
@@ -52,7 +52,7 @@ def find(package: Package, folders: list[Path]) -> Path | None:
     return None
 
 
-def version(package: Package, deb: Path) -> str:
+def deb_version(package: Package, deb: Path) -> str:
     """The version in the package's own header; one other than the tables' is worth a warning.
 
     Raises:
@@ -142,7 +142,7 @@ def unpack(deb: Path, target: Path, wanted: Callable[[str], bool]) -> None:
     write_json(index, spans)
 
 
-def contents(target: Path) -> Contents:
+def unpacked_contents(target: Path) -> Contents:
     """What `unpack` wrote into `target`."""
     index = _index_of(target)
     try:

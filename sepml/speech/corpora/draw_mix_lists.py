@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.corpora.corpus_folder import STAMP, finish, read_utterances
+from sepml.speech.corpora.corpus_folder import STAMP, finish_corpus, read_utterances
 from sepml.system.files import write_json, write_text
 
 log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ def finish_with_lists(out: Path, stamp: Mapping[str, Any], seed: int, sizes: Lis
         # A run that stops in between leaves a stamp without lists: the next one draws them again.
         write_json(out / STAMP, {**stamp, "lists": None})
     mix_lists_of(out, seed, sizes)
-    finish(out, {**stamp, "lists": drawn})
+    finish_corpus(out, {**stamp, "lists": drawn})
 
 
 def draw_mix_list(
@@ -147,7 +147,8 @@ def _check_paths(paths: Sequence[str]) -> None:
 def _uses(speakers: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rng: np.random.Generator) -> dict[str, list[str]]:
     """Each speaker's utterances, as often as they are used; no speaker is used more often than there are mixtures."""
     uses: dict[str, list[str]] = {}
-    free, left = dict(speakers), n_mixtures * n_src
+    free: dict[str, list[str]] = {speaker: [*paths] for speaker, paths in speakers.items()}
+    left = n_mixtures * n_src
     while free:
         paths = [(speaker, path) for speaker in free for path in free[speaker]]
         rounds, extra = divmod(left, len(paths))

@@ -19,7 +19,7 @@ _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
-def require() -> None:
+def require_espeak() -> None:
     """Refuse to go on without the library.
 
     Raises:
@@ -45,7 +45,7 @@ class Espeak:
     """
 
     def __init__(self, voice: str, **parameters: int) -> None:
-        require()
+        require_espeak()
         import espeakng_loader
 
         self._stack = ExitStack()

@@ -1,7 +1,6 @@
 """Libri2Mix, Libri3Mix and so on from LibriSpeech, WHAM! noise and the published metadata: `sepml prepare librimix`."""
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,12 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import AudioInfo, info, read_wav, require, write_wav
-from sepml.speech.corpora.librimix_metadata import Recipe, read_metadata, split_of, tables_of
-from sepml.speech.data.manifest import NOISY, TYPES, Mixture, write_manifest
+from sepml.speech.audio.files import AudioInfo, are_whole, file_stamp, info, read_wav, require_header, write_wav
+from sepml.speech.corpora.librimix_metadata import Recipe, librimix_split, read_metadata, tables_of
+from sepml.speech.data.manifest import write_manifest
+from sepml.speech.data.mixtures import NOISY, TYPES, Mixture
 from sepml.speech.mixing.mix import MODES, SAMPLE_RATES
 from sepml.speech.mixing.mix_record import left_to_make
-from sepml.speech.mixing.utterances import file_stamp
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
@@ -23,7 +22,6 @@ from sepml.system.stamp import Request, digest_of, require_own
 
 log = logging.getLogger(__name__)
 RATE = 16000
-_WAV_HEADER_BYTES = 44
 _SETTINGS = ".settings.json"
 
 
@@ -36,13 +34,13 @@ class Roots:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Planned:
     recipe: Recipe
     files: Mapping[str, Path]
     frames: int
 
 
-def create(
+def prepare_librimix(
     metadata: Sequence[Path],
     roots: Roots,
     out: Path,
@@ -81,8 +79,8 @@ def create(
             f"some of {TYPES}"
         )
     if roots.wham is None and any(kind in NOISY for kind in types):
-        raise SepmlError(f"{' '.join(types)}: noisy mixtures need the WHAM! noise (--wham DIR), or make mix_clean alone")
-    tables = {split_of(table): read_metadata(table) for table in tables_of(metadata)}
+        raise SepmlError(f"{' '.join(types)}: noisy mixtures need the WHAM! noise; give its folder, or make mix_clean alone")
+    tables = {librimix_split(table): read_metadata(table) for table in tables_of(metadata)}
     frames, stamps = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, jobs)
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
     digests = {split: {"metadata": digest_of([repr(recipes)])} for split, recipes in tables.items()}
@@ -164,7 +162,7 @@ def _header(item: tuple[Path, tuple[bool, str]]) -> tuple[Path, AudioInfo]:
     file, (mono, where) = item
     try:
         facts = info(file)
-        require(file, facts, RATE, mono)
+        require_header(file, facts, RATE, mono)
     except SepmlError as error:
         raise SepmlError(f"{where}: {error}") from error
     return file, facts
@@ -183,23 +181,16 @@ def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
     Request(digest).claim(folder, "mixtures", begun)
 
 
-def _plan(recipe: Recipe, folder: Path, parts: Sequence[str], frames: Mapping[str, int], sample_rate: int, mode: str) -> _Job:
+def _plan(
+    recipe: Recipe, folder: Path, parts: Sequence[str], frames: Mapping[str, int], sample_rate: int, mode: str
+) -> _Planned:
     longest_or_shortest = (min if mode == "min" else max)(frames[path] for path in recipe.sources)
     # As many samples as resample_poly gives.
     length = -(-longest_or_shortest * sample_rate // RATE)
-    return _Job(recipe, {part: folder / part / f"{recipe.id}.wav" for part in parts}, length)
+    return _Planned(recipe, {part: folder / part / f"{recipe.id}.wav" for part in parts}, length)
 
 
-def _whole(job: _Job) -> bool:
-    """Whether the files are there; as each was moved into place in one step, the right size is enough."""
-    size = _WAV_HEADER_BYTES + 2 * job.frames
-    try:
-        return all(os.stat(file).st_size == size for file in job.files.values())
-    except OSError:
-        return False
-
-
-def _left(plan: Sequence[_Job], folder: Path, roots: Roots, stamps: Mapping[Path, tuple[int, ...]]) -> list[_Job]:
+def _left(plan: Sequence[_Planned], folder: Path, roots: Roots, stamps: Mapping[Path, tuple[int, ...]]) -> list[_Planned]:
     """The mixtures to be made: those that are not there, or were made of other recordings."""
     made_of = {}
     for job in plan:
@@ -207,11 +198,11 @@ def _left(plan: Sequence[_Job], folder: Path, roots: Roots, stamps: Mapping[Path
         recordings = [stamps[file] for file in (*(roots.librispeech / path for path in job.recipe.sources), *noise)]
         made_of[job.recipe.id] = digest_of([repr((job.recipe, recordings))], 16)
     files = {job.recipe.id: list(job.files.values()) for job in plan}
-    todo = left_to_make(folder, made_of, files, {job.recipe.id for job in plan if _whole(job)})
+    todo = left_to_make(folder, made_of, files, {job.recipe.id for job in plan if are_whole(job.files.values(), job.frames)})
     return [job for job in plan if job.recipe.id in todo]
 
 
-def _make(job: _Job, roots: Roots, sample_rate: int) -> None:
+def _make(job: _Planned, roots: Roots, sample_rate: int) -> None:
     """Write the files of one mixture."""
     from scipy.signal import resample_poly
 
@@ -246,7 +237,7 @@ def _sum(signals: Sequence[np.ndarray]) -> np.ndarray:
     return total
 
 
-def _mixture(job: _Job, kind: str) -> Mixture:
+def _mixture(job: _Planned, kind: str) -> Mixture:
     sources = [job.files[f"s{i + 1}"] for i in range(len(job.recipe.sources))]
     if kind == "mix_single":
         sources = sources[:1]

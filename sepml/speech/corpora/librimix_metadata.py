@@ -32,10 +32,10 @@ class Recipe:
     where: str = field(default="", repr=False)
 
 
-def split_of(table: Path) -> str:
+def librimix_split(table: Path) -> str:
     """The split that LibriMix makes of a file of metadata.
 
-    >>> split_of(Path("libri2mix_train-clean-100.csv")), split_of(Path("libri3mix_dev-clean.csv"))
+    >>> librimix_split(Path("libri2mix_train-clean-100.csv")), librimix_split(Path("libri3mix_dev-clean.csv"))
     ('train-100', 'dev')
     """
     return re.sub(r"^libri\d+mix_", "", table.name.removesuffix(".csv")).replace("-clean", "")
@@ -97,6 +97,6 @@ def tables_of(metadata: Sequence[Path]) -> list[Path]:
         if not found:
             raise SepmlError(f"{path}: holds no metadata, expected libri<n>mix_<split>.csv")
         for table in found:
-            if tables.setdefault(split_of(table), table) != table:
-                raise SepmlError(f"{table}: {tables[split_of(table)]} makes the split '{split_of(table)}' as well")
+            if tables.setdefault(librimix_split(table), table) != table:
+                raise SepmlError(f"{table}: {tables[librimix_split(table)]} makes the split '{librimix_split(table)}' as well")
     return list(tables.values())

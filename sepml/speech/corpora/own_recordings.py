@@ -12,10 +12,10 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
-    Utterance,
-    begin,
-    claim,
-    finish,
+    UtteranceRow,
+    begin_corpus,
+    claim_corpus,
+    finish_corpus,
     read_utterances,
     request_of,
     write_tables,
@@ -25,7 +25,7 @@ from sepml.speech.corpora.passed_over import PassedOver
 from sepml.speech.corpora.recordings import (
     BadRecordings,
     Conversion,
-    Recording,
+    SourceRecording,
     Surveyed,
     find_recordings,
     rates_of,
@@ -66,12 +66,14 @@ class Drawing:
         """
         shares = np.array(self.shares)
         if not ((shares >= 0).all() and abs(shares.sum() - 1) <= 1e-6):
-            raise SepmlError(f"--split {' '.join(map(str, self.shares))}: expected three shares of 0 or more with the sum 1")
+            raise SepmlError(
+                f"the shares of the splits are {' '.join(map(str, self.shares))}, expected three of 0 or more with the sum 1"
+            )
         if not 0 <= self.gain_db <= _LOUDEST_GAIN_DB:
-            raise SepmlError(f"--gain-db {self.gain_db:g}: expected 0 to {_LOUDEST_GAIN_DB:g}")
+            raise SepmlError(f"the gain is {self.gain_db:g} dB, expected 0 to {_LOUDEST_GAIN_DB:g}")
 
 
-def prepare(
+def prepare_own_recordings(
     utterances: Path,
     out: Path,
     drawing: Drawing | None = None,
@@ -109,7 +111,7 @@ def prepare(
     passed = PassedOver(utterances, skip_bad)
     recordings = find_recordings(utterances, speaker_level, passed.skipped if skip_bad else None)
     request = _request(utterances, len(recordings), drawing, conversion, speaker_level, skip_bad)
-    if claim(out, request, _before_it_moved(out, request)) is None:
+    if claim_corpus(out, request, _before_it_moved(out, request)) is None:
         _make(recordings, out, drawing, conversion, jobs, passed, request)
     rows = read_utterances(out / "utterances.csv")
     speakers = Counter(dict((row.speaker, row.split) for row in rows).values())
@@ -144,7 +146,7 @@ def _before_it_moved(out: Path, request: Mapping[str, object]) -> dict[str, obje
 
 
 def _make(
-    recordings: Sequence[Recording],
+    recordings: Sequence[SourceRecording],
     out: Path,
     drawing: Drawing,
     conversion: Conversion,
@@ -157,7 +159,7 @@ def _make(
     surveyed = _of_one_rate(surveyed, conversion, passed)
     # Too few speakers, or shares that are none, are told before anything is written.
     _draw(surveyed, conversion, drawing, passed.root)
-    begin(out, request)
+    begin_corpus(out, request)
     taken = [*map_unordered(partial(take_recording, out, conversion), surveyed, jobs, "taking utterances")]
     passed.add({done.item.recording: done.message for done in taken if isinstance(done, Failure)}, len(recordings))
     seconds = dict(done for done in taken if not isinstance(done, Failure))
@@ -170,7 +172,7 @@ def _make(
     for name, lines in lists.items():
         path = out / "lists" / f"mix_{drawing.n_src}_spk_{name}.txt"
         write_text(path, "".join(line + "\n" for line in lines))
-    finish(out, {"corpus": request})
+    finish_corpus(out, {"corpus": request})
 
 
 def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: PassedOver) -> list[Surveyed]:
@@ -181,7 +183,7 @@ def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: P
     if not passed.allowed:
         examples = {rate: min(item.recording.source for item in surveyed if item.rate == rate) for rate in rates}
         found = ", ".join(f"{rate} Hz ({file})" for rate, file in sorted(examples.items()))
-        raise BadRecordings(f"the utterances have several rates: {found}; give one by --sample-rate")
+        raise BadRecordings(f"the utterances have several rates: {found}; choose one for all", several_rates=True)
     most = rates.most_common(1)[0][0]
     others = [item.recording for item in surveyed if item.rate != most]
     rate_of = {item.recording: item.rate for item in surveyed}
@@ -201,7 +203,7 @@ def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> di
     if len(speakers) < least.sum():
         raise SepmlError(
             f"{where}: {len(speakers)} speakers, but {np.count_nonzero(least)} splits with mixtures of {drawing.n_src} need "
-            f"{least.sum()}; give fewer splits, such as --split 1 0 0, or more speakers"
+            f"{least.sum()}; give fewer splits, such as shares of 1 0 0, or more speakers"
         )
     counts = np.maximum(np.round(shares * len(speakers)).astype(int), least)
     while counts.sum() != len(speakers):
@@ -232,11 +234,14 @@ def _draw(
 
 
 def _write_tables(
-    out: Path, files: Sequence[tuple[Recording, str]], split_of: Mapping[str, str], seconds: Mapping[Recording, float]
+    out: Path,
+    files: Sequence[tuple[SourceRecording, str]],
+    split_of: Mapping[str, str],
+    seconds: Mapping[SourceRecording, float],
 ) -> None:
     rows, of_speaker = [], defaultdict(list)
     for r, file in files:
-        rows.append(Utterance(file, r.speaker, "", "", split_of[r.speaker], f"{seconds[r]:.2f}", r.source.name))
+        rows.append(UtteranceRow(file, r.speaker, "", "", split_of[r.speaker], f"{seconds[r]:.2f}", r.source.name))
         of_speaker[r.speaker].append(seconds[r])
     speakers = [
         SpeakerRow(name, "", "", "", "", split_of[name], len(own), len(own), f"{sum(own) / 60:.2f}", "", "")

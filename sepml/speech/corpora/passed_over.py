@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sepml.speech.corpora.recordings import BadRecordings, Recording, other_files
+from sepml.speech.corpora.recordings import BadRecordings, SourceRecording, other_files
 from sepml.system.files import write_csv
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ class PassedOver:
     allowed: bool
     skipped: dict[str, str] = field(default_factory=dict)
 
-    def add(self, bad: Mapping[Recording, str], of: int, several_channels: bool = False) -> None:
+    def add(self, bad: Mapping[SourceRecording, str], of: int, several_channels: bool = False) -> None:
         """Leave recordings out.
 
         Args:

@@ -15,20 +15,19 @@ from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, 
 from sepml.speech.corpora.clips import clips_of
 from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
-    Utterance,
-    all_of,
-    begin,
+    UtteranceRow,
+    begin_corpus,
     build_folder,
-    claim,
+    claim_corpus,
     load_speaker,
     save_speaker,
-    split_of,
+    split_of_utterance,
     write_tables,
 )
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.speech.corpora.packages import PACKAGES, SIZES, Package, Speaker
 from sepml.system.files import atomic_path, write_text
-from sepml.system.parallel import map_unordered
+from sepml.system.parallel import all_of, map_unordered
 
 log = logging.getLogger(__name__)
 RULES = 1  # counts up when the same packages give other audio
@@ -41,7 +40,7 @@ _SHORTEST_ELSE_S = 0.25
 _FULL_SCALE = 32767
 
 
-def prepare(
+def prepare_prompts(
     out: Path,
     size: str = "core",
     seed: int = 0,
@@ -71,13 +70,13 @@ def prepare(
         raise SepmlError(f"{debs}: no such folder; one with .deb files was expected")
     out = Path(out)
     request = {"kind": "prompts", "size": size, "rules": RULES}
-    stamp = claim(out, request, grows_from={**request, "size": "core"})
+    stamp = claim_corpus(out, request, grows_from={**request, "size": "core"})
     if stamp is None:
         folders = [*([Path(debs)] if debs else []), out / "debs"]
         packages = [package for package in PACKAGES if any(package in speaker.packages() for speaker in SIZES[size])]
         debs_of = _debs(packages, folders)
-        versions = {package.name: debian.version(package, debs_of[package.name]) for package in packages}
-        begin(out, request)
+        versions = {package.name: debian.deb_version(package, debs_of[package.name]) for package in packages}
+        begin_corpus(out, request)
         _make(out, SIZES[size], debs_of, versions, jobs)
         stamp = {"corpus": request, "packages": versions}
     finish_with_lists(out, stamp, seed, lists or LIST_SIZES[size])
@@ -100,11 +99,11 @@ def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], vers
 
 def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
     """The .deb file of each package, by its name; what the folders lack is fetched into the last of them."""
-    missing = [package for package in packages if debian.find(package, folders) is None]
+    missing = [package for package in packages if debian.find_deb(package, folders) is None]
     debian.require_tools(fetching=bool(missing))
     if missing:
         debian.download(missing, folders[-1])
-    found = {package.name: debian.find(package, folders) for package in packages}
+    found = {package.name: debian.find_deb(package, folders) for package in packages}
     return {name: deb for name, deb in found.items() if deb is not None}
 
 
@@ -114,7 +113,7 @@ def _unpack(debs: Mapping[str, Path], unpacked: Mapping[str, Path], package: Pac
 
 def _build_speaker(
     out: Path, unpacked: Mapping[str, Path], versions: Mapping[str, str], speaker: Speaker
-) -> tuple[SpeakerRow, list[Utterance]]:
+) -> tuple[SpeakerRow, list[UtteranceRow]]:
     """Write one speaker's utterances; gives their rows in the tables."""
     origin = {package.name: versions[package.name] for package in speaker.packages()}
     done = load_speaker(out, speaker.name, origin)
@@ -126,8 +125,8 @@ def _build_speaker(
         file = f"{speaker.name}/{speaker.name}-{i:04d}.wav"
         integers = np.clip(np.round(x * _FULL_SCALE), -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16)
         write_wav(out / file, integers, SAMPLE_RATE)
-        split, seconds = split_of(speaker.use, i), f"{len(x) / SAMPLE_RATE:.2f}"
-        listed.append(Utterance(file, speaker.name, speaker.sex[0], speaker.tier, split, seconds, " ".join(names)))
+        split, seconds = split_of_utterance(speaker.use, i), f"{len(x) / SAMPLE_RATE:.2f}"
+        listed.append(UtteranceRow(file, speaker.name, speaker.sex[0], speaker.tier, split, seconds, " ".join(names)))
         samples += len(x)
     row = SpeakerRow(
         speaker=speaker.name,
@@ -149,7 +148,7 @@ def _build_speaker(
 def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
     """((group, key), samples at 8 kHz) of the clips that hold enough speech; of equal recordings the first."""
     seen: set[bytes] = set()
-    contents = {package.name: debian.contents(unpacked[package.name]) for package in speaker.packages()}
+    contents = {package.name: debian.unpacked_contents(unpacked[package.name]) for package in speaker.packages()}
     for clip in clips_of(speaker, contents):
         data = clip.data()
         if _seen_before(data, seen):
@@ -187,7 +186,7 @@ def _write_licences(
         "",
     ]
     for package in packages:
-        contents = debian.contents(unpacked[package.name])
+        contents = debian.unpacked_contents(unpacked[package.name])
         if package.licence_file not in contents.spans:
             raise SepmlError(
                 f"{package.name}: {package.licence_file} is absent; every Debian package has its licence text there"

@@ -10,11 +10,11 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import info, open_audio, write_wav
-from sepml.speech.audio.recordings import one_channel, open_recording
+from sepml.speech.audio.blocks import one_channel
+from sepml.speech.audio.files import info, is_recording, open_audio, write_wav
+from sepml.speech.audio.recordings import open_recording
 from sepml.speech.corpora.corpus_folder import walk
-from sepml.speech.data.manifest import AUDIO_SUFFIXES
-from sepml.speech.separation.inputs import is_recording
+from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.system.parallel import Failure, map_unordered
 
 _NO_LENGTH = 1 << 62
@@ -25,11 +25,12 @@ class BadRecordings(SepmlError):
 
     Attributes:
         several_channels: whether some are refused for their channels alone.
+        several_rates: whether they are refused as their rates differ.
     """
 
-    def __init__(self, message: str, several_channels: bool = False) -> None:
+    def __init__(self, message: str, several_channels: bool = False, several_rates: bool = False) -> None:
         super().__init__(message)
-        self.several_channels = several_channels
+        self.several_channels, self.several_rates = several_channels, several_rates
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Conversion:
 
 
 @dataclass(frozen=True)
-class Recording:
+class SourceRecording:
     """A file of the tree, whose it is, and its path in the corpus without a suffix."""
 
     source: Path
@@ -64,7 +65,7 @@ class Surveyed:
         plain: whether all of sepml reads it as it is, which then needs no copy: mono WAV or FLAC.
     """
 
-    recording: Recording
+    recording: SourceRecording
     rate: int
     channels: int
     frames: int | None
@@ -76,7 +77,7 @@ class Surveyed:
         return f"{self.recording.name}{self.recording.source.suffix.lower() if linked else '.wav'}"
 
 
-def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = None) -> list[Recording]:
+def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = None) -> list[SourceRecording]:
     """The recordings of the tree, sorted, under names that suit mix lists.
 
     Args:
@@ -95,23 +96,25 @@ def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = Non
     for path in paths:
         if len(path.parts) <= level:
             raise SepmlError(
-                f"{root / path}: has no folder that names its speaker, expected {'<part>/' * (level - 1)}<speaker>/<file> "
-                f"(--speaker-level {level})"
+                f"{root / path}: has no folder that names its speaker, expected {'<part>/' * (level - 1)}<speaker>/<file>, "
+                f"as the speaker level is {level}"
             )
     if skipped is not None:
         paths = _without_doubles(paths, skipped)
     plain = Counter(_plain(path.stem) for path in paths)
     # Trees that number each speaker's files alike need the speaker, and what lies between, in the name.
     short = plain.most_common(1)[0][1] == 1
-    recordings, taken, called = [], {}, {}
+    recordings: list[SourceRecording] = []
+    taken: dict[str, PurePosixPath] = {}
+    called: dict[str, str] = {}
     for path in paths:
         speaker = _plain(path.parts[level - 1])
         if (other := called.setdefault(speaker, path.parts[level - 1])) != path.parts[level - 1]:
             raise SepmlError(f"{root / path}: its speaker would be called '{speaker}', as that of '{other}'; rename one")
         name = _plain(path.stem if short else "-".join(path.with_suffix("").parts[level - 1 :]))
-        if (other := taken.setdefault(name, path)) != path:
-            raise BadRecordings(f"{root / path}: its name in a mix list would be '{name}', as that of {other}; rename one")
-        recordings.append(Recording(root / path, speaker, f"{speaker}/{name}"))
+        if (earlier := taken.setdefault(name, path)) != path:
+            raise BadRecordings(f"{root / path}: its name in a mix list would be '{name}', as that of {earlier}; rename one")
+        recordings.append(SourceRecording(root / path, speaker, f"{speaker}/{name}"))
     return recordings
 
 
@@ -121,8 +124,8 @@ def other_files(root: Path) -> list[str]:
 
 
 def survey_recordings(
-    recordings: Sequence[Recording], conversion: Conversion, jobs: int
-) -> tuple[list[Surveyed], dict[Recording, str], bool]:
+    recordings: Sequence[SourceRecording], conversion: Conversion, jobs: int
+) -> tuple[list[Surveyed], dict[SourceRecording, str], bool]:
     """What the headers say, so that faults show before all work.
 
     Returns:
@@ -132,8 +135,8 @@ def survey_recordings(
     Raises:
         SepmlError: a rate is missing where the recordings have several.
     """
-    found: dict[Recording, Surveyed] = {}
-    bad: dict[Recording, str] = {}
+    found: dict[SourceRecording, Surveyed] = {}
+    bad: dict[SourceRecording, str] = {}
     for done in map_unordered(_survey, recordings, jobs, "looking at utterances"):
         if isinstance(done, Failure):
             bad[done.item] = done.message
@@ -150,7 +153,7 @@ def rates_of(surveyed: Sequence[Surveyed]) -> Counter[int]:
     return Counter(item.rate for item in surveyed)
 
 
-def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[Recording, float]:
+def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[SourceRecording, float]:
     """Link to one recording or write it as 16-bit WAV, unless a run before has; the recording and its length in s.
 
     Raises:
@@ -196,7 +199,7 @@ def _plain(name: str) -> str:
     return re.sub(r"\s+", "_", name)
 
 
-def _survey(recording: Recording) -> Surveyed:
+def _survey(recording: SourceRecording) -> Surveyed:
     source = recording.source
     try:
         with open_audio(source) as file:

@@ -2,12 +2,13 @@
 
 import logging
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib import resources
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,10 +17,9 @@ from sepml.speech.audio.files import write_wav
 from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances
 from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
-    Utterance,
-    all_of,
-    begin,
-    claim,
+    UtteranceRow,
+    begin_corpus,
+    claim_corpus,
     load_speaker,
     save_speaker,
     write_tables,
@@ -27,7 +27,7 @@ from sepml.speech.corpora.corpus_folder import (
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.speech.corpora.espeak import Espeak
 from sepml.system.files import write_text
-from sepml.system.parallel import map_unordered
+from sepml.system.parallel import all_of, map_unordered
 
 log = logging.getLogger(__name__)
 RULES = 1  # counts up when the same request gives other audio
@@ -132,7 +132,7 @@ def check_numbers(voices: int, utterances_each: int) -> None:
         raise SepmlError(f"{utterances_each} utterances a voice asked for; at least {_FEWEST_UTTERANCES} are needed")
 
 
-def prepare(
+def prepare_synthetic(
     out: Path, seed: int = 0, voices: int = 24, utterances_each: int = 60, jobs: int = 0, lists: ListSizes | None = None
 ) -> None:
     """Make a corpus of synthetic speech at 8 kHz, in the same form as the recorded one.
@@ -154,19 +154,25 @@ def prepare(
     """
     check_numbers(voices, utterances_each)
     out = Path(out)
-    request = {"kind": "synthetic", "rules": RULES, "seed": seed, "voices": voices, "utterances": utterances_each}
-    stamp = claim(out, request)
+    request: dict[str, Any] = {
+        "kind": "synthetic",
+        "rules": RULES,
+        "seed": seed,
+        "voices": voices,
+        "utterances": utterances_each,
+    }
+    stamp = claim_corpus(out, request)
     if stamp is None:
         with Espeak("en") as espeak:
             version = espeak.version
-        begin(out, request)
+        begin_corpus(out, request)
         _make(out, request, version, jobs)
         stamp = {"corpus": request, "packages": {"espeak-ng": version}}
     finish_with_lists(out, stamp, seed, lists or ListSizes())
     log.info("%s: the synthetic corpus is complete, %d voices", out, voices)
 
 
-def _make(out: Path, request: dict[str, int], version: str, jobs: int) -> None:
+def _make(out: Path, request: Mapping[str, Any], version: str, jobs: int) -> None:
     """Write audio, tables and licence."""
     voices = VOICES[: request["voices"]]
     work = partial(_build_voice, out, request, version)
@@ -177,7 +183,7 @@ def _make(out: Path, request: dict[str, int], version: str, jobs: int) -> None:
     write_text(out / "LICENSES" / "README.txt", _LICENCE.format(version=version, voices=names))
 
 
-def _build_voice(out: Path, request: dict[str, int], version: str, number: int) -> tuple[SpeakerRow, list[Utterance]]:
+def _build_voice(out: Path, request: Mapping[str, Any], version: str, number: int) -> tuple[SpeakerRow, list[UtteranceRow]]:
     """Write one voice's utterances; gives their rows in the tables."""
     voice = VOICES[number]
     done = load_speaker(out, voice.name, {"espeak-ng": version})
@@ -192,7 +198,7 @@ def _build_voice(out: Path, request: dict[str, int], version: str, number: int) 
             file = f"{voice.name}/{voice.name}-{i:04d}.wav"
             write_wav(out / file, x, SAMPLE_RATE)
             seconds = f"{len(x) / SAMPLE_RATE:.2f}"
-            listed.append(Utterance(file, voice.name, voice.sex, "A", _split(use, i, count), seconds, " ".join(names)))
+            listed.append(UtteranceRow(file, voice.name, voice.sex, "A", _split(use, i, count), seconds, " ".join(names)))
             samples, clips = samples + len(x), clips + len(names)
     row = SpeakerRow(
         speaker=voice.name,

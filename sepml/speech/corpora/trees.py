@@ -1,4 +1,4 @@
-"""Manifests of trees of mixtures that others have made: wsj0-mix or any mix/ s1/ s2/, WHAM!, LibriMix."""
+"""Manifests of trees of mixtures that others have made: wsj0-mix or any mix/ s1/ s2/, WHAM!, LibriMix, MiniLibriMix."""
 
 import logging
 from collections.abc import Sequence
@@ -6,12 +6,32 @@ from dataclasses import replace
 from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.corpora.mixture_folders import mixtures_of_folders, splits_of_folders
-from sepml.speech.data.manifest import AUDIO_SUFFIXES, TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
-from sepml.speech.separation.inputs import is_recording
+from sepml.speech.audio.files import is_recording
+from sepml.speech.data.manifest import scan_manifest, write_manifest
+from sepml.speech.data.mixtures import (
+    AUDIO_SUFFIXES,
+    TYPES,
+    Mixture,
+    manifest_of_tree,
+    mixtures_of_folders,
+    splits_of_folders,
+    with_noise,
+)
+from sepml.system.archives import unpack_zip
+from sepml.system.download import Expected, fetch, zenodo_file
+from sepml.system.files import write_text
 
 log = logging.getLogger(__name__)
 WHAM_TASKS = {"sep_clean": "mix_clean", "sep_noisy": "mix_both", "enh_single": "mix_single"}
+MINILIBRIMIX_RECORD = "3871592"
+MINILIBRIMIX = "MiniLibriMix"
+_LICENCE = """MiniLibriMix, https://zenodo.org/record/3871592, was made of two collections; name both with published models.
+
+LibriSpeech (the utterances), https://www.openslr.org/12
+    Creative Commons Attribution 4.0, https://creativecommons.org/licenses/by/4.0/
+WHAM! (the noise in noise/, mix_both/ and mix_single/), http://wham.whisper.ai
+    Creative Commons Attribution-NonCommercial 4.0, https://creativecommons.org/licenses/by-nc/4.0/
+"""
 
 
 def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
@@ -29,15 +49,6 @@ def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
         return [_write(Path(out) / f"{name}.csv", _of_folders(of_split)) for name, of_split in folders.items()]
     splits = {tree.resolve().name: tree} if (tree / "mix").is_dir() else _splits(tree, "mix")
     return [_write(Path(out) / f"{name}.csv", _own(folder)) for name, folder in splits.items()]
-
-
-def with_noise(split_dir: Path, mixtures: list[Mixture], faults: list[str]) -> list[Mixture]:
-    """The mixtures of a folder of mix/ s1/ s2/ with the files of the noise/ beside these, where there is such a folder."""
-    if not (split_dir / "noise").is_dir():
-        return mixtures
-    noise = stems(split_dir / "noise", faults)
-    faults += [f"{m.mixture}: has no file of the same name in noise/" for m in mixtures if m.id not in noise]
-    return [replace(mixture, noise=noise.get(mixture.id)) for mixture in mixtures]
 
 
 def prepare_wham(tree: Path, task: str, out: Path, sample_rate: int = 8000, mode: str = "min") -> list[Path]:
@@ -91,6 +102,37 @@ def prepare_librimix_tree(
     return manifests
 
 
+def prepare_minilibrimix(out: Path, url: str | None = None, md5: str | None = None) -> list[Path]:
+    """Fetch MiniLibriMix into `out/MiniLibriMix` and write `out/mixture_{train,val}_{mix_clean,mix_both}.csv`.
+
+    A download that was stopped goes on where it was; what is unpacked already is not fetched again.
+
+    Args:
+        url: of the zip archive on a mirror; None asks Zenodo, which gives the checksum too.
+        md5: of the archive behind `url`.
+
+    Returns:
+        the manifests.
+
+    Raises:
+        SepmlError: the archive cannot be had, is not the published one, or does not hold a LibriMix tree.
+    """
+    out = Path(out)
+    folder = out / MINILIBRIMIX
+    if not folder.is_dir():
+        expected = Expected(md5=md5)
+        if url is None:
+            url, expected = zenodo_file(MINILIBRIMIX_RECORD, f"{MINILIBRIMIX}.zip")
+        elif md5 is None:
+            log.warning("%s: no checksum of the archive is given; only those in it are verified", url)
+        archive = out / f"{MINILIBRIMIX}.zip"
+        fetch(url, archive, expected)
+        unpack_zip(archive, folder)
+        archive.unlink()
+    write_text(out / "LICENSES" / "README.txt", _LICENCE)
+    return prepare_librimix_tree(folder, out)
+
+
 def _mode_folder(tree: Path, sample_rate: int, mode: str) -> Path:
     """The folder of the splits: the tree, or the one below for the rate and mode."""
     if not tree.is_dir():
@@ -100,7 +142,7 @@ def _mode_folder(tree: Path, sample_rate: int, mode: str) -> Path:
     folder = tree / f"wav{sample_rate // 1000}k" / mode
     if not folder.is_dir():
         there = ", ".join(sorted(str(f.relative_to(tree)) for f in tree.glob("wav*k/*") if f.is_dir())) or "nothing"
-        raise SepmlError(f"{folder}: no such folder; {tree} holds {there} (--sample-rate, --mode)")
+        raise SepmlError(f"{folder}: no such folder; {tree} holds {there}; choose another sample rate or mode")
     return folder
 
 

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import write_wav
+from sepml.speech.audio.files import are_whole, write_wav
 from sepml.speech.audio.sphere import SphereHeader, checksum_fits, read_header, read_samples, require_decoder
 from sepml.speech.corpora.corpus_folder import walk
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
@@ -23,7 +23,6 @@ SAMPLE_RATE = 16000
 # the published tables of active levels list. Training and validation mixtures are of si_tr_s, tests of the other two.
 UTTERANCES = {"si_tr_s": 12_776, "si_dt_05": 1_206, "si_et_05": 651}
 SPEAKERS = {"si_tr_s": 101, "si_dt_05": 10, "si_et_05": 8}
-_WAV_HEADER_BYTES = 44
 _SHOWN = 5
 _LINES = 100
 # Discs copied without Rock Ridge keep the version of each file behind its name.
@@ -52,7 +51,7 @@ class Source:
         return Path("wsj0") / self.split / self.name[:3] / f"{self.name}.wav"
 
 
-def prepare(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path] = ()) -> None:
+def prepare_wsj0(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path] = ()) -> None:
     """Decode the utterances that wsj0-mix needs: `out/wsj0/<split>/<speaker>/<utterance>.wav`, 16 kHz, 16 bits.
 
     A file is only ever whole; what is there already is kept, so the same command finishes a run that was stopped. A file
@@ -206,8 +205,7 @@ class _Decoded:
 def _decode(item: tuple[Source, SphereHeader], out: Path) -> _Decoded:
     source, header = item
     target = out / source.target
-    # Files are moved into place in one step, so the right size is enough.
-    if target.is_file() and target.stat().st_size == _WAV_HEADER_BYTES + 2 * header.sample_count:
+    if are_whole([target], header.sample_count):
         return _Decoded(made=False)
     x = read_samples(source.file, header)
     write_wav(target, x, SAMPLE_RATE)

@@ -16,7 +16,7 @@ from sepml.speech.audio.files import read_wav
 from sepml.speech.data.augment import Augment, Voice, draw_voice, happens
 from sepml.speech.data.augmented import Augmenter, as_voice
 from sepml.speech.data.examples import Batch, fit_length
-from sepml.speech.data.moved import find_moved
+from sepml.speech.data.mixtures import find_moved
 from sepml.system.csv_files import read_rows
 
 

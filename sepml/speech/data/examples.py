@@ -12,7 +12,8 @@ from torch.utils.data import Dataset
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.data.manifest import Manifest, Mixture
+from sepml.speech.data.manifest import Manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.data.shards import Sharded, Shards, read_sharded
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Segments(Dataset[Batch]):
         mixture = self.mixtures[index]
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(mixture.id.encode())])
         start = int(rng.integers(max(1, mixture.length - self.segment + 1)))
-        example = read_mixture(mixture, self.sample_rate)
+        example = read_example(mixture, self.sample_rate)
         return Batch(
             fit_length(example.mixture, start, self.segment),
             fit_length(example.sources, start, self.segment),
@@ -71,10 +72,10 @@ class Whole(Dataset[Batch]):
         return len(self.mixtures)
 
     def __getitem__(self, index: int) -> Batch:
-        return read_mixture(self.mixtures[index], self.sample_rate)
+        return read_example(self.mixtures[index], self.sample_rate)
 
 
-def read_mixture(mixture: Mixture | Sharded, sample_rate: int) -> Batch:
+def read_example(mixture: Mixture | Sharded, sample_rate: int) -> Batch:
     """One mixture and its sources as an example without batch axis: `(T,)`, `(n_src, T)`.
 
     Raises:

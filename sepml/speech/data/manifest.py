@@ -1,46 +1,24 @@
-"""Manifests: which mixture belongs with which sources, as LibriMix's form of CSV or as a wsj0-mix folder tree."""
+"""Manifests: CSV tables, in LibriMix's format, of mixtures and their sources."""
 
 import os
 import re
+from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from sepml.errors import SepmlError
-from sepml.speech.data.moved import find_moved
-from sepml.speech.data.rows import all_sound, columns_of, fault
-from sepml.system.csv_files import Places, blocks
+from sepml.errors import SepmlError, did_you_mean
+from sepml.speech.data.mixtures import Mixture, find_moved, more_faults
+from sepml.system.csv_files import Places, all_numbers, blocks
 from sepml.system.files import write_csv
 from sepml.system.limits import LONGEST_ID
 from sepml.system.tables import Table
 
-AUDIO_SUFFIXES = (".wav", ".flac")
-# The folders of mixtures in the trees of WHAM! and LibriMix.
-TYPES = ("mix_clean", "mix_both", "mix_single")
-NOISY = ("mix_both", "mix_single")
 # Of longer manifests the files of this many mixtures are looked for at once.
 LOOKED_FOR = 20_000
-
-
-@dataclass(frozen=True)
-class Mixture:
-    """One mixture and its sources.
-
-    Attributes:
-        id: unique within a manifest; the stem of the files in a wsj0-mix tree.
-        mixture: the audio file of the mixture.
-        sources: the audio files of the sources, s1 first.
-        length: samples.
-        noise: the audio file of the noise; without one the mixture is the sum of its sources alone.
-    """
-
-    id: str
-    mixture: Path
-    sources: tuple[Path, ...]
-    length: int
-    noise: Path | None = None
+_MOST_DIGITS = 6
+_SOURCE_COLUMN = re.compile(r"source_([1-9]\d*)_path")
 
 
 class Manifest(Table[Mixture]):
@@ -108,7 +86,7 @@ def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
     for index in range(len(manifest)) if few else np.linspace(0, len(manifest) - 1, LOOKED_FOR).astype(int):
         texts += manifest.absent(manifest.fields(index), int(manifest.lines[index]))
     if texts:
-        raise SepmlError(texts[0] + _more(len(texts) - 1))
+        raise SepmlError(texts[0] + more_faults(len(texts) - 1))
     manifest.unseen = not few
     return manifest
 
@@ -134,15 +112,15 @@ def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int,
     parts: list[Places] = []
     for block in blocks(path, "manifest"):
         if not columns and block.rows:
-            columns, width = columns_of(path, block.rows[0]), len(block.rows[0])
+            columns, width = _columns_of(path, block.rows[0]), len(block.rows[0])
             block = block.part(slice(1, None))
-        if not all_sound(block.rows, columns, width):
-            texts = [fault(row, columns, width) for row in block.rows]
+        if _fault(block.rows, columns, width):
+            texts = [_fault([row], columns, width) for row in block.rows]
             faults |= {line: f"{path}:{line}: {text}" for line, text in zip(block.lines.tolist(), texts, strict=True) if text}
             block = block.part([index for index, text in enumerate(texts) if not text])
         parts.append(block.places(columns[0], columns[-1]))
     if not columns:
-        columns_of(path, [])
+        _columns_of(path, [])
     places = Places(*map(np.concatenate, zip(*parts, strict=True)))
     if not len(places.lines) and not faults:
         raise SepmlError(f"{path}: has no mixtures, only a header")
@@ -156,6 +134,51 @@ def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int,
     if doubles:
         manifest = manifest.part(np.setdiff1d(np.arange(len(manifest)), [index for index, _ in doubles]))
     return manifest, faults
+
+
+def _columns_of(path: Path, header: list[str]) -> list[int]:
+    """Where mixture_ID, mixture_path, the sources in their order, noise or -1, and length stand in a row."""
+    doubled = [name for name, times in Counter(header).items() if times > 1]
+    if doubled:
+        raise SepmlError(f"{path}:1: the column {doubled[0]} stands twice")
+    # Of LibriMix's own tables, some of those of clean mixtures name the noise that the noisy ones hold.
+    noisy = "noise_path" in header and "mix_clean" not in path.name
+    least = 1 if noisy else 2
+    n_src = max([least, *(int(match[1][:_MOST_DIGITS]) for name in header if (match := _SOURCE_COLUMN.fullmatch(name)))])
+    if n_src > max(2, len(header)):
+        raise SepmlError(f"{path}:1: has a column source_{n_src}_path but not all of those before it")
+    names = ["mixture_ID", "mixture_path", *(f"source_{i + 1}_path" for i in range(n_src)), "length"]
+    for name in names:
+        if name not in header:
+            shown = ",".join(header)[:200] or "nothing"
+            raise SepmlError(f"{path}:1: no column '{name}'{did_you_mean(name, header)}; the header is: {shown}")
+    places = [header.index(name) for name in names]
+    return [*places[:-1], header.index("noise_path") if noisy else -1, places[-1]]
+
+
+def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
+    """The fault of a row; None where it is valid. Several rows are checked at once, which is faster: None where all are valid.
+
+    Returns:
+        a text about the first row: call it with each row alone to have the texts.
+    """
+    if not rows:
+        return None
+    if set(map(len, rows)) != {width}:
+        return f"{len(rows[0])} fields, expected {width} as in the header"
+    fields = list(zip(*rows, strict=True))
+    ids, lengths = fields[columns[0]], fields[columns[-1]]
+    names, id = "".join(ids), ids[0]
+    if not all(all(fields[column]) for column in columns[:-2]):
+        return f"id '{id}': an empty field among mixture_ID, mixture_path and the source paths"
+    if "/" in names or "\0" in names or {".", ".."}.intersection(ids):
+        return f"id '{id}' cannot be part of a file name"
+    # The number of bytes is that of characters at least, and four times as many at most.
+    if max(map(len, ids)) > LONGEST_ID // 4 and any(len(id.encode()) > LONGEST_ID for id in ids):
+        return f"id '{id[:40]}...' is too long for the names of files: {len(id.encode())} bytes, at most {LONGEST_ID}"
+    if not (all(lengths) and all_numbers(lengths) and all(map(int, lengths))):
+        return f"id '{id}': length is '{lengths[0]}', expected a number of samples above 0"
+    return None
 
 
 def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
@@ -193,77 +216,3 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
         for m in mixtures
     )
     write_csv(path, header, rows)
-
-
-def manifest_of_tree(split_dir: Path, mixture: str = "mix") -> list[Mixture]:
-    """The mixtures of a split folder (mix/ s1/ s2/ ...), joined by file stem and sorted by it.
-
-    Args:
-        mixture: the folder of the mixtures: mix as in wsj0-mix; in the trees of WHAM! and LibriMix mix_clean, mix_both
-            (with the files of noise/) or mix_single (one source and noise/).
-
-    Raises:
-        SepmlError: a folder is absent, a file is missing from one of them, or a header cannot be read.
-    """
-    from sepml.speech.audio.files import info
-
-    mixtures, faults = scan_tree(split_dir, mixture)
-    if faults:
-        raise SepmlError(faults[0] + _more(len(faults) - 1))
-    return [replace(m, length=info(m.mixture).frames) for m in mixtures]
-
-
-def scan_tree(split_dir: Path, mixture: str = "mix") -> tuple[list[Mixture], list[str]]:
-    """The complete mixtures of a split folder, of length 0 as no file is opened, and a text for each other file.
-
-    Raises:
-        SepmlError: a folder is absent, or the folders hold no audio.
-    """
-    split_dir = Path(split_dir)
-    if not split_dir.is_dir():
-        raise SepmlError(f"{split_dir}: no such folder")
-    found = {int(f.name[1:]) for f in split_dir.iterdir() if re.fullmatch(r"s[1-9]\d*", f.name) and f.is_dir()}
-    least = ["s1"] if mixture == "mix_single" else ["s1", "s2"]
-    names = [mixture, *(least if len(least) == 1 else (f"s{i}" for i in range(1, max(found, default=0) + 1)))]
-    noise = ["noise"] if mixture in NOISY else []
-    absent = [name for name in dict.fromkeys([*names, *least, *noise]) if not (split_dir / name).is_dir()]
-    expected = " ".join(f"{name}/" for name in [mixture, *least, *noise])
-    layout = "wsj0-mix" if mixture == "mix" else "WHAM! or LibriMix"
-    if absent:
-        raise SepmlError(f"{split_dir}: has no {absent[0]}/; expected the folders {expected} of a {layout} split")
-    faults: list[str] = []
-    files = [stems(split_dir / name, faults) for name in [*names, *noise]]
-    if not any(files):
-        raise SepmlError(f"{split_dir}: {expected} hold no {' or '.join(AUDIO_SUFFIXES)} files")
-    mixtures: list[Mixture] = []
-    for stem in sorted(set().union(*files)):
-        lacking = [f"{name}/" for name, there in zip([*names, *noise], files, strict=True) if stem not in there]
-        if lacking:
-            one = next(there[stem] for there in files if stem in there)
-            faults.append(f"{one}: has no file of the same name in {' '.join(lacking)}")
-        else:
-            first, *sources = (there[stem] for there in files)
-            mixtures.append(Mixture(stem, first, tuple(sources[: len(names) - 1]), 0, sources[-1] if noise else None))
-    return mixtures, faults
-
-
-def stems(folder: Path, faults: list[str]) -> dict[str, Path]:
-    """The audio files of a folder by their stem; other files are passed over, two of one stem are a fault."""
-    files: dict[str, Path] = {}
-    if not folder.is_dir():
-        return files
-    for file in sorted(folder.iterdir()):
-        # Names that begin with a dot are temporary files of a run that was killed.
-        if file.suffix.lower() not in AUDIO_SUFFIXES or file.name.startswith("."):
-            continue
-        if len(os.fsencode(file.stem)) > LONGEST_ID:
-            faults.append(f"{file}: too long a name to make those of estimates from, at most {LONGEST_ID} bytes before the dot")
-        if file.stem in files:
-            faults.append(f"{file}: duplicate id, {files[file.stem].name} stands beside it")
-        else:
-            files[file.stem] = file
-    return files
-
-
-def _more(count: int) -> str:
-    return f" (and {count} more fault{'s' if count > 1 else ''}; `sepml check` lists them all)" if count else ""

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import AudioInfo, reason, require
+from sepml.speech.audio.files import AudioInfo, reason, require_header
 from sepml.system.archives import NotTar, members_of
 from sepml.system.csv_files import Places, all_numbers, blocks
 from sepml.system.json_files import parse_json
@@ -156,7 +156,7 @@ def _decoded(mixture: Sharded, part: str, content: bytes, sample_rate: int) -> n
     name = Path(f"{mixture.shard}: {part} of '{mixture.id}'")
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
-            require(name, AudioInfo(file.frames, file.samplerate, file.channels), sample_rate)
+            require_header(name, AudioInfo(file.frames, file.samplerate, file.channels), sample_rate)
             # Before they are read: some bytes of FLAC stand for any number of samples.
             _require_length(mixture, part, file.frames)
             return file.read(dtype="float32")

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import AudioInfo, info, require
-from sepml.speech.data.manifest import Manifest, Mixture, read_manifest
+from sepml.speech.audio.files import AudioInfo, file_stamp, info, require_header
+from sepml.speech.data.manifest import Manifest, read_manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.data.shards import HEADER, INDEX
-from sepml.speech.mixing.utterances import file_stamp
 from sepml.system.archives import NotTar, headers_of
 from sepml.system.files import atomic_path, write_csv, write_json, write_text
 from sepml.system.json_files import read_object
@@ -25,7 +25,7 @@ _SETTINGS = ".settings.json"
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Shard:
     """A shard to make: its file, and the number of its first mixture, which is that one's key."""
 
     target: Path
@@ -56,7 +56,7 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, mov
     """
     mixtures, out = read_manifest(manifest, moved_to), Path(out)
     _claim(out, {"manifest": file_digest(Path(manifest)), "size": size})
-    plan = [_Job(out / f"shard-{n // size:06}.tar", n, mixtures[n : n + size]) for n in range(0, len(mixtures), size)]
+    plan = [_Shard(out / f"shard-{n // size:06}.tar", n, mixtures[n : n + size]) for n in range(0, len(mixtures), size)]
     work = partial(_make, sample_rate=info(mixtures[0].mixture).rate)
     places: dict[Path, np.ndarray] = {}
     faults: list[str] = []
@@ -87,7 +87,7 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
     Request(settings).claim(out, "shards", before)
 
 
-def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
+def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
     """A shard, made or kept; where its mixtures begin and end, `(len(mixtures), 2)` bytes."""
     made_of, note = _made_of(job), job.target.with_name(f".made.{job.target.stem}")
     # Of shards of earlier versions there is no note.
@@ -116,7 +116,7 @@ def _make(job: _Job, sample_rate: int) -> tuple[Path, np.ndarray]:
     return job.target, places
 
 
-def _made_of(job: _Job) -> str:
+def _made_of(job: _Shard) -> str:
     """A digest of which files are in a shard, and of what tells that one was written again since."""
     return digest_of(
         repr((mixture.id, name, file_stamp(file)))
@@ -125,7 +125,7 @@ def _made_of(job: _Job) -> str:
     )
 
 
-def _kept(job: _Job) -> np.ndarray | None:
+def _kept(job: _Shard) -> np.ndarray | None:
     """Where the mixtures of a shard begin and end; None when it is not there or not whole."""
     try:
         there = headers_of(job.target)
@@ -156,7 +156,7 @@ def _files(mixture: Mixture, key: int) -> dict[str, Path]:
 
 def _required(file: Path, sample_rate: int) -> AudioInfo:
     facts = info(file)
-    require(file, facts, sample_rate)
+    require_header(file, facts, sample_rate)
     return facts
 
 

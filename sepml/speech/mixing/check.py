@@ -10,9 +10,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import FULL_SCALE, read_wav
-from sepml.speech.corpora.trees import with_noise
-from sepml.speech.data.manifest import TYPES, Mixture, scan_manifest, scan_tree, stems
-from sepml.system.parallel import map_unordered
+from sepml.speech.data.manifest import scan_manifest
+from sepml.speech.data.mixtures import TYPES, Mixture, scan_tree, stems, with_noise
+from sepml.system.parallel import all_of, map_unordered
 
 _CLIPPED_SAMPLES = 2
 
@@ -70,7 +70,7 @@ def check(target: Path, jobs: int = 0, moved_to: Path | None = None) -> CheckRes
     faults: list[str] = []
     facts: list[str] = []
     for split in _splits(Path(target), moved_to):
-        results = list(map_unordered(_look_into, split.mixtures, jobs, f"checking {split.name}"))
+        results = all_of(map_unordered(_look_into, split.mixtures, jobs, f"checking {split.name}"))
         readable = [found for found in results if found.rate]
         rates = Counter(found.rate for found in readable)
         expected = split.rate or (rates.most_common(1)[0][0] if rates else 0)

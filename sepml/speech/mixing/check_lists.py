@@ -1,27 +1,23 @@
 """Finding faults in a wsj0-mix tree by what is published of it: the mix lists, and the corpus it was made of."""
 
-import hashlib
 import logging
-import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import FULL_SCALE, read_wav
-from sepml.speech.data.manifest import AUDIO_SUFFIXES, stems
+from sepml.speech.data.mixtures import stems
 from sepml.speech.mixing.check import CheckResult, check
+from sepml.speech.mixing.checksums import Sums, some_of, verify_sums, write_sums
 from sepml.speech.mixing.mix import PEAK
 from sepml.speech.mixing.mixlist import MixLine, lists_by_split, read_mix_list
-from sepml.speech.mixing.remix import Listed, compare, mode_of
-from sepml.system.files import write_text
+from sepml.speech.mixing.remix import Listed, compare_with_utterances, mode_of
 from sepml.system.parallel import Failure, map_unordered
 
 log = logging.getLogger(__name__)
-_SHOWN = 3
 _ENOUGH = 20
 # The list sets active levels, the SI-SNR is of whole signals: pauses, lengths and cutting set them apart. In one mixture
 # by some dB (of recorded speech by 3.5 at most in min, 5 in max mode), over a split by little.
@@ -29,15 +25,6 @@ _MEDIAN_DB = 1.0
 _ERRORS = 3
 _OUTLIER_DB = 15.0
 _HELD_OUT = "tt"
-_SUM = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
-
-
-@dataclass(frozen=True)
-class Sums:
-    """Files of SHA-256 sums, in the form of `sha256sum`: to write when all is well, and to compare with."""
-
-    write: Path | None = None
-    verify: Path | None = None
 
 
 def check_wsj0(
@@ -71,7 +58,7 @@ def check_wsj0(
     if utterances is not None:
         mode_of(target)
         if not lists:
-            raise SepmlError(f"{target}: to compare with utterances, the mix lists are needed as well (--list)")
+            raise SepmlError(f"{target}: to compare with utterances, the mix lists are needed as well")
     listed = {split: _find(target / split, path) for split, path in lists_by_split(lists).items()}
     result = check(target, jobs, moved_to)
     facts, faults = list(result.facts), set(result.faults)
@@ -84,7 +71,7 @@ def check_wsj0(
     faults.update(_shared_speakers({split: found.lines for split, found in listed.items()}))
     if utterances is not None:
         every = {split: found.complete for split, found in listed.items()}
-        compared = compare(every, target, Path(utterances), levels, jobs)
+        compared = compare_with_utterances(every, target, Path(utterances), levels, jobs)
         facts += compared.facts
         faults.update(compared.faults)
     if sums.verify is not None:
@@ -95,45 +82,11 @@ def check_wsj0(
     return CheckResult(sorted(faults), facts)
 
 
-def write_sums(target: Path, file: Path, jobs: int = 0) -> None:
-    """Write the SHA-256 sum of every audio file below a folder; `sha256sum -c` reads it too.
-
-    Raises:
-        SepmlError: a file cannot be read, or the disk is full.
-    """
-    write_text(file, "".join(f"{digest}  {name}\n" for name, digest in sorted(_sums(target, jobs).items())))
-
-
-def verify_sums(target: Path, file: Path, jobs: int = 0) -> list[str]:
-    """A line for each kind of difference between the files below a folder and the sums in a file.
-
-    Raises:
-        SepmlError: the file of sums is missing or malformed.
-    """
-    expected: dict[str, str] = {}
-    try:
-        text = Path(file).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise SepmlError(f"{file}: cannot be read as sums: {error}") from error
-    for number, line in enumerate(text.splitlines(), start=1):
-        match = _SUM.fullmatch(line)
-        if match is None:
-            raise SepmlError(f"{file}:{number}: found '{line[:80]}', expected a SHA-256 sum, two spaces and a path")
-        expected[match[2].removeprefix("./")] = match[1]
-    found = _sums(target, jobs)
-    kinds = {
-        "are missing": expected.keys() - found.keys(),
-        "are not in it": found.keys() - expected.keys(),
-        "have other sums": {name for name in expected.keys() & found.keys() if expected[name] != found[name]},
-    }
-    return [f"{target}: {_some(names, 'files')} {what}, by {file}" for what, names in kinds.items() if names]
-
-
 @dataclass(frozen=True)
 class _Found:
     """The lines of a list, those of which all files are there, and what is missing or too much."""
 
-    list: Path
+    path: Path
     lines: list[MixLine]
     complete: list[Listed]
     faults: list[str]
@@ -158,9 +111,9 @@ def _find(folder: Path, path: Path) -> _Found:
     known = {line.id for line in lines}
     for part, there in zip(parts, files, strict=True):
         if missing := known - there.keys():
-            faults.append(f"{folder / part}: {_some(missing, 'mixtures')} of {len(lines)} of {path} are missing")
+            faults.append(f"{folder / part}: {some_of(missing, 'mixtures')} of {len(lines)} of {path} are missing")
         if extra := there.keys() - known:
-            faults.append(f"{folder / part}: {_some(extra, 'files')} are not in {path}")
+            faults.append(f"{folder / part}: {some_of(extra, 'files')} are not in {path}")
     if (folder / f"s{len(parts)}").is_dir():
         faults.append(f"{folder}: has s{len(parts)}/, but {path} is of {len(parts) - 1} sources")
     whole = [line for line in lines if all(line.id in there for there in files)]
@@ -194,29 +147,29 @@ def _judge(split: str, found: _Found, measured: Sequence[_Measured]) -> CheckRes
     """A fact and the faults of a split by its peaks and levels."""
     total = len(found.lines)
     if not measured:
-        return CheckResult([], [f"{split}: 0 of {total} mixtures of {found.list.name}"])
+        return CheckResult([], [f"{split}: 0 of {total} mixtures of {found.path.name}"])
     faults = []
     step = 1.5 / FULL_SCALE
     if wrong := [m.id for m in measured if abs(m.peak - PEAK) > step]:
         peaks = sorted(m.peak for m in measured)
         ends = f"{peaks[0]:.4f} to {peaks[-1]:.4f}"
-        faults.append(f"{split}: {_some(wrong, 'mixtures')} have another highest peak than {PEAK} (they are {ends})")
+        faults.append(f"{split}: {some_of(wrong, 'mixtures')} have another highest peak than {PEAK} (they are {ends})")
     off = np.array([m.off for m in measured])
     median = np.median(off, axis=0)
     allowed = _MEDIAN_DB + _ERRORS * off.std(axis=0) / np.sqrt(len(off))
     for number, (value, limit) in enumerate(zip(median, allowed, strict=True), start=1):
         if len(measured) >= _ENOUGH and abs(value) > limit:
             faults.append(
-                f"{split}: the input SI-SNR of s{number} is {value:+.1f} dB (median) from the gains of {found.list}, "
+                f"{split}: the input SI-SNR of s{number} is {value:+.1f} dB (median) from the gains of {found.path}, "
                 f"expected within {limit:.1f} dB: sources exchanged, or other levels"
             )
     far = np.abs(off).max(axis=1) > _OUTLIER_DB
     if far.any():
         ids = [m.id for m, flag in zip(measured, far, strict=True) if flag]
-        faults.append(f"{split}: {_some(ids, 'mixtures')} have an input SI-SNR over {_OUTLIER_DB:g} dB from the list's gains")
+        faults.append(f"{split}: {some_of(ids, 'mixtures')} have an input SI-SNR over {_OUTLIER_DB:g} dB from the list's gains")
     shown = "/".join(f"{value:+.2f}" for value in median)
     levels = f"input SI-SNR minus the list's {shown} dB (median), at most {np.abs(off).max():.1f} dB"
-    return CheckResult(faults, [f"{split}: {len(measured)} of {total} mixtures of {found.list.name}; {levels}"])
+    return CheckResult(faults, [f"{split}: {len(measured)} of {total} mixtures of {found.path.name}; {levels}"])
 
 
 def _shared_speakers(splits: dict[str, list[MixLine]]) -> list[str]:
@@ -226,30 +179,7 @@ def _shared_speakers(splits: dict[str, list[MixLine]]) -> list[str]:
     }
     held_out = speakers.get(_HELD_OUT, set())
     return [
-        f"{split} and {_HELD_OUT}: {_some(both, 'speakers')} are in both"
+        f"{split} and {_HELD_OUT}: {some_of(both, 'speakers')} are in both"
         for split, others in speakers.items()
         if split != _HELD_OUT and (both := others & held_out)
     ]
-
-
-def _sums(target: Path, jobs: int) -> dict[str, str]:
-    files = [f for f in Path(target).rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES and not f.name.startswith(".")]
-    sums: dict[str, str] = {}
-    for result in map_unordered(partial(_sum_of, target=Path(target)), sorted(files), jobs, "checksums"):
-        if isinstance(result, Failure):
-            raise SepmlError(result.message)
-        sums[result[0]] = result[1]
-    return sums
-
-
-def _sum_of(file: Path, target: Path) -> tuple[str, str]:
-    try:
-        return file.relative_to(target).as_posix(), hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
-
-
-def _some(names: Iterable[str], what: str) -> str:
-    """`12 files (a, b, c ...)`."""
-    names = sorted(names)
-    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''})"

@@ -12,8 +12,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, write_wav
-from sepml.speech.data.manifest import Mixture, write_manifest
-from sepml.speech.mixing.mix_plan import Job, Reader, Setting, jobs_left, plan_split
+from sepml.speech.data.manifest import write_manifest
+from sepml.speech.data.mixtures import Mixture
+from sepml.speech.mixing.mix_plan import MixJob, Reader, Setting, jobs_left, plan_split
 from sepml.speech.mixing.mixlist import lists_by_split, named_in, read_levels, read_mix_list
 from sepml.speech.mixing.utterances import Utterance, cache_folder, load, survey
 from sepml.system.files import write_json
@@ -133,29 +134,29 @@ def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
 
 
 def _make(
-    todo: list[Job],
+    todo: list[MixJob],
     prepared: Mapping[str, Utterance | Failure[Utterance]],
-    work: Callable[[Job], None],
+    work: Callable[[MixJob], None],
     jobs: int,
     what: str,
 ) -> list[str]:
     """Make the mixtures whose utterances are all ready; the faults of the others."""
     faults: list[str] = []
-    ready: list[Job] = []
+    ready: list[MixJob] = []
     for job in todo:
         sources = [prepared[utterance.path] for utterance in job.utterances]
         failures = [source.message for source in sources if isinstance(source, Failure)]
         if failures:
             faults.append(failures[0])
         else:
-            ready.append(replace(job, utterances=tuple(sources)))
+            ready.append(replace(job, utterances=tuple(source for source in sources if isinstance(source, Utterance))))
     faults += [done.message for done in map_unordered(work, ready, jobs, what, chunk=8) if isinstance(done, Failure)]
     return sorted(faults)
 
 
-def _mix(job: Job, setting: Setting) -> None:
+def _mix(job: MixJob, setting: Setting) -> None:
     utterances = [load(utterance, setting.cache) for utterance in job.utterances]
-    levels = [utterance.level for utterance in job.utterances]
+    levels = [utterance.level or 0.0 for utterance in job.utterances]
     mixture, sources = mix_utterances(utterances, levels, job.line.gains, setting.mode)
     rounded = [quantise(x) for x in (mixture, *sources)]
     for number, (x, its) in enumerate(zip(sources, rounded[1:], strict=True), start=1):
@@ -167,7 +168,7 @@ def _mix(job: Job, setting: Setting) -> None:
         write_wav(file, x, setting.sample_rate)
 
 
-def _finish(plan: list[Job], folder: Path) -> None:
+def _finish(plan: list[MixJob], folder: Path) -> None:
     """Write the manifest of a complete split, and say so when its folder holds more."""
     mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
     write_manifest(folder.parent / f"{folder.name}.csv", mixtures)

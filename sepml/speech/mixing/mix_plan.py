@@ -1,23 +1,22 @@
 """Which mixtures of a split have to be made: those that are absent, broken off, or made of something else than now."""
 
 import logging
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.files import are_whole
 from sepml.speech.mixing.mix_record import MixRecord, delete_files, read_record, recipe, record_of, write_record
 from sepml.speech.mixing.mixlist import MixLine
 from sepml.speech.mixing.utterances import Utterance, prepare_all
 from sepml.system.parallel import Failure
 
 log = logging.getLogger(__name__)
-_WAV_HEADER_BYTES = 44
 
 
 @dataclass(frozen=True)
-class Job:
+class MixJob:
     """A mixture: its line, the files of mix, s1, s2 ... and their length in samples."""
 
     line: MixLine
@@ -26,12 +25,8 @@ class Job:
     utterances: tuple[Utterance, ...]
 
     def is_whole(self) -> bool:
-        """Whether the files are there; as each was moved into place in one step, the right size is enough."""
-        size = _WAV_HEADER_BYTES + 2 * self.frames
-        try:
-            return all(os.stat(file).st_size == size for file in self.files)
-        except OSError:
-            return False
+        """Whether all its files are there."""
+        return are_whole(self.files, self.frames)
 
 
 @dataclass(frozen=True)
@@ -62,7 +57,7 @@ class Reader:
             self.found |= prepare_all([*new.values()], self.setting.cache, self.setting.sample_rate, self.setting.jobs)
 
 
-def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, Utterance], mode: str) -> list[Job]:
+def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, Utterance], mode: str) -> list[MixJob]:
     """The mixtures of a list.
 
     Raises:
@@ -76,11 +71,11 @@ def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, 
         names = ["mix", *(f"s{i + 1}" for i in range(len(sources)))]
         files = tuple(folder / name / f"{line.id}.wav" for name in names)
         frames = (min if mode == "min" else max)(source.frames for source in sources)
-        plan.append(Job(line, files, frames, sources))
+        plan.append(MixJob(line, files, frames, sources))
     return plan
 
 
-def jobs_left(plans: Mapping[Path, Sequence[Job]], reader: Reader) -> dict[Path, list[Job]]:
+def jobs_left(plans: Mapping[Path, Sequence[MixJob]], reader: Reader) -> dict[Path, list[MixJob]]:
     """The mixtures of each split that have to be made, their utterances read; of others than now the files are deleted.
 
     A mixture whose files are there is kept where its record says that it was made of the same samples, levels and gains, or
@@ -115,29 +110,29 @@ def jobs_left(plans: Mapping[Path, Sequence[Job]], reader: Reader) -> dict[Path,
     return left
 
 
-def _known(job: Job, record: MixRecord) -> list[Utterance]:
+def _known(job: MixJob, record: MixRecord) -> list[Utterance]:
     """The utterances of a mixture, with the levels that were measured before where their files are as they were."""
     return [replace(u, level=known.level) if (known := record.known(u)) else u for u in job.utterances]
 
 
-def _described(job: Job, record: MixRecord, reader: Reader) -> list[Utterance] | None:
+def _described(job: MixJob, record: MixRecord, reader: Reader) -> list[Utterance] | None:
     """The utterances of a mixture with digest and level; None where one could not be read."""
     found = [reader.found.get(u.path) or record.known(u) for u in job.utterances]
     described = [u for u in found if isinstance(u, Utterance)]
     return described if len(described) == len(found) else None
 
 
-def _recipe(job: Job, record: MixRecord, reader: Reader) -> str | None:
+def _recipe(job: MixJob, record: MixRecord, reader: Reader) -> str | None:
     described = _described(job, record, reader)
-    return described and recipe(job.line, described, reader.setting.mode, reader.setting.sample_rate)
+    return None if described is None else recipe(job.line, described, reader.setting.mode, reader.setting.sample_rate)
 
 
-def _is_stale(job: Job, record: MixRecord, reader: Reader) -> bool:
+def _is_stale(job: MixJob, record: MixRecord, reader: Reader) -> bool:
     made_of = record.recipes.get(job.line.id)
     return made_of is not None and made_of != _recipe(job, record, reader)
 
 
-def _record(folder: Path, plan: Sequence[Job], left: Sequence[Job], record: MixRecord, reader: Reader) -> None:
+def _record(folder: Path, plan: Sequence[MixJob], left: Sequence[MixJob], record: MixRecord, reader: Reader) -> None:
     """Delete what is not to be kept, and record what the others are, or will be, made of."""
     todo = {job.line.id for job in left}
     recipes: dict[str, str] = {}

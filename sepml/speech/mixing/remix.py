@@ -33,7 +33,7 @@ class Listed:
 
 
 @dataclass(frozen=True)
-class _Job:
+class _Remixed:
     listed: Listed
     utterances: tuple[Utterance, ...]
 
@@ -48,7 +48,7 @@ class _Compared:
     other: str = ""
 
 
-def compare(
+def compare_with_utterances(
     splits: Mapping[str, Sequence[Listed]], target: Path, root: Path, levels: Path | None, jobs: int = 0
 ) -> CheckResult:
     """Make mixtures again and compare every sample.
@@ -82,7 +82,7 @@ def compare(
         prepared = prepare_all(list(utterances.values()), folder, rate, jobs)
         faults += [result.message for result in prepared.values() if isinstance(result, Failure)]
         for split, items in splits.items():
-            ready = [job for item in items if (job := _job(item, prepared))]
+            ready = [job for item in items if (job := _remixed(item, prepared))]
             work = partial(_compare, cache=folder, rate=rate, mode=mode)
             results = list(map_unordered(work, ready, jobs, f"comparing {split}"))
             compared = [result for result in results if isinstance(result, _Compared)]
@@ -141,13 +141,13 @@ def difference(x: np.ndarray, y: np.ndarray, rate: int) -> str:
     return "hold another recording"
 
 
-def _job(item: Listed, prepared: Mapping[str, Utterance | Failure[Utterance]]) -> _Job | None:
+def _remixed(item: Listed, prepared: Mapping[str, Utterance | Failure[Utterance]]) -> _Remixed | None:
     utterances = [prepared[path] for path in item.line.paths]
     sound = tuple(utterance for utterance in utterances if isinstance(utterance, Utterance))
-    return _Job(item, sound) if len(sound) == len(utterances) else None
+    return _Remixed(item, sound) if len(sound) == len(utterances) else None
 
 
-def _compare(job: _Job, cache: Path, rate: int, mode: str) -> _Compared:
+def _compare(job: _Remixed, cache: Path, rate: int, mode: str) -> _Compared:
     line = job.listed.line
     levels = [utterance.level or 0.0 for utterance in job.utterances]
     mixture, sources = mix_utterances([load(u, cache) for u in job.utterances], levels, line.gains, mode)

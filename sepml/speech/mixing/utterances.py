@@ -13,7 +13,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.active_level import active_level
-from sepml.speech.audio.files import info, read_wav, require
+from sepml.speech.audio.files import file_stamp, info, read_wav, require_header
 from sepml.system.parallel import Failure, map_unordered
 from sepml.system.temporaries import temporary_folder
 from sepml.system.terminal import track
@@ -116,7 +116,7 @@ def cache_folder(out: Path) -> Iterator[Path]:
 
 def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Mapping[str, float] | None) -> Utterance:
     facts = info(file)
-    require(file, facts)
+    require_header(file, facts)
     if facts.rate < sample_rate:
         raise SepmlError(f"{file}: its rate is {facts.rate} Hz, below the {sample_rate} Hz asked for")
     stem = PurePosixPath(path).stem
@@ -125,21 +125,6 @@ def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Ma
     # As many samples as resample_poly gives.
     frames = -(-facts.frames * sample_rate // facts.rate)
     return Utterance(path, file, number, facts.rate, frames, table[stem] if table is not None else None, file_stamp(file))
-
-
-def file_stamp(file: Path) -> tuple[int, ...]:
-    """Device, number and size of a file, and when it was last written and changed, ns: equal ones are of the same content.
-
-    Raises:
-        SepmlError: the file is not there any more.
-    """
-    try:
-        facts = file.stat()
-    except FileNotFoundError as error:
-        raise SepmlError(f"{file}: no such file") from error
-    except OSError as error:
-        raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
-    return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
 def _root_hint(root: Path, path: str) -> str:
@@ -158,7 +143,7 @@ def _prepare(utterance: Utterance, cache: Path, sample_rate: int) -> Utterance:
     if level == 0.0:
         raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
     if utterance.level is not None:
-        _require_plausible(utterance, x)
+        _require_plausible(utterance.file, utterance.level, x)
     resampled = x if rate == sample_rate else resample_poly(x, sample_rate, rate)
     content = resampled.astype(np.float32, copy=False).data
     try:
@@ -168,14 +153,14 @@ def _prepare(utterance: Utterance, cache: Path, sample_rate: int) -> Utterance:
     return replace(utterance, level=level, digest=hashlib.sha256(content).hexdigest()[:16])
 
 
-def _require_plausible(utterance: Utterance, x: np.ndarray) -> None:
+def _require_plausible(file: Path, level: float, x: np.ndarray) -> None:
     """Refuse a level from a table that is out of all proportion to the samples: it would leave silence in 16 bits."""
     power = float(np.dot(x, x)) / len(x)
     if power == 0.0:
-        raise SepmlError(f"{utterance.file}: is silent, so its level cannot be set")
-    if not 1 / _IMPLAUSIBLE < utterance.level / power < _IMPLAUSIBLE:
-        found = f"the table gives it the active level {utterance.level:g}, the mean power of its samples is {power:.3g}"
-        raise SepmlError(f"{utterance.file}: {found}; expected a power within 60 dB of that, full scale being 1")
+        raise SepmlError(f"{file}: is silent, so its level cannot be set")
+    if not 1 / _IMPLAUSIBLE < level / power < _IMPLAUSIBLE:
+        found = f"the table gives it the active level {level:g}, the mean power of its samples is {power:.3g}"
+        raise SepmlError(f"{file}: {found}; expected a power within 60 dB of that, full scale being 1")
 
 
 def _cached(utterance: Utterance, cache: Path) -> Path:

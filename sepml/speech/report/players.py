@@ -9,7 +9,8 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.data.manifest import AUDIO_SUFFIXES, scan_manifest
+from sepml.speech.data.manifest import scan_manifest
+from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.speech.report import spectrograms
 from sepml.speech.report.rendering import player
 from sepml.speech.report.scores import Scores, Test, title

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.speech.data.manifest import AUDIO_SUFFIXES
+from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 
 # `<id>_s1.wav` as sepml and wsj0-mix name them, `<id>_est1.wav` as others do.
 _NUMBERED = re.compile(r"(.+)_(?:s|est)(\d+)")

@@ -13,8 +13,9 @@ import torch
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import open_audio
-from sepml.speech.audio.resolution import of_subtype
-from sepml.speech.data.manifest import Mixture, read_manifest
+from sepml.speech.audio.recordings import of_subtype
+from sepml.speech.data.manifest import read_manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.load import find
 from sepml.speech.results.summary import Summary, UtteranceScores

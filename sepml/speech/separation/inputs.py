@@ -13,14 +13,12 @@ from itertools import takewhile
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import require_content
+from sepml.speech.audio.files import is_recording, require_content
 from sepml.speech.separation.output_names import Names, is_output
 from sepml.system.terminal import is_closed
 
 log = logging.getLogger(__name__)
 STDIN = Path("/dev/stdin")
-_SOUND = "wav flac ogg oga opus mp3 aif aiff aifc au caf w64 rf64 sph m4a m4b aac ac3 wma amr wv ape tta mka"
-_VIDEO = "mp4 mov mkv webm avi 3gp mpg mpeg"
 
 
 @dataclass(frozen=True)
@@ -168,8 +166,3 @@ def readable(file: Path) -> Iterator[Path]:
             yield Path(copy.name)
         except SepmlError as error:
             raise SepmlError(str(error).replace(copy.name, "standard input")) from error
-
-
-def is_recording(name: str) -> bool:
-    """Whether a file is one of sound or video by its name."""
-    return Path(name).suffix.lower()[1:] in f"{_SOUND} {_VIDEO}".split()

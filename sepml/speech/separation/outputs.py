@@ -16,7 +16,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, reason
-from sepml.speech.audio.resolution import BYTES, SUBTYPES, check_bits
+from sepml.speech.audio.recordings import BYTES, SUBTYPES, check_bits
 from sepml.system.files import atomic_path, write_bytes
 from sepml.system.terminal import is_closed
 from sepml.version import __version__

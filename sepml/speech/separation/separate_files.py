@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.recordings import Recording, one_channel, open_recording
-from sepml.speech.audio.resolution import check_bits, written_bits
+from sepml.speech.audio.blocks import Recording, one_channel
+from sepml.speech.audio.recordings import check_bits, open_recording, written_bits
 from sepml.speech.separation.inputs import STDIN, Input, list_inputs, readable
 from sepml.speech.separation.outcomes import Outcome, failed, note_mean, plain, reasons, report, shown
 from sepml.speech.separation.output_names import FILENAME, Names, collisions, is_output

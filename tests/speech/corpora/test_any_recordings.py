@@ -15,10 +15,10 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import info, read_wav
 from sepml.speech.corpora.draw_mix_lists import ListSizes
-from sepml.speech.corpora.own_recordings import Drawing, prepare
+from sepml.speech.corpora.own_recordings import Drawing, prepare_own_recordings
 from sepml.speech.corpora.recordings import BadRecordings
 from sepml.speech.corpora.trees import prepare_mix_tree
-from sepml.speech.data.dynamic_mixing import DynamicMixing
+from sepml.speech.data.examples import DynamicMixing
 from sepml.speech.data.loaders import DataSettings, train_loader
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.mixing.check import check
@@ -68,7 +68,7 @@ def test_a_tree_of_any_formats_becomes_a_corpus_that_can_be_mixed(tmp_path, kind
     tree, out = tmp_path / "speech", tmp_path / "corpus"
     for k in range(6):
         write(tree / f"spk{k % 3}" / f"u{k}.{kinds[k % len(kinds)]}", voice(k))
-    prepare(tree, out, DRAWING, jobs=1)
+    prepare_own_recordings(tree, out, DRAWING, jobs=1)
     rows = table(out)
     assert len(rows) == 6
     for row in rows:
@@ -90,7 +90,7 @@ def test_recordings_beside_wav_files_are_not_left_out(speech, tmp_path, caplog):
     (speech / "spk1" / "u1.txt").write_text("what is said\n")
     (speech / "spk1" / "u1.TextGrid").write_text("more\n")
     with caplog.at_level(logging.INFO):
-        prepare(speech, tmp_path / "corpus", DRAWING, jobs=1)
+        prepare_own_recordings(speech, tmp_path / "corpus", DRAWING, jobs=1)
     assert "spk0/new.wav" in {row["file"] for row in table(tmp_path / "corpus")}
     others = "2 files are passed over, no recordings by their names: spk1/u1.TextGrid, spk1/u1.txt"
     assert others in caplog.text
@@ -116,7 +116,7 @@ BAD = {
 @pytest.mark.parametrize("kind", BAD)
 def test_one_bad_recording_is_left_out_when_asked_and_refused_when_not(speech, tmp_path, caplog, capsys, kind):
     straight = tmp_path / "straight"
-    prepare(speech, straight, DRAWING, jobs=1)
+    prepare_own_recordings(speech, straight, DRAWING, jobs=1)
     name, make, why = BAD[kind]
     make(speech / name)
     words = ["prepare", "folder", "--utterances", str(speech), "--split", "1", "0", "0", "--lists", "4", "1", "1", "-j1"]
@@ -140,25 +140,25 @@ def test_several_channels_are_mixed_down_or_one_is_taken(speech, tmp_path):
     left, right = voice(20), voice(21)
     write(speech / "spk0" / "two.flac", np.stack([left, right], 1))
     with pytest.raises(BadRecordings, match=r"two\.flac: has 2 channels, expected 1 \(mono\) \(1 of 7 utterances") as caught:
-        prepare(speech, tmp_path / "x", DRAWING, jobs=1)
+        prepare_own_recordings(speech, tmp_path / "x", DRAWING, jobs=1)
     assert caught.value.several_channels
     for channel, expected in ((0, (left + right) / 2), (1, left), (2, right)):
         out = tmp_path / str(channel)
-        prepare(speech, out, DRAWING, jobs=1, channel=channel)
+        prepare_own_recordings(speech, out, DRAWING, jobs=1, channel=channel)
         assert sum((out / row["file"]).is_symlink() for row in table(out)) == 6
         found, rate = read_wav(out / "spk0" / "two.wav")
         assert rate == 16000 and found == pytest.approx(expected, abs=1e-4)
     with pytest.raises(BadRecordings, match="has 2 channels, expected 3 or more to take number 3"):
-        prepare(speech, tmp_path / "y", DRAWING, jobs=1, channel=3)
+        prepare_own_recordings(speech, tmp_path / "y", DRAWING, jobs=1, channel=3)
     with pytest.raises(SepmlError, match=r"holds a corpus with .*channel = 1, now 2"):
-        prepare(speech, tmp_path / "1", DRAWING, jobs=1, channel=2)
+        prepare_own_recordings(speech, tmp_path / "1", DRAWING, jobs=1, channel=2)
 
 
 def test_all_is_brought_to_one_rate(speech, tmp_path):
     write(speech / "spk0" / "fast.mp3", voice(9, rate=44100), 44100)
     with pytest.raises(BadRecordings, match=r"several rates: 16000 Hz .*, 44100 Hz .*fast\.mp3"):
-        prepare(speech, tmp_path / "x", DRAWING, jobs=1)
-    prepare(speech, tmp_path / "out", DRAWING, sample_rate=8000, jobs=1)
+        prepare_own_recordings(speech, tmp_path / "x", DRAWING, jobs=1)
+    prepare_own_recordings(speech, tmp_path / "out", DRAWING, sample_rate=8000, jobs=1)
     files = [tmp_path / "out" / row["file"] for row in table(tmp_path / "out")]
     assert len(files) == 7 and {info(file).rate for file in files} == {8000}
 
@@ -183,7 +183,7 @@ def test_the_rate_of_mixtures_is_a_matter_of_usage(tmp_path, capsys):
 def test_a_corpus_and_its_recordings_move_together(speech, tmp_path):
     (tmp_path / "old").mkdir()
     shutil.move(speech, tmp_path / "old" / "speech")
-    prepare(tmp_path / "old" / "speech", tmp_path / "old" / "corpus", DRAWING, jobs=1)
+    prepare_own_recordings(tmp_path / "old" / "speech", tmp_path / "old" / "corpus", DRAWING, jobs=1)
     mix_lists([tmp_path / "old/corpus/lists/mix_2_spk_tr.txt"], tmp_path / "old/corpus", tmp_path / "old/corpus", jobs=1)
     (tmp_path / "old").rename(tmp_path / "new")
     new = tmp_path / "new" / "corpus"
@@ -195,7 +195,7 @@ def test_a_corpus_and_its_recordings_move_together(speech, tmp_path):
 @pytest.mark.parametrize("moved", ["corpus", "recordings"])
 def test_where_one_of_both_was_moved_the_same_command_mends_the_links(speech, tmp_path, moved):
     out = tmp_path / "corpus"
-    prepare(speech, out, DRAWING, jobs=1)
+    prepare_own_recordings(speech, out, DRAWING, jobs=1)
     lists = (out / "lists/mix_2_spk_tr.txt").read_text()
     if moved == "corpus":
         (tmp_path / "deeper").mkdir()
@@ -206,12 +206,12 @@ def test_where_one_of_both_was_moved_the_same_command_mends_the_links(speech, tm
     assert not (out / row["file"]).exists()
     with pytest.raises(SepmlError, match="is a link to a file that is missing"):
         mix_lists([out / "lists/mix_2_spk_tr.txt"], out, out, jobs=1)
-    prepare(speech, out, DRAWING, jobs=1)
+    prepare_own_recordings(speech, out, DRAWING, jobs=1)
     assert (out / row["file"]).exists() and (out / "lists/mix_2_spk_tr.txt").read_text() == lists
     # While the recordings are where they were, others are another corpus.
     shutil.copytree(speech, tmp_path / "copy")
     with pytest.raises(SepmlError, match=r"holds a corpus with .*; choose another folder"):
-        prepare(tmp_path / "copy", out, DRAWING, jobs=1)
+        prepare_own_recordings(tmp_path / "copy", out, DRAWING, jobs=1)
 
 
 # A folder for each mixture

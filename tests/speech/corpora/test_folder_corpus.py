@@ -14,9 +14,9 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import info, read_wav, write_wav
 from sepml.speech.corpora.draw_mix_lists import ListSizes
-from sepml.speech.corpora.own_recordings import Drawing, prepare, split_speakers
+from sepml.speech.corpora.own_recordings import Drawing, prepare_own_recordings, split_speakers
 from sepml.speech.corpora.trees import prepare_mix_tree
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments, at_speed
+from sepml.speech.data.examples import DynamicMixing, DynamicSegments, at_speed
 from sepml.speech.data.loaders import DataSettings, train_loader
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.mixing.check import check
@@ -47,7 +47,7 @@ def table(out: Path) -> list[dict[str, str]]:
 
 def test_a_tree_of_utterances_becomes_a_corpus_that_can_be_mixed(speech, tmp_path):
     out = tmp_path / "corpus"
-    prepare(speech, out, Drawing(shares=(0.6, 0.2, 0.2), sizes=SIZES), jobs=1)
+    prepare_own_recordings(speech, out, Drawing(shares=(0.6, 0.2, 0.2), sizes=SIZES), jobs=1)
     rows = table(out)
     assert Counter(row["split"] for row in rows) == {"train": 12, "valid": 4, "test": 4}
     assert len({(row["speaker"], row["split"]) for row in rows}) == 10
@@ -71,16 +71,16 @@ def test_a_tree_of_utterances_becomes_a_corpus_that_can_be_mixed(speech, tmp_pat
 
 def test_the_seed_decides_and_a_finished_corpus_is_kept(speech, tmp_path):
     for name, seed in [("a", 0), ("b", 0), ("c", 1)]:
-        prepare(speech, tmp_path / name, Drawing(n_src=3, shares=(0.7, 0.3, 0), sizes=SIZES, seed=seed), jobs=1)
+        prepare_own_recordings(speech, tmp_path / name, Drawing(n_src=3, shares=(0.7, 0.3, 0), sizes=SIZES, seed=seed), jobs=1)
     texts = [(tmp_path / name / "lists" / "mix_3_spk_tr.txt").read_text() for name in "abc"]
     assert texts[0] == texts[1] != texts[2]
     assert table(tmp_path / "a") == table(tmp_path / "b") != table(tmp_path / "c")
     assert not (tmp_path / "a" / "lists" / "mix_3_spk_tt.txt").exists()
     stamp = (tmp_path / "a" / "corpus.json").stat().st_mtime_ns
-    prepare(speech, tmp_path / "a", Drawing(n_src=3, shares=(0.7, 0.3, 0), sizes=SIZES), jobs=1)
+    prepare_own_recordings(speech, tmp_path / "a", Drawing(n_src=3, shares=(0.7, 0.3, 0), sizes=SIZES), jobs=1)
     assert (tmp_path / "a" / "corpus.json").stat().st_mtime_ns == stamp
     with pytest.raises(SepmlError, match=r"holds a corpus with .*; choose another folder"):
-        prepare(speech, tmp_path / "a", Drawing(sizes=SIZES), jobs=1)
+        prepare_own_recordings(speech, tmp_path / "a", Drawing(sizes=SIZES), jobs=1)
 
 
 def test_utterances_are_copied_at_another_rate_and_a_stopped_run_goes_on(speech, tmp_path):
@@ -89,15 +89,15 @@ def test_utterances_are_copied_at_another_rate_and_a_stopped_run_goes_on(speech,
     bad = speech / "spk5" / "chapter" / "1.WAV"
     bad.write_text("text")
     with pytest.raises(SepmlError, match=r"spk5/chapter/1\.WAV: is not an audio file .*\(1 of 20 utterances are at fault\)"):
-        prepare(speech, out, drawing, sample_rate=8000, jobs=1)
+        prepare_own_recordings(speech, out, drawing, sample_rate=8000, jobs=1)
     assert not out.exists(), "a fault that the headers show stops before anything is written"
     # Its header is sound, its samples are not.
     soundfile.write(bad, np.r_[0.1, np.nan], 16000, "FLOAT")
     with pytest.raises(SepmlError, match=r"1\.WAV: 1 samples from .* are nan .*\(1 of 20 utterances are at fault\)"):
-        prepare(speech, out, drawing, sample_rate=8000, jobs=1)
+        prepare_own_recordings(speech, out, drawing, sample_rate=8000, jobs=1)
     write_wav(bad, 0.1 * np.ones(4001), 16000)
     kept = {file: file.stat().st_mtime_ns for file in out.glob("*/*.wav")}
-    prepare(speech, out, drawing, sample_rate=8000, jobs=1)
+    prepare_own_recordings(speech, out, drawing, sample_rate=8000, jobs=1)
     assert len(kept) == 19
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
     files = [out / row["file"] for row in table(out)]
@@ -108,35 +108,35 @@ def test_utterances_are_copied_at_another_rate_and_a_stopped_run_goes_on(speech,
 def test_faults_of_a_tree(speech, tmp_path):
     drawing = Drawing(sizes=SIZES)
     with pytest.raises(SepmlError, match="lies in the tree of utterances"):
-        prepare(speech, speech / "out", drawing)
+        prepare_own_recordings(speech, speech / "out", drawing)
     with pytest.raises(SepmlError, match=r"0\.WAV: its rate is 16000 Hz, below the 44100 Hz asked for \(20 of 20"):
-        prepare(speech, tmp_path / "x", drawing, sample_rate=44100, jobs=1)
+        prepare_own_recordings(speech, tmp_path / "x", drawing, sample_rate=44100, jobs=1)
     with pytest.raises(SepmlError, match="4 speakers, but 3 splits with mixtures of 2 need 6; give fewer splits"):
         split_speakers("abcd", drawing, tmp_path)
-    with pytest.raises(SepmlError, match="expected three shares of 0 or more with the sum 1"):
+    with pytest.raises(SepmlError, match="expected three of 0 or more with the sum 1"):
         split_speakers("abcdefg", Drawing(shares=(0.8, 0.1, 0.2)), tmp_path)
-    with pytest.raises(SepmlError, match="--gain-db -1"):
+    with pytest.raises(SepmlError, match="the gain is -1 dB"):
         split_speakers("abcdefg", Drawing(gain_db=-1), tmp_path)
-    with pytest.raises(SepmlError, match="--gain-db nan: expected 0 to 50"):
+    with pytest.raises(SepmlError, match="the gain is nan dB, expected 0 to 50"):
         split_speakers("abcdefg", Drawing(gain_db=float("nan")), tmp_path)
-    with pytest.raises(SepmlError, match="--split nan"):
+    with pytest.raises(SepmlError, match="the shares of the splits are nan"):
         split_speakers("abcdefg", Drawing(shares=(float("nan"), 0.1, 0.2)), tmp_path)
     with pytest.raises(SepmlError, match="no folder that names its speaker, expected <part>/<part>/<speaker>/<file>"):
-        prepare(speech, tmp_path / "y", drawing, speaker_level=3)
+        prepare_own_recordings(speech, tmp_path / "y", drawing, speaker_level=3)
     with pytest.raises(SepmlError, match=r"holds no sound files"):
         (tmp_path / "empty").mkdir()
-        prepare(tmp_path / "empty", tmp_path / "z", drawing)
+        prepare_own_recordings(tmp_path / "empty", tmp_path / "z", drawing)
     write_wav(speech / "spk0" / "fast.wav", np.ones(100) / 9, 22050)
-    with pytest.raises(SepmlError, match=r"several rates: 16000 Hz .*, 22050 Hz .*; give one by --sample-rate"):
-        prepare(speech, tmp_path / "w", drawing, jobs=1)
+    with pytest.raises(SepmlError, match=r"several rates: 16000 Hz .*, 22050 Hz .*; choose one for all"):
+        prepare_own_recordings(speech, tmp_path / "w", drawing, jobs=1)
     write_wav(speech / "spk0" / "a b.wav", np.ones(100) / 9, 16000)
     write_wav(speech / "spk0" / "a_b.wav", np.ones(100) / 9, 16000)
     with pytest.raises(SepmlError, match=r"a_b\.wav: its name in a mix list would be 'spk0-a_b', as that of"):
-        prepare(speech, tmp_path / "v", drawing, jobs=1)
+        prepare_own_recordings(speech, tmp_path / "v", drawing, jobs=1)
     (speech / "spk0" / "a b.wav").unlink()
     write_wav(speech / "spk_3" / "x.wav", np.ones(100) / 9, 16000)
     with pytest.raises(SepmlError, match=r"spk_3/x\.wav: its speaker would be called 'spk_3', as that of 'spk 3'"):
-        prepare(speech, tmp_path / "u", drawing, jobs=1)
+        prepare_own_recordings(speech, tmp_path / "u", drawing, jobs=1)
 
 
 def test_speakers_that_are_links_are_found_and_rings_are_not_followed(speech, tmp_path):
@@ -144,7 +144,7 @@ def test_speakers_that_are_links_are_found_and_rings_are_not_followed(speech, tm
     for folder in speech.iterdir():
         (tmp_path / "joined" / folder.name).symlink_to(folder)
     (speech / "spk1" / "ring").symlink_to(tmp_path / "joined")
-    prepare(tmp_path / "joined", tmp_path / "corpus", Drawing(sizes=SIZES), jobs=1)
+    prepare_own_recordings(tmp_path / "joined", tmp_path / "corpus", Drawing(sizes=SIZES), jobs=1)
     assert len(table(tmp_path / "corpus")) == 20
 
 
@@ -159,7 +159,9 @@ def test_speakers_are_shared_out(n):
 
 
 def test_the_second_level_may_name_the_speaker(speech, tmp_path):
-    prepare(speech.parent, tmp_path.parent / f"{tmp_path.name}-out", Drawing(sizes=SIZES), speaker_level=2, jobs=1)
+    prepare_own_recordings(
+        speech.parent, tmp_path.parent / f"{tmp_path.name}-out", Drawing(sizes=SIZES), speaker_level=2, jobs=1
+    )
     assert len({row["speaker"] for row in table(tmp_path.parent / f"{tmp_path.name}-out")}) == 10
 
 

@@ -13,9 +13,10 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
 from sepml.speech.corpora import librimix
-from sepml.speech.corpora.librimix import Roots, as_16_bit, create
-from sepml.speech.corpora.trees import TYPES, prepare_librimix_tree, prepare_wham
+from sepml.speech.corpora.librimix import Roots, as_16_bit, prepare_librimix
+from sepml.speech.corpora.trees import prepare_librimix_tree, prepare_wham
 from sepml.speech.data.manifest import read_manifest
+from sepml.speech.data.mixtures import TYPES
 from sepml.speech.mixing.check import check
 
 RATE = 16000
@@ -99,7 +100,9 @@ def contents(folder: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize("rate", [8000, 16000])
 @pytest.mark.parametrize("mode", ["min", "max"])
 def test_every_file_equals_that_of_a_plain_program(corpora, tmp_path, n_src, rate, mode):
-    manifests = create([corpora / "metadata" / f"Libri{n_src}Mix"], roots(corpora), tmp_path, TYPES, rate, mode, jobs=1)
+    manifests = prepare_librimix(
+        [corpora / "metadata" / f"Libri{n_src}Mix"], roots(corpora), tmp_path, TYPES, rate, mode, jobs=1
+    )
     base = tmp_path / f"wav{rate // 1000}k" / mode
     assert manifests == [base / "metadata" / f"mixture_dev_{kind}.csv" for kind in TYPES]
     serial(corpora, n_src, rate, mode, tmp_path / "plain")
@@ -120,8 +123,8 @@ def test_floats_become_integers_as_libsndfile_does_it(tmp_path):
 
 def test_clean_mixtures_need_no_noise_and_processes_change_nothing(corpora, tmp_path):
     table = corpora / "metadata" / "Libri2Mix" / "libri2mix_dev-clean.csv"
-    (one,) = create([table], Roots(corpora / "LibriSpeech", None), tmp_path / "1", jobs=1)
-    create([table], roots(corpora), tmp_path / "2", TYPES, jobs=2)
+    (one,) = prepare_librimix([table], Roots(corpora / "LibriSpeech", None), tmp_path / "1", jobs=1)
+    prepare_librimix([table], roots(corpora), tmp_path / "2", TYPES, jobs=2)
     alone, both = (contents(tmp_path / n / "wav8k" / "min" / "dev") for n in "12")
     assert {Path(name).parts[0] for name in alone} == {"s1", "s2", "mix_clean"}
     assert alone.items() <= both.items()
@@ -141,12 +144,12 @@ def test_a_stopped_run_is_finished_and_what_is_there_is_kept(corpora, tmp_path, 
 
     monkeypatch.setattr(librimix, "_make", stops)
     with pytest.raises(KeyboardInterrupt):
-        create([table], roots(corpora), tmp_path, TYPES, jobs=1)
+        prepare_librimix([table], roots(corpora), tmp_path, TYPES, jobs=1)
     base = tmp_path / "wav8k" / "min"
     assert not (base / "metadata").exists()
     files = {file: file.stat().st_mtime_ns for file in (base / "dev").glob("*/*.wav")}
     monkeypatch.setattr(librimix, "_make", whole)
-    create([table], roots(corpora), tmp_path, TYPES, jobs=1)
+    prepare_librimix([table], roots(corpora), tmp_path, TYPES, jobs=1)
     assert {file: file.stat().st_mtime_ns for file in files} == files
     serial(corpora, 2, 8000, "min", tmp_path / "plain")
     assert contents(base / "dev") == contents(tmp_path / "plain")
@@ -173,7 +176,7 @@ def test_bad_metadata_is_named_before_anything_is_written(corpora, tmp_path, old
     table = tmp_path / "libri2mix_dev-clean.csv"
     table.write_text(text.replace(old, new))
     with pytest.raises(SepmlError) as caught:
-        create([table], roots(corpora), tmp_path / "out", TYPES, jobs=1)
+        prepare_librimix([table], roots(corpora), tmp_path / "out", TYPES, jobs=1)
     assert expected in str(caught.value) and not (tmp_path / "out").exists()
 
 
@@ -182,7 +185,7 @@ def test_clean_mixtures_for_which_noise_is_given_have_it_beside_them(corpora, tm
     base = tmp_path / "out" / "wav8k" / "min"
     for folder in (tmp_path / "all", tmp_path / "out"):
         types = TYPES if folder.name == "all" else ("mix_clean",)
-        create([corpora / "metadata" / "Libri2Mix"], roots(corpora), folder, types, jobs=1)
+        prepare_librimix([corpora / "metadata" / "Libri2Mix"], roots(corpora), folder, types, jobs=1)
     assert {f.name for f in (base / "dev").iterdir() if f.is_dir()} == {"s1", "s2", "mix_clean", "noise"}
     whole = contents(tmp_path / "all" / "wav8k" / "min" / "dev")
     expected = {name: x for name, x in whole.items() if not name.startswith(("mix_both", "mix_single"))}
@@ -194,21 +197,21 @@ def test_a_run_that_was_killed_at_its_first_step_goes_on(corpora, tmp_path):
     begun = tmp_path / "out" / "wav8k" / "min" / "dev"
     begun.mkdir(parents=True)
     (begun / "..settings.1234.json").touch()
-    create([corpora / "metadata" / "Libri2Mix"], roots(corpora), tmp_path / "out", jobs=1)
+    prepare_librimix([corpora / "metadata" / "Libri2Mix"], roots(corpora), tmp_path / "out", jobs=1)
     (begun / ".settings.json").unlink()
     with pytest.raises(SepmlError, match=r"but not the .settings.json of mixtures"):
-        create([corpora / "metadata" / "Libri2Mix"], roots(corpora), tmp_path / "out", jobs=1)
+        prepare_librimix([corpora / "metadata" / "Libri2Mix"], roots(corpora), tmp_path / "out", jobs=1)
 
 
 def test_other_gains_are_not_mixed_into_a_split(corpora, tmp_path):
     table = tmp_path / "libri2mix_dev-clean.csv"
     shutil.copy(corpora / "metadata" / "Libri2Mix" / "libri2mix_dev-clean.csv", table)
-    create([table], roots(corpora), tmp_path / "out", jobs=1)
+    prepare_librimix([table], roots(corpora), tmp_path / "out", jobs=1)
     table.write_text(table.read_text().replace("cv/n0.wav,", "cv/n0.wav,1"))
     with pytest.raises(SepmlError, match="holds mixtures with metadata = "):
-        create([table], roots(corpora), tmp_path / "out", jobs=1)
+        prepare_librimix([table], roots(corpora), tmp_path / "out", jobs=1)
     with pytest.raises(SepmlError, match="need the WHAM! noise"):
-        create([table], Roots(corpora / "LibriSpeech", None), tmp_path / "out", ["mix_both"], jobs=1)
+        prepare_librimix([table], Roots(corpora / "LibriSpeech", None), tmp_path / "out", ["mix_both"], jobs=1)
 
 
 # Trees
@@ -221,7 +224,7 @@ def tree(corpora, tmp_path_factory) -> Path:
     table = made / "libri2mix_dev-clean.csv"
     lines = (corpora / "metadata" / "Libri2Mix" / table.name).read_text().splitlines()
     table.write_text("\n".join(lines[:-1]) + "\n")
-    create([table], roots(corpora), made / "Libri2Mix", TYPES, jobs=1)
+    prepare_librimix([table], roots(corpora), made / "Libri2Mix", TYPES, jobs=1)
     return (made / "Libri2Mix").rename(made / "moved")
 
 
@@ -287,18 +290,18 @@ def test_the_command(corpora, tree, tmp_path, capsys):
 
 def test_other_recordings_of_equal_lengths_keep_no_mixture(corpora, tmp_path, caplog):
     metadata = [corpora / "metadata" / "Libri2Mix"]
-    create(metadata, roots(corpora), tmp_path / "out", ["mix_both"], jobs=1)
+    prepare_librimix(metadata, roots(corpora), tmp_path / "out", ["mix_both"], jobs=1)
     other = tmp_path / "other"
     shutil.copytree(corpora, other)
     for file in (other / "LibriSpeech").rglob("0-9-0000.flac"):
         x, rate = soundfile.read(file, dtype="int16")
         soundfile.write(file, x[::-1], rate, subtype="PCM_16")
-    create(metadata, roots(other), tmp_path / "out", ["mix_both"], jobs=1)
+    prepare_librimix(metadata, roots(other), tmp_path / "out", ["mix_both"], jobs=1)
     assert "6 mixtures are of other recordings, and are made anew" in caplog.text
-    create(metadata, roots(other), tmp_path / "straight", ["mix_both"], jobs=1)
+    prepare_librimix(metadata, roots(other), tmp_path / "straight", ["mix_both"], jobs=1)
     made = contents(tmp_path / "out/wav8k/min/dev")
     assert len(made) == 24 and made == contents(tmp_path / "straight/wav8k/min/dev")
     before = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("out/**/*.wav")}
     (tmp_path / "out/wav8k/min/dev/.made.json").unlink()
-    create(metadata, roots(corpora), tmp_path / "out", ["mix_both"], jobs=1)
+    prepare_librimix(metadata, roots(corpora), tmp_path / "out", ["mix_both"], jobs=1)
     assert before == {file: file.stat().st_mtime_ns for file in before}, "trees of earlier versions are kept"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sepml.errors import SepmlError
-from sepml.speech.corpora.corpus_folder import SpeakerRow, Utterance, write_tables
+from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow, write_tables
 from sepml.speech.corpora.draw_mix_lists import LISTS, ListSizes, draw_mix_list, mix_lists_of
 from sepml.speech.mixing.mixlist import MixLine, read_mix_list
 
@@ -119,7 +119,7 @@ def write_corpus(folder: Path, tier_of_last: str = "A") -> None:
             split = "unseen_valid" if k in (2, 3) else "unseen_test" if k > 3 else "train"
             split = {8: "seen_valid", 9: "seen_test"}.get(i, split) if split == "train" else split
             tier = tier_of_last if k == 5 else "A"
-            rows.append(Utterance(f"s{k}/s{k}-{i:04d}.wav", f"s{k}", "F", tier, split, "3.00", "x"))
+            rows.append(UtteranceRow(f"s{k}/s{k}-{i:04d}.wav", f"s{k}", "F", tier, split, "3.00", "x"))
     write_tables(folder, rows, [SpeakerRow("s0", "F", "A", "en", "", "train", 1, 1, "1.00", "g", "")])
 
 

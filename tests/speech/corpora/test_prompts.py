@@ -20,7 +20,7 @@ from sepml.speech.audio.files import read_wav
 from sepml.speech.corpora import debian, prompts
 from sepml.speech.corpora.draw_mix_lists import LISTS, ListSizes
 from sepml.speech.corpora.packages import CORE, PACKAGES, SIZES
-from sepml.speech.corpora.prompts import prepare
+from sepml.speech.corpora.prompts import prepare_prompts
 from sepml.speech.mixing.mixlist import read_mix_list
 
 SPEAKERS = ("f-june", "f-jimenez", "f-dalzot", "m-tuxda", "f-astru", "f-tuxel")
@@ -118,7 +118,7 @@ def rows_of(path: Path) -> list[dict[str, str]]:
 
 def test_the_corpus_follows_the_rules(debs: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
-    prepare(out, debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, debs=debs, jobs=1, lists=LIST_SIZES)
     rows = rows_of(out / "utterances.csv")
     assert {row["speaker"] for row in rows} == set(SPEAKERS)
     june = [row for row in rows if row["speaker"] == "f-june"]
@@ -142,7 +142,7 @@ def test_the_corpus_follows_the_rules(debs: Path, tmp_path: Path) -> None:
 
 def test_the_folder_is_whole_and_nothing_else_is_in_it(debs: Path, tmp_path: Path) -> None:
     out = tmp_path / "corpus"
-    prepare(out, debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, debs=debs, jobs=1, lists=LIST_SIZES)
     assert {path.name for path in out.iterdir()} == {
         *SPEAKERS,
         "utterances.csv",
@@ -166,19 +166,19 @@ def test_a_complete_corpus_is_left_alone_and_only_its_lists_follow_the_seed(
     debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = tmp_path / "corpus"
-    prepare(out, debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, debs=debs, jobs=1, lists=LIST_SIZES)
     before = digests(out)
     monkeypatch.setattr(prompts, "_make", lambda *_: pytest.fail("made again"))
-    prepare(out, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, jobs=1, lists=LIST_SIZES)
     assert digests(out) == before
-    prepare(out, seed=1, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, seed=1, jobs=1, lists=LIST_SIZES)
     changed = {name for name, digest in digests(out).items() if before[name] != digest}
     assert "corpus.json" in changed and all(name == "corpus.json" or name.startswith("lists/") for name in changed)
 
 
 def test_a_stopped_run_is_finished_and_grows(debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    prepare(whole, debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(whole, debs=debs, jobs=1, lists=LIST_SIZES)
     build = prompts._build_speaker
     with monkeypatch.context() as patched:
 
@@ -189,42 +189,42 @@ def test_a_stopped_run_is_finished_and_grows(debs: Path, tmp_path: Path, monkeyp
 
         patched.setattr(prompts, "_build_speaker", stop)
         with pytest.raises(KeyboardInterrupt):
-            prepare(stopped, debs=debs, jobs=1, lists=LIST_SIZES)
+            prepare_prompts(stopped, debs=debs, jobs=1, lists=LIST_SIZES)
     assert not (stopped / "corpus.json").exists()
-    prepare(stopped, debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(stopped, debs=debs, jobs=1, lists=LIST_SIZES)
     assert digests(stopped) == digests(whole)
-    prepare(stopped, size="full", debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(stopped, size="full", debs=debs, jobs=1, lists=LIST_SIZES)
     assert json.loads((stopped / "corpus.json").read_text())["corpus"]["size"] == "full"
     with pytest.raises(SepmlError, match=r"holds a corpus with .*size = full, now core"):
-        prepare(stopped, size="core", debs=debs, jobs=1)
+        prepare_prompts(stopped, size="core", debs=debs, jobs=1)
 
 
 def test_jobs_do_not_change_the_result(debs: Path, tmp_path: Path) -> None:
-    prepare(tmp_path / "one", debs=debs, jobs=1, lists=LIST_SIZES)
-    prepare(tmp_path / "two", debs=debs, jobs=2, lists=LIST_SIZES)
+    prepare_prompts(tmp_path / "one", debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(tmp_path / "two", debs=debs, jobs=2, lists=LIST_SIZES)
     assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
 def test_a_folder_with_other_content_is_not_touched(debs: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(SepmlError, match=r"holds 'thesis.tex' but not the corpus.json of a corpus"):
-        prepare(tmp_path, debs=debs)
+        prepare_prompts(tmp_path, debs=debs)
     assert digests(tmp_path) == {"thesis.tex": hashlib.sha1(b"mine").hexdigest()}
     with pytest.raises(SepmlError, match="is a file"):
-        prepare(tmp_path / "thesis.tex", debs=debs)
+        prepare_prompts(tmp_path / "thesis.tex", debs=debs)
 
 
 def test_wrong_arguments(tmp_path: Path) -> None:
     with pytest.raises(SepmlError, match=r"'cor' is unknown; known: core, full; did you mean 'core'\?"):
-        prepare(tmp_path / "new", size="cor")
+        prepare_prompts(tmp_path / "new", size="cor")
     with pytest.raises(SepmlError, match="no such folder"):
-        prepare(tmp_path / "new", debs=tmp_path / "absent")
+        prepare_prompts(tmp_path / "new", debs=tmp_path / "absent")
 
 
 def test_no_debian_names_the_way_out_and_leaves_the_folder_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SepmlError, match=r"dpkg-deb and apt-get not found: .*`sepml prepare synthetic`"):
-        prepare(tmp_path / "new")
+        prepare_prompts(tmp_path / "new")
     assert not (tmp_path / "new").exists()
 
 
@@ -239,9 +239,9 @@ def test_a_broken_package_is_named(debs: Path, tmp_path: Path, keep: float) -> N
     with pytest.raises(
         SepmlError, match=f"{deb.name}: (not a whole Debian package|cannot be unpacked).*delete it and run again"
     ):
-        prepare(tmp_path / "out", debs=broken, jobs=1, lists=LIST_SIZES)
+        prepare_prompts(tmp_path / "out", debs=broken, jobs=1, lists=LIST_SIZES)
     shutil.copy(debs / deb.name, deb)
-    prepare(tmp_path / "out", debs=broken, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(tmp_path / "out", debs=broken, jobs=1, lists=LIST_SIZES)
 
 
 def test_a_package_under_another_name_is_refused(debs: Path, tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_a_package_under_another_name_is_refused(debs: Path, tmp_path: Path) -> 
     gsm = next(wrong.glob("asterisk-prompt-es-co_*.deb"))
     shutil.copy(gsm, next(wrong.glob("asterisk-core-sounds-ru-wav_*.deb")))
     with pytest.raises(SepmlError, match="holds the package asterisk-prompt-es-co, asterisk-core-sounds-ru-wav was expected"):
-        prepare(tmp_path / "out", debs=wrong, jobs=1)
+        prepare_prompts(tmp_path / "out", debs=wrong, jobs=1)
 
 
 def test_a_full_disk_is_one_line_and_the_run_can_go_on(debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -266,10 +266,10 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(debs: Path, tmp_path: Pat
     with monkeypatch.context() as patched:
         patched.setattr(os, "replace", full_after_ten)
         with pytest.raises(SepmlError, match="no space left on the disk"):
-            prepare(out, debs=debs, jobs=1, lists=LIST_SIZES)
+            prepare_prompts(out, debs=debs, jobs=1, lists=LIST_SIZES)
     assert len(list(out.glob("*/*.wav"))) == 10
     assert not list(out.glob("*/.*.wav"))
-    prepare(out, debs=debs, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, debs=debs, jobs=1, lists=LIST_SIZES)
     assert (out / "corpus.json").is_file()
 
 
@@ -298,14 +298,14 @@ def test_packages_are_fetched_once_and_lists_updated_once(debs: Path, tmp_path: 
     log = fake_apt(tmp_path, debs, monkeypatch, need_lists="yes")
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     out = tmp_path / "out"
-    prepare(out, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, jobs=1, lists=LIST_SIZES)
     calls = log.read_text().splitlines()
     assert calls.count("-q update") == 1
     assert len(calls) == 5 + 2, "five packages, of which the first is asked for twice"
     assert sorted(path.name for path in (out / "debs").iterdir()) == sorted(path.name for path in debs.iterdir())
     shutil.rmtree(out / "lists")
     (out / "f-june" / "f-june-0000.wav").unlink()
-    prepare(out, jobs=1, lists=LIST_SIZES)
+    prepare_prompts(out, jobs=1, lists=LIST_SIZES)
     assert len(log.read_text().splitlines()) == 7, "the fetched packages are kept"
 
 
@@ -313,7 +313,7 @@ def test_absent_lists_without_root(debs: Path, tmp_path: Path, monkeypatch: pyte
     fake_apt(tmp_path, debs, monkeypatch, need_lists="yes")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(SepmlError, match="run `sudo apt-get update` first"):
-        prepare(tmp_path / "out", jobs=1)
+        prepare_prompts(tmp_path / "out", jobs=1)
 
 
 def test_a_transient_failure_is_tried_again_and_a_lasting_one_is_told(
@@ -331,13 +331,13 @@ def test_a_transient_failure_is_tried_again_and_a_lasting_one_is_told(
 def test_another_version_is_a_warning(debs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     build_deb(tmp_path, "asterisk-prompt-es-co", "9.9-1", {})
     package = next(package for package in PACKAGES if package.name == "asterisk-prompt-es-co")
-    deb = debian.find(package, [tmp_path])
+    deb = debian.find_deb(package, [tmp_path])
     assert deb is not None
     with caplog.at_level(logging.WARNING):
-        assert debian.version(package, deb) == "9.9-1"
+        assert debian.deb_version(package, deb) == "9.9-1"
     assert "tables of speakers were made with 0.20070403-2.1" in caplog.text
     shutil.copy(next(debs.glob("asterisk-prompt-es-co_*.deb")), tmp_path)
-    expected = debian.find(package, [tmp_path])
+    expected = debian.find_deb(package, [tmp_path])
     assert expected is not None and "0.20070403-2.1" in expected.name, "the version of the tables goes before a later one"
 
 
@@ -347,7 +347,7 @@ def test_a_package_laid_out_otherwise_is_told(debs: Path, tmp_path: Path) -> Non
     next(other.glob("asterisk-prompt-es-co_*.deb")).unlink()
     build_deb(other, "asterisk-prompt-es-co", "0.20070403-2.1", {"usr/share/elsewhere/a.gsm": encoded("a", kind="gsm")})
     with pytest.raises(SepmlError, match="no clips of f-jimenez in usr/share/asterisk/sounds"):
-        prepare(tmp_path / "out", debs=other, jobs=1)
+        prepare_prompts(tmp_path / "out", debs=other, jobs=1)
 
 
 def test_real_tables_equal_the_reference(shared_dir: Path) -> None:
@@ -375,7 +375,7 @@ def test_real_packages_give_the_reference_corpus(
     if "SEPML_DEBS" not in os.environ:
         pytest.skip("SEPML_DEBS, a folder with the real .deb files, is not set")
     monkeypatch.setattr(prompts, "SIZES", SIZES)
-    prepare(tmp_path / size, size=size, debs=Path(os.environ["SEPML_DEBS"]), jobs=2)
+    prepare_prompts(tmp_path / size, size=size, debs=Path(os.environ["SEPML_DEBS"]), jobs=2)
     ours = rows_of(tmp_path / size / "utterances.csv")
     speakers = {row["speaker"] for row in ours}
     reference = rows_of(shared_dir / "corpus" / "utterances.csv")

@@ -13,7 +13,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
 from sepml.speech.corpora import espeak, synthetic
 from sepml.speech.corpora.draw_mix_lists import ListSizes
-from sepml.speech.corpora.synthetic import VOICES, Voice, prepare
+from sepml.speech.corpora.synthetic import VOICES, Voice, prepare_synthetic
 from sepml.speech.mixing.mixlist import read_mix_list
 
 SMALL = {"voices": 6, "utterances_each": 4, "lists": ListSizes(tr=6, cv=3, tt=3)}
@@ -29,7 +29,7 @@ def digests(folder: Path) -> dict[str, str]:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("espeakng_loader")
     out = tmp_path_factory.mktemp("synthetic") / "corpus"
-    prepare(out, jobs=1, **SMALL)
+    prepare_synthetic(out, jobs=1, **SMALL)
     return out
 
 
@@ -52,7 +52,7 @@ def test_the_corpus_is_complete(corpus: Path) -> None:
 
 
 def test_the_same_bytes_with_any_number_of_jobs(corpus: Path, tmp_path: Path) -> None:
-    prepare(tmp_path / "again", jobs=2, **SMALL)
+    prepare_synthetic(tmp_path / "again", jobs=2, **SMALL)
     assert digests(tmp_path / "again") == digests(corpus)
 
 
@@ -68,7 +68,7 @@ def test_a_voice_does_not_depend_on_what_others_said_before() -> None:
 
 
 def test_another_seed_says_other_sentences(corpus: Path, tmp_path: Path) -> None:
-    prepare(tmp_path / "other", seed=1, jobs=1, **SMALL)
+    prepare_synthetic(tmp_path / "other", seed=1, jobs=1, **SMALL)
     said = [[row["clips"] for row in csv.DictReader((out / "utterances.csv").open())] for out in (corpus, tmp_path / "other")]
     assert said[0] != said[1]
 
@@ -100,10 +100,10 @@ def test_a_complete_corpus_is_left_alone_and_a_stopped_one_is_finished(corpus: P
     before = digests(corpus)
     with monkeypatch.context() as patched:
         patched.setattr(synthetic, "_make", lambda *_: pytest.fail("made again"))
-        prepare(corpus, jobs=1, **SMALL)
+        prepare_synthetic(corpus, jobs=1, **SMALL)
     lost = corpus / VOICES[2].name / f"{VOICES[2].name}-0001.wav"
     lost.unlink()
-    prepare(corpus, jobs=1, **SMALL)
+    prepare_synthetic(corpus, jobs=1, **SMALL)
     assert digests(corpus) == before
 
 
@@ -119,19 +119,19 @@ def test_a_run_stopped_in_the_middle_goes_on(corpus: Path, tmp_path: Path, monke
     with monkeypatch.context() as patched:
         patched.setattr(synthetic, "_build_voice", stop_at_the_fourth)
         with pytest.raises(KeyboardInterrupt):
-            prepare(out, jobs=1, **SMALL)
+            prepare_synthetic(out, jobs=1, **SMALL)
     assert not (out / "corpus.json").exists()
     said = []
     say = espeak.Espeak.say
     monkeypatch.setattr(espeak.Espeak, "say", lambda self, text: said.append(text) or say(self, text))
-    prepare(out, jobs=1, **SMALL)
+    prepare_synthetic(out, jobs=1, **SMALL)
     assert digests(out) == digests(corpus)
     assert 0 < len(said) < 3 * 4 * 3, "only the three voices that were missing are synthesised"
 
 
 def test_other_requests_for_the_same_folder_are_refused(corpus: Path) -> None:
     with pytest.raises(SepmlError, match=r"holds a corpus with seed = 0, now 7"):
-        prepare(corpus, seed=7, jobs=1, **SMALL)
+        prepare_synthetic(corpus, seed=7, jobs=1, **SMALL)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_other_requests_for_the_same_folder_are_refused(corpus: Path) -> None:
 )
 def test_numbers_out_of_range(arguments: dict[str, int], message: str, tmp_path: Path) -> None:
     with pytest.raises(SepmlError, match=message):
-        prepare(tmp_path / "new", **arguments)
+        prepare_synthetic(tmp_path / "new", **arguments)
     assert not (tmp_path / "new").exists()
 
 
@@ -148,7 +148,7 @@ def test_a_missing_synthesiser_names_the_way_out(tmp_path: Path, monkeypatch: py
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     monkeypatch.setattr(espeak, "find_spec", lambda name: None)
     with pytest.raises(SepmlError, match=r"pip install sepml\[synthetic\]"):
-        prepare(tmp_path / "new")
+        prepare_synthetic(tmp_path / "new")
     assert not (tmp_path / "new").exists(), "the folder is free for another corpus"
 
 

@@ -185,7 +185,7 @@ def same(files: dict[str, np.ndarray], held: dict[str, np.ndarray]) -> bool:
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_discs_in_several_layouts(few, tmp_path, layout):
     held = discs(tmp_path / "ldc", layout)
-    wsj0.prepare([tmp_path / "ldc"], tmp_path / "out", jobs=1)
+    wsj0.prepare_wsj0([tmp_path / "ldc"], tmp_path / "out", jobs=1)
     assert same(written(tmp_path / "out"), held)
     assert "LDC93S6A" in (tmp_path / "out" / "wsj0" / "LICENSE.txt").read_text()
 
@@ -197,26 +197,26 @@ def test_compressed_discs_in_several_folders_by_processes(few, tmp_path):
     assert len(folders) > 1
     # The last one is given twice: through its parent and by a symbolic link that also makes a ring.
     (folders[-1] / "ring").symlink_to(tmp_path / "ldc")
-    wsj0.prepare([*folders, tmp_path / "ldc"], tmp_path / "out", jobs=2)
+    wsj0.prepare_wsj0([*folders, tmp_path / "ldc"], tmp_path / "out", jobs=2)
     assert same(written(tmp_path / "out"), held)
 
 
 def test_a_second_run_writes_only_what_is_missing_or_broken_off(few, tmp_path):
     held = discs(tmp_path / "ldc")
-    wsj0.prepare([tmp_path / "ldc"], tmp_path / "out", jobs=1)
+    wsj0.prepare_wsj0([tmp_path / "ldc"], tmp_path / "out", jobs=1)
     files = sorted((tmp_path / "out" / "wsj0").rglob("*.wav"))
     files[0].unlink()
     files[1].write_bytes(files[1].read_bytes()[:-2])
     for file in files[1:]:
         os.utime(file, (1, 1))
-    wsj0.prepare([tmp_path / "ldc"], tmp_path / "out", jobs=1)
+    wsj0.prepare_wsj0([tmp_path / "ldc"], tmp_path / "out", jobs=1)
     assert same(written(tmp_path / "out"), held)
     assert [file.stat().st_mtime == 1 for file in files] == [False, False, True, True, True]
 
 
 def refused(folders: list[Path], out: Path, **options) -> str:
     with pytest.raises(SepmlError) as caught:
-        wsj0.prepare(folders, out, jobs=1, **options)
+        wsj0.prepare_wsj0(folders, out, jobs=1, **options)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -263,13 +263,13 @@ def test_a_bad_file_is_named_and_the_rest_is_made(few, tmp_path, caplog, kind):
 def test_a_microphone_that_is_the_first_ones(few, tmp_path):
     discs(tmp_path / "ldc")
     sphere(tmp_path / "ldc/wsj0/si_tr_s/011/011c0202.wv1", speech_like(1, 1601), microphone="Sennheiser HMD414")
-    wsj0.prepare([tmp_path / "ldc"], tmp_path / "out", jobs=1)
+    wsj0.prepare_wsj0([tmp_path / "ldc"], tmp_path / "out", jobs=1)
 
 
 def test_a_checksum_that_does_not_fit_is_a_warning(few, tmp_path, caplog):
     discs(tmp_path / "ldc")
     sphere(tmp_path / "ldc/wsj0/si_tr_s/011/011c0202.wv1", speech_like(1, 1601), sample_checksum=1)
-    wsj0.prepare([tmp_path / "ldc"], tmp_path / "out", jobs=1)
+    wsj0.prepare_wsj0([tmp_path / "ldc"], tmp_path / "out", jobs=1)
     assert "011c0202.wv1: its samples do not add up to the sample_checksum of its header" in caplog.text
 
 

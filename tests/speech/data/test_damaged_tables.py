@@ -16,9 +16,9 @@ import soundfile
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import read_utterances
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.examples import Segments, read_mixture
-from sepml.speech.data.manifest import Mixture, manifest_of_tree, read_manifest, write_manifest
+from sepml.speech.data.examples import DynamicMixing, DynamicSegments, Segments, read_example
+from sepml.speech.data.manifest import read_manifest, write_manifest
+from sepml.speech.data.mixtures import Mixture, manifest_of_tree
 from sepml.speech.data.shards import HEADER, open_shards
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
 from sepml.system.limits import LONGEST_ID
@@ -187,7 +187,7 @@ def shard_of(folder: Path, facts: str | None = None, waves: dict[str, bytes] | N
 
 
 def test_a_sound_shard(tmp_path):
-    assert read_mixture(open_shards(shard_of(tmp_path))[0], RATE).sources.shape == (2, LENGTH)
+    assert read_example(open_shards(shard_of(tmp_path))[0], RATE).sources.shape == (2, LENGTH)
 
 
 @pytest.mark.parametrize("n_src", ["1000000000", "2.5", "Infinity", "NaN", "1e999", "true", "0", "-1", "null", "[2]", "5"])
@@ -220,7 +220,7 @@ def test_audio_of_another_length_is_not_decoded_first(tmp_path, monkeypatch):
 
     monkeypatch.setattr(soundfile.SoundFile, "read", reading)
     with pytest.raises(SepmlError, match="s1 of 'a' has 50000 samples, the index says 800") as caught:
-        read_mixture(mixtures[0], RATE)
+        read_example(mixtures[0], RATE)
     assert "\n" not in str(caught.value)
 
 

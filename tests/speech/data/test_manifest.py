@@ -12,7 +12,8 @@ import pytest
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
 from sepml.speech.data import manifest as module
-from sepml.speech.data.manifest import Manifest, Mixture, manifest_of_tree, read_manifest, scan_manifest, write_manifest
+from sepml.speech.data.manifest import Manifest, read_manifest, scan_manifest, write_manifest
+from sepml.speech.data.mixtures import Mixture, manifest_of_tree
 
 HEADER = "mixture_ID,mixture_path,source_1_path,source_2_path,length"
 

@@ -16,9 +16,10 @@ import torch
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.data.examples import Segments, read_mixture
+from sepml.speech.data.examples import Segments, read_example
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
-from sepml.speech.data.manifest import Mixture, read_manifest, write_manifest
+from sepml.speech.data.manifest import read_manifest, write_manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.data.shards import open_shards
 from sepml.speech.data.write_shards import write_shards
 from sepml.system.stamp import file_digest
@@ -100,7 +101,7 @@ def test_what_is_read_is_what_soundfile_reads(manifest, sharded):
     assert len(shards) == COUNT and shards.n_src == 2 and shards.bounds.tolist() == [*range(0, COUNT, SIZE), COUNT]
     assert shards == open_shards(sharded / "shards.csv")
     for entry, mixture in zip(shards, read_manifest(manifest), strict=True):
-        example = read_mixture(entry, RATE)
+        example = read_example(entry, RATE)
         assert example.ids == (mixture.id,) and entry.length == mixture.length == len(example.mixture)
         for signal, file in zip((example.mixture, *example.sources), (mixture.mixture, *mixture.sources), strict=True):
             assert np.array_equal(signal, soundfile.read(file, dtype="float32")[0])
@@ -276,11 +277,11 @@ def test_absent_and_truncated_shards(few):
     shards = open_shards(few)
     (few / "shard-000001.tar").write_bytes(whole[:9000])
     assert (
-        refusal(read_mixture, shards[3], RATE)
+        refusal(read_example, shards[3], RATE)
         == f"{few}/shard-000001.tar: breaks off in '{shards[3].id}'; copy or make it again"
     )
     (few / "shard-000001.tar").unlink()
-    assert "shard-000001.tar: cannot be read: No such file or directory" in refusal(read_mixture, shards[3], RATE)
+    assert "shard-000001.tar: cannot be read: No such file or directory" in refusal(read_example, shards[3], RATE)
     (few / "shards.csv").unlink()
     assert refusal(open_shards, few) == f"{few}/shards.csv: no such index of shards"
 
@@ -296,8 +297,8 @@ def test_an_index_that_does_not_fit(few, shift):
     other = lines[4].split(",")[0]
     (few / "shards.csv").write_text("".join([*lines[:3], lines[3].replace(lines[3].split(",")[0], "else"), *lines[4:]]))
     shards = open_shards(few)
-    assert read_mixture(shards[3], RATE).ids == (other,)
-    assert "shard-000001.tar: holds no mixture 'else' at byte 0; " in refusal(read_mixture, shards[2], RATE)
+    assert read_example(shards[3], RATE).ids == (other,)
+    assert "shard-000001.tar: holds no mixture 'else' at byte 0; " in refusal(read_example, shards[2], RATE)
 
 
 @pytest.mark.parametrize(
@@ -319,7 +320,7 @@ def test_a_faulty_index(few, change, message):
 def test_other_rates_lengths_and_numbers_of_sources(few):
     shards = open_shards(few)
     where = f"{few}/shard-000000.tar: mix of '{shards[1].id}'"
-    assert refusal(read_mixture, shards[1], 16000) == f"{where}: its rate is 8000 Hz, expected 16000 Hz"
+    assert refusal(read_example, shards[1], 16000) == f"{where}: its rate is 8000 Hz, expected 16000 Hz"
     longer = replace(shards[1], length=shards[1].length + 1)
-    assert f"{where} has {shards[1].length} samples, the index says" in refusal(read_mixture, longer, RATE)
+    assert f"{where} has {shards[1].length} samples, the index says" in refusal(read_example, longer, RATE)
     assert f"{few}: mixtures of 2 sources, the model separates 3" in refusal(train_loader, settings(few), 3, 0)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.manifest import Mixture, write_manifest
+from sepml.speech.data.manifest import write_manifest
+from sepml.speech.data.mixtures import Mixture
 from sepml.speech.data.shards import open_shards, read_sharded
 from sepml.speech.data.write_shards import write_shards
 

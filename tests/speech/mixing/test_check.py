@@ -8,7 +8,8 @@ import soundfile
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, write_wav
-from sepml.speech.data.manifest import manifest_of_tree, write_manifest
+from sepml.speech.data.manifest import write_manifest
+from sepml.speech.data.mixtures import manifest_of_tree
 from sepml.speech.mixing.check import check
 
 IDS = ["a_1_b_-1", "b_0.5_c_-0.5", "c_2_a_-2"]
