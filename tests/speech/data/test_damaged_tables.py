@@ -16,7 +16,8 @@ import soundfile
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import read_utterances
-from sepml.speech.data.examples import DynamicMixing, DynamicSegments, Segments, read_example
+from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
+from sepml.speech.data.examples import Segments, read_example
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture, manifest_of_tree
 from sepml.speech.data.shards import HEADER, open_shards

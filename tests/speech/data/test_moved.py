@@ -10,7 +10,7 @@ import soundfile
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.data import manifest
-from sepml.speech.data.examples import DynamicMixing
+from sepml.speech.data.dynamic_mixing import DynamicMixing
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture, find_moved
