@@ -49,8 +49,8 @@ def _export(options: argparse.Namespace) -> int:
 def _info(options: argparse.Namespace) -> int:
     if of_images(options.model) or is_classifier(options.model):
         return info_images(options)
-    from sepml.speech.models.info import describe
+    from sepml.speech.models.export import describe_separator
 
     with named_network(options) as architecture:
-        print(describe(options.model, architecture))
+        print(describe_separator(options.model, architecture))
     return OK

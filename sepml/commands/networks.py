@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
-    from sepml.speech.models.checkpoint_file import Architecture
+    from sepml.speech.models.config import Architecture
 
 NETWORKS = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """Those of Asteroid; here for the sake of quick help."""
@@ -32,7 +32,7 @@ def named_network(options: argparse.Namespace) -> Iterator["Architecture | None"
     """
     if options.arguments is not None and options.network is None:
         options.wrong("--arguments: needs --network")
-    from sepml.speech.models.checkpoint_file import UnknownNetwork
+    from sepml.speech.models.asteroid_checkpoint import UnknownNetwork
 
     try:
         yield _architecture(options)
@@ -44,7 +44,7 @@ def _architecture(options: argparse.Namespace) -> "Architecture | None":
     if options.network is None:
         return None
     from sepml.config import read_yaml
-    from sepml.speech.models.checkpoint_file import Architecture
+    from sepml.speech.models.config import Architecture
 
     if options.arguments is None:
         return Architecture(options.network)

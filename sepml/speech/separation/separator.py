@@ -3,8 +3,6 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,12 +10,12 @@ from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.blocks import Counted, resampled, split_at, windows
-from sepml.speech.models.checkpoint_file import Architecture
+from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
 from sepml.speech.separation.align import align_to, level_gains
 from sepml.speech.separation.stitch import Stitcher
 from sepml.speech.separation.window_options import check_rate, check_windows
-from sepml.training.hardware import choose_device, computes_bf16
+from sepml.training.hardware import computes_bf16
 
 log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
@@ -47,7 +45,8 @@ class Separator(HubMixin):
         SepmlError: the models differ in rate or number of sources.
     """
 
-    def __init__(self, models: Sequence[nn.Module], mixture_consistency: bool = False) -> None:
+    def __init__(self, models: Sequence[SeparationModel], mixture_consistency: bool = False) -> None:
+        super().__init__(models)
         if not models:
             raise SepmlError("a separator needs a model; none was given")
         kinds = {(model.config.n_src, model.config.sample_rate) for model in models}
@@ -55,36 +54,7 @@ class Separator(HubMixin):
             found = " and ".join(f"{n_src} sources at {rate} Hz" for n_src, rate in sorted(kinds))
             raise SepmlError(f"the models cannot be averaged, they give {found}; use one of them alone")
         self.n_src, self.sample_rate = kinds.pop()
-        self.models = [model.eval() for model in models]
         self.mixture_consistency = mixture_consistency
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path | None = None,
-        ensemble: bool = False,
-        device: str | torch.device = "cpu",
-        architecture: Architecture | None = None,
-        **hub: Any,
-    ) -> "Separator":
-        """The separator in a model folder, an experiment's folder, an Asteroid checkpoint or on the Hugging Face Hub.
-
-        Args:
-            path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; None is the pair that
-                comes with sepml, `user/name` or `user/name@revision` a model on the Hub unless it exists here.
-            ensemble: average all peers of an experiment's folder.
-            architecture: the network of a checkpoint that holds weights alone.
-            hub: see `sepml.speech.models.load.locate`.
-
-        Raises:
-            SepmlError: there is no model, it cannot be fetched or read, a peer has to be named, or there is no such device.
-        """
-        from sepml.speech.models.load import load_models
-
-        models, origin = load_models(path, ensemble, _device(device), architecture, **hub)
-        separator = cls(models)
-        separator.origin = origin
-        return separator
 
     def separate(
         self, waveform: Tensor | np.ndarray, sample_rate: int, segment: float | None = None, overlap: float | None = None
@@ -211,7 +181,7 @@ class Separator(HubMixin):
             ests[n] = _together([of_model[row] for of_model in of_models], batch[row]).numpy()
         return ests
 
-    def _run(self, model: nn.Module, mixture: Tensor, fast: bool) -> Tensor:
+    def _run(self, model: SeparationModel, mixture: Tensor, fast: bool) -> Tensor:
         """Estimates (B, n_src, T) of mixtures (B, T)."""
         samples = mixture.shape[-1]
         shortest = round(_SHORTEST_SECONDS * self.sample_rate)
@@ -226,18 +196,6 @@ class Separator(HubMixin):
         if not est.isfinite().all():
             raise SepmlError("the model gives nan or infinity; its training has diverged or its weights are damaged")
         return est
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise SepmlError(f"there is no device {device!r}; expected cpu, cuda, cuda:0 or the like, or mps") from error
-    if found.type in ("cuda", "mps"):
-        choose_device(found.type)
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise SepmlError(f"there is no device '{found}'; this machine has {torch.cuda.device_count()}, counted from cuda:0")
-    return found
 
 
 def _together(ests: list[Tensor], mixture: Tensor) -> Tensor:
