@@ -143,7 +143,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     if options.manifest is None:
         options.wrong("the following arguments are required: --manifest")
     from sepml.speech.data.manifest import read_manifest
-    from sepml.speech.separation.window_options import check_windows
+    from sepml.speech.separation.options import check_windows
     from sepml.training.allocator import keep_large_blocks
 
     # Before PyTorch is imported, which takes seconds.

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FULL_SCALE = 32768
 _SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
+_SOUND = "wav flac ogg oga opus mp3 aif aiff aifc au caf w64 rf64 sph m4a m4b aac ac3 wma amr wv ape tta mka"
+_VIDEO = "mp4 mov mkv webm avi 3gp mpg mpeg"
 _KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -215,3 +217,8 @@ def _read(path: Path, file: "soundfile.SoundFile") -> np.ndarray:
 def reason(error: "soundfile.LibsndfileError") -> str:
     """What libsndfile says, for the end of a sentence."""
     return error.error_string.strip().rstrip(".") or f"libsndfile error {error.code}"
+
+
+def is_recording(name: str) -> bool:
+    """Whether a file is sound or video, by the suffix of its name."""
+    return Path(name).suffix.lower()[1:] in f"{_SOUND} {_VIDEO}".split()

@@ -10,11 +10,10 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import info, open_audio, write_wav
+from sepml.speech.audio.files import info, is_recording, open_audio, write_wav
 from sepml.speech.audio.recordings import one_channel, open_recording
 from sepml.speech.corpora.corpus_folder import walk
 from sepml.speech.data.manifest import AUDIO_SUFFIXES
-from sepml.speech.separation.inputs import is_recording
 from sepml.system.parallel import Failure, map_unordered
 
 _NO_LENGTH = 1 << 62

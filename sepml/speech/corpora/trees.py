@@ -6,9 +6,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
+from sepml.speech.audio.files import is_recording
 from sepml.speech.corpora.mixture_folders import mixtures_of_folders, splits_of_folders
 from sepml.speech.data.manifest import AUDIO_SUFFIXES, TYPES, Mixture, manifest_of_tree, scan_manifest, stems, write_manifest
-from sepml.speech.separation.inputs import is_recording
 
 log = logging.getLogger(__name__)
 WHAM_TASKS = {"sep_clean": "mix_clean", "sep_noisy": "mix_both", "enh_single": "mix_single"}

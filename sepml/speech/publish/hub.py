@@ -80,7 +80,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
                 repository on the Hub only.
 
         Raises:
-            SepmlError: there is no such model, it cannot be fetched or read, a peer has to be named, or a revision is given for a path.
+            SepmlError: see `load`; or a revision is given for a path.
         """
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
         hub |= {"force_download": force_download, "local_files_only": local_files_only}

@@ -1,4 +1,4 @@
-"""What an output was made from: short digests in its comment, which WAV and FLAC files both hold."""
+"""The provenance of an output: short digests of its input, settings and model in the comment of the file."""
 
 import hashlib
 import os
@@ -7,22 +7,23 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn, uint8
+from torch import uint8
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import require_content
-from sepml.speech.separation.output_names import FORMATS
+from sepml.speech.models.model import SeparationModel
+from sepml.speech.separation.options import FORMATS
 
 _COMMENT = re.compile(r"made of recording ([0-9a-f]{16}), settings ([0-9a-f]{16}), model ([0-9a-f]{16})")
 
 
 @dataclass(frozen=True)
 class Provenance:
-    """Digests of what an output depends on; outputs of the same three are the same.
+    """Digests of all that an output depends on; outputs with the same three are equal.
 
     Attributes:
-        recording: of the file's bytes: its name and date change when it is copied.
-        settings: of what changes the samples.
+        recording: of the bytes of the file; its name and date change when it is copied.
+        settings: of all settings that change the samples.
         model: of configuration and weights.
     """
 
@@ -32,11 +33,11 @@ class Provenance:
 
     @property
     def comment(self) -> str:
-        """As it stands in an output."""
+        """The comment that is written to an output."""
         return f"made of recording {self.recording}, settings {self.settings}, model {self.model}"
 
     def differs(self, other: "Provenance") -> str | None:
-        """What the other was made of, for the end of a sentence; None where it is the same."""
+        """How the other differs, for the end of a sentence; None where both are equal."""
         if self.recording != other.recording:
             return "from another recording"
         if self.model != other.model:
@@ -45,7 +46,7 @@ class Provenance:
 
 
 def provenance_of(output: Path) -> Provenance | None:
-    """What an output says it was made from; None of files that do not say it, such as those of earlier versions."""
+    """The provenance in the comment of an output; None where there is none, as in files of earlier versions."""
     import soundfile
 
     if output.suffix.lower()[1:] not in FORMATS or not output.is_file():
@@ -59,10 +60,10 @@ def provenance_of(output: Path) -> Provenance | None:
 
 
 def recording_digest(file: Path) -> str:
-    """Of a file's bytes, wherever it lies and whatever it is called.
+    """SHA-256 digest of the bytes of a file, independent of its path.
 
     Raises:
-        SepmlError: it is no file with something in it, or cannot be read.
+        SepmlError: it is no file, is empty, or cannot be read.
     """
     require_content(file)
     try:
@@ -73,12 +74,12 @@ def recording_digest(file: Path) -> str:
 
 
 def settings_digest(settings: Sequence[object]) -> str:
-    """Of values that print the same when they are the same."""
+    """SHA-256 digest of values that have equal `repr` when they are equal."""
     return _short(hashlib.sha256(repr(tuple(settings)).encode()))
 
 
-def model_digest(models: Sequence[nn.Module]) -> str:
-    """Of all configurations and weights, in their order."""
+def model_digest(models: Sequence[SeparationModel]) -> str:
+    """SHA-256 digest of the configurations and weights of models, in their order."""
     digest = hashlib.sha256()
     for model in models:
         digest.update(repr(model.config).encode())

@@ -1,4 +1,4 @@
-"""From a mixture of any rate, length and level to its sources, by one model or several together."""
+"""Separates a mixture of any rate, length and level, with one model or the average of several."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,23 +12,22 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.blocks import Counted, resampled, split_at, windows
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
-from sepml.speech.separation.align import align_to, level_gains
-from sepml.speech.separation.stitch import Stitcher
-from sepml.speech.separation.window_options import check_rate, check_windows
+from sepml.speech.separation.options import check_rate, check_windows
+from sepml.speech.separation.stitch import Stitcher, align_to, level_gains
 from sepml.training.hardware import computes_bf16
 
 log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
 """Mixtures up to this length are separated in one piece unless a segment is asked for."""
 SEGMENT_SECONDS, OVERLAP = 10.0, 0.5
-"""Of windows of quick networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
+"""Of windows of fast networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
 SPARING_SEGMENT_SECONDS, SPARING_OVERLAP = 20.0, 0.1
 """Of windows of slow networks: little is computed twice."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
 """The longest that an order stays open: all of most recordings, 120 MB of windows of 10 s at 8 kHz."""
 _FEW_FRAMES = 0.01
-"""Seconds of a frame from which on a network is quick."""
+"""Networks with frames of at least this many seconds are fast."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
 _BLOCK = 1 << 18
 
@@ -39,7 +38,7 @@ class Separator(HubMixin):
     Args:
         models: modules from mixture (B, T) to est_sources (B, n_src, T) with a `config` that has `n_src` and
             `sample_rate`; they are put into evaluation mode.
-        mixture_consistency: share what is left of the mixture out among the sources, so that they add up to it.
+        mixture_consistency: distribute the remainder of the mixture equally among the sources, so that they add up to it.
 
     Raises:
         SepmlError: the models differ in rate or number of sources.
@@ -124,11 +123,11 @@ class Separator(HubMixin):
     def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
         check_windows(segment, overlap)
-        quick = self._stride() >= _FEW_FRAMES * self.sample_rate
+        fast = self._stride() >= _FEW_FRAMES * self.sample_rate
         if segment is None:
-            segment = SEGMENT_SECONDS if quick else SPARING_SEGMENT_SECONDS
+            segment = SEGMENT_SECONDS if fast else SPARING_SEGMENT_SECONDS
         if overlap is None:
-            overlap = OVERLAP if quick else SPARING_OVERLAP
+            overlap = OVERLAP if fast else SPARING_OVERLAP
         length = max(round(segment * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 

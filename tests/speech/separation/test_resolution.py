@@ -7,22 +7,14 @@ import odd_files
 import pytest
 import soundfile
 from odd_files import RATE, holding, tone, wav
+from separating import content, files, lines, separate
 from test_score import Corpus
-from test_separate_inputs import TINY, content, files, lines, separate
 
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 from sepml.speech.scoring.evaluate import evaluate
 from sepml.speech.separation.provenance import provenance_of, settings_digest
-from sepml.speech.separation.separate_files import Settings, separate_files
+from sepml.speech.separation.separate_files import SeparationSettings, separate_files
 from sepml.speech.separation.separator import Separator
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, build_model(DPRNNConfig(**TINY, chunk=8, chunk_stride=8)))
-    return folder
 
 
 @pytest.fixture
@@ -121,9 +113,9 @@ def test_asking_for_what_the_input_has_changes_nothing(model, place, capsys):
     holding(wav(subtype="PCM_24"), "a.wav")(place)
     assert separate(model, "-q", "a.wav", "-o", "out") == 0
     assert separate(model, "a.wav", "-o", "out", "--bits", "24") == 0
-    assert lines(capsys) == ["1 of 1 files kept, as their outputs are there (-f writes them again)"]
+    assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (`force` separates them again)"]
     assert separate(model, "-q", "a.wav", "-o", "out", "--bits", "16") == 1
-    assert "out/a_s1.wav: is there and was made with other settings" in lines(capsys)[0]
+    assert "out/a_s1.wav: already exists and was made with other settings" in lines(capsys)[0]
 
 
 @pytest.mark.parametrize("ext", ["wav", "flac"])
@@ -136,7 +128,7 @@ def test_outputs_of_another_program_are_not_taken_for_ours(ext, model, place, ca
     before = {name: (place / "out" / name).read_bytes() for name in files(place / "out")}
     words = ("a.wav", "-o", "out", "--format", ext)
     assert separate(model, "-q", *words) == 1
-    refusal = f"out/a_s1.{ext}: already exists and was not written by sepml; --force overwrites it"
+    refusal = f"out/a_s1.{ext}: already exists and was not written by sepml; `force` overwrites it"
     assert lines(capsys) == [f"sepml: error: a.wav: {refusal}"]
     assert {name: (place / "out" / name).read_bytes() for name in files(place / "out")} == before
     assert separate(model, "-q", *words, "--force") == 0
@@ -153,7 +145,7 @@ def test_evaluation_writes_by_the_same_rule(model, tmp_path):
     evaluate(model, corpus.manifest, tmp_path / "one", metrics=("si_snr",), jobs=1)
     kinds = {file.name: soundfile.info(file).subtype for file in (tmp_path / "one/est").iterdir()}
     assert kinds == {f"{name}_s{n}.wav": kind for name, kind in (("loud", "PCM_16"), ("quiet", "FLOAT")) for n in (1, 2)}
-    assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", Settings())
+    assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", SeparationSettings())
     for name in kinds:
         one, two = (soundfile.read(tmp_path / folder / name)[0] for folder in ("one/est", "two"))
         assert np.array_equal(one, two) and one.any()
