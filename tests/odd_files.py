@@ -258,7 +258,7 @@ BAD: dict[str, tuple[Make, str]] = {
     "empty folder": (lambda folder: _folder(folder, "void"), "void: holds no audio files"),
     "folder without audio": (lambda folder: _folder(folder, "texts", "a.txt", ".wav"), "texts: holds no audio files"),
     "folder named as audio": (lambda folder: _folder(folder, "folder.wav"), "folder.wav: holds no audio files"),
-    "pattern that fits nothing": (lambda folder: folder / "*.xyz", "*.xyz: no such file, and no file fits it"),
+    "pattern that fits nothing": (lambda folder: folder / "*.xyz", "*.xyz: no such file, and no file matches it"),
     "pipe": (_fifo, "fifo.wav: is a pipe, expected an audio file"),
     "socket": (_socket, "socket.wav: is a socket, expected an audio file"),
     "device": (lambda folder: Path("/dev/zero"), "/dev/zero: is a device, expected an audio file"),

@@ -8,7 +8,7 @@ import pytest
 import soundfile
 from hub_server import serving, use
 from speech_signals import speech_like
-from test_model import TINY, built
+from tiny_models import TINY, built
 
 from sepml.speech.models import load as pretrained
 from sepml.speech.models.model import save_model

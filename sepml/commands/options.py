@@ -12,7 +12,7 @@ from sepml.system.limits import LARGEST_SEED
 from sepml.system.stamp import WAY_OUT
 
 if TYPE_CHECKING:
-    from sepml.speech.models.checkpoint_file import Architecture
+    from sepml.speech.models.config import Architecture
 
 Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
@@ -109,7 +109,7 @@ def named_network(options: argparse.Namespace) -> Iterator["Architecture | None"
     """
     if options.arguments is not None and options.network is None:
         options.wrong("--arguments: needs --network")
-    from sepml.speech.models.checkpoint_file import UnknownNetwork
+    from sepml.speech.models.asteroid_checkpoint import UnknownNetwork
 
     try:
         yield _architecture(options)
@@ -121,7 +121,7 @@ def _architecture(options: argparse.Namespace) -> "Architecture | None":
     if options.network is None:
         return None
     from sepml.config import read_yaml
-    from sepml.speech.models.checkpoint_file import Architecture
+    from sepml.speech.models.config import Architecture
 
     if options.arguments is None:
         return Architecture(options.network)

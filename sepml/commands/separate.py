@@ -74,7 +74,7 @@ def _separate(options: argparse.Namespace) -> int:
     if options.summary is None and (failures := all_absent(inputs)):
         return print_failures(failures)
     from sepml.speech.separation.outputs import STDOUT
-    from sepml.speech.separation.separate_files import Settings, separate_files
+    from sepml.speech.separation.separate_files import SeparationSettings, separate_files
     from sepml.speech.separation.separator import Separator
     from sepml.training.allocator import keep_large_blocks
     from sepml.training.hardware import choose_device
@@ -84,7 +84,7 @@ def _separate(options: argparse.Namespace) -> int:
         separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
     _check(options, separator.n_src)
     separator.mixture_consistency = options.mixture_consistency
-    settings = Settings(
+    settings = SeparationSettings(
         options.segment,
         options.overlap,
         options.channel,
@@ -100,12 +100,11 @@ def _separate(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace, n_src: int) -> None:
     """Refuse values that make no sense, before anything heavy is imported."""
-    from sepml.speech.separation.output_names import Names
-    from sepml.speech.separation.window_options import check_windows
+    from sepml.speech.separation.options import OutputNames, check_windows
 
     try:
         check_windows(options.segment, options.overlap)
-        Names(options.filename, n_src, options.format)
+        OutputNames(options.filename, n_src, options.format)
     except SepmlError as error:
         options.wrong(str(error))
 

@@ -42,6 +42,7 @@ def evaluate(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             force=options.force,
             architecture=architecture,
+            moved_to=options.moved_to,
         )
     print(format_table(summaries))
     _report(options, summaries)
@@ -59,7 +60,7 @@ def _check_evaluation(options: argparse.Namespace) -> None:
     if options.manifest is None:
         options.wrong("the following arguments are required: --manifest")
     from sepml.speech.data.manifest import read_manifest
-    from sepml.speech.separation.window_options import check_windows
+    from sepml.speech.separation.options import check_windows
 
     try:
         check_windows(options.segment, options.overlap)
@@ -83,10 +84,10 @@ def _report(options: argparse.Namespace, summaries: "dict[str, Summary]") -> Non
 
 def info(options: argparse.Namespace) -> int:
     """`sepml info` of a separator."""
-    from sepml.speech.models.info import describe
+    from sepml.speech.models.export import describe_separator
 
     with named_network(options) as architecture:
-        print(describe(options.model, architecture))
+        print(describe_separator(options.model, architecture))
     return OK
 
 

@@ -1,6 +1,6 @@
 """Model folders: `config.json` (a format and the settings) and `model.safetensors`; reading one runs no code from it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -71,7 +71,7 @@ def require_weights(model: nn.Module, folder: Path) -> None:
     file = folder / _WEIGHTS
     with _reading(file), safe_open(file, "pt") as weights:
         found = {name: _header(weights.get_slice(name)) for name in weights.keys()}  # noqa: SIM118
-    _require_same(model, found, file, _ASKED_FOR)
+    _require_same_headers(model, found, file, _ASKED_FOR)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -126,12 +126,21 @@ def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str
     Raises:
         SepmlError: a name or a shape differs.
     """
-    found = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()}
-    _require_same(model, found, source, expected)
+    require_same(model, state, source, expected)
     model.load_state_dict(state)
 
 
-def _require_same(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], source: Path, expected: str) -> None:
+def require_same(model: nn.Module, state: Mapping[str, Tensor], source: Path, expected: str) -> None:
+    """Refuse weights that `fill` would refuse; the model may lie on torch's meta device.
+
+    Raises:
+        SepmlError: a name, a shape or a type differs.
+    """
+    found = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()}
+    _require_same_headers(model, found, source, expected)
+
+
+def _require_same_headers(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], source: Path, expected: str) -> None:
     """Refuse other names, shapes or types than a model's: `load_state_dict` would cast whole or complex numbers silently."""
     wanted = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in model.state_dict().items()}
     shapes = [{name: shape for name, (shape, _) in each.items()} for each in (wanted, found)]

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models.config import AsteroidConfig, ConvTasNetConfig, DPRNNConfig, DPTNetConfig
-from sepml.speech.models.info import count_macs
+from sepml.speech.models.export import count_macs
 from sepml.speech.models.model import build_model, load_model, network_shape, save_model
 from sepml.system.limits import MOST_WEIGHTS
 from sepml.training.model_folder import read_weights

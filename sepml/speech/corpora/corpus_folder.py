@@ -185,5 +185,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         return read_object(path, "note that sepml writes, give another folder")
     except FileNotFoundError:
         return None
-
-

@@ -1,9 +1,14 @@
-"""Checkpoints of Asteroid's networks: as networks that compute what they compute there."""
+"""Checkpoints of Asteroid's networks, read into models that compute the same numbers; no code of a file is run."""
 
+import argparse
 import logging
-from collections.abc import Mapping
+import pathlib
+import pickle
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -11,40 +16,74 @@ from torch import Tensor
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.models.checkpoint_file import Architecture, Checkpoint, read_checkpoint, weights_of
-from sepml.speech.models.config import AsteroidConfig, AsteroidName
+from sepml.speech.models.config import Architecture, AsteroidConfig, AsteroidName
 from sepml.speech.models.model import AsteroidModel, asteroid_network
-from sepml.training.model_folder import fill
+from sepml.training.model_folder import fill, require_same
+from sepml.training.torch_files import load_plain
 
 log = logging.getLogger(__name__)
 _DEFAULT_RATE = 8000
+_KEYS = ("model_name", "model_args", "state_dict")
+_STATES = ("state_dict", "model_state_dict", "model")
+# The prefix that torch.compile adds to the names of weights.
+_COMPILED = "_orig_mod."
+_SHOWN = 4
+# Types that files hold beside tensors and plain values: versions, scores, and the options of a training.
+_HARMLESS: list[Any] = [
+    torch.torch_version.TorchVersion,
+    argparse.Namespace,
+    *((pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)),
+]
+
+
+class UnknownNetwork(SepmlError):
+    """A file holds weights and does not name their network."""
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    """The content of a file.
+
+    Attributes:
+        name, arguments: of the network, as read. source: where its arguments were read, for messages.
+        state: weights by their names.
+    """
+
+    name: Any
+    arguments: Any
+    source: str
+    state: dict[str, Tensor]
 
 
 def load_asteroid(file: Path, device: str | torch.device = "cpu", architecture: Architecture | None = None) -> AsteroidModel:
-    """Read a checkpoint of a network of Asteroid's into a model in evaluation mode.
+    """Read a checkpoint of one of Asteroid's networks into a model in evaluation mode.
 
     Args:
         file: written by `torch.save(model.serialize(), file)`, which names the network (`model_name`, `model_args`), or
-            `pytorch_model.bin` of a repository on the Hub. Also a checkpoint of Lightning's or weights alone.
+            `pytorch_model.bin` of a repository on the Hub. Also a checkpoint of Lightning or weights alone.
         architecture: the network, where the file does not name it.
 
     Returns:
-        a module from mixture (B, T) to est_sources (B, n_src, T), with the numbers of `BaseModel.from_pretrained`.
+        a module from mixture (B, T) to est_sources (B, n_src, T), which computes the same as `BaseModel.from_pretrained`.
 
     Raises:
-        UnknownNetwork: nothing names the network.
-        SepmlError: not such a file, one that holds more than weights and plain values (nothing of it is run), a network
-            that is not known here, or weights that do not fit it.
+        UnknownNetwork: neither the file nor `architecture` names the network.
+        SepmlError: another kind of file, a file that holds more than weights and plain values (no code is run), an unknown
+            network, or weights that do not fit it.
     """
-    checkpoint = read_checkpoint(file, architecture)
+    checkpoint = _read_checkpoint(file, architecture)
     asked = f"{checkpoint.source.removeprefix(f'{file}: ')} ask for"
     config = _config(checkpoint, file)
     try:
-        # First without memory: the arguments of a file may ask for any amount of it.
+        # First without memory: the arguments of a file may ask for any size.
         with torch.device("meta"):
-            wanted = asteroid_network(config.network, config.arguments).state_dict()
-        state = weights_of(checkpoint.state, wanted, file)
-        _require_same(wanted, state, file, asked)
+            shape = asteroid_network(config.network, config.arguments)
+        state = _weights_of(checkpoint.state, shape.state_dict(), file)
+        require_same(shape, state, file, asked)
         network = asteroid_network(config.network, config.arguments)
     except SepmlError as error:
         raise SepmlError(str(error) if str(file) in str(error) else f"{file}: {error}") from error
@@ -52,7 +91,7 @@ def load_asteroid(file: Path, device: str | torch.device = "cpu", architecture: 
     return AsteroidModel(config, network).to(device).eval()
 
 
-def _config(checkpoint: Checkpoint, file: Path) -> AsteroidConfig:
+def _config(checkpoint: _Checkpoint, file: Path) -> AsteroidConfig:
     name, arguments, source = checkpoint.name, checkpoint.arguments, checkpoint.source
     if not isinstance(arguments, Mapping):
         raise SepmlError(f"{source} is {type(arguments).__name__}, expected a dictionary")
@@ -62,7 +101,7 @@ def _config(checkpoint: Checkpoint, file: Path) -> AsteroidConfig:
         raise SepmlError(f"{file}: model_name is {name!r}, expected one of {', '.join(known.values())}")
     if "n_src" not in arguments:
         raise SepmlError(f"{source} has no 'n_src'")
-    # Files from before Asteroid wrote the rate: its models' default, which is what they were trained with.
+    # Early versions of Asteroid did not write the rate; 8 kHz was the default of its models.
     rate = arguments.get("sample_rate") or _DEFAULT_RATE
     if not arguments.get("sample_rate"):
         log.warning("%s: names no sample rate; %d Hz is taken, Asteroid's default", file, rate)
@@ -76,13 +115,121 @@ def _config(checkpoint: Checkpoint, file: Path) -> AsteroidConfig:
     return parse(AsteroidConfig, settings, source=source)
 
 
-def _require_same(wanted: dict[str, Tensor], found: dict[str, Tensor], file: Path, asked: str) -> None:
-    """Refuse other names, shapes or kinds of numbers than a network's; floats of any precision stand for each other."""
-    for name in sorted(wanted.keys() | found.keys()):
-        want, have = (tuple(of[name].shape) if name in of else None for of in (wanted, found))
-        if want != have:
-            raise SepmlError(f"{file}: '{name}' is {have or 'absent'}, {asked} {want or 'none'}")
-        want, have = wanted[name].dtype, found[name].dtype
-        if want != have and not (want.is_floating_point and have.is_floating_point):
-            kinds = f"holds {have} numbers, the network has {want}"
-            raise SepmlError(f"{file}: '{name}' {kinds.replace('torch.', '')}; save its weights as floats")
+def _read_checkpoint(file: Path, architecture: Architecture | None = None) -> _Checkpoint:
+    """Read a checkpoint of Asteroid or Lightning, or weights alone.
+
+    Args:
+        architecture: the network, where the file does not name it.
+
+    Raises:
+        UnknownNetwork: the file does not name it and neither does `architecture`.
+        SepmlError: the file is none of these, holds more than weights and plain values, or both name a network.
+    """
+    content = _read(file)
+    state, where = _state(content, file)
+    named = content if where else {}
+    if architecture is None:
+        if "model_name" in named and "model_args" in named:
+            return _Checkpoint(named["model_name"], named["model_args"], f"{file}: model_args", state)
+        missing = "model_name" if "model_name" not in named else "model_args"
+        found = f"{len(state)} weights{where}: {_shown(state)}"
+        raise UnknownNetwork(f"{file}: '{missing}' is missing, found {found}; name the network that they are of")
+    if "model_name" in named:
+        raise SepmlError(f"{file}: names its network itself, {named['model_name']}; name no other")
+    arguments, source = architecture.arguments, architecture.source
+    if arguments is None:
+        key = next((key for key in ("model_args", "training_config") if key in named), None)
+        if key is None:
+            raise UnknownNetwork(f"{file}: does not hold the arguments of its {architecture.name}; give them")
+        arguments, source = named[key], f"{file}: {key}"
+    return _Checkpoint(architecture.name, _flat(arguments), source, state)
+
+
+def _weights_of(state: Mapping[str, Tensor], wanted: Iterable[str], file: Path) -> dict[str, Tensor]:
+    """The weights under a network's own names, where all have a prefix there, such as Lightning's `model.`.
+
+    Other weights, such as those of a loss, are left out. Weights without such a prefix are returned unchanged.
+
+    Raises:
+        SepmlError: the file holds the network under several prefixes.
+    """
+    wanted = set(wanted)
+    plain = {name.replace(_COMPILED, ""): value for name, value in state.items()}
+    plain = plain if len(plain) == len(state) else dict(state)
+    one = max(wanted, key=len, default="")
+    prefixes = {name.removesuffix(one) for name in plain if name.endswith(f".{one}")}
+    below = {prefix: {n[len(prefix) :]: value for n, value in plain.items() if n.startswith(prefix)} for prefix in prefixes}
+    fitting = sorted(prefix for prefix, weights in below.items() if weights.keys() == wanted)
+    if len(fitting) > 1:
+        raise SepmlError(f"{file}: holds the network several times, as {' and '.join(fitting)}; keep one of them")
+    if fitting:
+        left = len(plain) - len(wanted)
+        if left:
+            log.info("%s: the weights below '%s' are taken, %d others are left out", file, fitting[0], left)
+        return below[fitting[0]]
+    return plain if plain.keys() == wanted else _without_common(plain, wanted)
+
+
+def _without_common(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
+    """Remove a prefix that all names have, so that a message compares names of the same form."""
+    own = {name.partition(".")[0] for name in wanted}
+    while len(heads := {name.partition(".")[0] for name in state}) == 1 and not heads <= own:
+        if not all("." in name for name in state):
+            break
+        state = {name.partition(".")[2]: value for name, value in state.items()}
+    return state
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        content = load_plain(file, _HARMLESS)
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file") from error
+    except pickle.UnpicklingError as error:
+        raise SepmlError(f"{file}: {_refusal(error)}") from error
+    # A damaged file fails anywhere in the reader, also with an IndexError, an AssertionError or a struct.error.
+    except Exception as error:
+        raise SepmlError(f"{file}: not a readable PyTorch checkpoint ({type(error).__name__})") from error
+    if not isinstance(content, dict):
+        raise SepmlError(f"{file}: holds {type(content).__name__}, expected an Asteroid checkpoint with {', '.join(_KEYS)}")
+    return content
+
+
+def _refusal(error: pickle.UnpicklingError) -> str:
+    """The reason as one line; the message of the reader is a page of advice to switch off its safety."""
+    if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
+        return f"holds '{named[1]}' beside weights and plain values, which could run code; not loaded"
+    return "not a readable PyTorch checkpoint, or one that holds more than weights and plain values; not loaded"
+
+
+def _state(content: dict[str, Any], file: Path) -> tuple[dict[str, Tensor], str]:
+    """The weights in a file and their key, for messages; an empty key where the file holds weights alone."""
+    for key in _STATES:
+        state = content.get(key)
+        if key in content and not isinstance(state, Tensor):
+            if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+                raise SepmlError(f"{file}: {key} is no dictionary of tensors")
+            return {str(name): value for name, value in state.items()}, f" in {key}"
+    if content and all(isinstance(value, Tensor) for value in content.values()):
+        return {str(name): value for name, value in content.items()}, ""
+    if str(content.get("format")).startswith("sepml-run"):
+        raise SepmlError(f"{file}: is the state of a training run of sepml; name the run's folder, {file.parent}")
+    expected = f"expected an Asteroid checkpoint with {', '.join(_KEYS)}, or weights alone"
+    raise SepmlError(f"{file}: 'state_dict' is missing, found {_shown(content) or 'nothing'}; {expected}")
+
+
+def _shown(names: Iterable[Any]) -> str:
+    """The first names, for messages."""
+    names = [repr(str(name)[:60])[1:-1] for name in names]
+    return ", ".join(names[:_SHOWN]) + (" ..." if len(names) > _SHOWN else "")
+
+
+def _flat(arguments: Any) -> Any:
+    """The arguments of a network, merged from the sections of Asteroid's conf.yml where they are spread over them."""
+    if not isinstance(arguments, Mapping) or not isinstance(arguments.get("masknet"), Mapping):
+        return arguments
+    sections = [arguments.get(name) for name in ("filterbank", "masknet")]
+    merged = {key: value for section in sections if isinstance(section, Mapping) for key, value in section.items()}
+    data = arguments.get("data")
+    of_data = {key: data[key] for key in ("sample_rate", "n_src") if key in data} if isinstance(data, Mapping) else {}
+    return {**of_data, **merged}

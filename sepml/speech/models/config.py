@@ -1,11 +1,15 @@
-"""What separators are made of: frozen configurations, one kind a network."""
+"""The configurations of separators, one frozen dataclass for each kind of network, and checks of their sizes."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-# Ranges with much room around what anybody has trained: a slip of the keyboard is named before anything is built.
+from sepml.errors import SepmlError
+from sepml.system.limits import MOST_ACTIVATIONS
+
+# Ranges far beyond the sizes that anybody has trained: a typing error is reported before anything is built.
 Sources = Annotated[int, Field(ge=1, le=64)]
 Rate = Annotated[int, Field(ge=1, le=1_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
@@ -97,8 +101,76 @@ class AsteroidConfig:
     arguments: Annotated[dict[str, bool | int | float | str | None], Field(max_length=100)] = field(default_factory=dict)
     kind: Literal["asteroid"] = "asteroid"
 
+    @property
+    def stride(self) -> int | None:
+        """The hop of the encoder, samples, as `arguments` give it; None where they do not."""
+        stride = self.arguments.get("stride")
+        return stride if isinstance(stride, int) and stride > 0 else None
+
 
 ModelConfig = Annotated[DPRNNConfig | ConvTasNetConfig | DPTNetConfig, Field(discriminator="kind")]
-"""What can be trained."""
+"""A configuration that can be trained."""
 AnyConfig = Annotated[DPRNNConfig | ConvTasNetConfig | DPTNetConfig | AsteroidConfig, Field(discriminator="kind")]
-"""What a model folder can hold."""
+"""A configuration that a model folder can hold."""
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A network, for files that hold weights alone.
+
+    Attributes:
+        name: one of Asteroid's, such as `ConvTasNet`.
+        arguments: of its constructor, or the sections of Asteroid's conf.yml; None takes those in the file.
+        source: where they were read, for messages.
+    """
+
+    name: str
+    arguments: Mapping[str, Any] | None = None
+    source: str = "the arguments"
+
+    def described(self) -> str:
+        """As text, the same for the same network."""
+        arguments = "" if self.arguments is None else f" {sorted(self.arguments.items())}"
+        return f"{self.name}{arguments}"
+
+
+def check_sizes(config: ModelConfig) -> None:
+    """Refuse hops that skip samples or frames, kernels that shift them, and layers that would fill the memory.
+
+    Raises:
+        SepmlError: naming the field.
+    """
+    stft = getattr(config, "filterbank", "free") == "stft"
+    most = {"stride": config.window // 2 if stft else config.window, "chunk_stride": getattr(config, "chunk", 0)}
+    for name, limit in most.items():
+        if (getattr(config, name, None) or 0) > limit:
+            raise SepmlError(f"model '{config.kind}': {name} is {getattr(config, name)}, expected {limit} at most")
+    if isinstance(config, ConvTasNetConfig) and config.kernel % 2 == 0:
+        raise SepmlError(f"model '{config.kind}': kernel is {config.kernel}, expected an odd number")
+    if (values := _largest_layer(config)) > MOST_ACTIVATIONS:
+        found = f"a layer would have {values:,} values for a second of audio, at most {MOST_ACTIVATIONS:,} are allowed"
+        raise SepmlError(f"model '{config.kind}': {found}; choose smaller sizes or longer strides")
+
+
+def _largest_layer(config: ModelConfig) -> int:
+    """About how many values the largest layer has for a second of audio."""
+    frames = config.sample_rate // hop_of(config.stride, config.window) + 1
+    encoded = frames * config.n_filters * config.n_src
+    if isinstance(config, ConvTasNetConfig):
+        # The convolutions of the last block are padded to either side by half of what they reach over.
+        padded = frames + (config.kernel - 1) * 2 ** (config.blocks - 1)
+        return max(encoded, padded * max(config.hidden, config.skip, config.bottleneck))
+    stride = hop_of(config.chunk_stride, config.chunk)
+    chunks = (frames + 2 * config.chunk) // stride + 1
+    if isinstance(config, DPTNetConfig):
+        # Attention compares each frame with those of its chunk, or with those at the same position in the other chunks.
+        attention = config.heads * max(config.chunk, chunks)
+        return max(encoded, chunks * config.chunk * max(config.n_filters, 4 * config.hidden, attention))
+    bins = config.window // 2 + 1 if config.filterbank == "stft" else 0
+    # The four gates of an LSTM are computed for all frames at once.
+    return max(encoded, chunks * config.chunk * max(bins * config.n_src, config.bottleneck, 4 * config.hidden))
+
+
+def hop_of(stride: int | None, length: int) -> int:
+    """The hop of windows or chunks of a length: half of it where none is set."""
+    return stride or length // 2

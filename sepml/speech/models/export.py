@@ -1,21 +1,26 @@
-"""Separators as ONNX files, which run without PyTorch; no file is left that does not give the same numbers."""
+"""Describes separators, and writes them as ONNX files, which run without PyTorch and give the same numbers."""
 
+import copy
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.models.checkpoint_file import Architecture
+from sepml.speech.models.config import Architecture
 from sepml.speech.models.load import load_models
-from sepml.speech.models.model import SeparationModel
+from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel, StftDPRNN
 from sepml.speech.models.onnx_layers import OPSET, Exportable
+from sepml.speech.models.origin import ENSEMBLE_FORMAT, Origin, model_format
 from sepml.system.files import atomic_path
+from sepml.training.flops import count_flops
 from sepml.version import __version__
 
 TOLERANCE = 1e-4
@@ -63,14 +68,14 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
     with atomic_path(out) as temporary:
         _write(network, temporary, origin.name)
         shapes = _shapes(network.config.window, network.config.sample_rate)
-        difference = compare(temporary, network, shapes)
+        difference = largest_difference(temporary, network, shapes)
         if not difference <= TOLERANCE:
             found = f"it would differ from PyTorch by {difference:.1e}, expected {TOLERANCE:.0e} at most"
             raise SepmlError(f"{out}: not written, as {found}")
     return Exported(out, OPSET, shapes, difference, out.stat().st_size / 1e6)
 
 
-def compare(file: Path, model: SeparationModel, shapes: tuple[tuple[int, int], ...]) -> float:
+def largest_difference(file: Path, model: SeparationModel, shapes: tuple[tuple[int, int], ...]) -> float:
     """The largest difference between an ONNX file's estimates and a model's, for noise with a peak of 1 and for silence.
 
     Args:
@@ -91,7 +96,7 @@ def compare(file: Path, model: SeparationModel, shapes: tuple[tuple[int, int], .
         if found.shape != est.shape:
             return float("inf")
         difference = float(np.abs(found - est).max())
-        # A comparison with nan is False: what is no number must not pass for close.
+        # A comparison with nan is False; nan must not count as a small difference.
         largest = difference if not difference <= largest else largest
     return largest
 
@@ -123,7 +128,7 @@ def _write(model: SeparationModel, file: Path, name: str) -> None:
         raise SepmlError(f"{name}: {error}") from error
     except OSError:
         raise
-    # The exporter has no family of errors; what it says first is that it failed, at length.
+    # The exporter raises errors of many kinds, whose own text is long.
     except Exception as error:
         cause = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
         raise SepmlError(f"{name}: a model of kind '{model.config.kind}' that ONNX has no form for: {cause}") from error
@@ -140,7 +145,7 @@ def _require_packages() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the exporter's notes on packages that it would like to see."""
+    """Hide the exporter's notes on packages that it would use if they were installed."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -150,3 +155,71 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def describe_separator(model: str | Path | None = None, architecture: Architecture | None = None) -> str:
+    """A model in words: format, origin, sources, rate, number of parameters and operations, and its settings.
+
+    Args:
+        model, architecture: see `Separator.load`.
+
+    Raises:
+        SepmlError: see `Separator.load`.
+    """
+    models, origin = load_models(model, architecture=architecture)
+    first, n_models = models[0], len(models)
+    facts = {
+        "format": _format(first, origin),
+        "from": f"Hugging Face Hub, commit {origin.commit}" if origin.commit else str(origin.path),
+        "models": f"{n_models}, averaged" if n_models > 1 else str(origin.parts[0]) if origin.parts[0] != origin.path else "",
+        "sources": str(first.config.n_src),
+        "sample rate": f"{first.config.sample_rate} Hz",
+        "cost": f"{sum(map(count_macs, models)) / 1e6:,.1f} million multiply-accumulates a second of audio",
+    }
+    weights = sum(weight.numel() for each in models for weight in each.parameters())
+    lines = [f"{origin.name}: {weights:,} parameters", *(f"  {name}: {fact}" for name, fact in facts.items() if fact)]
+    for number, each in enumerate(models, 1):
+        lines.append(f"  settings of model {number}:" if n_models > 1 else "  settings:")
+        lines += [f"    {name}: {value}" for name, value in asdict(each.config).items()]
+    return "\n".join(lines)
+
+
+def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
+    """Multiply-accumulate operations of a model for some seconds of audio, in matrix products and convolutions.
+
+    Fourier transforms, norms and activations are not counted.
+    """
+    # Only shapes matter for the count, so nothing is computed.
+    counted = copy.deepcopy(model).to("meta")
+    recurrent: list[int] = []
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor]) -> None:
+        steps = prod(inputs[0].shape[:-1])
+        recurrent.append(steps * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2))
+
+    for part in counted.modules():
+        if isinstance(part, nn.RNNBase):
+            # On the meta device an RNN runs frame by frame, and it would dominate the run time.
+            part.forward = _zeros_of(part)
+            part.register_forward_hook(count)
+    network: nn.Module = counted
+    inputs = torch.zeros(1, round(seconds * model.config.sample_rate), device="meta")
+    if isinstance(counted.network, StftDPRNN):
+        # PyTorch's inverse STFT reads values, which the meta device has not.
+        network, inputs = counted.network.masker, counted.network.bins_of(inputs)
+    return count_flops(network, inputs) // 2 + sum(recurrent)
+
+
+def _zeros_of(part: nn.RNNBase) -> Callable[..., tuple[Tensor, None]]:
+    width = part.hidden_size * (2 if part.bidirectional else 1)
+    return lambda x, *_: (x.new_zeros(*x.shape[:-1], width), None)
+
+
+def _format(model: SeparationModel, origin: Origin) -> str:
+    if origin.parts[0].is_file():
+        network = model.config.network if isinstance(model, AsteroidModel) else ""
+        return f"Asteroid checkpoint ({network})"
+    form = model_format(origin.path / "config.json")
+    if form == ENSEMBLE_FORMAT:
+        return f"{ENSEMBLE_FORMAT} of {FORMAT}"
+    return FORMAT if form else f"experiment of {FORMAT}"

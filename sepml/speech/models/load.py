@@ -1,26 +1,24 @@
-"""Models by name: folders, checkpoints and ids of the Hugging Face Hub to the models that they stand for."""
+"""Finds and reads the models that a name stands for: a folder, a checkpoint, or an id of the Hugging Face Hub."""
 
 import logging
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepml.config_errors import shown
 from sepml.errors import SepmlError
+from sepml.speech.models.config import Architecture
+from sepml.speech.models.hub_client import checked_answers, hub_errors
+from sepml.speech.models.origin import DEFAULT, ENSEMBLE_FORMAT, Origin, model_format
 from sepml.system.json_files import read_object
 
 if TYPE_CHECKING:
     import torch
 
-    from sepml.speech.models.checkpoint_file import Architecture
     from sepml.speech.models.model import SeparationModel
 
 log = logging.getLogger(__name__)
-DEFAULT = Path(__file__).resolve().parents[2] / "pretrained" / "prompts-2mix"
-"""The pair that comes with sepml: what is used when no model is named."""
-ENSEMBLE_FORMAT = "sepml-ensemble-1"
 _CHECKPOINT = "pytorch_model.bin"
 _SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
 _FETCHED = ["config.json", "model.safetensors", "best.json", "peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
@@ -28,34 +26,18 @@ _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revi
 _KINDS = "a model folder, an experiment's folder, an Asteroid checkpoint or a Hugging Face Hub id (user/name)"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where the models of a separator come from.
-
-    Attributes:
-        name: as it was asked for.
-        path: the folder or the file on this machine.
-        parts: a model folder or a checkpoint for each of the models.
-        commit: of a model from the Hugging Face Hub.
-    """
-
-    name: str
-    path: Path
-    parts: tuple[Path, ...]
-    commit: str | None = None
-
-
 def load_models(
-    model: str | Path | None = None,
+    model: str | Path | Origin | None = None,
     ensemble: bool = False,
     device: "str | torch.device" = "cpu",
-    architecture: "Architecture | None" = None,
+    architecture: Architecture | None = None,
     **hub: Any,
 ) -> "tuple[list[SeparationModel], Origin]":
     """The models that a name stands for, in evaluation mode, and where they come from.
 
     Args:
-        model, hub: see `locate`.
+        model: see `locate`; or what `find_model` has found, for which `ensemble` and `hub` play no part.
+        hub: see `locate`.
         ensemble: all peers of an experiment's folder instead of the best.
         architecture: the network of a checkpoint that does not name it.
 
@@ -66,15 +48,14 @@ def load_models(
     from sepml.speech.models.asteroid_checkpoint import load_asteroid
     from sepml.speech.models.model import load_model
 
-    origin = find(model, ensemble, **hub)
+    origin = model if isinstance(model, Origin) else find_model(model, ensemble, **hub)
     if architecture is not None and not all(part.is_file() for part in origin.parts):
-        raise SepmlError(f"{origin.name}: says itself of which network it is; expected a checkpoint beside a network's name")
-    return [
-        load_asteroid(part, device, architecture) if part.is_file() else load_model(part, device) for part in origin.parts
-    ], origin
+        raise SepmlError(f"{origin.name}: names its network itself; a network is named only for a checkpoint of weights alone")
+    parts = origin.parts
+    return [load_asteroid(part, device, architecture) if part.is_file() else load_model(part, device) for part in parts], origin
 
 
-def find(model: str | Path | None = None, ensemble: bool = False, **hub: Any) -> Origin:
+def find_model(model: str | Path | None = None, ensemble: bool = False, **hub: Any) -> Origin:
     """Where the models lie that a name stands for; see `load_models`, which reads them.
 
     Raises:
@@ -96,17 +77,20 @@ def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | Non
         the path, and the commit of a model from the Hub.
 
     Raises:
-        SepmlError: there is no such thing here nor on the Hub, or the Hub cannot be reached.
+        SepmlError: there is no such model on this machine or on the Hub, the Hub cannot be reached, or a revision is given
+            for a path on this machine.
     """
     path = DEFAULT if model is None else Path(model)
+    named = hub.pop("revision", None)
     if os.path.exists(path):
+        if named is not None:
+            raise SepmlError(f"{path}: is on this machine and has no revisions, revision is {named!r}; leave it out")
         return path, None
     if path == DEFAULT:
-        raise SepmlError(f"{path}: the model that comes with sepml is absent from this installation; name one with --model")
+        raise SepmlError(f"{path}: the model that comes with sepml is absent from this installation; name another model")
     found = _HUB_ID.fullmatch(str(model))
     if not found:
         raise SepmlError(f"{model}: no such folder; expected {_KINDS}")
-    named = hub.pop("revision", None)
     if found["revision"] and named not in (None, found["revision"]):
         raise SepmlError(f"{model}: revision is {named!r} as well; expected one of the two")
     return _fetch(found["repo"], found["revision"] or named, hub)
@@ -144,7 +128,7 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
         return [path]
     if not peers:
         if theirs := _checkpoint_of_asteroids(path):
-            raise SepmlError(f"{path}: is an experiment's folder of Asteroid's; name its checkpoint, {theirs}")
+            raise SepmlError(f"{path}: is the folder of an experiment with Asteroid; name its checkpoint, {theirs}")
         raise SepmlError(
             f"{path}: holds neither a config.json (a model) nor peer1/, peer2/ (an experiment) nor a {_CHECKPOINT} (Asteroid's)"
         )
@@ -170,15 +154,6 @@ def _refuse_ensemble(path: Path, ensemble: bool) -> None:
         raise SepmlError(f"{path}: holds one model; an ensemble needs the experiment folder with its peers")
 
 
-def model_format(config: Path) -> str | None:
-    """What a config.json says it is; None when that is nothing of sepml's."""
-    try:
-        form = read_object(config).get("format")
-    except (FileNotFoundError, SepmlError):
-        return None
-    return form if isinstance(form, str) else None
-
-
 def _best_peer(file: Path) -> int | None:
     try:
         peer = read_object(file, 'note of the best peer, such as {"peer": 1}').get("peer")
@@ -193,11 +168,8 @@ def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Pa
     """A model's files from the Hugging Face Hub, or from the cache of those fetched before."""
     from huggingface_hub import snapshot_download
 
-    from sepml.speech.models.hub_answers import checked_answers
-    from sepml.speech.publish.hub import asking_the_hub
-
     only_here = bool(options.get("local_files_only"))
-    with asking_the_hub(repo, revision, "no such folder or file here, and ", only_here), checked_answers(repo):
+    with hub_errors(repo, revision, "no such folder or file here, and ", only_here), checked_answers(repo):
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED, library_name="sepml", **options))
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SepmlError(f"{repo}: the model on the Hugging Face Hub holds none of {', '.join(_FETCHED)}")

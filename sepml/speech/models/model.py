@@ -14,10 +14,17 @@ from torch import Tensor, nn
 
 from sepml.config import parse
 from sepml.errors import SepmlError, about
-from sepml.speech.models.config import AnyConfig, AsteroidConfig, AsteroidName, ConvTasNetConfig, DPRNNConfig
+from sepml.speech.models.config import (
+    AnyConfig,
+    AsteroidConfig,
+    AsteroidName,
+    ConvTasNetConfig,
+    DPRNNConfig,
+    check_sizes,
+    hop_of,
+)
 from sepml.speech.models.config import DPTNetConfig as DPTNetConfig
 from sepml.speech.models.config import ModelConfig as ModelConfig
-from sepml.speech.models.model_sizes import check_sizes, hop_of
 from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
 from sepml.training.model_size import bounded, shape_of
 

@@ -4,12 +4,13 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from sepml.errors import SepmlError
 from sepml.speech.models.model import SeparationModel
+from sepml.speech.models.origin import DEFAULT, Origin
 from sepml.speech.publish.earlier_card import card_of
 from sepml.speech.results.summary import Summary, read_summary
 from sepml.speech.results.tables import format_table
@@ -17,9 +18,6 @@ from sepml.system.csv_files import read_rows
 from sepml.system.json_files import read_object
 from sepml.system.yaml_files import load_yaml
 from sepml.version import __version__
-
-if TYPE_CHECKING:
-    from sepml.speech.models.load import Origin
 
 _TAGS = ("audio", "speech-separation", "audio-source-separation", "sepml")
 _METRICS = {"si_snri": "SI-SNRi", "sdri": "SDRi", "stoi": "STOI", "estoi": "ESTOI", "pesq": "PESQ"}
@@ -33,7 +31,7 @@ est_sources = separator.separate(waveform, sample_rate)  # (T,) of any rate, len
 
 def make_card(
     models: Sequence[SeparationModel],
-    origin: "Origin | None" = None,
+    origin: Origin | None = None,
     license: str = "",
     name: str = "",
     notes: str = "",
@@ -75,10 +73,8 @@ def make_card(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _loadable(origin: "Origin | None", saved_to: str, name: str, n_models: int) -> str:
+def _loadable(origin: Origin | None, saved_to: str, name: str, n_models: int) -> str:
     """What `from_pretrained` takes for the models; those that come with sepml need no name."""
-    from sepml.speech.models.load import DEFAULT
-
     if origin and origin.path == DEFAULT and not saved_to:
         return "ensemble=True" if n_models > 1 else ""
     return json.dumps(saved_to or name, ensure_ascii=False)
@@ -124,7 +120,7 @@ def _networks(models: Sequence[SeparationModel]) -> str:
     return "\n".join(lines)
 
 
-def _run_folder(origin: "Origin | None") -> Path | None:
+def _run_folder(origin: Origin | None) -> Path | None:
     """The experiment's folder that the models lie in."""
     if origin is None:
         return None
@@ -132,7 +128,7 @@ def _run_folder(origin: "Origin | None") -> Path | None:
     return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
 
 
-def _label(origin: "Origin | None", n_models: int) -> str:
+def _label(origin: Origin | None, n_models: int) -> str:
     """The row of the scores that is about these models."""
     return "ensemble" if n_models > 1 else origin.parts[0].name if origin else ""
 

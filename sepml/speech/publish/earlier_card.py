@@ -2,13 +2,10 @@
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from sepml.errors import SepmlError
+from sepml.speech.models.origin import Origin
 from sepml.system.yaml_files import parse_yaml
-
-if TYPE_CHECKING:
-    from sepml.speech.models.load import Origin
 
 _OURS = ("Use", "Networks")
 _FENCE = re.compile(r"(```.*?^```)", re.MULTILINE | re.DOTALL)
@@ -27,7 +24,7 @@ class EarlierCard:
     sections: list[str]
 
 
-def card_of(origin: "Origin | None") -> EarlierCard | None:
+def card_of(origin: Origin | None) -> EarlierCard | None:
     """The card of sepml's that lies with the models, or in the folder above one of several; None where there is none."""
     if origin is None:
         return None

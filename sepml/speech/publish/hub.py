@@ -1,71 +1,86 @@
-"""Separators on the Hugging Face Hub, by the Hub library's own mixin."""
+"""Loads separators from folders and the Hugging Face Hub, and saves them there, by the Hub library's own mixin."""
 
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Self
 
-from huggingface_hub import ModelCard, ModelHubMixin, constants
-from huggingface_hub.errors import (
-    FileMetadataError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+import torch
+from huggingface_hub import ModelCard, ModelHubMixin
 
 from sepml.errors import SepmlError
-from sepml.speech.models.hub_answers import PORTAL
+from sepml.speech.models.config import Architecture
+from sepml.speech.models.hub_client import hub_errors
+from sepml.speech.models.load import load_models
+from sepml.speech.models.model import SeparationModel, save_model
+from sepml.speech.models.origin import ENSEMBLE_FORMAT, Origin
+from sepml.speech.publish.card import make_card
 from sepml.system.files import write_json
-
-if TYPE_CHECKING:
-    import torch
-
-    from sepml.speech.models.checkpoint_file import Architecture
-    from sepml.speech.models.load import Origin
-
-T = TypeVar("T", bound="HubMixin")
+from sepml.training.hardware import choose_device
 
 
 class HubMixin(ModelHubMixin, library_name="sepml"):
-    """What a separator has to do with the Hub: `from_pretrained`, `save_pretrained`, `push_to_hub`.
+    """Models in evaluation mode that are loaded from and saved to folders and the Hub.
 
     Attributes:
-        origin: where the models were loaded from; None of those made in memory.
+        models: the networks.
+        origin: where they were loaded from; None for networks that were built in memory.
     """
 
-    origin: "Origin | None" = None
+    origin: Origin | None = None
+
+    def __init__(self, models: Sequence[SeparationModel]) -> None:
+        self.models = [model.eval() for model in models]
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path | Origin | None = None,
+        ensemble: bool = False,
+        device: str | torch.device = "cpu",
+        architecture: Architecture | None = None,
+        **hub: Any,
+    ) -> Self:
+        """Load a separator: a model folder, an experiment's folder, an Asteroid checkpoint or a model on the Hub.
+
+        Args:
+            path: a folder, a checkpoint, or `user/name` or `user/name@revision` on the Hub; an existing path goes first. Of an
+                experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; None is the pair that comes
+                with sepml. Also what `sepml.speech.models.load.find_model` has found.
+            ensemble: average all peers of an experiment's folder.
+            architecture: the network of a checkpoint that holds weights alone.
+            hub: options of `huggingface_hub.snapshot_download`.
+
+        Raises:
+            SepmlError: there is no model, it cannot be fetched or read, a peer has to be named, or there is no such device.
+        """
+        models, origin = load_models(path, ensemble, _device(device), architecture, **hub)
+        separator = cls(models)
+        separator.origin = origin
+        return separator
 
     @classmethod
     def from_pretrained(
-        cls: type[T],
+        cls,
         pretrained_model_name_or_path: str | Path | None = None,
         *,
         ensemble: bool = False,
-        device: "str | torch.device" = "cpu",
-        architecture: "Architecture | None" = None,
+        device: str | torch.device = "cpu",
+        architecture: Architecture | None = None,
         revision: str | None = None,
         token: str | bool | None = None,
         cache_dir: str | Path | None = None,
         force_download: bool = False,
         local_files_only: bool = False,
-    ) -> T:
-        """The separator in a folder, a checkpoint of Asteroid's, or a repository on the Hugging Face Hub.
+    ) -> Self:
+        """`load` with the arguments of `huggingface_hub.ModelHubMixin.from_pretrained`.
 
         Args:
-            pretrained_model_name_or_path: a model folder, an experiment's folder, a checkpoint, or `user/name`, also with
-                `@revision`; what exists on this machine goes first. None is the pair that comes with sepml.
-            ensemble: average all peers of an experiment's folder.
-            architecture: the network of a checkpoint that holds weights alone, see `checkpoint_file.Architecture`.
-            revision, token, cache_dir, force_download, local_files_only: as everywhere in `huggingface_hub`.
+            pretrained_model_name_or_path, ensemble, device, architecture: see `load`.
+            revision, token, cache_dir, force_download, local_files_only: as in `huggingface_hub`; a revision is for a
+                repository on the Hub only.
 
         Raises:
-            SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named.
+            SepmlError: see `load`; or a revision is given for a path.
         """
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
         hub |= {"force_download": force_download, "local_files_only": local_files_only}
@@ -81,10 +96,10 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         Raises:
             SepmlError: the folder cannot be written.
         """
-        # Where it lies on this machine is nobody else's business: only a relative path is told.
+        # An absolute path is private to this machine: the card shows its last part only.
         folder = Path(save_directory)
-        told = {"saved_to": folder.as_posix() if not folder.is_absolute() else folder.name}
-        options["model_card_kwargs"] = told | (options.get("model_card_kwargs") or {})
+        saved_to = folder.name if folder.is_absolute() else folder.as_posix()
+        options["model_card_kwargs"] = {"saved_to": saved_to} | (options.get("model_card_kwargs") or {})
         try:
             return super().save_pretrained(save_directory, **options)
         except (FileExistsError, NotADirectoryError) as error:
@@ -108,19 +123,14 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
             SepmlError: the Hub refuses or cannot be reached.
         """
         options["model_card_kwargs"] = {**(options.get("model_card_kwargs") or {}), "saved_to": repo_id}
-        with asking_the_hub(repo_id, options.get("branch")):
+        with hub_errors(repo_id, options.get("branch")):
             return str(super().push_to_hub(repo_id, **options))
 
     def generate_model_card(self, **kwargs: Any) -> ModelCard:
         """The card of the models, from the run that trained them; see `sepml.speech.publish.card.make_card`."""
-        from sepml.speech.publish.card import make_card
-
         return ModelCard(make_card(self.models, self.origin, **kwargs))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        from sepml.speech.models.load import ENSEMBLE_FORMAT
-        from sepml.speech.models.model import save_model
-
         if len(self.models) == 1:
             save_model(save_directory, self.models[0])
             return
@@ -129,57 +139,13 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         write_json(save_directory / "config.json", {"format": ENSEMBLE_FORMAT, "peers": len(self.models)})
 
 
-@contextmanager
-def asking_the_hub(repo: str, revision: str | None = None, before: str = "", only_here: bool = False) -> Iterator[None]:
-    """With bars on a terminal only, and with what goes wrong as one line.
-
-    Args:
-        before: put before what the Hub says when there is no such model.
-        only_here: the Hub is not asked, what was fetched earlier has to do.
-
-    Raises:
-        SepmlError: the Hub refuses or cannot be reached, or what it sends cannot be kept.
-    """
-    quiet = not sys.stderr.isatty() and not are_progress_bars_disabled()
-    if quiet:
-        disable_progress_bars()
+def _device(device: str | torch.device) -> torch.device:
     try:
-        yield
-    except SepmlError:
-        raise
-    except Exception as error:
-        not_here = only_here and isinstance(error, LocalEntryNotFoundError)
-        said = f"{before}not in the local cache" if not_here else _said(error, repo, revision, before)
-        if said is None:
-            raise
-        raise SepmlError(f"{repo}: {said}") from error
-    finally:
-        if quiet:
-            enable_progress_bars()
-
-
-def _said(error: BaseException, repo: str, revision: str | None, before: str) -> str | None:
-    """What an error of the Hub's client means; None when it is none of those."""
-    hub = f"the Hugging Face Hub ({constants.ENDPOINT})"
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, HfHubHTTPError):
-        # The client looked for an earlier copy when the Hub refused; why it refused is what matters.
-        return _said(error.__cause__, repo, revision, before)
-    if isinstance(error, LocalEntryNotFoundError) and isinstance(error.__cause__, FileMetadataError):
-        return f"{hub} answers without the commit or the ETag of a file; {PORTAL}"
-    if isinstance(error, GatedRepoError):
-        return f"{hub} wants you to agree to its terms there first, and HF_TOKEN set"
-    if isinstance(error, RevisionNotFoundError):
-        return f"{hub} has no revision '{revision}' of it"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"{before}{hub} has no such model, or only for those who may see it (HF_TOKEN)"
-    if isinstance(error, HFValidationError):
-        return f"{before}not an id of {hub}, expected user/name"
-    if isinstance(error, HfHubHTTPError):
-        lines = (error.server_message or str(error)).strip().splitlines() or ["nothing"]
-        return f"{hub} answers {error.response.status_code}: {lines[0]}"
-    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
-        return f"{before}not fetched earlier, and HF_HUB_OFFLINE forbids asking {hub}"
-    # The client underneath has errors of its own for each way in which a connection fails.
-    if isinstance(error, LocalEntryNotFoundError) or type(error).__module__.startswith(("httpx", "httpcore")):
-        return f"{before}{hub} cannot be reached"
-    return f"cannot be kept on this machine: {error}" if isinstance(error, OSError) else None
+        found = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise SepmlError(f"there is no device {device!r}; expected cpu, cuda, cuda:0 or the like, or mps") from error
+    if found.type in ("cuda", "mps"):
+        choose_device(found.type)
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise SepmlError(f"there is no device '{found}'; this machine has {torch.cuda.device_count()}, counted from cuda:0")
+    return found

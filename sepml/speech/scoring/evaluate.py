@@ -16,8 +16,9 @@ from sepml.speech.audio.files import open_audio
 from sepml.speech.audio.recordings import of_subtype
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.mixtures import Mixture
-from sepml.speech.models.checkpoint_file import Architecture
-from sepml.speech.models.load import find
+from sepml.speech.models.config import Architecture
+from sepml.speech.models.load import find_model
+from sepml.speech.models.origin import Origin
 from sepml.speech.results.summary import Summary, UtteranceScores
 from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, refuse_other_rows
 from sepml.speech.scoring.journal import Journal, Stamps, stamps
@@ -97,13 +98,14 @@ def evaluate(
     metrics, windows = check_metrics(metrics), windows or Windows()
     mixtures = read_manifest(manifest, moved_to)
     # Before the model is loaded, which takes seconds.
-    inputs = _inputs(model, manifest, metrics, windows, ensemble, architecture)
+    origin = find_model(model, ensemble)
+    inputs = _inputs(origin, manifest, metrics, windows, ensemble, architecture)
     if not force:
         refuse_other_rows(out, inputs)
-    separator = Separator.load(model, ensemble, device, architecture)
+    separator = Separator.load(origin, device=device, architecture=architecture)
     n_src = len(mixtures[0].sources)
     if separator.n_src < n_src:
-        name = separator.origin.name
+        name = origin.name
         raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the model {name} separates {separator.n_src}")
     if force:
         clear_other_rows(out, inputs)
@@ -122,7 +124,7 @@ def evaluate(
     for row in rows:
         of_row = {**inputs[row.label if ensemble else ""], "row": row.label}
         of_row |= {"est": str(row.est)} if save_estimates else {}
-        of_row |= {"commit": separator.origin.commit} if separator.origin.commit else {}
+        of_row |= {"commit": origin.commit} if origin.commit else {}
         order = [mixture.id for mixture in mixtures]
         summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
     for row in rows:
@@ -131,7 +133,7 @@ def evaluate(
 
 
 def _inputs(
-    model: str | Path | None,
+    origin: Origin,
     manifest: Path,
     metrics: Sequence[str],
     windows: Windows,
@@ -139,7 +141,6 @@ def _inputs(
     architecture: Architecture | None,
 ) -> dict[str, dict[str, str]]:
     """What the scores of each row depend on, for its summary; the row is empty for one model."""
-    origin = find(model, ensemble)
     shared = {"manifest": str(manifest), "model": origin.name, "metrics": " ".join(metrics)}
     shared |= {name: f"{value:g}" for name, value in vars(windows).items() if value is not None}
     # The same weights in another network are another model.

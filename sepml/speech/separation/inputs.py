@@ -1,4 +1,4 @@
-"""Which recordings the words of a command line mean: files, folders, patterns, standard input."""
+"""Lists the recordings that arguments name: files, folders, patterns, standard input."""
 
 import glob
 import logging
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import is_recording, require_content
-from sepml.speech.separation.output_names import Names, is_output
+from sepml.speech.separation.options import OutputNames, is_output
 from sepml.system.terminal import is_closed
 
 log = logging.getLogger(__name__)
@@ -34,18 +34,18 @@ class Input:
     below: Path = Path()
 
 
-def list_inputs(words: Iterable[Path], out: Path, names: Names) -> tuple[list[Input], list[str]]:
-    """The files to separate, each once, and a line for each word that means none.
+def list_inputs(arguments: Iterable[Path], out: Path, names: OutputNames) -> tuple[list[Input], list[str]]:
+    """The files to separate, each once, and a line for each argument that names none.
 
     Args:
-        words: files; folders, for the audio files in them and in the folders below; patterns such as `*.wav` or
+        arguments: files; folders, for the audio files in them and in the folders below; patterns such as `*.wav` or
             `**/*.flac`; `STDIN`.
-        out, names: the outputs. What an earlier run has written there is not separated again.
+        out, names: the outputs. Files that an earlier run has written there are not separated again.
     """
     found: list[Input] = []
     failures: list[str] = []
-    for word in words:
-        found += _meant(word, failures)
+    for argument in arguments:
+        found += _files_of(argument, failures)
     # The same file through the same folder; links of different names are different files.
     once = {(os.path.realpath(item.file.parent), item.file.name): item for item in reversed(found)}
     first = list(once.values())[::-1]
@@ -55,30 +55,30 @@ def list_inputs(words: Iterable[Path], out: Path, names: Names) -> tuple[list[In
     return kept, failures
 
 
-def _meant(word: Path, failures: list[str]) -> list[Input]:
-    """The recordings that a word means; what cannot be read becomes a line in `failures`."""
+def _files_of(argument: Path, failures: list[str]) -> list[Input]:
+    """The recordings that an argument names; each that cannot be read becomes a line in `failures`."""
     try:
-        if word == STDIN:
-            return [Input(word)]
-        if os.path.isdir(word):
-            return _in_folder(word, word, failures)
-        if not os.path.lexists(word) and glob.has_magic(str(word)):
-            return _fitting(word, failures)
-        if word.suffix.lower() == ".csv" and os.path.isfile(word):
-            told = "`sepml evaluate --manifest` separates and scores those of a manifest"
-            raise SepmlError(f"{word}: is a table, expected recordings; {told}")
+        if argument == STDIN:
+            return [Input(argument)]
+        if os.path.isdir(argument):
+            return _in_folder(argument, argument, failures)
+        if not os.path.lexists(argument) and glob.has_magic(str(argument)):
+            return _matching(argument, failures)
+        if argument.suffix.lower() == ".csv" and os.path.isfile(argument):
+            remedy = "`sepml evaluate` separates and scores the mixtures of a manifest"
+            raise SepmlError(f"{argument}: is a table, expected recordings; {remedy}")
     except SepmlError as error:
         failures.append(str(error))
         return []
     # ValueError: a NUL in the name.
     except (OSError, ValueError) as error:
-        failures.append(f"{word}: cannot be read: {getattr(error, 'strerror', None) or error}")
+        failures.append(f"{argument}: cannot be read: {getattr(error, 'strerror', None) or error}")
         return []
-    return [Input(word)]
+    return [Input(argument)]
 
 
 def _in_folder(folder: Path, named: Path, failures: list[str]) -> list[Input]:
-    """The recordings in a folder and in those below it, but for hidden ones.
+    """The recordings in a folder and in the folders below it, except hidden ones.
 
     Args:
         named: the folder from which their folders are counted.
@@ -93,28 +93,28 @@ def _in_folder(folder: Path, named: Path, failures: list[str]) -> list[Input]:
     before = len(failures)
     found: list[Input] = []
     seen: set[str] = set()
-    for place, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
+    for current, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
         # Links may lead back to a folder that was seen already.
-        seen.add(os.path.realpath(place))
-        folders[:] = sorted(f for f in folders if f[0] != "." and os.path.realpath(os.path.join(place, f)) not in seen)
-        below = Path(place).relative_to(named)
-        # Pipes, dead links and the like that are named as audio are taken along, and refused by name.
-        fitting = (f for f in sorted(files) if f[0] != "." and is_recording(f))
-        found += [Input(Path(place, name), below) for name in fitting]
+        seen.add(os.path.realpath(current))
+        folders[:] = sorted(f for f in folders if f[0] != "." and os.path.realpath(os.path.join(current, f)) not in seen)
+        below = Path(current).relative_to(named)
+        # Pipes, dead links and the like with the name of a recording are kept here, so that they are reported.
+        recordings = (f for f in sorted(files) if f[0] != "." and is_recording(f))
+        found += [Input(Path(current, name), below) for name in recordings]
     if not found and len(failures) == before:
         raise SepmlError(f"{folder}: holds no audio files")
     return found
 
 
-def _fitting(pattern: Path, failures: list[str]) -> list[Input]:
-    """The files that fit a pattern; where only folders do, the recordings in them.
+def _matching(pattern: Path, failures: list[str]) -> list[Input]:
+    """The files that match a pattern; where only folders match, the recordings in them.
 
     Raises:
-        SepmlError: nothing fits.
+        SepmlError: nothing matches.
     """
     matches = [Path(match) for match in sorted(glob.glob(str(pattern), recursive=True))]
     if not matches:
-        raise SepmlError(f"{pattern}: no such file, and no file fits it as a pattern")
+        raise SepmlError(f"{pattern}: no such file, and no file matches it as a pattern")
     named = Path(*takewhile(lambda part: not glob.has_magic(part), pattern.parts))
     # `**` gives folders beside their files.
     if files := [match for match in matches if not match.is_dir()]:
@@ -124,15 +124,15 @@ def _fitting(pattern: Path, failures: list[str]) -> list[Input]:
         with suppress(SepmlError):
             found += _in_folder(folder, named, failures)
     if not found:
-        raise SepmlError(f"{pattern}: fits folders only, and they hold no audio files")
+        raise SepmlError(f"{pattern}: matches folders only, and they hold no audio files")
     return found
 
 
-def all_absent(words: Iterable[Path]) -> list[str]:
-    """A line for each word, where not one of them means anything that exists: nothing has to be loaded to say so."""
+def all_absent(arguments: Iterable[Path]) -> list[str]:
+    """A line for each argument if no argument names an existing file, so that no model has to be loaded; else none."""
     failures: list[str] = []
-    for word in words:
-        for item in _meant(word, failures):
+    for argument in arguments:
+        for item in _files_of(argument, failures):
             try:
                 if item.file == STDIN or os.path.lexists(item.file):
                     return []

@@ -1,4 +1,4 @@
-"""One file a speaker, whole or not at all, of any length and all in one level."""
+"""Writes one file for each speaker, of any length and with one common gain; a failed write leaves no file."""
 
 import errno
 import io
@@ -34,10 +34,10 @@ class _Enough(Exception):
 
 
 def require_writable(target: Path) -> None:
-    """Find out that a file cannot be written before the work for it is done.
+    """Check that a file can be written, before the work for it is done.
 
     Raises:
-        SepmlError: its folder cannot be made or written.
+        SepmlError: its folder cannot be created or written.
     """
     with suppress(_Enough), atomic_path(target):
         raise _Enough
@@ -71,7 +71,7 @@ class Form:
 class Estimates:
     """The estimates of one recording, kept as float32 until their peak is known.
 
-    Beyond 64 MB they lie in a file without a name in `folder`, which vanishes with the process however that ends.
+    Beyond 64 MB they are in an unnamed file in `folder`, which is deleted when the process ends in any way.
 
     Attributes:
         frames: samples of a source so far.
@@ -87,12 +87,12 @@ class Estimates:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # What did not fit on the disk is tried again here, in vain.
+        # Closing writes again what did not fit on the disk, which fails again.
         with suppress(OSError):
             self._file.close()
 
     def append(self, est: np.ndarray) -> None:
-        """Take the next (n_src, t) samples.
+        """Append the next (n_src, t) samples.
 
         Raises:
             SepmlError: they are nan or infinite, or there is no room for them.
@@ -105,15 +105,15 @@ class Estimates:
         try:
             self._file.write(np.ascontiguousarray(est.T, np.float32).data)
         except OSError as error:
-            place = self._folder or tempfile.gettempdir()
-            raise SepmlError(f"{place}: cannot hold the estimates meanwhile: {error.strerror}") from error
+            folder = self._folder or tempfile.gettempdir()
+            raise SepmlError(f"{folder}: cannot hold the temporary file of the estimates: {error.strerror}") from error
 
     def factor(self, clip_mode: str) -> float:
-        """By how much all of them are turned down."""
+        """The gain of all of them that avoids clipping."""
         return 1 / self.peak if clip_mode == "rescale" and self.peak > 1 else 1.0
 
     def chunks(self, clip_mode: str) -> Iterator[np.ndarray]:
-        """All samples as they are to be written, (t, n_src) at a time."""
+        """All samples in blocks (t, n_src), with the gain or clipping of the mode."""
         peak = np.float32(self.peak)
         self._file.seek(0)
         while content := self._file.read(_CHUNK * self.n_src * 4):
@@ -124,11 +124,11 @@ class Estimates:
 
 
 def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: str = "") -> None:
-    """Write one file a source, each whole or not at all, and each with a note of who has written it.
+    """Write one file for each source atomically, with the name of the program in its header.
 
     Args:
         outputs: one file a source; none for a single file of a channel a source on standard output.
-        comment: what else they say, such as what they were made from.
+        comment: for the header, such as the provenance.
 
     Raises:
         SepmlError: a file cannot be written.
@@ -155,7 +155,7 @@ def _to_stdout(file: BinaryIO) -> None:
     if is_closed(sys.stdout):
         raise SepmlError("standard output: is closed; name a folder for the outputs")
     try:
-        # Past Python's buffer, which would try again when the command ends.
+        # Bypass Python's buffer, which would be flushed again when the command ends.
         with open(sys.stdout.fileno(), "wb", closefd=False) as stdout:
             shutil.copyfileobj(file, stdout)
     except BrokenPipeError:
@@ -183,7 +183,7 @@ def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form
 
 @contextmanager
 def _system_errors(file: Path, frames: int) -> Iterator[None]:
-    """libsndfile's failures to write, as those of the system; also those that it finds when it closes a file, or never."""
+    """Raise OSError for failures of libsndfile to write, also those that it notices on closing or not at all."""
     import soundfile
 
     try:

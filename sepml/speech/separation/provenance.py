@@ -1,4 +1,4 @@
-"""What an output was made from: short digests in its comment, which WAV and FLAC files both hold."""
+"""The provenance of an output: short digests of its input, settings and model in the comment of the file."""
 
 import os
 import re
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepml.speech.audio.files import require_content
-from sepml.speech.separation.output_names import FORMATS
+from sepml.speech.separation.options import FORMATS
 from sepml.system.stamp import digest_of, file_digest
 
 _DIGITS = 16
@@ -16,11 +16,11 @@ _COMMENT = re.compile(r"made of recording ([0-9a-f]{16}), settings ([0-9a-f]{16}
 
 @dataclass(frozen=True)
 class Provenance:
-    """Digests of what an output depends on; outputs of the same three are the same.
+    """Digests of all that an output depends on; outputs with the same three are equal.
 
     Attributes:
-        recording: of the file's bytes: its name and date change when it is copied.
-        settings: of what changes the samples.
+        recording: of the bytes of the file; its name and date change when it is copied.
+        settings: of all settings that change the samples.
         model: of configuration and weights.
     """
 
@@ -30,12 +30,12 @@ class Provenance:
 
     @property
     def comment(self) -> str:
-        """As it stands in an output."""
+        """The comment that is written to an output."""
         return f"made of recording {self.recording}, settings {self.settings}, model {self.model}"
 
 
 def provenance_of(output: Path) -> Provenance | None:
-    """What an output says it was made from; None of files that do not say it, such as those of earlier versions."""
+    """The provenance in the comment of an output; None where there is none, as in files of earlier versions."""
     import soundfile
 
     if output.suffix.lower()[1:] not in FORMATS or not output.is_file():
@@ -49,15 +49,15 @@ def provenance_of(output: Path) -> Provenance | None:
 
 
 def recording_digest(file: Path) -> str:
-    """Of a file's bytes, wherever it lies and whatever it is called.
+    """SHA-256 digest of the bytes of a file, independent of its path.
 
     Raises:
-        SepmlError: it is no file with something in it, or cannot be read.
+        SepmlError: it is no file, is empty, or cannot be read.
     """
     require_content(file)
     return file_digest(file, _DIGITS)
 
 
 def settings_digest(settings: Sequence[object]) -> str:
-    """Of values that print the same when they are the same."""
+    """SHA-256 digest of values that have equal `repr` when they are equal."""
     return digest_of([repr(tuple(settings))], _DIGITS)

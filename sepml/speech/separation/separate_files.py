@@ -1,4 +1,4 @@
-"""Audio files in, one audio file a speaker out."""
+"""Separates audio files into one audio file for each speaker."""
 
 import logging
 import os
@@ -12,36 +12,35 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.audio.blocks import Recording, one_channel
 from sepml.speech.audio.recordings import check_bits, open_recording, written_bits
-from sepml.speech.separation.inputs import STDIN, Input, list_inputs, readable
-from sepml.speech.separation.outcomes import Outcome, failed, note_mean, plain, reasons, report, shown
-from sepml.speech.separation.output_names import FILENAME, Names, collisions, is_output
+from sepml.speech.separation.inputs import STDIN, list_inputs, readable
+from sepml.speech.separation.options import FILENAME, OutputNames, check_windows, collisions, is_output
+from sepml.speech.separation.outcomes import Outcome, as_utf8, failed_outcome, log_outcomes, note_mean, printable, reasons
 from sepml.speech.separation.outputs import STDOUT, Estimates, Form, require_writable, write_sources
 from sepml.speech.separation.provenance import Provenance, provenance_of, recording_digest, settings_digest
 from sepml.speech.separation.separator import Separator
-from sepml.speech.separation.window_options import check_windows
 from sepml.system.files import write_json
 from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
 from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 60.0
-"""Recordings above this length show how far they are."""
-Made = Callable[[Path, str], Provenance]
-"""From a recording and the resolution of its outputs to what these are made from."""
+"""Recordings above this length show their progress."""
+ProvenanceOf = Callable[[Path, str], Provenance]
+"""From a recording and the resolution of its outputs to the provenance of these."""
 
 
 @dataclass(frozen=True)
-class Settings:
+class SeparationSettings:
     """How files are separated and written.
 
     Attributes:
         segment: seconds that the models see at a time, overlap: the part of it shared with the one before; see
             `Separator.separate`.
-        channel: of recordings with several, counted from 1; None is the mean of all.
+        channel: the one to separate of several, counted from 1; None is the mean of all.
         clip_mode: see `outputs.Form`.
         bits: of the outputs, of `resolution.BITS`; None is the input's resolution.
-        filename, ext: see `names.Names`.
-        force: write again what is there already.
+        filename, ext: see `options.OutputNames`.
+        force: overwrite existing outputs.
     """
 
     segment: float | None = None
@@ -68,71 +67,73 @@ class Settings:
         return Form(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
 
     def of_samples(self, bits: str) -> tuple[object, ...]:
-        """Those on which the samples of the outputs depend, which are written with `bits`."""
-        # Earlier versions knew two resolutions, by whether they were floats; their outputs are to be known again.
+        """The settings that change the samples of outputs with resolution `bits`."""
+        # Earlier versions had two resolutions and stored whether it was float; their outputs must still match.
         resolution = {"16": False, "32f": True}.get(bits, bits)
         return self.segment, self.overlap, self.channel, self.clip_mode, resolution
 
 
 @dataclass(frozen=True)
-class _Job:
+class _PlannedFile:
+    """A recording and the outputs that it will have."""
+
     file: Path
     outputs: tuple[Path, ...]
 
     @property
     def label(self) -> str:
-        """What users know it as."""
+        """Its name for users."""
         return "standard input" if self.file == STDIN else str(self.file)
 
 
 def separate_files(
-    inputs: Sequence[Path], separator: Separator, out: Path, settings: Settings | None = None, summary: Path | None = None
+    inputs: Sequence[Path],
+    separator: Separator,
+    out: Path,
+    settings: SeparationSettings | None = None,
+    summary: Path | None = None,
 ) -> list[str]:
     """Separate audio files, or all audio files of folders, into `out`.
 
     The outputs have the rate, length and resolution of their input, and lie in its folder below the one that was named.
-    Those that are there already are kept, so a run that was broken off goes on where it stopped; those made from another
-    recording, by another model, with other settings or by another program are refused.
-    What an earlier run has written into `out` is not separated again.
+    Existing outputs are kept, so an interrupted run can be continued; those made from another recording, by another model,
+    with other settings or by another program are refused. Outputs of an earlier run in `out` are not separated again.
 
     Args:
         inputs: files, folders and those below them, patterns, `inputs.STDIN`.
         out: a folder; `outputs.STDOUT` for one WAV file of a channel a speaker on standard output.
-        summary: a JSON file with what became of each input (`Outcome`).
+        summary: a JSON file with the result of each input (`Outcome`).
 
     Returns:
         one line for each input that could not be separated; the others are done.
 
     Raises:
-        SepmlError: nothing was started: a file name that cannot be, or several recordings for standard output.
+        SepmlError: before any separation: an invalid file name, or several recordings for standard output.
     """
-    settings = settings or Settings()
-    names = Names(settings.filename, separator.n_src, settings.ext)
+    settings = settings or SeparationSettings()
+    names = OutputNames(settings.filename, separator.n_src, settings.ext)
     settings = replace(settings, ext=names.ext)
     if summary is not None:
         require_writable(summary)
     files, failures = list_inputs(inputs, out, names)
     if out == STDOUT and len(files) > 1:
-        raise SepmlError(f"{len(files)} recordings, expected one for standard output; name a folder with -o")
+        raise SepmlError(f"{len(files)} recordings, expected one for standard output; choose a folder")
     outcomes = [Outcome(line.partition(": ")[0], "failed", line) for line in failures]
-    jobs: list[_Job] = []
+    jobs: list[_PlannedFile] = []
     for item in files:
         try:
-            jobs.append(_job(item, names, out))
+            outputs = () if out == STDOUT else tuple(names.of(item.file, out, item.below))
+            jobs.append(_PlannedFile(item.file, outputs))
         except SepmlError as error:
-            outcomes.append(failed(_Job(item.file, ()).label, error))
+            outcomes.append(failed_outcome(_PlannedFile(item.file, ()).label, error))
     outcomes += _run(jobs, separator, settings)
-    report(outcomes, out)
+    log_outcomes(outcomes, out)
     if summary is not None:
-        write_json(summary, {"files": [plain(asdict(outcome)) for outcome in outcomes]})
+        write_json(summary, {"files": [as_utf8(asdict(outcome)) for outcome in outcomes]})
     return reasons(outcomes)
 
 
-def _job(item: Input, names: Names, out: Path) -> _Job:
-    return _Job(item.file, () if out == STDOUT else tuple(names.of(item.file, out, item.below)))
-
-
-def _run(jobs: Sequence[_Job], separator: Separator, settings: Settings) -> list[Outcome]:
+def _run(jobs: Sequence[_PlannedFile], separator: Separator, settings: SeparationSettings) -> list[Outcome]:
     refused = collisions([(job.file, job.outputs) for job in jobs])
     model = model_fingerprint(separator.models)
 
@@ -146,38 +147,40 @@ def _run(jobs: Sequence[_Job], separator: Separator, settings: Settings) -> list
             if job.file in refused:
                 raise SepmlError(refused[job.file])
             if not settings.force and _is_done(job, settings, made):
-                log.debug("%s: kept, its outputs are there", job.file)
+                log.debug("%s: kept, its outputs exist", job.file)
                 outcomes.append(Outcome(str(job.file), "kept", outputs=tuple(map(str, job.outputs))))
                 continue
             outcomes.append(_separate_file(job, separator, settings, made, alone=len(jobs) == 1))
         except SepmlError as error:
-            outcomes.append(failed(job.label, error))
+            outcomes.append(failed_outcome(job.label, error))
     return outcomes
 
 
-def _is_done(job: _Job, settings: Settings, made: Made) -> bool:
-    """Whether all outputs of a recording are there.
+def _is_done(job: _PlannedFile, settings: SeparationSettings, made: ProvenanceOf) -> bool:
+    """Whether all outputs of a recording exist.
 
     Raises:
-        SepmlError: there are files of their names that were made from something else.
+        SepmlError: files of these names exist that were made from something else.
     """
-    there = [output for output in job.outputs if os.path.lexists(output)]
-    if not there:
+    existing = [output for output in job.outputs if os.path.lexists(output)]
+    if not existing:
         return False
     if job.file == STDIN:
-        raise OtherContent(f"{there[0]}: already exists, perhaps from another recording; {WAY_OUT}")
-    if foreign := [output for output in there if not is_output(output)]:
+        raise OtherContent(f"{existing[0]}: already exists, perhaps from another recording; {WAY_OUT}")
+    if foreign := [output for output in existing if not is_output(output)]:
         raise OtherContent(f"{foreign[0]}: already exists and was not written by sepml; {WAY_OUT}")
-    # Outputs of earlier versions do not say what they were made from.
-    if found := {output: other for output in there if (other := provenance_of(output))}:
+    # Outputs of earlier versions hold no provenance.
+    if found := {output: other for output in existing if (other := provenance_of(output))}:
         with open_recording(job.file) as recording:
             expected = made(job.file, settings.form(recording).bits)
         for output, other in found.items():
             Request(asdict(expected)).claim(output, "an estimate", asdict(other))
-    return len(there) == len(job.outputs)
+    return len(existing) == len(job.outputs)
 
 
-def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Made, alone: bool) -> Outcome:
+def _separate_file(
+    job: _PlannedFile, separator: Separator, settings: SeparationSettings, made: ProvenanceOf, alone: bool
+) -> Outcome:
     start = time.perf_counter()
     folder = job.outputs[0].parent if job.outputs else None
     try:
@@ -194,12 +197,12 @@ def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Ma
                 gain, frames = est.factor(settings.clip_mode), est.frames
                 if gain < 1:
                     down = -20 * np.log10(gain)
-                    log.info("%s: sources turned down by %.1f dB to stay below full scale", shown(job.label), down)
+                    log.info("%s: sources turned down by %.1f dB to stay below full scale", printable(job.label), down)
                 if est.peak == 0:
-                    log.info("%s: is silent, and so are its outputs", shown(job.label))
+                    log.info("%s: is silent, and so are its outputs", printable(job.label))
                 write_sources(est, job.outputs, form, comment)
     except MemoryError as error:
-        raise SepmlError("there is too little memory for it") from error
+        raise SepmlError("there is too little memory") from error
     work, seconds = time.perf_counter() - start, frames / recording.rate
     return Outcome(
         job.label,
@@ -215,8 +218,8 @@ def _separate_file(job: _Job, separator: Separator, settings: Settings, made: Ma
     )
 
 
-def _estimated(label: str, recording: Recording, separator: Separator, settings: Settings) -> Iterator[np.ndarray]:
-    """Estimates (n_src, t) of a recording as they come."""
+def _estimated(label: str, recording: Recording, separator: Separator, settings: SeparationSettings) -> Iterator[np.ndarray]:
+    """Estimates (n_src, t) of a recording, block by block."""
     blocks = one_channel(Path(label), recording, settings.channel)
     if recording.frames is None or recording.frames > LONG_SECONDS * recording.rate:
         total = recording.frames and -(-recording.frames // recording.block)
@@ -224,11 +227,13 @@ def _estimated(label: str, recording: Recording, separator: Separator, settings:
     return separator.stream(blocks, recording.rate, settings.segment, settings.overlap)
 
 
-def separate_file(file: Path, outputs: Sequence[Path], separator: Separator, settings: Settings | None = None) -> Outcome:
-    """Separate one recording into the files that are named, one a speaker; existing ones are written over.
+def separate_file(
+    file: Path, outputs: Sequence[Path], separator: Separator, settings: SeparationSettings | None = None
+) -> Outcome:
+    """Separate one recording into the named files, one for each speaker; existing files are overwritten.
 
     Returns:
-        what became of it, failures included.
+        the result, also of a failure.
     """
-    settings = replace(settings or Settings(), force=True)
-    return _run([_Job(file, tuple(outputs))], separator, settings)[0]
+    settings = replace(settings or SeparationSettings(), force=True)
+    return _run([_PlannedFile(file, tuple(outputs))], separator, settings)[0]

@@ -1,10 +1,8 @@
-"""From a mixture of any rate, length and level to its sources, by one model or several together."""
+"""Separates a mixture of any rate, length and level, with one model or the average of several."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,25 +10,24 @@ from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.blocks import Counted, resampled, split_at, windows
-from sepml.speech.models.checkpoint_file import Architecture
+from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
-from sepml.speech.separation.align import align_to, level_gains
-from sepml.speech.separation.stitch import Stitcher
-from sepml.speech.separation.window_options import check_rate, check_windows
-from sepml.training.hardware import choose_device, computes_bf16
+from sepml.speech.separation.options import check_rate, check_windows
+from sepml.speech.separation.stitch import Stitcher, align_to, level_gains
+from sepml.training.hardware import computes_bf16
 
 log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
 """Mixtures up to this length are separated in one piece unless a segment is asked for."""
 SEGMENT_SECONDS, OVERLAP = 10.0, 0.5
-"""Of windows of quick networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
+"""Of windows of fast networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
 SPARING_SEGMENT_SECONDS, SPARING_OVERLAP = 20.0, 0.1
 """Of windows of slow networks: little is computed twice."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
 """The longest that an order stays open: all of most recordings, 120 MB of windows of 10 s at 8 kHz."""
 _FEW_FRAMES = 0.01
-"""Seconds of a frame from which on a network is quick."""
+"""Networks with frames of at least this many seconds are fast."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
 _BLOCK = 1 << 18
 
@@ -41,13 +38,14 @@ class Separator(HubMixin):
     Args:
         models: modules from mixture (B, T) to est_sources (B, n_src, T) with a `config` that has `n_src` and
             `sample_rate`; they are put into evaluation mode.
-        mixture_consistency: share what is left of the mixture out among the sources, so that they add up to it.
+        mixture_consistency: distribute the remainder of the mixture equally among the sources, so that they add up to it.
 
     Raises:
         SepmlError: the models differ in rate or number of sources.
     """
 
-    def __init__(self, models: Sequence[nn.Module], mixture_consistency: bool = False) -> None:
+    def __init__(self, models: Sequence[SeparationModel], mixture_consistency: bool = False) -> None:
+        super().__init__(models)
         if not models:
             raise SepmlError("a separator needs a model; none was given")
         kinds = {(model.config.n_src, model.config.sample_rate) for model in models}
@@ -55,36 +53,7 @@ class Separator(HubMixin):
             found = " and ".join(f"{n_src} sources at {rate} Hz" for n_src, rate in sorted(kinds))
             raise SepmlError(f"the models cannot be averaged, they give {found}; use one of them alone")
         self.n_src, self.sample_rate = kinds.pop()
-        self.models = [model.eval() for model in models]
         self.mixture_consistency = mixture_consistency
-
-    @classmethod
-    def load(
-        cls,
-        path: str | Path | None = None,
-        ensemble: bool = False,
-        device: str | torch.device = "cpu",
-        architecture: Architecture | None = None,
-        **hub: Any,
-    ) -> "Separator":
-        """The separator in a model folder, an experiment's folder, an Asteroid checkpoint or on the Hugging Face Hub.
-
-        Args:
-            path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; None is the pair that
-                comes with sepml, `user/name` or `user/name@revision` a model on the Hub unless it exists here.
-            ensemble: average all peers of an experiment's folder.
-            architecture: the network of a checkpoint that holds weights alone.
-            hub: see `sepml.speech.models.load.locate`.
-
-        Raises:
-            SepmlError: there is no model, it cannot be fetched or read, a peer has to be named, or there is no such device.
-        """
-        from sepml.speech.models.load import load_models
-
-        models, origin = load_models(path, ensemble, _device(device), architecture, **hub)
-        separator = cls(models)
-        separator.origin = origin
-        return separator
 
     def separate(
         self, waveform: Tensor | np.ndarray, sample_rate: int, segment: float | None = None, overlap: float | None = None
@@ -154,11 +123,11 @@ class Separator(HubMixin):
     def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
         check_windows(segment, overlap)
-        quick = self._stride() >= _FEW_FRAMES * self.sample_rate
+        fast = self._stride() >= _FEW_FRAMES * self.sample_rate
         if segment is None:
-            segment = SEGMENT_SECONDS if quick else SPARING_SEGMENT_SECONDS
+            segment = SEGMENT_SECONDS if fast else SPARING_SEGMENT_SECONDS
         if overlap is None:
-            overlap = OVERLAP if quick else SPARING_OVERLAP
+            overlap = OVERLAP if fast else SPARING_OVERLAP
         length = max(round(segment * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
@@ -211,7 +180,7 @@ class Separator(HubMixin):
             ests[n] = _together([of_model[row] for of_model in of_models], batch[row]).numpy()
         return ests
 
-    def _run(self, model: nn.Module, mixture: Tensor, fast: bool) -> Tensor:
+    def _run(self, model: SeparationModel, mixture: Tensor, fast: bool) -> Tensor:
         """Estimates (B, n_src, T) of mixtures (B, T)."""
         samples = mixture.shape[-1]
         shortest = round(_SHORTEST_SECONDS * self.sample_rate)
@@ -226,18 +195,6 @@ class Separator(HubMixin):
         if not est.isfinite().all():
             raise SepmlError("the model gives nan or infinity; its training has diverged or its weights are damaged")
         return est
-
-
-def _device(device: str | torch.device) -> torch.device:
-    try:
-        found = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise SepmlError(f"there is no device {device!r}; expected cpu, cuda, cuda:0 or the like, or mps") from error
-    if found.type in ("cuda", "mps"):
-        choose_device(found.type)
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        raise SepmlError(f"there is no device '{found}'; this machine has {torch.cuda.device_count()}, counted from cuda:0")
-    return found
 
 
 def _together(ests: list[Tensor], mixture: Tensor) -> Tensor:

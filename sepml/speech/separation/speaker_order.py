@@ -5,7 +5,7 @@ from itertools import permutations
 
 import numpy as np
 
-from sepml.speech.separation.voice_statistics import Voices, likelihoods
+from sepml.speech.separation.voice_statistics import VoiceStatistics, likelihoods
 
 OVERLAP_WEIGHT, _DISTANCE_FLOOR = 5.0, 0.03
 """Log-likelihood of a second of overlap (it grows with the square root of the seconds) for estimates closer by a factor e,
@@ -26,7 +26,7 @@ Order = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a window tells about the order of its estimates.
+    """The evidence of a window for the order of its estimates.
 
     Attributes:
         distance: (n_src, n_src) energy of estimate i of the window before minus estimate j of this one, over the active
@@ -37,7 +37,7 @@ class Evidence:
 
     distance: np.ndarray
     active: float
-    voices: Voices
+    voices: VoiceStatistics
 
 
 class SpeakerOrder:
@@ -55,7 +55,7 @@ class SpeakerOrder:
     def __init__(self, n_src: int, lag: int) -> None:
         self.n_src, self.lag = n_src, lag
         self.open: list[Evidence] = []
-        self.past, self.last = Voices.none(n_src), tuple[int, ...]()
+        self.past, self.last = VoiceStatistics.none(n_src), tuple[int, ...]()
 
     def push(self, evidence: Evidence) -> list[Order]:
         """Add the next window; returns the orders that become final, oldest first.
@@ -96,15 +96,15 @@ class SpeakerOrder:
                 path = self._best_path(fits)
         return best
 
-    def _starts(self, chained: list[Order]) -> list[Voices]:
+    def _starts(self, chained: list[Order]) -> list[VoiceStatistics]:
         """Voices to start from: those of final windows, and of groups of windows ordered by their overlaps."""
         count = len(chained)
         centres = np.linspace(0, count - 1, _STARTS + 2).round().astype(int)[1:-1]
         groups = (range(max(0, centre - _AROUND), min(count, centre + _AROUND + 1)) for centre in centres)
         return [self.past] * bool(self.last) + [self._sum(chained, group) for group in groups]
 
-    def _sum(self, path: list[Order], windows: range) -> Voices:
-        total = Voices.none(self.n_src)
+    def _sum(self, path: list[Order], windows: range) -> VoiceStatistics:
+        total = VoiceStatistics.none(self.n_src)
         for k in windows:
             total = total.plus(self.open[k].voices[np.array(path[k])])
         return total

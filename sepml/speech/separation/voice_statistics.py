@@ -1,4 +1,4 @@
-"""What voices sound like: statistics of cepstra by which a separated stretch is told from another."""
+"""Statistics of cepstra that describe voices, and the likelihood that a separated segment is one of them."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -8,22 +8,21 @@ import numpy as np
 BANDS, CEPSTRA = 24, 20
 FRAME_SECONDS, STEP_SECONDS = 0.032, 0.016
 QUIET_DB = -30.0
-"""Frames so far below the loud ones hold no sound."""
+"""Level below the loud frames at which a frame is silent."""
 _SPOKEN_DB, _FLOOR_DB = -10.0, -30.0
-"""Frames further than the first below the loud ones say nothing about a voice, and bands further below than the second are
-as good as empty.
+"""Levels relative to the loud frames: frames below the first are not used for a voice, and bands are floored at the second.
 
 Like CEPSTRA, chosen by the error of 40 conversations of recorded voices (`tools/bench/long_files.py`, seeds 0 and 2) and two
 networks: 12 or 16 cepstra, -8 or -12 dB, and -25 dB do nearly as well; -20 and -50 dB do not.
 """
 _SMOOTHING = 50.0
-"""Frames of the voices together that every voice is credited with."""
+"""Frames of all voices together that are added to every voice."""
 _SUREST = 2.0
 
 
 @dataclass(frozen=True)
-class Voices:
-    """Weighted sums over the frames of several estimates; of stretches of the same voices they add up.
+class VoiceStatistics:
+    """Weighted sums over the frames of several estimates; sums of segments of the same voices can be added.
 
     Attributes:
         count: (n,) frames. first: (n, D) sums of the cepstra. second: (n, D, D) sums of their products.
@@ -34,32 +33,34 @@ class Voices:
     second: np.ndarray
 
     @classmethod
-    def none(cls, n: int) -> "Voices":
-        """Nothing heard yet."""
+    def none(cls, n: int) -> "VoiceStatistics":
+        """The statistics of no frames."""
         return cls(np.zeros(n), np.zeros((n, CEPSTRA)), np.zeros((n, CEPSTRA, CEPSTRA)))
 
-    def __getitem__(self, order: np.ndarray) -> "Voices":
-        return Voices(self.count[order], self.first[order], self.second[order])
+    def __getitem__(self, order: np.ndarray) -> "VoiceStatistics":
+        return VoiceStatistics(self.count[order], self.first[order], self.second[order])
 
-    def plus(self, other: "Voices", kept: float = 1.0) -> "Voices":
-        """These, of which a part is forgotten, and others heard after them."""
-        return Voices(kept * self.count + other.count, kept * self.first + other.first, kept * self.second + other.second)
+    def plus(self, other: "VoiceStatistics", kept: float = 1.0) -> "VoiceStatistics":
+        """Sum of both statistics; `self` is decayed by `kept`."""
+        return VoiceStatistics(
+            kept * self.count + other.count, kept * self.first + other.first, kept * self.second + other.second
+        )
 
-    def less(self, other: "Voices") -> "Voices":
-        """These without others that are part of them."""
+    def less(self, other: "VoiceStatistics") -> "VoiceStatistics":
+        """`self` without `other`, which is a part of it."""
         count = np.maximum(self.count - other.count, 0)
-        return Voices(count, self.first - other.first, self.second - other.second)
+        return VoiceStatistics(count, self.first - other.first, self.second - other.second)
 
 
-def hear(est: np.ndarray, sample_rate: int, loud: float) -> Voices:
-    """The voices of one stretch.
+def measure_voices(est: np.ndarray, sample_rate: int, loud: float) -> VoiceStatistics:
+    """The statistics of the voices in one segment.
 
-    A frame counts for the estimate that dominates it, by how much it does: what leaks into the other one is not its voice.
+    A frame counts for the estimate that dominates it, weighted by how much it does, so that leakage has no weight.
 
     Args:
         est: (n_src, T) in the level of their mixture.
         sample_rate: Hz.
-        loud: energy of a loud frame, see `frame_energies`; frames well below it count for nobody.
+        loud: energy of a loud frame, see `frame_energies`; frames well below it have no weight.
     """
     power = _spectra(est, sample_rate)
     energy = power.sum(-1)
@@ -69,7 +70,7 @@ def hear(est: np.ndarray, sample_rate: int, loud: float) -> Voices:
     bands = power @ _mel(power.shape[-1], sample_rate)
     cepstra = np.log(bands + 10 ** (_FLOOR_DB / 10) * max(loud, np.finfo(float).tiny)) @ _cosines()
     weighted = cepstra * weight[..., None]
-    return Voices(weight.sum(-1), weighted.sum(1), np.swapaxes(weighted, 1, 2) @ cepstra)
+    return VoiceStatistics(weight.sum(-1), weighted.sum(1), np.swapaxes(weighted, 1, 2) @ cepstra)
 
 
 def frame_energies(x: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -83,19 +84,19 @@ def frame_gain(sample_rate: int) -> float:
     return length / 2 * float(np.square(np.hanning(length)).sum())
 
 
-def likelihoods(heard: Voices, known: Voices) -> np.ndarray:
-    """How well what was heard fits each known voice: log-likelihood ratios (n_heard, n_known) to all known voices together.
+def likelihoods(observed: VoiceStatistics, known: VoiceStatistics) -> np.ndarray:
+    """Log-likelihood ratios (n_observed, n_known) of the observed frames: each known voice against all voices together.
 
-    One Gaussian of full covariance a voice, which tells more than means do, as in the Bayesian information criterion of
-    Chen and Gopalakrishnan, "Speaker, environment and channel change detection and clustering via the Bayesian
-    information criterion", 1998. A voice that is little known is taken for all voices together. A frame counts for +-2 at
-    most: sounds that are no speech can be far from every voice, and how far must not outweigh all else.
+    Each voice is a Gaussian with full covariance, which separates voices better than means do, as in the Bayesian
+    information criterion of Chen and Gopalakrishnan, "Speaker, environment and channel change detection and clustering via
+    the Bayesian information criterion", 1998. A voice with few frames is close to the Gaussian of all voices together. The
+    ratio of a frame is limited to +-2: sounds that are no speech are far from every voice, and must not outweigh the rest.
     """
     frames = known.count.sum()
-    if not frames > 1e-6:  # what subtraction leaves of nothing
-        return np.zeros((len(heard.count), len(known.count)))
+    if not frames > 1e-6:  # rounding errors of a subtraction
+        return np.zeros((len(observed.count), len(known.count)))
     first, second = known.first.sum(0) / frames, known.second.sum(0) / frames
-    # The last of the voices is all of them.
+    # The last Gaussian is that of all voices together.
     count = np.append(known.count + _SMOOTHING, 1.0)[:, None]
     mean = np.vstack([known.first + _SMOOTHING * first, first]) / count
     second = np.concatenate([known.second + _SMOOTHING * second, second[None]]) / count[..., None]
@@ -103,9 +104,9 @@ def likelihoods(heard: Voices, known: Voices) -> np.ndarray:
     precision, (_, volume) = np.linalg.inv(covariance), np.linalg.slogdet(covariance)
     # sum_t w_t (x_t - m)' P (x_t - m), from the sums alone.
     pull = np.einsum("kde,ke->kd", precision, mean)
-    squares = np.einsum("hde,kde->hk", heard.second, precision) - 2 * heard.first @ pull.T
-    fit = -0.5 * (squares + heard.count[:, None] * (np.einsum("kd,kd->k", pull, mean) + volume))
-    most = _SUREST * heard.count[:, None]
+    squares = np.einsum("hde,kde->hk", observed.second, precision) - 2 * observed.first @ pull.T
+    fit = -0.5 * (squares + observed.count[:, None] * (np.einsum("kd,kd->k", pull, mean) + volume))
+    most = _SUREST * observed.count[:, None]
     return np.clip(fit[:, :-1] - fit[:, -1:], -most, most)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 from odd_files import RATE, cut, encoded, holding, riff, tone, wav
-from test_separate_inputs import TINY, content, files, lines, separate
+from separating import TINY, content, files, lines, separate
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import info, read_wav

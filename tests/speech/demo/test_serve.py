@@ -67,7 +67,7 @@ def test_other_formats_rates_and_channels(visitor, form, subtype):
     x = np.stack([speech_like(1, 1.0, 16000), speech_like(2, 1.0, 16000)], 1)
     _, found = visitor.separated(wav(x, 16000, format=form, subtype=subtype), "x")
     assert found["state"] == "done" and found["rate"] == 16000 and found["seconds"] == pytest.approx(1.0, abs=0.1)
-    assert found["lines"] == ["x: the mean of its 2 channels is separated (--channel takes one)"]
+    assert found["lines"] == ["x: the mean of its 2 channels is separated (the setting `channel` selects one)"]
 
 
 def test_the_page_says_what_the_command_says(visitor, tmp_path, caplog):

@@ -8,56 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asteroid_files import TINY, noise, published, refusal, save
 
-from sepml.errors import SepmlError
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.separation.separator import Separator
 
 LENGTHS = (21, 100, 1234, 4001)
-TINY = {
-    "ConvTasNet": {"n_filters": 8, "bn_chan": 8, "hid_chan": 8, "skip_chan": 8, "n_blocks": 2, "n_repeats": 2},
-    "DPRNNTasNet": {"n_filters": 8, "kernel_size": 16, "bn_chan": 8, "hid_size": 4, "n_repeats": 1, "chunk_size": 10},
-    "DPTNet": {"n_filters": 8, "n_heads": 2, "ff_hid": 8, "n_repeats": 1, "chunk_size": 10},
-    "LSTMTasNet": {"n_filters": 8, "hid_size": 8, "n_layers": 2},
-    "SuDORMRFImprovedNet": {"n_filters": 8, "bn_chan": 8, "num_blocks": 1, "upsampling_depth": 3},
-    "SuDORMRFNet": {"n_filters": 8, "bn_chan": 8, "num_blocks": 1, "upsampling_depth": 3},
-}
-
-
-def published(name: str = "ConvTasNet", n_src: int = 2, **arguments: object) -> dict[str, object]:
-    """What `torch.save(model.serialize(), ...)` of Asteroid writes, with what published files hold beside weights."""
-    from asteroid import models
-
-    torch.manual_seed(0)
-    network = getattr(models, name)(n_src, **{**TINY[name], **arguments})
-    versions = {"torch_version": torch.torch_version.TorchVersion("1.8.0"), "asteroid_version": "0.5.0"}
-    metrics = {"si_sdr": np.float64(12.5), "count": np.int64(3), "stoi": np.float32(0.9)}
-    return {
-        "model_name": name,
-        "model_args": network.get_model_args(),
-        "state_dict": network.state_dict(),
-        "infos": {"software_versions": versions, "final_metrics": metrics},
-    }
-
-
-def save(file: Path, content: object, **options: object) -> Path:
-    torch.save(content, file, **options)
-    return file
-
-
-def noise(*shape: int) -> torch.Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(1))
-
-
-def refusal(file: Path) -> str:
-    with pytest.raises(SepmlError) as caught:
-        load_asteroid(file)
-    text = str(caught.value)
-    assert text.startswith(str(file)) and "\n" not in text and len(text) < 400
-    return text.removeprefix(f"{file}: ")
-
-
 # The same numbers
 
 
@@ -103,6 +60,13 @@ def test_a_separator_uses_it(n_src, tmp_path):
     for length, rate in ((1, 8000), (5, 8000), (3000, 8000), (5000, 44100)):
         est = separator.separate(noise(length), rate)
         assert est.shape == (n_src, length) and est.isfinite().all()
+
+
+def test_the_stride_of_a_checkpoint_decides_the_windows(tmp_path):
+    """Windows of 20 s and a small overlap are for networks of many frames; the stride was taken for half the kernel."""
+    separator = Separator.load(save(tmp_path / "model.pth", published(kernel_size=160, stride=40)))
+    assert separator.models[0].config.stride == 40
+    assert separator._windows(None, None) == (20 * 8000, 18 * 8000)
 
 
 def test_a_sample_rate_that_is_not_named(tmp_path, caplog):

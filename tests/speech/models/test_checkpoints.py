@@ -9,16 +9,15 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from asteroid_files import TINY, noise, published, refusal, save
 from speech_signals import speech_like
-from test_asteroid_models import TINY, noise, published, refusal, save
 from test_score import Corpus
 
 from sepml.cli import main
 from sepml.commands.options import NETWORKS
 from sepml.errors import SepmlError
-from sepml.speech.models.asteroid_checkpoint import load_asteroid
-from sepml.speech.models.checkpoint_file import Architecture, UnknownNetwork
-from sepml.speech.models.config import AsteroidName
+from sepml.speech.models.asteroid_checkpoint import UnknownNetwork, load_asteroid
+from sepml.speech.models.config import Architecture, AsteroidName
 from sepml.speech.models.load import load_models
 from sepml.speech.separation.separator import Separator
 
@@ -153,7 +152,7 @@ def test_weights_alone_need_a_network(plain, tmp_path):
         f"{file}: 'model_name' is missing, found 65 weights: encoder.filterbank._filters, masker.bottleneck.0.gamma, "
     )
     assert said.endswith(" ...; name the network that they are of") and "--" not in said and len(said) < 400
-    with pytest.raises(UnknownNetwork, match="says nothing of what its ConvTasNet is made with; give its arguments"):
+    with pytest.raises(UnknownNetwork, match="does not hold the arguments of its ConvTasNet; give them"):
         load_asteroid(file, architecture=Architecture("ConvTasNet"))
     arguments = json.loads(sizes.read_text())
     assert torch.equal(estimates(file, Architecture("ConvTasNet", arguments)), plain)
@@ -180,9 +179,9 @@ def test_another_network_does_not_fit(name, changes, message, tmp_path):
 
 def test_two_networks_for_one_file(tmp_path):
     file = save(tmp_path / "model.pth", published())
-    with pytest.raises(SepmlError, match="names its network itself, ConvTasNet; leave the other one out"):
+    with pytest.raises(SepmlError, match="names its network itself, ConvTasNet; name no other"):
         load_asteroid(file, architecture=Architecture("DPTNet", {}))
-    with pytest.raises(SepmlError, match="says itself of which network it is; expected a checkpoint"):
+    with pytest.raises(SepmlError, match="names its network itself; a network is named only for a checkpoint"):
         Separator.load(None, architecture=Architecture("DPTNet", {}))
 
 

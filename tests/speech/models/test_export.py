@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from asteroid_files import TINY as ASTEROIDS
+from asteroid_files import published, save
 from speech_signals import speech_like
-from test_asteroid_models import TINY as ASTEROIDS
-from test_asteroid_models import published, save
 from test_docs import run
-from test_model import TINY, built, noise
+from tiny_models import TINY, built, noise
 
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
-from sepml.speech.models.export import compare, export
+from sepml.speech.models.export import export, largest_difference
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.models.onnx_layers import Exportable
 from sepml.speech.separation.separator import Separator
@@ -110,8 +110,8 @@ def test_the_examples_of_the_page(exported, tmp_path, monkeypatch):
 def test_another_models_file_is_noticed(exported):
     """The comparison has teeth: the other peer's weights are another network's."""
     shapes = ((1, 400),)
-    assert compare(exported / "model.onnx", load_model(exported / "exp/peer2"), shapes) <= 1e-4
-    assert compare(exported / "model.onnx", load_model(exported / "exp/peer1"), shapes) > 1e-3
+    assert largest_difference(exported / "model.onnx", load_model(exported / "exp/peer2"), shapes) <= 1e-4
+    assert largest_difference(exported / "model.onnx", load_model(exported / "exp/peer1"), shapes) > 1e-3
 
 
 def test_a_file_that_differs_is_not_left(exported, tmp_path, monkeypatch):

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 import pytest
+from hub_models import contents, refused
 from hub_server import Hub, serving, use
-from test_hub import contents, refused
-from test_model import TINY, built
+from tiny_models import TINY, built
 
 from sepml.speech.models.model import save_model
 from sepml.speech.separation.separator import Separator

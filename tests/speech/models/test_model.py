@@ -8,42 +8,22 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_models import TINY, built, count, noise
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.models.info import describe
+from sepml.speech.models.export import describe_separator
 from sepml.speech.models.model import (
     ConvTasNetConfig,
     DPRNNConfig,
     DPTNetConfig,
     ModelConfig,
-    SeparationModel,
     build_model,
     load_model,
     save_model,
 )
 
-TINY = {
-    "dprnn": DPRNNConfig(n_filters=8, window=16, bottleneck=8, hidden=4, blocks=1, chunk=10),
-    "dprnn-window-2": DPRNNConfig(n_filters=8, bottleneck=8, hidden=4, blocks=1, chunk=20),
-    "stft": DPRNNConfig(filterbank="stft", window=64, bottleneck=8, hidden=4, blocks=1, chunk=6, chunk_stride=6),
-    "convtasnet": ConvTasNetConfig(n_filters=8, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=2),
-    "dptnet": DPTNetConfig(n_filters=8, heads=2, hidden=8, blocks=1, chunk=10),
-}
 EACH_KIND = pytest.mark.parametrize("kind", TINY)
-
-
-def count(model: torch.nn.Module) -> int:
-    return sum(weight.numel() for weight in model.parameters())
-
-
-def built(config: ModelConfig, seed: int = 0) -> SeparationModel:
-    torch.manual_seed(seed)
-    return build_model(config).eval()
-
-
-def noise(*shape: int, seed: int = 1) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 # Sizes
@@ -237,7 +217,7 @@ def test_a_configuration_survives_json():
 
 def test_a_model_in_words(tmp_path):
     save_model(tmp_path, built(TINY["dprnn"]))
-    text = describe(tmp_path)
+    text = describe_separator(tmp_path)
     assert f"{count(built(TINY['dprnn'])):,} parameters" in text and "  hidden: 4" in text
 
 

@@ -8,15 +8,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from asteroid_files import published, save
 from speech_signals import speech_like
-from test_asteroid_models import published, save
-from test_model import TINY, built, count, noise
+from tiny_models import TINY, built, count, noise
 
 import sepml
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models import load as pretrained
-from sepml.speech.models.info import count_macs, describe
+from sepml.speech.models.export import count_macs, describe_separator
 from sepml.speech.models.model import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, build_model, save_model
 from sepml.speech.separation.separator import Separator
 
@@ -49,6 +49,23 @@ def test_nothing_named_is_the_pair_that_comes_with_sepml(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "DEFAULT", tmp_path / "gone")
     assert "gone: the model that comes with sepml is absent from this installation; name one" in refused(None)
     assert "is absent from this installation" in refused(tmp_path / "gone")
+
+
+def test_the_shipped_pair_is_used_without_a_word(tmp_path, monkeypatch, caplog):
+    for peer in ("pair/peer1", "pair/peer2"):
+        (tmp_path / peer).mkdir(parents=True)
+    (tmp_path / "pair/best.json").write_text('{"peer": 2}')
+    caplog.set_level("INFO", "sepml")
+    assert pretrained.model_parts(tmp_path / "pair") == [tmp_path / "pair/peer2"] and "peer 2" in caplog.text
+    caplog.clear()
+    monkeypatch.setattr(pretrained, "DEFAULT", tmp_path / "pair")
+    assert pretrained.model_parts(tmp_path / "pair") == [tmp_path / "pair/peer2"] and not caplog.text
+
+
+def test_a_path_on_this_machine_has_no_revisions(tmp_path):
+    exp = experiment(tmp_path / "exp")
+    assert refused(exp, revision="v1") == f"{exp}: is on this machine and has no revisions, revision is 'v1'; leave it out"
+    assert "has no revisions" in refused(None, revision="main")
 
 
 def test_where_models_come_from(tmp_path):
@@ -114,7 +131,7 @@ def test_info_of_each_kind(tmp_path, capsys):
         (exp / "peer1", 1, "sepml-separator-1"),
         (tmp_path / "both", 2, "sepml-ensemble-1 of sepml-separator-1"),
     ):
-        text = describe(path)
+        text = describe_separator(path)
         assert text.startswith(f"{path}: {n * weights:,} parameters\n  format: {form}\n  from: {path}\n"), text
         assert "\n  sources: 2\n  sample rate: 8000 Hz\n" in text and "    hidden: 4" in text
     assert main(["info", str(save(tmp_path / "x.pth", published("DPTNet", 3)))]) == 0

@@ -11,12 +11,15 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from hub_models import contents, refused
 from hub_server import Hub, serving, use
-from test_model import TINY, built, noise
+from tiny_models import TINY, built, noise
 
 from sepml.errors import SepmlError
-from sepml.speech.models import load as pretrained
+from sepml.speech.models import load
 from sepml.speech.models.model import save_model
+from sepml.speech.models.origin import DEFAULT
+from sepml.speech.publish import card as publish_card
 from sepml.speech.separation.separator import Separator
 
 RATE = 8000
@@ -27,10 +30,6 @@ def hub(tmp_path, monkeypatch) -> Hub:
     with serving() as there:
         use(there, str(tmp_path / "cache"), monkeypatch)
         yield there
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {f.relative_to(folder).as_posix(): f.read_bytes() for f in sorted(folder.rglob("*")) if f.is_file()}
 
 
 def experiment(folder: Path) -> Path:
@@ -52,13 +51,6 @@ def checkpoint(file: Path) -> torch.nn.Module:
 
 def mixture() -> torch.Tensor:
     return 0.1 * noise(3000)
-
-
-def refused(*words: object, **options: object) -> str:
-    with pytest.raises(SepmlError) as caught:
-        Separator.from_pretrained(*words, **options)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_pushed_and_fetched_again(hub, tmp_path):
@@ -110,6 +102,15 @@ def test_a_revision_and_what_is_not_fetched(hub, tmp_path):
     assert not any("train.tar" in path for _, path in hub.asked)
     said = refused("lab/x@v9")
     assert said == f"lab/x: the Hugging Face Hub ({hub.url}) has no revision 'v9' of it"
+
+
+def test_a_model_that_was_found_is_not_looked_up_again(hub, tmp_path):
+    save_model(tmp_path / "x", built(TINY["dprnn"]))
+    hub.repos["lab/x"] = {"main": contents(tmp_path / "x")}
+    origin = load.find_model("lab/x")
+    assert hub.asked
+    hub.asked.clear()
+    assert Separator.load(origin).origin == origin and hub.asked == []
 
 
 def test_what_exists_here_goes_first(hub, tmp_path, monkeypatch):
@@ -270,7 +271,9 @@ def example(card: str) -> str:
 
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_a_copy_of_the_shipped_pair_keeps_its_facts_and_its_example_runs(ensemble, tmp_path, monkeypatch):
-    monkeypatch.setattr(pretrained, "DEFAULT", experiment(tmp_path / "pair"))
+    experiment(tmp_path / "pair")
+    for module in (load, publish_card):
+        monkeypatch.setattr(module, "DEFAULT", tmp_path / "pair")
     (tmp_path / "pair/README.md").write_text(CARD)
     monkeypatch.chdir(tmp_path)
     shipped = Separator.from_pretrained(ensemble=ensemble)
@@ -291,7 +294,7 @@ def test_a_copy_of_the_shipped_pair_keeps_its_facts_and_its_example_runs(ensembl
 
 def test_the_facts_of_the_pair_that_is_shipped(tmp_path):
     Separator.from_pretrained().save_pretrained(tmp_path / "mine")
-    card, shipped = ((folder / "README.md").read_text() for folder in (tmp_path / "mine", pretrained.DEFAULT))
+    card, shipped = ((folder / "README.md").read_text() for folder in (tmp_path / "mine", DEFAULT))
     for heading in re.findall(r"^## .*", shipped, re.MULTILINE):
         assert heading in card
     assert shipped[shipped.index("## Training") :].strip() in card and str(tmp_path) not in card

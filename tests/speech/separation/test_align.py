@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sepml.speech.separation.align import align_to, level_gains
+from sepml.speech.separation.stitch import align_to, level_gains
 
 
 def test_align_to_puts_estimates_into_the_order_of_others():

@@ -5,19 +5,11 @@ from pathlib import Path
 
 import pytest
 from odd_files import holding, wav
-from test_separate_inputs import TINY, files, lines, separate
+from separating import files, lines, separate
 
 from sepml.errors import SepmlError
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 from sepml.speech.separation.inputs import list_inputs
-from sepml.speech.separation.output_names import FILENAME, Names
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, build_model(DPRNNConfig(**TINY, chunk=8, chunk_stride=8)))
-    return folder
+from sepml.speech.separation.options import FILENAME, OutputNames
 
 
 @pytest.fixture
@@ -75,7 +67,7 @@ def test_files_of_one_name_that_the_shell_names_are_told_how_to_be_told_apart(mo
     assert separate(model, "-q", *words) == 1
     [said] = lines(capsys)
     remedy = "{parent}/{name}_s{n}.{ext}"
-    assert said.endswith(f"in/one/mixture.wav and by in/two/mixture.wav; --filename '{remedy}' tells them apart")
+    assert said.endswith(f"in/one/mixture.wav and by in/two/mixture.wav; file names '{remedy}' tell them apart")
     assert separate(model, "-q", *words, "--filename", remedy) == 0
     assert files(place / "out") == pairs("one/mixture", "two/mixture")
 
@@ -87,7 +79,7 @@ def test_links_that_lead_back_are_followed_once(place):
     (place / "in/linked").symlink_to(place / "elsewhere")
     (place / "in/.hidden").mkdir()
     holding(wav(), "in/.hidden/h.wav")(place)
-    found, failures = list_inputs([Path("in")], Path("out"), Names(FILENAME, 2))
+    found, failures = list_inputs([Path("in")], Path("out"), OutputNames(FILENAME, 2))
     assert [str(item.file) for item in found] == [
         "in/linked/linked.wav",
         "in/one/mixture.wav",
@@ -103,7 +95,7 @@ def test_folders_that_hold_nothing(model, place, capsys):
     assert separate(model, "-q", "void", "void/*", "in/one", "-o", "out") == 1
     assert lines(capsys) == [
         "sepml: error: void: holds no audio files",
-        "sepml: error: void/*: fits folders only, and they hold no audio files",
+        "sepml: error: void/*: matches folders only, and they hold no audio files",
     ]
     assert files(place / "out") == pairs("mixture")
 
@@ -113,7 +105,7 @@ def test_a_name_leads_out_of_the_folder_for_no_recording(template, suffixless, m
     """Of a recording without a suffix the template above the folder of the outputs."""
     holding(wav(), "recording")(place)
     with pytest.raises(SepmlError, match="leads out of the output folder"):
-        Names(template, 2).of(Path("recording"), Path("out"))
+        OutputNames(template, 2).of(Path("recording"), Path("out"))
     assert separate(model, "-q", "recording", "-o", "out", "--filename", template) == 1
     [said] = lines(capsys)
     assert said == f"sepml: error: recording: the name of its outputs would be '{suffixless}': leads out of the output folder"

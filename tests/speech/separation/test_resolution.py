@@ -7,24 +7,16 @@ import odd_files
 import pytest
 import soundfile
 from odd_files import RATE, holding, tone, wav
+from separating import content, files, lines, separate
 from test_score import Corpus
-from test_separate_inputs import TINY, content, files, lines, separate
 
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 from sepml.speech.scoring.evaluate import evaluate
 from sepml.speech.separation.provenance import provenance_of, settings_digest
-from sepml.speech.separation.separate_files import Settings, separate_files
+from sepml.speech.separation.separate_files import SeparationSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 WAY_OUT = "choose another folder or delete it, or give --force to replace it"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_model(folder, build_model(DPRNNConfig(**TINY, chunk=8, chunk_stride=8)))
-    return folder
 
 
 @pytest.fixture
@@ -123,7 +115,7 @@ def test_asking_for_what_the_input_has_changes_nothing(model, place, capsys):
     holding(wav(subtype="PCM_24"), "a.wav")(place)
     assert separate(model, "-q", "a.wav", "-o", "out") == 0
     assert separate(model, "a.wav", "-o", "out", "--bits", "24") == 0
-    assert lines(capsys) == ["1 of 1 files kept, as their outputs are there (-f writes them again)"]
+    assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (`force` separates them again)"]
     assert separate(model, "-q", "a.wav", "-o", "out", "--bits", "16") == 1
     assert "out/a_s1.wav: holds an estimate with settings = " in lines(capsys)[0]
 
@@ -155,7 +147,7 @@ def test_evaluation_writes_by_the_same_rule(model, tmp_path):
     evaluate(model, corpus.manifest, tmp_path / "one", metrics=("si_snr",), jobs=1)
     kinds = {file.name: soundfile.info(file).subtype for file in (tmp_path / "one/est").iterdir()}
     assert kinds == {f"{name}_s{n}.wav": kind for name, kind in (("loud", "PCM_16"), ("quiet", "FLOAT")) for n in (1, 2)}
-    assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", Settings())
+    assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", SeparationSettings())
     for name in kinds:
         one, two = (soundfile.read(tmp_path / folder / name)[0] for folder in ("one/est", "two"))
         assert np.array_equal(one, two) and one.any()

@@ -11,7 +11,7 @@ from bands import RATE, Bands, error_db, sources
 
 from sepml.errors import SepmlError
 from sepml.speech.separation.outputs import Form
-from sepml.speech.separation.separate_files import Settings, separate_files
+from sepml.speech.separation.separate_files import SeparationSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 
@@ -54,7 +54,7 @@ def test_own_outputs_are_not_separated_again_and_a_restart_keeps_what_is_there(t
     assert len(names(tmp_path)) == 8
     assert (tmp_path / "a_s1.wav").stat().st_mtime_ns == first[tmp_path / "a_s1.wav"]
     assert (tmp_path / "b_s1.wav").stat().st_mtime_ns > first[tmp_path / "b_s1.wav"]
-    assert separate_files([tmp_path], separator, tmp_path, Settings(force=True)) == []
+    assert separate_files([tmp_path], separator, tmp_path, SeparationSettings(force=True)) == []
     assert (tmp_path / "a_s1.wav").stat().st_mtime_ns == first[tmp_path / "a_s1.wav"]
     assert (tmp_path / "elsewhere_s1.wav").stat().st_mtime_ns > first[tmp_path / "b_s1.wav"]
 
@@ -98,12 +98,12 @@ def test_two_inputs_never_onto_one_output(tmp_path, separator):
 def test_file_names_that_cannot_be(tmp_path, separator, filename):
     single = write(tmp_path / "a.wav", sources(0.3).sum(0))
     with pytest.raises(SepmlError, match="file name"):
-        separate_files([single], separator, tmp_path / "out", Settings(filename=filename))
+        separate_files([single], separator, tmp_path / "out", SeparationSettings(filename=filename))
 
 
 def test_a_folder_a_speaker(tmp_path, separator):
     single = write(tmp_path / "a.wav", sources(0.3).sum(0))
-    assert separate_files([single], separator, tmp_path / "out", Settings(filename="s{n}/{name}.wav")) == []
+    assert separate_files([single], separator, tmp_path / "out", SeparationSettings(filename="s{n}/{name}.wav")) == []
     assert names(tmp_path / "out") == ["s1/a.wav", "s2/a.wav"]
 
 
@@ -132,7 +132,7 @@ def test_an_empty_folder_and_settings_that_do_not_go_together(tmp_path, separato
         ({"bits": "32"}, "unknown resolution '32'; known: 16, 24, 32f"),
     ):
         with pytest.raises(SepmlError, match=message):
-            Settings(**settings)
+            SeparationSettings(**settings)
 
 
 def test_clip_modes(tmp_path, separator):
@@ -141,7 +141,9 @@ def test_clip_modes(tmp_path, separator):
     loud = write(tmp_path / "loud.wav", ref.sum(0))
     est = {}
     for mode in ("rescale", "clamp", "none"):
-        separate_files([loud], separator, tmp_path / mode, Settings(clip_mode=mode, bits="32f" if mode == "none" else "16"))
+        separate_files(
+            [loud], separator, tmp_path / mode, SeparationSettings(clip_mode=mode, bits="32f" if mode == "none" else "16")
+        )
         est[mode] = np.stack([soundfile.read(tmp_path / mode / f"loud_s{n}.wav")[0] for n in (1, 2)])
     assert error_db(est["none"], ref) < -50
     factor = 1 / np.abs(est["none"]).max()
@@ -185,7 +187,7 @@ def test_a_long_recording_in_blocks(tmp_path, short_memory, mode, ext):
     separator = Stream()
     long = write(tmp_path / "long.wav", x)
     float32 = mode == "none" and ext == "wav"
-    settings = Settings(clip_mode=mode, bits="32f" if float32 else "16", ext=ext)
+    settings = SeparationSettings(clip_mode=mode, bits="32f" if float32 else "16", ext=ext)
     assert separate_files([long], separator, tmp_path / "out", settings) == []
     assert sum(separator.given) == len(x) and max(separator.given) == 3000
     assert names(tmp_path / "out") == [f"long_s{n}.{ext}" for n in (1, 2)]
@@ -221,17 +223,17 @@ class OneSource(Stream):
 @pytest.mark.parametrize(
     ("kind", "size", "message"),
     [
-        (Stream, 30_000, "out: cannot hold the estimates meanwhile: File too large"),
+        (Stream, 30_000, "out: cannot hold the temporary file of the estimates: File too large"),
         (OneSource, 86_410, "long_s1.wav: cannot be"),
     ],
 )
 def test_no_room_for_a_long_recording(tmp_path, short_memory, kind, size, message):
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     with largest_file(size):
-        said = separate_files([long], kind(), tmp_path / "out", Settings(bits="32f"))
+        said = separate_files([long], kind(), tmp_path / "out", SeparationSettings(bits="32f"))
     assert len(said) == 1 and message in said[0]
     assert names(tmp_path / "out") == []
-    assert separate_files([long], kind(), tmp_path / "out", Settings(bits="32f")) == []
+    assert separate_files([long], kind(), tmp_path / "out", SeparationSettings(bits="32f")) == []
 
 
 @contextmanager
@@ -248,7 +250,7 @@ def test_beyond_4_gigabytes_a_wav_file_is_rf64(tmp_path, short_memory, monkeypat
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     for limit, kind in ((43_200, "WAV"), (43_199, "RF64")):
         monkeypatch.setattr("sepml.speech.separation.outputs._LARGEST_WAV", limit)
-        assert separate_files([long], Stream(), tmp_path / kind, Settings(bits="16")) == []
+        assert separate_files([long], Stream(), tmp_path / kind, SeparationSettings(bits="16")) == []
         facts = soundfile.info(tmp_path / kind / "long_s1.wav")
         assert (facts.format, facts.frames) == (kind, 21600)
 
@@ -294,7 +296,10 @@ def test_sample_rates_that_are_none(separator, rate):
 
 @pytest.mark.parametrize(("segment", "overlap"), [(0.0001, None), (-1, None), (float("inf"), None), (None, 0), (None, 0.9999)])
 def test_windows_that_would_take_for_ever(separator, segment, overlap):
-    for call in (lambda: separator.separate(sources(0.3).sum(0), RATE, segment, overlap), lambda: Settings(segment, overlap)):
+    for call in (
+        lambda: separator.separate(sources(0.3).sum(0), RATE, segment, overlap),
+        lambda: SeparationSettings(segment, overlap),
+    ):
         with pytest.raises(SepmlError, match=r"segment is .* s, expected 1 s or more|overlap is .*, expected a fraction"):
             call()
 

@@ -16,7 +16,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.blocks import resampled, windows
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
-from sepml.speech.separation.voice_statistics import CEPSTRA, Voices
+from sepml.speech.separation.voice_statistics import CEPSTRA, VoiceStatistics
 
 
 @pytest.fixture
@@ -273,7 +273,7 @@ def _heard(rng: np.random.Generator, clarity: float, order: tuple[int, ...]) -> 
     means = np.zeros((n_src, CEPSTRA))
     means[:, 0] = (1 - 2 * np.array(order)) * clarity
     frames = means[:, None] + rng.standard_normal((n_src, 40, CEPSTRA))
-    voices = Voices(np.full(n_src, 40.0), frames.sum(1), np.swapaxes(frames, 1, 2) @ frames)
+    voices = VoiceStatistics(np.full(n_src, 40.0), frames.sum(1), np.swapaxes(frames, 1, 2) @ frames)
     return Evidence(np.zeros((n_src, n_src)), 0.0, voices)
 
 

@@ -1,26 +1,52 @@
-"""What the outputs of a recording are called, and which names cannot be had."""
+"""Options of a separation that are checked before anything is loaded: windows, and the names of the outputs."""
 
 import os
 import re
 import string
 from collections.abc import Sequence
+from numbers import Integral
 from pathlib import Path
 
 from sepml.errors import SepmlError
 
+SHORTEST_SEGMENT = 1.0
+"""Seconds: shorter windows hold too little speech to tell speakers apart, and most of their computation is overlap."""
+LARGEST_OVERLAP = 0.95
 FILENAME = "{name}_s{n}.{ext}"
 FORMATS = ("wav", "flac")
 APART = "{name}_{suffix}_s{n}.{ext}"
-"""Tells recordings apart that differ in their suffix alone."""
+"""For recordings that differ in their suffix only."""
 BY_FOLDER = "{parent}/{name}_s{n}.{ext}"
-"""Tells recordings of one name in several folders apart."""
+"""For recordings of one name in several folders."""
 _FIELDS = {"name", "suffix", "parent", "n", "ext"}
 _LONGEST_NAME, _DEEPEST = 255, 32
-# Of {n} a width below 100, of the others how many characters are left of them: nothing that could make a name of a gigabyte.
+# {n} takes a width below 100 and the others a number of characters; more could make a name of a gigabyte.
 _WIDTH, _PRECISION = re.compile(r"0?\d{0,2}d?"), re.compile(r"(\.\d{1,3})?")
 
 
-class Names:
+def check_windows(segment: float | None, overlap: float | None) -> None:
+    """Refuse windows that are too short or overlap too much; None is the default.
+
+    Raises:
+        SepmlError: the segment, in seconds, or the overlap, a fraction of it, is out of its range.
+    """
+    if segment is not None and not SHORTEST_SEGMENT <= segment < float("inf"):
+        raise SepmlError(f"segment is {segment} s, expected {SHORTEST_SEGMENT:g} s or more")
+    if overlap is not None and not 0 < overlap <= LARGEST_OVERLAP:
+        raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment above 0, {LARGEST_OVERLAP} at most")
+
+
+def check_rate(sample_rate: object) -> None:
+    """Refuse anything but a sample rate.
+
+    Raises:
+        SepmlError: it is not a whole number above 0.
+    """
+    if not isinstance(sample_rate, Integral) or sample_rate <= 0:
+        raise SepmlError(f"the sample rate is {sample_rate!r}, expected a whole number of Hz above 0")
+
+
+class OutputNames:
     """The names of a recording's outputs.
 
     Args:
@@ -69,7 +95,7 @@ class Names:
         if longest > _LONGEST_NAME:
             raise SepmlError(
                 f"the name of its outputs would be {longest} bytes long, expected {_LONGEST_NAME} at most; "
-                "give a shorter --filename, or rename it"
+                "choose a shorter file name for the outputs, or rename the recording"
             )
         return outputs
 
@@ -99,7 +125,7 @@ def _require_inside(name: str, what: str) -> None:
     """Refuse a path that does not lie in the output folder, or cannot be one.
 
     Args:
-        what: the path in words, for the message.
+        what: the start of the message, which names the path.
     """
     parts = Path(name).parts
     if Path(name).is_absolute() or ".." in parts:
@@ -115,7 +141,7 @@ def _require_inside(name: str, what: str) -> None:
 
 
 def is_output(file: Path) -> bool:
-    """Whether a file says that `sepml separate` has written it."""
+    """Whether a file was written by `sepml separate`, as its header says."""
     import soundfile
 
     if file.suffix.lower()[1:] not in FORMATS or not file.is_file():
@@ -128,7 +154,7 @@ def is_output(file: Path) -> bool:
 
 
 def collisions(plan: Sequence[tuple[Path, Sequence[Path]]]) -> dict[Path, str]:
-    """The files that are not to be separated, and why: nothing is written over an input, nor by two onto one name.
+    """Files that cannot be separated, and why: an output would overwrite an input or the output of another file.
 
     Args:
         plan: each file and its outputs.
@@ -138,18 +164,18 @@ def collisions(plan: Sequence[tuple[Path, Sequence[Path]]]) -> dict[Path, str]:
     refused: dict[Path, str] = {}
     for file, outputs in plan:
         for output in outputs:
-            place = os.path.realpath(output)
-            if place in inputs:
+            target = os.path.realpath(output)
+            if target in inputs:
                 refused[file] = f"{output}: an output of {file} would be written over an input; choose another folder"
-            owners.setdefault(place, []).append(file)
-    for place, rivals in owners.items():
+            owners.setdefault(target, []).append(file)
+    for target, rivals in owners.items():
         if len(rivals) > 1:
             by = f"{', '.join(map(str, rivals[:-1]))} and by {rivals[-1]}"
             remedy = "separate them into different folders"
             if len({rival.suffix for rival in rivals}) == len(rivals):
-                remedy = f"--filename '{APART}' tells them apart"
+                remedy = f"file names '{APART}' tell them apart"
             elif len({Path(os.path.abspath(rival)).parent.name for rival in rivals}) == len(rivals):
-                remedy = f"--filename '{BY_FOLDER}' tells them apart"
-            line = f"{place}: would be written by {by}; {remedy}"
+                remedy = f"file names '{BY_FOLDER}' tell them apart"
+            line = f"{target}: would be written by {by}; {remedy}"
             refused = {file: line for file in rivals} | refused
     return refused
