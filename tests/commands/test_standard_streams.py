@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import soundfile
 from odd_files import holding, wav
-from test_score import Corpus
+from score_corpus import Corpus
 from test_separate_inputs import TINY, files
 
 from sepml.cli import main

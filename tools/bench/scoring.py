@@ -33,7 +33,8 @@ import numpy as np
 import soundfile
 
 from sepml.speech.data.manifest import Mixture, read_manifest, write_manifest
-from sepml.speech.scoring.score import Trial, score_utterance
+from sepml.speech.scoring.score import score_utterance
+from sepml.speech.scoring.trial import Trial
 
 METRICS = ("si_snr", "sdr", "stoi", "pesq")
 THEIRS = {"si_snr": "si_sdr", "sdr": "sdr", "stoi": "stoi", "pesq": "pesq"}

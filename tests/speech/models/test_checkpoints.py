@@ -9,9 +9,9 @@ from typing import get_args
 import pytest
 import torch
 import yaml
+from score_corpus import Corpus
 from speech_signals import speech_like
 from test_asteroid_models import TINY, noise, published, refusal, save
-from test_score import Corpus
 
 from sepml.cli import main
 from sepml.commands.networks import NETWORKS
