@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sepml.version import __version__
 
 if TYPE_CHECKING:
-    from sepml.speech.scoring.arrays import score
+    from sepml.speech.scoring.utterance import score
     from sepml.speech.separation.separator import Separator
 
 __all__ = ["Separator", "__version__", "score"]
@@ -20,7 +20,7 @@ def __getattr__(name: str) -> Any:
 
         return Separator
     if name == "score":
-        from sepml.speech.scoring.arrays import score
+        from sepml.speech.scoring.utterance import score
 
         return score
     raise AttributeError(f"module 'sepml' has no attribute {name!r}")

@@ -32,9 +32,10 @@ def write_folder(
         for i, name in enumerate(ids):
             values = ["" if of[i] is None else f"{of[i]:.5f}" for of in columns.values()]
             writer.writerow([name, *values, *values * n_src, permutation, (reasons or {}).get(name, "")])
+    counts = {"n": len(ids), "n_unscored": 0}
     content = {
         "n_mixtures": len(ids),
-        "columns": {name: {"mean": 0.0, "std": 1.25, "interval_95": [1.5, 2.5]} for name in columns},
+        "columns": {name: {"mean": 0.0, "median": 0.0, "std": 1.25, "interval_95": [1.5, 2.5], **counts} for name in columns},
         "unscored": [],
         "faults": [],
         "provenance": {"date": "2024-01-01", "inputs": dict(inputs or {})},

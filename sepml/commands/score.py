@@ -18,8 +18,7 @@ from sepml.commands.options import (
 )
 from sepml.commands.tasks import commands_for
 from sepml.errors import did_you_mean
-
-_METRICS = ("si_snr", "sdr", "sir", "sar", "stoi", "estoi", "pesq", "pesq_nb")
+from sepml.speech.results.columns import KNOWN, METRICS
 
 
 def add_score(commands: Commands) -> None:
@@ -45,14 +44,14 @@ def add_score(commands: Commands) -> None:
 
 
 def _metrics(sub: argparse.ArgumentParser) -> None:
-    text = f"of {', '.join(_METRICS)} (default: all but pesq_nb, narrow-band PESQ at 16 kHz)"
+    text = f"of {', '.join(KNOWN)} (default: all but pesq_nb, narrow-band PESQ at 16 kHz)"
     sub.add_argument("--metrics", nargs="+", type=_metric, default=(), metavar="METRIC", help=text)
     sub.add_argument("--strict", action="store_true", help="exit code 1 when a value does not exist (silence, too short ...)")
 
 
 def _metric(word: str) -> str:
-    if word not in _METRICS:
-        hint = did_you_mean(word.lower().replace("-", "_"), _METRICS) or f"; known: {', '.join(_METRICS)}"
+    if word not in KNOWN:
+        hint = did_you_mean(word.lower().replace("-", "_"), KNOWN) or f"; known: {', '.join(KNOWN)}"
         raise argparse.ArgumentTypeError(f"invalid choice: '{word}'{hint}")
     return word
 
@@ -72,14 +71,14 @@ def _score(options: argparse.Namespace) -> int:
     if options.moved_to and not options.manifest:
         options.wrong("--moved-to goes with --manifest; --mix and --ref name folders themselves")
     from sepml.speech.results.tables import format_summary
-    from sepml.speech.scoring.score import METRICS, score_folders, score_manifest
+    from sepml.speech.scoring.score import score_folders, score_manifest
 
     settings = (tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
     if options.manifest:
         summary = score_manifest(options.manifest, options.est, options.out, *settings, options.moved_to)
     else:
         summary = score_folders(options.mix, options.ref, options.est, options.out, *settings)
-    print(format_summary(options.label or options.out.name, summary))
+    print(format_summary(options.label or options.out.resolve().name, summary))
     failed = print_failures([fault.message for fault in summary.faults])
     return failed or (FAILED if options.strict and summary.unscored else OK)
 
@@ -87,13 +86,13 @@ def _score(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     if options.est or options.ref:
         options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
-    from sepml.speech.results.compare import compare_pairs, format_differences
-    from sepml.speech.results.score_sets import pairs_to_compare
+    from sepml.speech.results.compare import compare_scores, format_differences
+    from sepml.speech.results.tables import pairs_to_compare
 
     pairs = pairs_to_compare(options.compare)
     if not pairs:
         options.wrong("--compare needs two folders of scores or more, or an experiment that holds them")
-    print(format_differences(compare_pairs(pairs, options.out, options.force)))
+    print(format_differences(compare_scores(pairs, options.out, options.force)))
     return OK
 
 
@@ -145,7 +144,7 @@ def add_table(commands: Commands) -> None:
 
 
 def _table(options: argparse.Namespace) -> int:
-    from sepml.speech.results.score_sets import format_tables
+    from sepml.speech.results.tables import format_tables
 
     print(format_tables(options.scores, options.force))
     return OK
@@ -164,7 +163,7 @@ def add_report(commands: Commands) -> None:
 
 
 def _report_page(options: argparse.Namespace) -> int:
-    from sepml.speech.report.report import Settings, write_report
+    from sepml.speech.report.report import ReportSettings, write_report
 
-    write_report(options.paths, options.out, Settings(options.players, options.seed, options.title))
+    write_report(options.paths, options.out, ReportSettings(options.players, options.seed, options.title))
     return print_paths([options.out])

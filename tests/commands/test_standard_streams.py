@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import soundfile
 from odd_files import holding, wav
+from score_corpus import Corpus
 from separating import TINY, files
-from test_score import Corpus
 
 from sepml.cli import main
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model

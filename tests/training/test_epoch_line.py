@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import yaml
-from test_report import Page
+from html_page import Page
 
 from sepml.cli import main
 from sepml.speech.data.manifest import Mixture, write_manifest

@@ -30,7 +30,7 @@ import soundfile
 import torch
 from conversations import Conversation, cast, conversation
 
-from sepml.speech.scoring.metrics import pairwise_si_snr
+from sepml.speech.scoring.metrics import pairwise_si_snr_scores
 from sepml.speech.separation import separator as separator_module
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
@@ -103,8 +103,8 @@ def _summary(rows: list[dict]) -> None:
 
 def _improvement(est: np.ndarray, talk: Conversation) -> float:
     """SI-SNRi in dB over the whole file, mean of the two speakers, one permutation."""
-    pairs = pairwise_si_snr(est, talk.sources)
-    before = pairwise_si_snr(talk.mixture[None], talk.sources)[0]
+    pairs = pairwise_si_snr_scores(est, talk.sources)
+    before = pairwise_si_snr_scores(talk.mixture[None], talk.sources)[0]
     return float(max(pairs[0, 0] + pairs[1, 1], pairs[1, 0] + pairs[0, 1]) / 2 - before.mean())
 
 
@@ -113,7 +113,7 @@ def _swaps(est: np.ndarray, talk: Conversation) -> tuple[int, int, bool]:
     block = talk.rate // 10
     blocks = est.shape[1] // block
     active = np.abs(talk.sources[:, : blocks * block]).max(0).reshape(blocks, block).max(1) > 1e-3
-    pairs = pairwise_si_snr(est, talk.sources)
+    pairs = pairwise_si_snr_scores(est, talk.sources)
     straight = pairs[0, 0] + pairs[1, 1] >= pairs[1, 0] + pairs[0, 1]
     # A stretch ends where ten seconds with speech are full.
     number = np.cumsum(active) // round(STRETCH_SECONDS * 10)

@@ -34,7 +34,8 @@ import soundfile
 
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture
-from sepml.speech.scoring.score import Trial, score_utterance
+from sepml.speech.scoring.score import score_utterance
+from sepml.speech.scoring.trial import Trial
 
 METRICS = ("si_snr", "sdr", "stoi", "pesq")
 THEIRS = {"si_snr": "si_sdr", "sdr": "sdr", "stoi": "stoi", "pesq": "pesq"}

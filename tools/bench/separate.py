@@ -23,7 +23,7 @@ import torch
 from conversations import cast, conversation
 
 from sepml.speech.models.model import DPRNNConfig, build_model, load_model, save_model
-from sepml.speech.scoring.metrics import pairwise_si_snr
+from sepml.speech.scoring.metrics import pairwise_si_snr_scores
 from sepml.system.parallel import cores
 
 RATE = 8000
@@ -101,12 +101,12 @@ def _read(folder: Path, name: str) -> np.ndarray:
 
 
 def _improvement(est: np.ndarray, sources: np.ndarray) -> float:
-    before = pairwise_si_snr(sources.sum(0)[None], sources)[0].mean()
+    before = pairwise_si_snr_scores(sources.sum(0)[None], sources)[0].mean()
     return _alike(est, sources) - float(before)
 
 
 def _alike(est: np.ndarray, ref: np.ndarray) -> float:
-    pairs = pairwise_si_snr(est, ref)
+    pairs = pairwise_si_snr_scores(est, ref)
     return float(max(pairs[0, 0] + pairs[1, 1], pairs[0, 1] + pairs[1, 0]) / 2)
 
 

@@ -1,20 +1,21 @@
-"""Utterances to listen to in a report: which ones, where their audio is, and how they are shown."""
+"""Utterances to listen to in a report: their choice, their audio files, their players."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from html import escape
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from markupsafe import Markup
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
 from sepml.speech.data.manifest import scan_manifest
 from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.speech.report import spectrograms
-from sepml.speech.report.rendering import player
-from sepml.speech.report.scores import Scores, Test, title
-from sepml.speech.scoring.estimates import find_estimates
+from sepml.speech.report.contents import ScoreFolder, Test
+from sepml.speech.report.rendering import player, render
+from sepml.speech.results.columns import title
+from sepml.speech.scoring.trial import find_estimates
 
 SECONDS = 20.0
 """Of a longer recording the page has the beginning."""
@@ -36,9 +37,9 @@ class Pick:
 
 
 class AudioFiles:
-    """The files of the mixtures of one score folder, as far as what was scored says where they are."""
+    """The audio files of the mixtures of one score folder, found by the inputs that its summary names."""
 
-    def __init__(self, run: Scores) -> None:
+    def __init__(self, run: ScoreFolder) -> None:
         self._folder = run.folder.resolve()
         inputs = run.inputs
         self._est = self._found(inputs.get("est"))
@@ -84,10 +85,11 @@ class AudioFiles:
         return place
 
 
-def choose(run: Scores, column: str, each: int, seed: int) -> list[Pick]:
+def choose(run: ScoreFolder, column: str, each: int, seed: int) -> list[Pick]:
     """The best, the worst and random utterances of a run by one metric, `each` of a kind, none twice; in turns."""
-    values = run.columns[column]
-    ranked = sorted((i for i, value in enumerate(values) if value is not None), key=lambda i: (-values[i], run.ids[i]))
+    values, ids = run.scores.columns[column], run.scores.ids
+    of = [(-value, ids[i], i) for i, value in enumerate(values) if value is not None]
+    ranked = [i for _, _, i in sorted(of)]
     best = ranked[:each]
     worst = ranked[each:][::-1][:each]
     others = ranked[each : len(ranked) - len(worst)]
@@ -96,7 +98,7 @@ def choose(run: Scores, column: str, each: int, seed: int) -> list[Pick]:
     return [Pick(why, of[turn]) for turn in range(each) for why, of in kinds if turn < len(of)]
 
 
-def shown(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> Iterator[str]:
+def players_of(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> Iterator[Markup]:
     """The HTML of each utterance in turn: a player, a waveform and a spectrogram for each of its signals."""
     runs = test.runs[:RUNS]
     files: list[AudioFiles | str] = []
@@ -106,21 +108,29 @@ def shown(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> Iterat
         except SepmlError as error:
             files.append(str(error))
     for number, pick in enumerate(picks):
-        name = test.runs[0].ids[pick.index]
-        rows = [run.ids.index(name) if name in run.ids else None for run in runs]
-        known = [(run, row) for run, row in zip(runs, rows, strict=True) if row is not None and column in run.columns]
-        values = [(run.label, run.columns[column][row]) for run, row in known]
-        worth = ", ".join(f"{escape(label)} {value:.2f}" for label, value in values if value is not None)
-        signals = _signals(name, [(r, f, row) for r, f, row in zip(runs, files, rows, strict=True) if row is not None])
-        yield (
-            f'<details class="utterance" id="{anchor}-{number}" data-id="{escape(name)}"><summary><span class="why {pick.why}">'
-            f"{pick.why}</span> <code>{escape(name)}</code> <small>{escape(title(column))}: {worth}</small></summary>"
-            f"{signals}</details>"
-        )
+        name = runs[0].scores.ids[pick.index]
+        known = [(r, f, r.scores.ids.index(name)) for r, f in zip(runs, files, strict=True) if name in r.scores.ids]
+        values = [(r.label, r.scores.columns[column][row]) for r, _, row in known if column in r.scores.columns]
+        worth = ", ".join(f"{label} {value:.2f}" for label, value in values if value is not None)
+        signals, absent = _signals(name, known)
+        rows = [[_player(signal) for signal in row] for row in signals if row]
+        of_pick = {"anchor": f"{anchor}-{number}", "name": name, "why": pick.why, "scores": f"{title(column)}: {worth}"}
+        yield render("utterance.html", **of_pick, rows=rows, absent=absent)
 
 
-def _signals(name: str, runs: Sequence[tuple[Scores, AudioFiles | str, int]]) -> str:
-    """The players of one utterance, or why there are none: a row for the mixture and its sources, one a run."""
+@dataclass(frozen=True)
+class _Signal:
+    """A signal to be heard: x (T,), its rate in Hz, and the scale of its pictures, see `rendering.player`."""
+
+    label: str
+    x: np.ndarray
+    rate: int
+    peak: float = 1.0
+    level: float | None = None
+
+
+def _signals(name: str, runs: Sequence[tuple[ScoreFolder, AudioFiles | str, int]]) -> tuple[list[list[_Signal]], list[str]]:
+    """The signals of one utterance, a row for the mixture and its sources and one a run, and why others are absent."""
     absent = []
     named: list[tuple[int, str, Path]] = []
     for number, (run, files, row) in enumerate(runs, start=1):
@@ -130,24 +140,24 @@ def _signals(name: str, runs: Sequence[tuple[Scores, AudioFiles | str, int]]) ->
             if not named:
                 mixture, *sources = files.references(name)
                 named = [(0, "mixture", mixture), *((0, f"source {j + 1}", path) for j, path in enumerate(sources))]
-            paths = files.estimates(name, run.permutations[row])
+            paths = files.estimates(name, run.scores.permutations[row])
             named += [(number, f"{run.label}: estimate of source {j + 1}", path) for j, path in enumerate(paths)]
         except SepmlError as error:
-            absent.append(f'<p class="absent">No audio of {escape(run.label)}: {escape(str(error))}</p>')
-    read = []
+            absent.append(f"No audio of {run.label}: {error}")
+    rows: list[list[_Signal]] = [[] for _ in range(len(runs) + 1)]
     for number, label, path in named:
         try:
-            read.append((number, label, *read_wav(path)))
+            rows[number].append(_Signal(label, *read_wav(path)))
         except SepmlError as error:
-            absent.append(f'<p class="absent">No audio of {escape(label)}: {escape(str(error))}</p>')
-    peak = max((float(np.abs(x).max(initial=0)) for number, _, x, _ in read if number == 0), default=1.0)
-    level = next((spectrograms.loudest(x[: int(SECONDS * rate)], rate) for _, _, x, rate in read), None)
-    rows = [[_player(*signal, peak, level) for of, *signal in read if of == number] for number in range(len(runs) + 1)]
-    return "".join(f'<div class="signals">{"".join(row)}</div>' for row in rows if row) + "".join(absent)
+            absent.append(f"No audio of {label}: {error}")
+    peak = max((float(np.abs(signal.x).max(initial=0)) for signal in rows[0]), default=1.0)
+    first = next((signal for row in rows for signal in row), None)
+    level = first and spectrograms.loudest(first.x[: int(SECONDS * first.rate)], first.rate)
+    return [[replace(signal, peak=peak, level=level) for signal in row] for row in rows], absent
 
 
-def _player(label: str, x: np.ndarray, rate: int, peak: float, level: float | None) -> str:
-    notes = []
+def _player(signal: _Signal) -> Markup:
+    x, rate, notes = signal.x, signal.rate, []
     if len(x) > SECONDS * rate:
         notes.append(f"first {SECONDS:.0f} s of {len(x) / rate:.0f} s")
         x = x[: int(SECONDS * rate)]
@@ -156,7 +166,8 @@ def _player(label: str, x: np.ndarray, rate: int, peak: float, level: float | No
     content, factor = spectrograms.wav(x, rate)
     if factor < 1:
         notes.append(f"turned down by {-20 * np.log10(factor):.1f} dB to full scale")
-    return player(label, x, rate, peak, level, spectrograms.data_uri("audio/wav", content), "; ".join(notes))
+    source = spectrograms.data_uri("audio/wav", content)
+    return player(signal.label, x, rate, signal.peak, signal.level, source, "; ".join(notes))
 
 
 def _with_suffix(folder: Path, stem: str) -> Path:

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from html import escape
 from itertools import pairwise
 
 import numpy as np
+from markupsafe import Markup
+
+from sepml.speech.report.rendering import render
 
 SERIES = 6
 """Series that colour and line style tell apart."""
@@ -15,6 +17,14 @@ _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 42
 _MOST_BINS = 30
 _MOST_POINTS = 5000
 Series = dict[str, Sequence[float | None]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A path of a plot: its style (a class of the style sheet), and its SVG path."""
+
+    style: str
+    path: str
 
 
 @dataclass(frozen=True)
@@ -41,12 +51,12 @@ class Axis:
         return [round(k * step, 12) for k in range(first, last + 1)]
 
 
-def histogram(series: Series, label: str) -> str:
+def histogram(series: Series, label: str) -> Markup:
     """How many mixtures have which value; the upright line is a series' mean. Empty text where there is no value."""
     values = {name: _finite(of) for name, of in series.items()}
     everything = np.concatenate([*values.values(), np.empty(0)])
     if not everything.size:
-        return ""
+        return Markup()
     low, high = _range(everything)
     longest = max(map(len, values.values()))
     edges = np.linspace(low, high, min(_MOST_BINS, max(8, round(2 * longest**0.5))) + 1)
@@ -58,13 +68,13 @@ def histogram(series: Series, label: str) -> str:
             continue
         steps = [f"M{_at(x, edges[0])} {_at(y, 0)}"]
         steps += [f"V{_at(y, count)}H{_at(x, edge)}" for count, edge in zip(counts[name], edges[1:], strict=True)]
-        marks.append(f'<path class="s{k} area" d="{"".join(steps)}V{_at(y, 0)}Z"/>')
+        marks.append(Mark(f"s{k} area", f"{''.join(steps)}V{_at(y, 0)}Z"))
         mean = _at(x, float(of.mean()))
-        marks.append(f'<path class="s{k} mean" d="M{mean} {y.start}V{y.end}"/>')
-    return _figure(f"histogram of {label}", x, y, label, "mixtures", "".join(marks))
+        marks.append(Mark(f"s{k} mean", f"M{mean} {y.start}V{y.end}"))
+    return _figure(f"histogram of {label}", x, y, label, "mixtures", marks)
 
 
-def scatter(xs: Series, ys: Series, x_label: str, y_label: str, diagonal: bool = False, data: str = "") -> str:
+def scatter(xs: Series, ys: Series, x_label: str, y_label: str, diagonal: bool = False, data: str = "") -> Markup:
     """One dot a mixture; series by name in both. Empty text where no mixture has both values.
 
     Args:
@@ -74,23 +84,21 @@ def scatter(xs: Series, ys: Series, x_label: str, y_label: str, diagonal: bool =
     pairs = {name: _pairs(xs[name], ys[name]) for name in ys}
     everything = np.concatenate([*pairs.values(), np.empty((0, 2))])
     if not everything.size:
-        return ""
+        return Markup()
     across, up = (_range(everything),) * 2 if diagonal else (_range(everything[:, 0]), _range(everything[:, 1]))
     x, y = _axes(*across, *up)
-    marks = [f'<path class="rule" d="M{_at(x, x.low)} {_at(y, x.low)}L{_at(x, x.high)} {_at(y, x.high)}"/>'] if diagonal else []
+    marks = [Mark("rule", f"M{_at(x, x.low)} {_at(y, x.low)}L{_at(x, x.high)} {_at(y, x.high)}")] if diagonal else []
     for k, points in enumerate(pairs.values()):
         dots = "".join(f"M{_at(x, a)} {_at(y, b)}h0" for a, b in points[:: math.ceil(len(points) / _MOST_POINTS) or 1])
-        marks.append(f'<path class="s{k} dots" d="{dots}"/>')
-    place = " ".join(f"{v:.6g}" for v in (x.low, x.high, x.start, x.end, y.low, y.high, y.start, y.end))
-    hover = f' data-plot="{escape(data)}" data-axes="{place}"' if data else ""
-    return _figure(f"{y_label} against {x_label}", x, y, x_label, y_label, "".join(marks), hover)
+        marks.append(Mark(f"s{k} dots", dots))
+    return _figure(f"{y_label} against {x_label}", x, y, x_label, y_label, marks, data)
 
 
-def curves(epochs: Sequence[int], series: Series, label: str) -> str:
+def curves(epochs: Sequence[int], series: Series, label: str) -> Markup:
     """A line a series over the epochs, broken where a value is missing. Empty text where there is no value."""
     values = np.concatenate([*(_finite(of) for of in series.values()), np.empty(0)])
     if not values.size:
-        return ""
+        return Markup()
     x, y = _axes(min(epochs), max(max(epochs), min(epochs) + 1), *_range(values))
     marks = []
     for k, of in enumerate(series.values()):
@@ -102,46 +110,37 @@ def curves(epochs: Sequence[int], series: Series, label: str) -> str:
             path.append(f"{pen}{_at(x, epoch)} {_at(y, value)}")
             pen = "L"
         lone = "h0" if len(path) == 1 else ""
-        marks.append(f'<path class="s{k} line" d="{"".join(path)}{lone}"/>')
-    return _figure(f"{label} by epoch", x, y, "epoch", label, "".join(marks), whole=True)
+        marks.append(Mark(f"s{k} line", f"{''.join(path)}{lone}"))
+    return _figure(f"{label} by epoch", x, y, "epoch", label, marks, whole=True)
 
 
-def legend(names: Sequence[str]) -> str:
+def legend(names: Sequence[str]) -> Markup:
     """Which colour and line is which series."""
-    items = "".join(
-        f'<li><svg viewBox="0 0 28 10" width="28" height="10" aria-hidden="true">'
-        f'<path class="s{k} line" d="M1 5H27"/></svg>{escape(name)}</li>'
-        for k, name in enumerate(names)
-    )
-    return f'<ul class="legend">{items}</ul>'
+    return render("legend.html", names=names)
 
 
 def _axes(left: float, right: float, bottom: float, top: float) -> tuple[Axis, Axis]:
     return Axis(left, right, _LEFT, _WIDTH - _RIGHT), Axis(bottom, top, _HEIGHT - _BOTTOM, _TOP)
 
 
-def _figure(name: str, x: Axis, y: Axis, x_label: str, y_label: str, marks: str, more: str = "", whole: bool = False) -> str:
-    """The frame of a plot around its marks."""
-    lines, words = [], []
-    text, across = _formatter(x.ticks())
-    for tick in x.ticks():
-        if not whole or tick == int(tick):
-            lines.append(f"M{_at(x, tick)} {y.start}V{y.end}")
-            words.append(f'<text x="{_at(x, tick)}" y="{y.start + 15}" text-anchor="middle">{text(tick)}</text>')
-    text, up = _formatter(y.ticks(4))
-    for tick in y.ticks(4):
-        lines.append(f"M{x.start} {_at(y, tick)}H{x.end}")
-        words.append(f'<text x="{x.start - 6}" y="{float(_at(y, tick)) + 4:g}" text-anchor="end">{text(tick)}</text>')
-    middle = (y.start + y.end) / 2
-    words.append(
-        f'<text x="{(x.start + x.end) / 2:g}" y="{_HEIGHT - 8}" text-anchor="middle">{escape(x_label + across)}</text>'
-    )
-    words.append(
-        f'<text x="11" y="{middle:g}" text-anchor="middle" transform="rotate(-90 11 {middle:g})">{escape(y_label + up)}</text>'
-    )
-    return (
-        f'<figure class="plot"{more}><svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{escape(name)}">'
-        f'<path class="grid" d="{"".join(lines)}"/>{marks}{"".join(words)}</svg></figure>'
+def _figure(
+    name: str, x: Axis, y: Axis, x_label: str, y_label: str, marks: Sequence[Mark], data: str = "", whole: bool = False
+) -> Markup:
+    """The frame of a plot around its marks; `whole` leaves out ticks of x between whole numbers."""
+    x_ticks = [tick for tick in x.ticks() if not whole or tick == int(tick)]
+    grid = [f"M{_at(x, tick)} {y.start}V{y.end}" for tick in x_ticks]
+    grid += [f"M{x.start} {_at(y, tick)}H{x.end}" for tick in y.ticks(4)]
+    x_text, x_power = _formatter(x.ticks())
+    y_text, y_power = _formatter(y.ticks(4))
+    return render(
+        "plot.html",
+        **{"name": name, "width": _WIDTH, "height": _HEIGHT, "grid": "".join(grid), "marks": marks, "data": data},
+        axes=" ".join(f"{v:.6g}" for v in (x.low, x.high, x.start, x.end, y.low, y.high, y.start, y.end)),
+        x_ticks=[{"at": _at(x, tick), "text": x_text(tick)} for tick in x_ticks],
+        y_ticks=[{"at": f"{float(_at(y, tick)) + 4:g}", "text": y_text(tick)} for tick in y.ticks(4)],
+        **{"x_ticks_y": y.start + 15, "y_ticks_x": x.start - 6},
+        **{"middle_x": f"{(x.start + x.end) / 2:g}", "middle_y": f"{(y.start + y.end) / 2:g}"},
+        **{"x_label": x_label + x_power, "y_label": y_label + y_power},
     )
 
 

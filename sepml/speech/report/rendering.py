@@ -7,13 +7,14 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
+from markupsafe import Markup
 
 from sepml.speech.report import spectrograms
 
 
-def render(template: str, **values: Any) -> str:
-    """A template with its values, which are escaped."""
-    return _environment().get_template(template).render(**values)
+def render(template: str, **values: Any) -> Markup:
+    """A template with its values, which are escaped but for those that were rendered themselves; ends without a new line."""
+    return Markup(_environment().get_template(template).render(**values))
 
 
 def read_template(name: str) -> str:
@@ -22,7 +23,7 @@ def read_template(name: str) -> str:
 
 
 def script_hash(script: str) -> str:
-    """What a content security policy calls a script inside the page, so that no other one runs."""
+    """The hash of a script in the page for its content security policy, so that no other script runs."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
 
 
@@ -35,13 +36,12 @@ def player(
     source: str,
     note: str = "",
     download: str | None = None,
-) -> str:
+) -> Markup:
     """The HTML of one signal (T,): a waveform, a spectrogram and an audio element that plays `source`.
 
     Args:
-        peak, loudest_db: the scale, see `pictures`.
-        download: the name of the file for whom saves it, empty where there is no need to; given, the signal can be heard
-            alone or muted.
+        peak, loudest_db: the scale, see `spectrograms`.
+        download: the name under which the file is saved, empty for no link; given, the signal has buttons Solo and Mute.
     """
     image = spectrograms.data_uri("image/png", spectrograms.spectrogram(x, rate, loudest_db))
     wave = spectrograms.waveform(x, peak)

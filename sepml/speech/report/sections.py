@@ -2,12 +2,16 @@
 
 import json
 import statistics
-from collections.abc import Sequence
-from html import escape
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup
+
+from sepml.speech.report.contents import History, ScoreFolder, Test
 from sepml.speech.report.plots import SERIES, curves, histogram, legend, scatter
-from sepml.speech.report.scores import History, Scores, Test, title
+from sepml.speech.report.rendering import render
+from sepml.speech.results.columns import decimals_of, title
+from sepml.speech.results.summary import ColumnSummary
 
 _MOST_PAIRS = 3
 _CURVES = {
@@ -18,107 +22,93 @@ _CURVES = {
     "agreement": "agreement of the peers",
     "grad_norm": "gradient norm",
 }
-_THREE_DECIMALS = ("stoi", "stoii", "estoi", "estoii")
+_MOST_NOTES = 6
 
 
-def summary(tests: Sequence[Test]) -> str:
+def summary(tests: Sequence[Test]) -> Markup:
     """Tables of means, one a test, one row a score folder; empty text where there is no test."""
-    if not tests:
-        return ""
-    tables = []
-    for test in tests:
-        columns = columns_of(test.runs)
-        best = {c: max((m for run in test.runs if (m := run.mean(c)) is not None), default=None) for c in columns}
-        rows = "".join(_summary_row(run, columns, best if len(test.runs) > 1 else {}) for run in test.runs)
-        heads = "".join(f'<th scope="col">{escape(title(c))}</th>' for c in columns)
-        notes = "".join(f"<p>{escape(note)}</p>" for run in test.runs for note in _notes(run))
-        tables.append(
-            f"<h3>{escape(test.title)}</h3>"
-            f'<div class="scroll" tabindex="0" role="region" aria-label="means, {escape(test.title)}">'
-            f'<table><thead><tr><th scope="col">scores</th>{heads}<th scope="col">mixtures</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table></div>{notes}{_details(test.runs)}"
-        )
-    said = "Means over the mixtures that have a value; the small figures are the median and what the scores say of the spread."
-    return f'<section id="summary"><h2>Summary</h2><p class="soft">{said}</p>{"".join(tables)}</section>'
+    return render("summary.html", tests=[_summary_table(test) for test in tests]) if tests else Markup()
 
 
-def _summary_row(run: Scores, columns: Sequence[str], best: dict[str, float | None]) -> str:
-    cells = []
+def _summary_table(test: Test) -> dict[str, Any]:
+    columns = columns_of(test.runs)
+    best = {}
+    if len(test.runs) > 1:
+        best = {c: max((m for run in test.runs if (m := run.scores.mean(c)) is not None), default=None) for c in columns}
+    return {
+        "title": test.title,
+        "titles": [title(column) for column in columns],
+        "rows": [_summary_row(run, columns, best) for run in test.runs],
+        "notes": [note for run in test.runs for note in _notes(run)],
+        "sources": [_source(run) for run in test.runs],
+    }
+
+
+def _summary_row(run: ScoreFolder, columns: Sequence[str], best: Mapping[str, float | None]) -> dict[str, Any]:
+    cells: list[dict[str, Any]] = []
     for column in columns:
-        mean, decimals = run.mean(column), decimals_of(column)
+        mean, decimals = run.scores.mean(column), decimals_of(column)
         if mean is None:
-            cells.append("<td>\N{EN DASH}</td>")
+            cells.append({"mean": "\N{EN DASH}", "best": False, "lines": []})
             continue
-        median = statistics.median(value for value in run.columns[column] if value is not None)
-        facts = run.summary["columns"].get(column)
-        interval = _interval(facts, decimals) if isinstance(facts, dict) else ""
-        mark = ' class="best"' if mean == best.get(column) else ""
-        cells.append(
-            f"<td{mark}>{_shown(mean, decimals)}<small>median {_shown(median, decimals)}</small>"
-            f"{f'<small>{interval}</small>' if interval else ''}</td>"
-        )
-    return f'<tr><th scope="row">{escape(run.label)}</th>{"".join(cells)}<td>{len(run.ids)}</td></tr>'
+        lines = [f"median {_shown(statistics.median(run.scores.existing(column)), decimals)}"]
+        if spread := _spread(run.summary.columns.get(column), decimals):
+            lines.append(spread)
+        cells.append({"mean": _shown(mean, decimals), "best": mean == best.get(column), "lines": lines})
+    return {"label": run.label, "cells": cells, "mixtures": len(run.scores.ids)}
 
 
-def _interval(facts: dict[str, Any], decimals: int) -> str:
-    """What a summary says of a mean's confidence: an interval where it has one, else the deviation."""
-    for value in facts.values():
-        if isinstance(value, list) and len(value) == 2 and all(isinstance(v, int | float) for v in value):
-            return f"95 % {_shown(value[0], decimals)} to {_shown(value[1], decimals)}"
-    low, high = (next((facts[k] for k in facts if k.endswith(end)), None) for end in ("low", "high"))
-    if isinstance(low, int | float) and isinstance(high, int | float):
-        return f"95 % {_shown(low, decimals)} to {_shown(high, decimals)}"
-    return f"std {_shown(facts['std'], decimals)}" if isinstance(facts.get("std"), int | float) else ""
+def _spread(facts: ColumnSummary | None, decimals: int) -> str:
+    """The interval of a mean where the summary has one, else the deviation."""
+    if facts is None:
+        return ""
+    if facts.interval_95 is not None:
+        low, high = (_shown(end, decimals) for end in facts.interval_95)
+        return f"95 % {low} to {high}"
+    return "" if facts.std is None else f"std {_shown(facts.std, decimals)}"
 
 
-def _notes(run: Scores) -> list[str]:
-    lacking = {c: sum(value is None for value in values) for c, values in run.columns.items()}
-    lines = [f"{run.label}: {title(c)} does not exist for {n} of {len(run.ids)} mixtures." for c, n in lacking.items() if n]
-    return lines[:6]
+def _notes(run: ScoreFolder) -> list[str]:
+    lacking = {column: values.count(None) for column, values in run.scores.columns.items()}
+    of = len(run.scores.ids)
+    lines = [f"{run.label}: {title(column)} does not exist for {n} of {of} mixtures." for column, n in lacking.items() if n]
+    return lines[:_MOST_NOTES]
 
 
-def _details(runs: Sequence[Scores]) -> str:
-    """Where the scores come from."""
-    items = []
-    for run in runs:
-        given = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in run.inputs.items()}
-        said = "; ".join(f"{key}: {value}" for key, value in given.items())
-        provenance = run.summary.get("provenance")
-        date = provenance.get("date", "") if isinstance(provenance, dict) else ""
-        items.append(f"<p><b>{escape(run.label)}</b> {escape(str(date))}<br><code>{escape(said)}</code></p>")
-    return f'<details class="more"><summary>Where these scores come from</summary>{"".join(items)}</details>'
+def _source(run: ScoreFolder) -> dict[str, str]:
+    """The origin of the scores."""
+    given = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in run.inputs.items()}
+    inputs = "; ".join(f"{key}: {value}" for key, value in given.items())
+    return {"label": run.label, "date": str(run.summary.provenance.get("date", "")), "inputs": inputs}
 
 
-def training(histories: Sequence[History]) -> str:
-    """Curves over the epochs, one block an experiment."""
+def training(histories: Sequence[History]) -> Markup:
+    """Curves over the epochs, one block an experiment; empty text where there is none."""
     blocks = []
     for history in histories:
         peers = list(next(iter(history.columns.values()), {}))
         names = [name for name in history.columns if name.startswith(("train_", "valid_"))]
         names += [name for name in _CURVES if name in history.columns]
         drawn = {name: {f"peer {p}": of for p, of in [*history.columns[name].items()][:SERIES]} for name in names}
-        figures = "".join(curves(history.epochs, drawn[name], _curve_title(name)) for name in names)
-        shown_peers = legend([f"peer {peer}" for peer in peers[:SERIES]])
         epochs = f"{len(history.epochs)} epoch{'s' * (len(history.epochs) != 1)}"
-        blocks.append(f'<h3>{escape(history.label)}, {epochs}</h3>{shown_peers}<div class="plots">{figures}</div>')
-    return f'<section id="training"><h2>Training</h2>{"".join(blocks)}</section>' if blocks else ""
+        block = {"title": f"{history.label}, {epochs}", "legend": legend([f"peer {peer}" for peer in peers[:SERIES]])}
+        blocks.append({**block, "figures": [curves(history.epochs, drawn[name], _curve_title(name)) for name in names]})
+    return render("training.html", blocks=blocks) if blocks else Markup()
 
 
-def plots(tests: Sequence[Test]) -> str:
-    """Scatters and histograms, one block a test."""
+def plots(tests: Sequence[Test]) -> Markup:
+    """Scatters and histograms, one block a test; empty text where there is none."""
     blocks = []
     for t, test in enumerate(tests):
         runs = test.runs[:SERIES]
         figures = [_input_scatter(t, test, base) for base in ("si_snr", "sdr")]
         figures += [_pair_scatter(t, test, other) for other in range(1, min(len(runs), _MOST_PAIRS + 1))]
-        figures += [histogram({r.label: r.columns.get(c, ()) for r in runs}, title(c)) for c in columns_of(runs)]
-        more = len(test.runs) - len(runs)
-        note = f"<p>The first {len(runs)} of {len(test.runs)} score folders are drawn.</p>" if more else ""
+        for column in columns_of(runs):
+            figures.append(histogram({run.label: run.scores.columns.get(column, ()) for run in runs}, title(column)))
+        cut = f"The first {len(runs)} of {len(test.runs)} score folders are drawn." if len(test.runs) > len(runs) else ""
         key = legend([run.label for run in runs])
-        blocks.append(f'<h3>{escape(test.title)}</h3>{key}{note}<div class="plots">{"".join(figures)}</div>')
-    said = "A dot is a mixture: point at it for its name. Histograms count mixtures, the upright line is the mean."
-    head = f'<section id="plots"><h2>Plots</h2><p class="soft">{said}</p>'
-    return f"{head}{''.join(blocks)}</section>" if blocks else ""
+        blocks.append({"title": test.title, "legend": key, "note": cut, "figures": figures})
+    return render("plots.html", blocks=blocks) if blocks else Markup()
 
 
 def _curve_title(column: str) -> str:
@@ -129,45 +119,42 @@ def _curve_title(column: str) -> str:
     return _CURVES.get(column, column)
 
 
-def columns_of(runs: Sequence[Scores]) -> list[str]:
+def columns_of(runs: Sequence[ScoreFolder]) -> list[str]:
     """The metrics that any of the runs has."""
-    return list(dict.fromkeys(column for run in runs for column in run.columns))
-
-
-def decimals_of(column: str) -> int:
-    """The decimals that a metric is shown with."""
-    return 3 if column in _THREE_DECIMALS else 2
+    return list(dict.fromkeys(column for run in runs for column in run.scores.columns))
 
 
 def _shown(value: float, decimals: int) -> str:
     return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")
 
 
-def _input_scatter(t: int, test: Test, base: str) -> str:
+def _input_scatter(t: int, test: Test, base: str) -> Markup:
     """The improvement against what the mixture had: a metric less its improvement."""
-    runs = [run for run in test.runs[:SERIES] if {base, f"{base}i"} <= run.columns.keys()]
-    if len(runs) < len(test.runs[:SERIES]):
-        return ""  # colours are by position
-    before = {
-        run.label: [
-            None if a is None or b is None else a - b for a, b in zip(run.columns[base], run.columns[f"{base}i"], strict=True)
-        ]
-        for run in runs
-    }
-    gains = {run.label: run.columns[f"{base}i"] for run in runs}
-    data = json.dumps([t, "gain", base, f"{base}i"])
-    return scatter(before, gains, f"{title(base)} of the mixture", title(f"{base}i"), data=data)
+    runs, gain = test.runs[:SERIES], f"{base}i"
+    # Colours are by position, so all runs are drawn or none.
+    if not all({base, gain} <= run.scores.columns.keys() for run in runs):
+        return Markup()
+    before = {run.label: _less(run.scores.columns[base], run.scores.columns[gain]) for run in runs}
+    gains = {run.label: run.scores.columns[gain] for run in runs}
+    data = json.dumps([t, "gain", base, gain])
+    return scatter(before, gains, f"{title(base)} of the mixture", title(gain), data=data)
 
 
-def _pair_scatter(t: int, test: Test, other: int) -> str:
+def _less(values: Sequence[float | None], others: Sequence[float | None]) -> list[float | None]:
+    return [None if a is None or b is None else a - b for a, b in zip(values, others, strict=True)]
+
+
+def _pair_scatter(t: int, test: Test, other: int) -> Markup:
     """One run against another by the first metric that both have as an improvement, or else by their first one."""
     a, b = test.runs[0], test.runs[other]
-    shared = [column for column in a.columns if column in b.columns]
+    shared = [column for column in a.scores.columns if column in b.scores.columns]
     column = next((column for column in ("si_snri", *shared) if column in shared), None)
     if column is None:
-        return ""
-    at = {name: i for i, name in enumerate(b.ids)}
-    theirs = [b.columns[column][at[name]] if name in at else None for name in a.ids]
+        return Markup()
+    values = dict(zip(b.scores.ids, b.scores.columns[column], strict=True))
+    theirs = [values.get(mixture_id) for mixture_id in a.scores.ids]
     data = json.dumps([t, "pair", [0, other], column])
     name = title(column)
-    return scatter({"": a.columns[column]}, {"": theirs}, f"{name}, {a.label}", f"{name}, {b.label}", diagonal=True, data=data)
+    return scatter(
+        {"": a.scores.columns[column]}, {"": theirs}, f"{name}, {a.label}", f"{name}, {b.label}", diagonal=True, data=data
+    )

@@ -1,4 +1,4 @@
-"""Score folders side by side, mixture by mixture: is the difference of two means more than chance?"""
+"""Paired differences of score folders, mixture by mixture, where they are of the same mixtures and references."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -8,14 +8,29 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.results.bootstrap import interval_of_mean, paired_p_value
-from sepml.speech.results.same_test import agreement, caution, refusal
+from sepml.speech.results.columns import number, title
+from sepml.speech.results.scores import read_means, read_tested
 from sepml.speech.results.summary import read_summary
-from sepml.speech.results.tables import TITLES, number, read_scores
 from sepml.system.files import write_csv, write_json
 from sepml.system.tables import markdown
 
 FORMATS = (".csv", ".json")
 _Values = dict[str, dict[str, float | None]]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How the tests of two score folders stand to each other.
+
+    Attributes:
+        shared: mixtures that both have.
+        differing: those of them with another mixture or other references, by their id.
+        unchecked: of the shared ones, how many lack a fingerprint in one of the two.
+    """
+
+    shared: int
+    differing: tuple[str, ...]
+    unchecked: int
 
 
 @dataclass(frozen=True)
@@ -51,24 +66,46 @@ class Difference:
     n_unchecked: int = 0
 
 
-def compare(folders: Sequence[Path], target: Path | None = None, force: bool = False) -> list[Difference]:
-    """Compare score folders with the first of them, in every metric that both have.
+def agreement(first: Path, other: Path) -> Agreement:
+    """Compare the tests of two score folders, mixture by mixture.
 
-    Args:
-        folders: two or more, written by `sepml score` or `sepml evaluate`.
-        target: a .csv or .json file to write the differences to.
-        force: compare folders of other mixtures or references, too; the differences then say how many these are.
+    Folders of earlier versions have no fingerprints; of these only the numbers of sources are compared.
 
     Raises:
-        SepmlError: see `compare_pairs`; or there is only one folder.
+        SepmlError: one holds no scores.csv, or none that `sepml score` writes.
     """
-    if len(folders) < 2:
-        raise SepmlError("one folder of scores was given, expected two or more to compare")
-    return compare_pairs([(folders[0], folder) for folder in folders[1:]], target, force)
+    one, two = read_tested(first), read_tested(other)
+    shared = [mixture_id for mixture_id in one if mixture_id in two]
+    differing = [mixture_id for mixture_id in shared if not one[mixture_id].agrees(two[mixture_id])]
+    known = sum(bool(one[mixture_id].fingerprint and two[mixture_id].fingerprint) for mixture_id in shared)
+    return Agreement(len(shared), tuple(differing), len(shared) - known)
 
 
-def compare_pairs(pairs: Sequence[tuple[Path, Path]], target: Path | None = None, force: bool = False) -> list[Difference]:
-    """Compare the second score folder of each pair with the first, as `compare`.
+def refusal(first: Path, other: Path, found: Agreement) -> str:
+    """Why two folders are not to be compared; empty where nothing speaks against it."""
+    if not found.shared:
+        return f"{other}: shares no mixture with {first}; expected scores of the same mixtures"
+    if not found.differing:
+        return ""
+    count = f"{len(found.differing)} of {found.shared} mixtures"
+    return f"{other}: {count} are other ones, or have other references, than those of {first}, such as {found.differing[0]}"
+
+
+def caution(names: Sequence[str]) -> list[str]:
+    """The line on folders whose tests could not be compared with that of the first; none where there are no such folders."""
+    if not names:
+        return []
+    why = "these scores, or the first, were written by an earlier version and carry no fingerprints"
+    return [f"Not checked: whether {', '.join(names)} are of the same mixtures and references as the first; {why}."]
+
+
+def compare_scores(pairs: Sequence[tuple[Path, Path]], target: Path | None = None, force: bool = False) -> list[Difference]:
+    """Compare the second score folder of each pair with the first, in every metric that both have.
+
+    Args:
+        pairs: folders written by `sepml score` or `sepml evaluate`.
+        target: a .csv or .json file to write the differences to.
+        force: compare folders of other mixtures or references, too; the differences then count these.
 
     Raises:
         SepmlError: a folder holds no scores, two of them share no mixture or no metric, or are of other mixtures or references
@@ -90,7 +127,7 @@ def _compared(first: Path, other: Path, force: bool) -> list[Difference]:
     tests = agreement(first, other)
     if (why := refusal(first, other, tests)) and not (force and tests.shared):
         raise SepmlError(why)
-    tables = read_scores(first, shared), read_scores(other, shared)
+    tables = read_means(first, shared), read_means(other, shared)
     counts = (len(tests.differing), tests.unchecked)
     return [_difference(str(first), str(other), column, tables, counts) for column in shared]
 
@@ -138,7 +175,7 @@ def _rows(differences: Sequence[Difference]) -> list[list[str]]:
         # Three decimals of everything, as differences are small.
         ends = "-" if item.interval_95 is None else " to ".join(f"{end:+.3f}" for end in item.interval_95)
         p_value = "-" if item.p_value is None else f"{item.p_value:.2g}"
-        rows.append([TITLES.get(item.column, item.column), *cells, change, ends, p_value, str(item.n)])
+        rows.append([title(item.column), *cells, change, ends, p_value, str(item.n)])
     return rows
 
 
@@ -149,7 +186,7 @@ def _unpaired(differences: Sequence[Difference]) -> list[str]:
         counts = [(item.only_first, "first"), (item.only_other, "other")]
         text = " and ".join(f"{count} only in the {which}" for count, which in counts if count)
         if text:
-            lines.setdefault(text, []).append(TITLES.get(item.column, item.column))
+            lines.setdefault(text, []).append(title(item.column))
     return ["\n".join(f"Not compared: {text} ({', '.join(titles)})." for text, titles in lines.items())] if lines else []
 
 

@@ -1,6 +1,7 @@
-"""What many scores come to: means with their counts and how sure they are, and the file that keeps them."""
+"""Means of many scores with their counts and intervals, and their file summary.json, which is written and read here only."""
 
 import platform
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -13,68 +14,13 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.results.bootstrap import interval_of_mean
+from sepml.speech.results.scores import LARGEST, Unscored, UtteranceScores
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure
 from sepml.version import __version__
 
-COLUMNS = {
-    "si_snr": ("si_snr", "si_snri"),
-    "sdr": ("sdr", "sdri"),
-    "sir": ("sir",),
-    "sar": ("sar",),
-    "stoi": ("stoi",),
-    "estoi": ("estoi",),
-    "pesq": ("pesq",),
-    "pesq_nb": ("pesq_nb",),
-}
-"""The columns that each metric fills; the improvements are over the mixture."""
-LARGEST = 1e9
-"""No score is larger; sums of numbers near the end of float64's range would overflow."""
 _LIBRARIES = ("numpy", "scipy", "soundfile", "pesq")
-
-
-@dataclass(frozen=True)
-class Unscored:
-    """A number that does not exist, and why.
-
-    Attributes:
-        column: the column of the table, such as `pesq`.
-        source: counted from 1.
-    """
-
-    mixture_id: str
-    column: str
-    source: int
-    reason: str
-
-
-@dataclass(frozen=True)
-class UtteranceScores:
-    """The scores of one mixture.
-
-    Attributes:
-        permutation: the estimate (from 1) that stands for each source.
-        values: column -> one value a source; None where there is none.
-        unscored: why, for each None.
-        surplus: estimates (from 1) that stand for no source, as there are more of them than sources.
-        fingerprint: of the mixture and its references, see `same_test.fingerprint_of_test`; empty where it is not known.
-        length_differences: samples by which each estimate is longer than the mixture, negative where it is shorter; empty
-            where all are as long.
-    """
-
-    mixture_id: str
-    permutation: tuple[int, ...]
-    values: dict[str, tuple[float | None, ...]]
-    unscored: tuple[Unscored, ...]
-    surplus: tuple[int, ...] = ()
-    fingerprint: str = ""
-    length_differences: tuple[int, ...] = ()
-
-    def mean(self, column: str) -> float | None:
-        """The mean over the sources; None when a source has no value, as the mean of the others would flatter."""
-        values = [value for value in self.values[column] if value is not None]
-        return statistics.fmean(values) if len(values) == len(self.values[column]) else None
 
 
 @dataclass(frozen=True)
@@ -100,7 +46,7 @@ class ColumnSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """What the scores of a set of mixtures come to.
+    """The scores of a set of mixtures, summed up.
 
     Attributes:
         n_mixtures: mixtures that were to be scored, those with a fault among them.
@@ -181,6 +127,23 @@ def read_summary(folder: Path) -> Summary:
         raise SepmlError(f"{folder}: holds no summary.json, expected a folder written by `sepml score`{hint}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise SepmlError(f"{path}: not a summary of `sepml score`: {error!r}") from error
+
+
+def score_folders_at(folder: Path) -> list[Path]:
+    """The folder itself where it holds a summary, else those of `score_folders_below`, or itself where there are none."""
+    if (folder / "summary.json").exists() or not folder.is_dir():
+        return [folder]
+    return score_folders_below(folder) or [folder]
+
+
+def score_folders_below(folder: Path) -> list[Path]:
+    """The folders directly below that hold a summary: peers in order, then the others."""
+    return sorted((file.parent for file in folder.glob("*/summary.json")), key=_peers_first)
+
+
+def _peers_first(folder: Path) -> tuple[int, str]:
+    peer = re.fullmatch(r"peer(\d+)", folder.name)
+    return (0, peer[1].zfill(9)) if peer else (1, folder.name)
 
 
 def _column(column: str, scores: Sequence[UtteranceScores]) -> ColumnSummary:

@@ -1,105 +1,19 @@
-"""Scores as tables: one row a mixture in a CSV file, and plain text that is Markdown as well."""
+"""Tables of means as plain text that is Markdown as well: of one score folder, of several, of all of an experiment."""
 
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from sepml.errors import SepmlError
-from sepml.speech.results.summary import LARGEST, ColumnSummary, Summary, UtteranceScores
-from sepml.system.csv_files import read_rows
-from sepml.system.files import write_csv
-from sepml.system.parallel import Failure
+from sepml.speech.results.columns import TITLES, decimals_of, number, title
+from sepml.speech.results.compare import agreement, caution, refusal
+from sepml.speech.results.summary import ColumnSummary, Summary, read_summary, score_folders_at
 from sepml.system.tables import markdown
 
-TITLES = {
-    "si_snr": "SI-SNR dB",
-    "si_snri": "SI-SNRi dB",
-    "sdr": "SDR dB",
-    "sdri": "SDRi dB",
-    "sir": "SIR dB",
-    "sar": "SAR dB",
-    "stoi": "STOI",
-    "estoi": "ESTOI",
-    "pesq": "PESQ",
-    "pesq_nb": "PESQ-NB",
-}
-DECIMALS = {"stoi": 3, "estoi": 3}
-Taken = TypeVar("Taken")
+log = logging.getLogger(__name__)
 _NAMED = 3
-_FAULT = "fault: "
-
-
-@dataclass(frozen=True)
-class Tested:
-    """What a mixture was scored against: the fingerprint of it and its references, and the number of these.
-
-    The fingerprint is empty and the number 0 where the table does not say.
-    """
-
-    fingerprint: str
-    n_src: int
-
-    def agrees(self, other: "Tested") -> bool:
-        """Whether nothing shows that the two are of other mixtures or references."""
-        pairs = ((self.fingerprint, other.fingerprint), (self.n_src, other.n_src))
-        return all(not one or not two or one == two for one, two in pairs)
-
-
-def write_scores(
-    path: Path, scores: Sequence[UtteranceScores], faults: Sequence[Failure[str]], columns: Sequence[str], n_src: int
-) -> None:
-    """Write one row a mixture: the means over its sources, then each source's values, permutation, surplus, the
-    fingerprint of the test and reasons.
-
-    Raises:
-        SepmlError: it cannot be written.
-    """
-    by_source = [f"{column}_{source + 1}" for source in range(n_src) for column in columns]
-    rows = []
-    for score in scores:
-        of_sources = [_cell(score.values[column][source]) for source in range(n_src) for column in columns]
-        means = [_cell(score.mean(column)) for column in columns]
-        reasons = "; ".join(f"{item.column}_{item.source}: {item.reason}" for item in score.unscored)
-        orders = [" ".join(map(str, numbers)) for numbers in (score.permutation, score.surplus)]
-        rows.append([score.mixture_id, *means, *of_sources, *orders, score.fingerprint, reasons])
-    blank = [""] * (len(columns) + len(by_source) + 3)
-    rows += [[fault.item, *blank, f"{_FAULT}{fault.message}"] for fault in faults]
-    write_csv(path, ["mixture_ID", *columns, *by_source, "permutation", "surplus", "fingerprint", "reason"], rows)
-
-
-def read_scores(folder: Path, columns: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """The means over the sources in a folder of scores: mixture_ID -> column -> value, None where there is none.
-
-    Mixtures with a fault are left out.
-
-    Raises:
-        SepmlError: there are none, or they are no such table.
-    """
-    return _read(folder, columns, lambda row: {column: _value(row[column]) for column in columns})
-
-
-def read_tested(folder: Path) -> dict[str, Tested]:
-    """What the mixtures in a folder of scores were scored against, by mixture_ID; those with a fault are left out.
-
-    Raises:
-        SepmlError: there are none, or they are no such table.
-    """
-    return _read(folder, (), lambda row: Tested(row.get("fingerprint") or "", len((row.get("permutation") or "").split())))
-
-
-def _read(folder: Path, columns: Sequence[str], take: Callable[[dict[str, str]], Taken]) -> dict[str, Taken]:
-    """What is taken of each row of scores.csv by mixture_ID, but for the rows with a fault."""
-    path = folder / "scores.csv"
-    if not path.is_file():
-        raise SepmlError(f"{folder}: holds no scores.csv, expected a folder written by `sepml score`")
-    rows = [row for _, row in read_rows(path, "table of `sepml score`", ("mixture_ID", "reason", *columns))]
-    rows = [row for row in rows if not row["reason"].startswith(_FAULT)]
-    try:
-        return {row["mixture_ID"]: take(row) for row in rows}
-    except ValueError as error:
-        raise SepmlError(f"{path}: not a table of `sepml score`: {error}") from error
+_SCORES = "scores"
 
 
 def format_table(summaries: Mapping[str, Summary]) -> str:
@@ -113,7 +27,7 @@ def format_table(summaries: Mapping[str, Summary]) -> str:
     for label, summary in summaries.items():
         means = [number(_mean(summary.columns.get(column)), column) for column in columns]
         rows.append([label, *means, str(summary.n_mixtures)])
-    return "\n".join([markdown(rows), *_paragraph(note for item in summaries.items() for note in notes(*item))])
+    return "\n".join([markdown(rows), *_paragraph(note for item in summaries.items() for note in _notes(*item))])
 
 
 def format_summary(label: str, summary: Summary) -> str:
@@ -121,27 +35,22 @@ def format_summary(label: str, summary: Summary) -> str:
     rows = [[label, "mean", "median", "std. error", "95 % interval", "n"]]
     for column, part in summary.columns.items():
         cells = [number(value, column) for value in (part.mean, part.median)]
-        error = "-" if part.standard_error is None else f"{part.standard_error:.{DECIMALS.get(column, 2) + 1}f}"
-        rows.append([TITLES.get(column, column), *cells, error, interval(part.interval_95, column), str(part.n)])
-    return "\n".join([markdown(rows), *_paragraph(notes(label, summary))])
+        error = "-" if part.standard_error is None else f"{part.standard_error:.{decimals_of(column) + 1}f}"
+        rows.append([title(column), *cells, error, _interval(part.interval_95, column), str(part.n)])
+    return "\n".join([markdown(rows), *_paragraph(_notes(label, summary))])
 
 
-def number(value: float | None, column: str) -> str:
-    """A value of a column with its decimals, or a dash."""
-    return "-" if value is None else f"{value:.{DECIMALS.get(column, 2)}f}"
-
-
-def interval(ends: tuple[float, float] | None, column: str) -> str:
+def _interval(ends: tuple[float, float] | None, column: str) -> str:
     """The ends of an interval, or a dash."""
     return "-" if ends is None else " to ".join(number(end, column) for end in ends)
 
 
-def notes(label: str, summary: Summary) -> list[str]:
-    """What has no value, how often, why and where; what has a fault."""
+def _notes(label: str, summary: Summary) -> list[str]:
+    """Values that do not exist: how many, why and where; mixtures with a fault; estimates whose length was changed."""
     found = []
     for column, part in summary.columns.items():
         if part.n_unscored:
-            missing = f"{TITLES.get(column, column)} does not exist for {part.n_unscored} of {summary.n_mixtures} mixtures"
+            missing = f"{title(column)} does not exist for {part.n_unscored} of {summary.n_mixtures} mixtures"
             found.append(f"{label}: {missing} ({_reasons(column, summary)}); its mean is over {part.n}.")
     if summary.faults:
         faulty = f"{len(summary.faults)} of {summary.n_mixtures} mixtures"
@@ -172,14 +81,94 @@ def _mean(part: ColumnSummary | None) -> float | None:
     return None if part is None else part.mean
 
 
-def _cell(value: float | None) -> str:
-    return "" if value is None else f"{value:.5f}"
+def score_folders_of(path: Path) -> dict[str, Path]:
+    """The score folders that a path stands for, by their names within it.
+
+    A score folder stands for itself (its name is empty), a folder of an evaluation for those of its rows (`peer1`), and an
+    experiment for all below its `scores` (`tt/peer1`), as does that folder.
+
+    Raises:
+        SepmlError: the path is an experiment without scores.
+    """
+    if (path / "summary.json").exists():
+        return {"": path}
+    root = path / _SCORES if (path / _SCORES).is_dir() else path
+    tests = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir())] if root.is_dir() else []
+    found = [folder for test in tests for folder in score_folders_at(test) if (folder / "summary.json").exists()]
+    if not found and (path / "config.yaml").exists():
+        raise SepmlError(f"{path}: is an experiment without scores; expected them in {path / _SCORES}/<test>/<peer>")
+    # Without any the path itself, which whoever reads it then refuses.
+    return {folder.relative_to(root).as_posix(): folder for folder in dict.fromkeys(found)} or {"": path}
 
 
-def _value(cell: str) -> float | None:
-    if cell == "":
-        return None
-    value = float(cell)
-    if not abs(value) <= LARGEST:
-        raise ValueError(f"'{cell[:40]}' among the scores, expected a number within +-{LARGEST:g}")
-    return value
+def pairs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """The score folders that are compared: those of the first path with those of each other one.
+
+    Of two folders that hold several score folders, those of one name are compared (the same test and peer). Where one path
+    is a score folder itself, or no name is in both, each folder is compared with each that shares a mixture. Of a single path
+    the folders of each test are compared with the first of them.
+
+    Raises:
+        SepmlError: a path is an experiment without scores.
+    """
+    if len(paths) == 1:
+        tests = _by_test(paths)
+        return [(folders[0], folder) for folders in tests.values() for folder in folders[1:]]
+    first, *others = (score_folders_of(path) for path in paths)
+    found: list[tuple[Path, Path]] = []
+    for path, other in zip(paths[1:], others, strict=True):
+        if len(first) == len(other) == 1:
+            found += zip(first.values(), other.values(), strict=True)
+        elif shared := [name for name in first if name in other]:
+            found += [(first[name], other[name]) for name in shared]
+            if alone := sorted(first.keys() ^ other.keys()):
+                log.warning("not compared, as they are only in one of %s and %s: %s", paths[0], path, ", ".join(alone))
+        else:
+            every = [(one, two) for one in first.values() for two in other.values()]
+            found += [pair for pair in every if agreement(*pair).shared] or every[:1]
+    return found
+
+
+def format_tables(paths: Sequence[Path], force: bool = False) -> str:
+    """The means of score folders side by side, a table for each test of the experiments among them.
+
+    Args:
+        force: show folders of other mixtures or references in one table, too, and say so below it.
+
+    Raises:
+        SepmlError: a path holds no scores, or score folders of one table are of other mixtures or references.
+    """
+    tables = {test: _table(folders, force) for test, folders in _by_test(paths).items()}
+    return "\n\n".join(f"{test}:\n\n{table}" if test else table for test, table in tables.items())
+
+
+def _by_test(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """The score folders by test: those of an experiment by their folder in it, all others together under an empty name."""
+    tests: dict[str, list[Path]] = {}
+    for path in paths:
+        for name, folder in score_folders_of(path).items():
+            in_experiment = (path / _SCORES) in folder.parents
+            tests.setdefault(name.rpartition("/")[0] or (name if in_experiment else ""), []).append(folder)
+    return tests
+
+
+def _table(folders: Sequence[Path], force: bool) -> str:
+    # The folders' own names when they tell them apart, whole paths otherwise.
+    names = [folder.resolve().name for folder in folders]
+    labels = names if len(set(names)) == len(names) else [*map(str, folders)]
+    text = format_table({label: read_summary(folder) for label, folder in zip(labels, folders, strict=True)})
+    others, unchecked = [], []
+    for label, folder in zip(labels[1:], folders[1:], strict=True):
+        if folder.resolve() == folders[0].resolve():
+            continue
+        if not all((one / "scores.csv").exists() for one in (folders[0], folder)):
+            unchecked.append(label)
+            continue
+        tests = agreement(folders[0], folder)
+        why = refusal(folders[0], folder, tests)
+        if why and not force:
+            raise SepmlError(why)
+        others += [f"{label}: not the same test as {labels[0]}, other mixtures or references."] if why else []
+        unchecked += [label] if tests.unchecked else []
+    notes = [*others, *caution(unchecked)]
+    return "\n".join([text, *([""] if notes else []), *notes])

@@ -1,13 +1,13 @@
 """Separates the mixtures of a manifest and scores the estimates in one pass: metrics run beside the network."""
 
-import copy
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,12 +19,14 @@ from sepml.speech.data.mixtures import Mixture
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.load import find_model
 from sepml.speech.models.origin import Origin
-from sepml.speech.results.summary import Summary, UtteranceScores
-from sepml.speech.scoring.earlier import ENSEMBLE, clear_other_rows, refuse_other_rows
-from sepml.speech.scoring.journal import Journal, Stamps, stamps
-from sepml.speech.scoring.remembering import Remembering
-from sepml.speech.scoring.score import Trial, check_metrics, read_mixture, score_utterance, settings_of, write_results
-from sepml.speech.scoring.utterance import METRICS
+from sepml.speech.results.columns import METRICS
+from sepml.speech.results.scores import UtteranceScores
+from sepml.speech.results.summary import Summary
+from sepml.speech.scoring.peers import forget_mixture, model_stamps, separators_of_peers
+from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_rows, refuse_other_rows, stamps
+from sepml.speech.scoring.score import score_utterance, settings_of, write_results
+from sepml.speech.scoring.trial import Trial, read_trial
+from sepml.speech.scoring.utterance import check_metrics
 from sepml.speech.separation.outputs import Estimates, Form, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
@@ -56,7 +58,7 @@ class _Row:
     faults: list[Failure[str]] = field(default_factory=list)
 
 
-def evaluate(
+def evaluate_manifest(
     model: str | Path | None,
     manifest: Path,
     out: Path,
@@ -109,16 +111,11 @@ def evaluate(
         raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the model {name} separates {separator.n_src}")
     if force:
         clear_other_rows(out, inputs)
-    of_model = {"model": _model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
+    settings = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
     # Earlier versions wrote 16 bits whatever the mixtures held.
-    of_model |= {"bits": "as the mixture", "network": architecture.described() if architecture else None}
+    settings |= {"bits": "as the mixture", "network": architecture.described() if architecture else None}
     with ExitStack() as stack:
-        rows = []
-        for label, one in _separators(separator) if ensemble else [("", separator)]:
-            folder = out / label if label else out
-            journal = stack.enter_context(Journal(folder, settings_of(metrics, **of_model, label=label)))
-            est = folder / "est" if save_estimates else stack.enter_context(_passing(folder / _HIDDEN))
-            rows.append(_Row(label or out.name, one, folder, est, journal))
+        rows = _rows(stack, out, separator, ensemble, settings_of(metrics, **settings), save_estimates)
         _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
     summaries = {}
     for row in rows:
@@ -130,6 +127,19 @@ def evaluate(
     for row in rows:
         row.journal.remove()
     return summaries
+
+
+def _rows(
+    stack: ExitStack, out: Path, separator: Separator, ensemble: bool, settings: Mapping[str, Any], saved: bool
+) -> list[_Row]:
+    """The rows of the table; their journals are open, and estimates that are not saved are there, until `stack` is closed."""
+    rows = []
+    for label, one in separators_of_peers(separator) if ensemble else [("", separator)]:
+        folder = out / label if label else out
+        journal = stack.enter_context(Journal(folder, {**settings, "label": label}))
+        est = folder / "est" if saved else stack.enter_context(_passing(folder / _HIDDEN))
+        rows.append(_Row(label or out.resolve().name, one, folder, est, journal))
+    return rows
 
 
 def _inputs(
@@ -181,16 +191,14 @@ def _run(
                     row.faults.append(Failure(trial.id, str(error)))
                     continue
                 waiting[pool.submit(score, trial)] = (row, trial, stamps(files))
-            for model in {id(model): model for row in rows for model in row.separator.models}.values():
-                if isinstance(model, Remembering):
-                    model.forget()
+            forget_mixture(row.separator for row in rows)
             collect(_AHEAD * jobs)
         while waiting:
             collect(0)
 
 
 def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
-    mixture, _, rate = read_mixture(trial)
+    mixture, _, rate = read_trial(trial)
     with open_audio(trial.mixture) as file:
         form = Form(rate, bits=of_subtype(file.subtype))
     try:
@@ -214,24 +222,9 @@ def _take(future: Future[UtteranceScores], row: _Row, trial: Trial, files: Stamp
             path.unlink(missing_ok=True)
 
 
-def _separators(separator: Separator) -> Iterator[tuple[str, Separator]]:
-    """Every peer of an experiment's folder by itself, then their average; all share what a peer has found out."""
-    peers = [Remembering(peer) for peer in separator.models]
-    alone = [(part.name, [peer]) for part, peer in zip(separator.origin.parts, peers, strict=True)]
-    for label, models in [*alone, (ENSEMBLE, peers)]:
-        one = copy.copy(separator)
-        one.models = models
-        yield label, one
-
-
-def _model_stamps(separator: Separator) -> Stamps:
-    names = ("config.json", "model.safetensors")
-    return stamps(file for part in separator.origin.parts for file in ([part] if part.is_file() else map(part.joinpath, names)))
-
-
 @contextmanager
 def _passing(folder: Path) -> Iterator[Path]:
-    """A folder for estimates on their way to the metrics."""
+    """A folder for estimates that are deleted once they are scored."""
     try:
         yield folder
     finally:

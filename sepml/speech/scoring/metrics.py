@@ -5,6 +5,9 @@ a pair of signals (silence, too short, no utterance found) raises `NotScorable`;
 as that would be averaged. SDR, SIR and SAR are in `bss_eval`, STOI and ESTOI in `stoi`.
 """
 
+from itertools import permutations
+from math import perm
+
 import numpy as np
 
 CEILING_DB = -10 * float(np.log10(np.finfo(np.float64).eps))
@@ -13,6 +16,7 @@ _PESQ_MODES = {8000: "nb", 16000: "wb"}
 _PESQ_MAX_UTTERANCES = 45
 _PESQ_SAFE_SECONDS = 20.0
 _CLOSE = 0.999
+_FEW = 720
 
 
 class NotScorable(ValueError):
@@ -24,7 +28,7 @@ def is_silent(x: np.ndarray) -> bool:
     return x.size == 0 or bool(np.ptp(x) == 0)
 
 
-def si_snr(est: np.ndarray, ref: np.ndarray) -> float:
+def si_snr_score(est: np.ndarray, ref: np.ndarray) -> float:
     """The scale-invariant signal-to-noise ratio of an estimate, both signals without their means.
 
     Scaling either signal changes nothing, however far: there is no absolute epsilon.
@@ -41,14 +45,14 @@ def si_snr(est: np.ndarray, ref: np.ndarray) -> float:
 
     Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3, with zero means.
 
-    >>> round(si_snr(np.array([1.0, -1.0, 1.1, -1.1]), np.array([1.0, -1.0, 1.0, -1.0])), 2)
+    >>> round(si_snr_score(np.array([1.0, -1.0, 1.1, -1.1]), np.array([1.0, -1.0, 1.0, -1.0])), 2)
     26.44
     """
     require_sound(est, ref)
-    return float(pairwise_si_snr(est[None], ref[None])[0, 0])
+    return float(pairwise_si_snr_scores(est[None], ref[None])[0, 0])
 
 
-def pairwise_si_snr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
+def pairwise_si_snr_scores(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
     """SI-SNR of every estimate against every reference.
 
     Args:
@@ -65,6 +69,25 @@ def pairwise_si_snr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
     for i, j in np.argwhere(cosine**2 > _CLOSE):
         noise[i, j] = np.sum((unit_est[i] - cosine[i, j] * unit_ref[j]) ** 2)
     return decibels(cosine**2, noise)
+
+
+def best_assignment(si_snr: np.ndarray) -> np.ndarray:
+    """The estimate for each source with the best mean quality.
+
+    Args:
+        si_snr: (n_est, n_src) dB, n_est >= n_src; nan (a silent estimate) counts as worse than any value.
+
+    Returns:
+        (n_src,) the index of the estimate that stands for each source.
+    """
+    gains = np.nan_to_num(si_snr, nan=-2 * CEILING_DB)
+    n_est, n_src = gains.shape
+    if perm(n_est, n_src) <= _FEW:
+        orders = np.array(list(permutations(range(n_est), n_src)))
+        return orders[gains[orders, np.arange(n_src)].sum(1).argmax()]
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(gains.T, maximize=True)[1]
 
 
 def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int, mode: str | None = None) -> float:

@@ -1,45 +1,31 @@
 """Scores of separated files: trials from a manifest or from folders, scored on all cores, resumed where broken off."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.audio.files import read_wav
+from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.results.same_test import fingerprint_of_test
-from sepml.speech.results.summary import COLUMNS, Summary, UtteranceScores, summarise, versions, write_summary
-from sepml.speech.results.tables import write_scores
-from sepml.speech.scoring.earlier import refuse_other
-from sepml.speech.scoring.estimates import audio_files, estimates_of, find_estimates
-from sepml.speech.scoring.journal import Journal, stamps
-from sepml.speech.scoring.utterance import KNOWN, METRICS, scores_of
+from sepml.speech.results.columns import COLUMNS, KNOWN, METRICS
+from sepml.speech.results.scores import UtteranceScores, write_scores
+from sepml.speech.results.summary import Summary, summarise, versions, write_summary
+from sepml.speech.scoring.resume import Journal, refuse_other, stamps
+from sepml.speech.scoring.trial import (
+    Trial,
+    audio_files,
+    estimates_of,
+    find_estimates,
+    fingerprint_of_test,
+    read_like,
+    read_trial,
+)
+from sepml.speech.scoring.utterance import check_metrics, scores_of
 from sepml.system.parallel import Failure, map_unordered
 from sepml.training.allocator import keep_large_blocks
-
-
-@dataclass(frozen=True)
-class Trial:
-    """The files of one mixture to be scored.
-
-    Attributes:
-        sources: the references.
-        ests: as many estimates or more, in the order of the separator.
-    """
-
-    id: str
-    mixture: Path
-    sources: tuple[Path, ...]
-    ests: tuple[Path, ...]
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """All of them."""
-        return (self.mixture, *self.sources, *self.ests)
 
 
 def score_manifest(
@@ -129,8 +115,8 @@ def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS, length_toler
         SepmlError: a file is missing, is no audio, differs in rate or length from the mixture, or holds nan or inf.
     """
     _keep_memory()
-    mixture, sources, rate = read_mixture(trial)
-    read = [_read_like(mixture, trial.mixture, rate, path, length_tolerance) for path in trial.ests]
+    mixture, sources, rate = read_trial(trial)
+    read = [read_like(mixture, trial.mixture, rate, path, length_tolerance) for path in trial.ests]
     ests = np.stack([_to_length(x, len(mixture)) for x in read])
     longer = tuple(len(x) - len(mixture) for x in read)
     scores = scores_of(trial.id, mixture, sources, ests, rate, metrics)
@@ -140,34 +126,8 @@ def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS, length_toler
 
 @cache
 def _keep_memory() -> None:
-    """Once a process: arrays of a whole utterance are else mapped and faulted in anew each, a seventh of the time."""
+    """Once a process: without it, page faults of large arrays cost about 14 % of scoring."""
     keep_large_blocks()
-
-
-def read_mixture(trial: Trial) -> tuple[np.ndarray, np.ndarray, int]:
-    """The mixture (T,) of a trial, its sources (n_src, T) and the rate in Hz.
-
-    Raises:
-        SepmlError: as `score_utterance`.
-    """
-    mixture, rate = read_wav(trial.mixture)
-    if not np.isfinite(mixture).all():
-        raise SepmlError(f"{trial.mixture}: holds samples that are nan or infinite")
-    return mixture, np.stack([_read_like(mixture, trial.mixture, rate, path) for path in trial.sources]), rate
-
-
-def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
-    """The metrics in the order of their columns.
-
-    Raises:
-        SepmlError: one is unknown, or there is none.
-    """
-    for name in metrics:
-        if name not in KNOWN:
-            raise SepmlError(f"unknown metric '{name}'{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
-    if not metrics:
-        raise SepmlError(f"no metric was given; known: {', '.join(KNOWN)}")
-    return tuple(name for name in KNOWN if name in metrics)
 
 
 def settings_of(metrics: Sequence[str], **more: Any) -> dict[str, Any]:
@@ -240,19 +200,6 @@ def _score(
     summary = write_results(out, [trial.id for trial in trials], scores, faults, metrics, n_src, inputs)
     journal.remove()
     return summary
-
-
-def _read_like(mixture: np.ndarray, mixture_path: Path, rate: int, path: Path, tolerance: int | None = None) -> np.ndarray:
-    """The samples of a source or an estimate, which must be as long as the mixture, an estimate give or take the tolerance."""
-    x, _ = read_wav(path, sample_rate=rate)
-    if abs(len(x) - len(mixture)) > (tolerance or 0):
-        allowed = (
-            f"length tolerance: {tolerance} samples" if tolerance is not None else "references are as long as their mixture"
-        )
-        raise SepmlError(f"{path}: has {len(x)} samples, the mixture {mixture_path} has {len(mixture)} ({allowed})")
-    if not np.isfinite(x).all():
-        raise SepmlError(f"{path}: holds samples that are nan or infinite")
-    return x
 
 
 def _to_length(x: np.ndarray, length: int) -> np.ndarray:

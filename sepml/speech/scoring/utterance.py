@@ -1,27 +1,93 @@
-"""The scores of one mixture from arrays: one permutation, by SI-SNR, serves every metric.
+"""The scores of one mixture in memory: one permutation, by SI-SNR, serves every metric.
 
 A reference is silent where its energy is at most 1e-6 of the mixture's: no metric has a value for it, and an estimate is
 worth for it how far it is below the mixture, as in training (`sepml.speech.losses.quality`).
 """
 
 from collections.abc import Callable, Sequence
-from itertools import permutations
-from math import perm
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from sepml.speech.results.summary import COLUMNS, Unscored, UtteranceScores
-from sepml.speech.scoring.metrics import CEILING_DB, NotScorable, is_silent, pairwise_si_snr, pesq
+from sepml.errors import SepmlError, did_you_mean
+from sepml.speech.results.columns import COLUMNS, KNOWN, METRICS
+from sepml.speech.results.scores import Unscored, UtteranceScores, mean_of_sources
+from sepml.speech.scoring.metrics import NotScorable, best_assignment, is_silent, pairwise_si_snr_scores, pesq
 
-KNOWN = tuple(COLUMNS)
-"""All metrics, in the order of their columns."""
-METRICS = tuple(name for name in KNOWN if name != "pesq_nb")
-"""Those that are measured unless others are asked for; at 8 kHz `pesq` is narrow-band already."""
+if TYPE_CHECKING:
+    from torch import Tensor
+
 _PESQ_MODES = {"pesq": None, "pesq_nb": "nb"}
 SILENT_BELOW = 1e-6
 MAX_LEVEL_DB = 30.0
-_FEW = 720
 Found = dict[str, list[float | str]]
+Measured = TypeVar("Measured")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """The scores of the estimates of one mixture.
+
+    Attributes:
+        permutation: for each source the index of the estimate that stands for it, in every metric.
+        values: metric -> one value a source, in dB where it is a ratio; None where there is none.
+        unscored: metric -> why a value of it does not exist.
+    """
+
+    permutation: tuple[int, ...]
+    values: dict[str, tuple[float | None, ...]]
+    unscored: dict[str, str]
+
+    def __getitem__(self, metric: str) -> float | None:
+        """The mean over the sources; None when a source has no value, as the mean of the others would flatter."""
+        return mean_of_sources(self.values[metric])
+
+
+def score(
+    est_sources: "np.ndarray | Tensor",
+    sources: "np.ndarray | Tensor",
+    mixture: "np.ndarray | Tensor",
+    sample_rate: int,
+    metrics: Sequence[str] = METRICS,
+) -> Scores:
+    """Score separated signals as `sepml score` scores files: one permutation, by SI-SNR, serves every metric.
+
+    Args:
+        est_sources: (n_est, T) as many as there are sources, or more.
+        sources: (n_src, T) the references.
+        mixture: (T,) what was separated; ratios come with their improvement over it (`si_snri`, `sdri`).
+        sample_rate: Hz; PESQ is for 8000 and 16000.
+        metrics: of si_snr, sdr, sir, sar, stoi, estoi, pesq, pesq_nb (narrow-band PESQ at 16 kHz).
+
+    Raises:
+        SepmlError: shapes that do not go together, samples that are nan or infinite, or an unknown metric.
+    """
+    named = {"est_sources": est_sources, "sources": sources, "mixture": mixture}
+    ests, refs, mix = (_array(name, value) for name, value in named.items())
+    if mix.ndim != 1 or refs.shape[1:] != mix.shape or ests.shape[1:] != mix.shape or not 0 < len(refs) <= len(ests):
+        shapes = f"est_sources {ests.shape}, sources {refs.shape} and mixture {mix.shape}"
+        raise SepmlError(f"{shapes} do not go together; expected (n_src or more, T), (n_src, T) and (T,)")
+    scored = scores_of("", mix, refs, ests, sample_rate, check_metrics(metrics))
+    return Scores(
+        tuple(number - 1 for number in scored.permutation),
+        scored.values,
+        {item.column: item.reason for item in scored.unscored},
+    )
+
+
+def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The metrics in the order of their columns.
+
+    Raises:
+        SepmlError: one is unknown, or there is none.
+    """
+    for name in metrics:
+        if name not in KNOWN:
+            raise SepmlError(f"unknown metric '{name}'{did_you_mean(name, KNOWN)}; known: {', '.join(KNOWN)}")
+    if not metrics:
+        raise SepmlError(f"no metric was given; known: {', '.join(KNOWN)}")
+    return tuple(name for name in KNOWN if name in metrics)
 
 
 def scores_of(
@@ -43,9 +109,9 @@ def scores_of(
     """
     mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
     # As digital silence, so that every metric knows.
-    sources[silent_sources(sources, mixture)] = 0
-    si_snr = pairwise_si_snr(np.concatenate([ests, mixture[None]]), sources)
-    permutation = best_permutation(_quality(si_snr[:-1], sources, ests, mixture))
+    sources[silent_references(sources, mixture)] = 0
+    si_snr = pairwise_si_snr_scores(np.concatenate([ests, mixture[None]]), sources)
+    permutation = best_assignment(_quality(si_snr[:-1], sources, ests, mixture))
     ests = ests[permutation]
     silent = [_silence(est, source) for est, source in zip(ests, sources, strict=True)]
     found: Found = {}
@@ -69,7 +135,7 @@ def scores_of(
     )
 
 
-def silent_sources(sources: np.ndarray, mixture: np.ndarray) -> np.ndarray:
+def silent_references(sources: np.ndarray, mixture: np.ndarray) -> np.ndarray:
     """Which references are silent: constant, or without their means at most 1e-6 of the mixture's energy.
 
     Args:
@@ -98,25 +164,6 @@ def _norms(x: np.ndarray) -> np.ndarray:
     x = x - x.mean(-1, keepdims=True)
     peak = np.maximum(np.abs(x).max(-1, initial=0), np.finfo(np.float64).tiny)
     return peak * np.linalg.norm(x / peak[:, None], axis=-1)
-
-
-def best_permutation(si_snr: np.ndarray) -> np.ndarray:
-    """The estimate for each source with the best mean quality.
-
-    Args:
-        si_snr: (n_est, n_src) dB, n_est >= n_src; nan (a silent estimate) counts as worse than any value.
-
-    Returns:
-        (n_src,) the index of the estimate that stands for each source.
-    """
-    gains = np.nan_to_num(si_snr, nan=-2 * CEILING_DB)
-    n_est, n_src = gains.shape
-    if perm(n_est, n_src) <= _FEW:
-        orders = np.array(list(permutations(range(n_est), n_src)))
-        return orders[gains[orders, np.arange(n_src)].sum(1).argmax()]
-    from scipy.optimize import linear_sum_assignment
-
-    return linear_sum_assignment(gains.T, maximize=True)[1]
 
 
 def _with_improvement(
@@ -167,8 +214,8 @@ def _perceived(sources: np.ndarray, ests: np.ndarray, rate: int, metrics: Sequen
     return found
 
 
-def _or_reason(measure: Callable[[], object]) -> object | str:
-    """What it gives, or why there is none."""
+def _or_reason(measure: Callable[[], Measured]) -> Measured | str:
+    """The value, or why there is none."""
     try:
         return measure()
     except NotScorable as error:
@@ -179,3 +226,10 @@ def _silence(est: np.ndarray, source: np.ndarray) -> str:
     if is_silent(source):
         return "the reference is silent"
     return "the estimate is silent" if is_silent(est) else ""
+
+
+def _array(name: str, value: "np.ndarray | Tensor") -> np.ndarray:
+    array = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value, dtype=np.float64)
+    if not np.isfinite(array).all():
+        raise SepmlError(f"{name} holds samples that are nan or infinite")
+    return array

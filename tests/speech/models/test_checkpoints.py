@@ -10,8 +10,8 @@ import pytest
 import torch
 import yaml
 from asteroid_files import TINY, noise, published, refusal, save
+from score_corpus import Corpus
 from speech_signals import speech_like
-from test_score import Corpus
 
 from sepml.cli import main
 from sepml.commands.options import NETWORKS

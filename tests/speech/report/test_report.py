@@ -6,58 +6,26 @@ import io
 import json
 import re
 import time
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from html_page import Page
 from score_folders import RATE, write_audio, write_folder, write_history
 
 from sepml import cli
 from sepml.errors import SepmlError
 from sepml.speech.report import report
 from sepml.speech.report import spectrograms as pictures
+from sepml.speech.report.contents import find_contents, read_score_folder
 from sepml.speech.report.players import choose
 from sepml.speech.report.plots import Axis, curves, histogram, scatter
-from sepml.speech.report.report import Settings, write_report
-from sepml.speech.report.scores import find, read_scores
+from sepml.speech.report.report import ReportSettings, write_report
 
 IDS = ["anna_bert", "carl_dora", "emil_fred", "gina_hans"]
 SI_SNRI = [3.5, -1.25, 9.75, 6.0]
 COLUMNS = {"si_snr": [3.0, -1.5, 9.0, 6.5], "si_snri": SI_SNRI, "stoi": [0.8, None, 0.95, 0.9]}
-
-
-class Page(HTMLParser):
-    """The elements of a page with their attributes, and the text of its scripts."""
-
-    def __init__(self, path: Path) -> None:
-        super().__init__()
-        self.text = path.read_text(encoding="utf-8")
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.scripts: list[str] = []
-        self.words: list[str] = []
-        self._inside = ""
-        self.feed(self.text)
-        self.data = json.loads(self.scripts[0])
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script":
-            self.scripts.append("")
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside == "script":
-            self.scripts[-1] += data
-        elif self._inside != "style":
-            self.words.append(data)
-
-    def all(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 def bytes_of(address: str) -> bytes:
@@ -80,7 +48,7 @@ def experiment(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def page(experiment, tmp_path_factory) -> Page:
     out = tmp_path_factory.mktemp("page") / "report.html"
-    assert write_report([experiment], out, Settings(players=1)) == out.stat().st_size
+    assert write_report([experiment], out, ReportSettings(players=1)) == out.stat().st_size
     return Page(out)
 
 
@@ -136,7 +104,7 @@ def test_names_cannot_break_out(tmp_path):
     for place in ("<b>one</b>", "two"):
         inputs = {"manifest": "<i>gone</i>.csv", "est": '"><u>'}
         write_folder(tmp_path / "all" / place.replace("/", ""), evil, {"si_snri": SI_SNRI}, inputs, reasons={evil[0]: "<hr>"})
-    write_report([tmp_path / "all"], tmp_path / "r.html", Settings(heading="<h1>&"))
+    write_report([tmp_path / "all"], tmp_path / "r.html", ReportSettings(heading="<h1>&"))
     page = Page(tmp_path / "r.html")
     assert len(page.scripts) == 2 and page.data["tests"][0]["runs"][0]["ids"] == evil
     assert not {"b", "i", "u", "hr"} & {tag for tag, a in page.tags if "id" not in a and tag != "b"}
@@ -150,7 +118,7 @@ def test_audio_that_is_gone_is_said(tmp_path):
     write_folder(tmp_path / "scores", IDS, COLUMNS, inputs)
     (tmp_path / "est/emil_fred_s1.wav").unlink()
     (tmp_path / "mix/carl_dora.wav").write_bytes(b"nonsense")
-    write_report([tmp_path / "scores"], tmp_path / "r.html", Settings(players=1))
+    write_report([tmp_path / "scores"], tmp_path / "r.html", ReportSettings(players=1))
     words = "".join(Page(tmp_path / "r.html").words)
     assert "No audio of scores: " in words and "emil_fred_s1.wav: is not there any more" in words
     assert "No audio of mixture: " in words and "mix/carl_dora.wav" in words
@@ -164,14 +132,14 @@ def test_audio_is_found_from_where_the_scoring_ran(tmp_path, monkeypatch):
     write_folder(tmp_path / "exp/scores/tt/peer1", IDS, COLUMNS, {"mix": "mix", "ref": "s1 s2", "est": "est"})
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
-    write_report([tmp_path / "exp/scores"], tmp_path / "r.html", Settings(players=1))
+    write_report([tmp_path / "exp/scores"], tmp_path / "r.html", ReportSettings(players=1))
     assert len(Page(tmp_path / "r.html").all("audio")) == 3 * 5
 
 
 def test_three_speakers_and_one_utterance(tmp_path):
     inputs = write_audio(tmp_path, IDS[:1], n_src=3)
     write_folder(tmp_path / "scores", IDS[:1], {"si_snri": [4.0]}, inputs, n_src=3)
-    write_report([tmp_path / "scores"], tmp_path / "r.html", Settings(players=5))
+    write_report([tmp_path / "scores"], tmp_path / "r.html", ReportSettings(players=5))
     page = Page(tmp_path / "r.html")
     assert len(page.all("audio")) == 1 + 3 + 3
     assert {"si_snri_1", "si_snri_2", "si_snri_3"} == {*page.data["tests"][0]["runs"][0]["sources"]}
@@ -192,7 +160,7 @@ def test_a_column_that_is_no_metric_is_not_listed(tmp_path):
     for cells in ([""] * len(rows), ["3", *[""] * (len(rows) - 1)]):
         with (folder / "scores.csv").open("w", newline="") as file:
             csv.writer(file).writerows([[*header, "surplus"], *([*row, cell] for row, cell in zip(rows, cells, strict=True))])
-        write_report([folder], tmp_path / "r.html", Settings(players=0))
+        write_report([folder], tmp_path / "r.html", ReportSettings(players=0))
         assert "surplus" not in (tmp_path / "r.html").read_text()
 
 
@@ -201,6 +169,27 @@ def test_an_experiment_without_scores(tmp_path):
     write_report([tmp_path / "exp"], tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
     assert page.data["tests"] == [] and not page.all("table") and len(page.all("svg")) > 2
+
+
+def test_the_title_says_what_was_done(page, tmp_path):
+    assert "exp: separation report" in page.text and "Separation report by sepml" in page.text
+    write_history(tmp_path / "voices")
+    (tmp_path / "digits").mkdir()
+    (tmp_path / "digits/history.csv").write_text("epoch,peer,train_cross_entropy,valid_accuracy\n1,1,2.5,0.5\n")
+    for name, kind in (("voices", "separation"), ("digits", "training")):
+        write_report([tmp_path / name], tmp_path / "r.html")
+        text = (tmp_path / "r.html").read_text()
+        assert f"<title>{name}: {kind} report</title>" in text and f"{kind.capitalize()} report by sepml" in text
+
+
+def test_only_the_named_interval_is_shown_as_one(tmp_path):
+    folder = write_folder(tmp_path / "scores", IDS, {"si_snri": SI_SNRI})
+    summary = json.loads((folder / "summary.json").read_text())
+    summary["columns"]["si_snri"]["interval_95"] = None
+    (folder / "summary.json").write_text(json.dumps(summary))
+    write_report([folder], tmp_path / "r.html", ReportSettings(players=0))
+    words = "".join(Page(tmp_path / "r.html").words)
+    assert "std 1.25" in words and "95 %" not in words
 
 
 def test_many_rows_stay_small_and_fast(tmp_path):
@@ -227,9 +216,9 @@ def test_a_table_too_large_is_cut_and_said(tmp_path, monkeypatch):
 
 def test_players_stop_below_the_limit(tmp_path, monkeypatch):
     write_folder(tmp_path / "scores", IDS, COLUMNS, write_audio(tmp_path, IDS, seconds=2.0))
-    whole = write_report([tmp_path / "scores"], tmp_path / "r.html", Settings(players=2))
+    whole = write_report([tmp_path / "scores"], tmp_path / "r.html", ReportSettings(players=2))
     monkeypatch.setattr(report, "MOST_BYTES", whole - 10_000)
-    assert write_report([tmp_path / "scores"], tmp_path / "s.html", Settings(players=2)) < whole - 10_000
+    assert write_report([tmp_path / "scores"], tmp_path / "s.html", ReportSettings(players=2)) < whole - 10_000
     page = Page(tmp_path / "s.html")
     assert 0 < len(page.all("audio")) < 4 * 5 and "are left out" in "".join(page.words)
 
@@ -248,7 +237,9 @@ def test_long_and_loud_audio(tmp_path):
 
 def test_which_utterances(tmp_path):
     values = [float(v) for v in range(20)]
-    run = read_scores(write_folder(tmp_path / "s", [f"u{i:02}" for i in range(20)], {"si_snri": [*values[:-1], None]}), "s")
+    run = read_score_folder(
+        write_folder(tmp_path / "s", [f"u{i:02}" for i in range(20)], {"si_snri": [*values[:-1], None]}), "s"
+    )
     picks = choose(run, "si_snri", 3, seed=1)
     assert [p.index for p in picks if p.why == "best"] == [18, 17, 16]
     assert [p.index for p in picks if p.why == "worst"] == [0, 1, 2]
@@ -261,7 +252,7 @@ def test_tests_are_told_apart(tmp_path):
         for test in ("seen", "unseen"):
             folder = tmp_path / tag / "scores" / test / "peer1"
             write_folder(folder, [f"{test}{i}" for i in range(3)], {"si_snri": [1, 2, 3]}, {"manifest": f"x/{test}.csv"})
-    tests, histories = find([tmp_path / "a", tmp_path / "b/scores", tmp_path / "a/scores/seen/peer1"])
+    tests, histories = find_contents([tmp_path / "a", tmp_path / "b/scores", tmp_path / "a/scores/seen/peer1"])
     assert {test.title: [run.label for run in test.runs] for test in tests} == {"seen": ["a", "b"], "unseen": ["a", "b"]}
     assert histories == []
 

@@ -7,7 +7,7 @@ import pytest
 from browser import Watched, chromium
 from score_folders import write_audio, write_folder, write_history
 
-from sepml.speech.report.report import Settings, write_report
+from sepml.speech.report.report import ReportSettings, write_report
 
 IDS = ["anna_bert", "carl_dora", "emil_fred", "gina_hans"]
 COLUMNS = {"si_snr": [3.0, -1.5, 9.0, 6.5], "si_snri": [3.5, -1.25, 9.75, 6.0], "stoi": [0.8, None, 0.95, 0.9]}
@@ -28,7 +28,7 @@ def report(tmp_path_factory):
     for k, peer in enumerate(("peer1", "peer2")):
         columns = {name: [None if v is None else v + k for v in of] for name, of in COLUMNS.items()}
         write_folder(root / f"exp/scores/tt/{peer}", [*IDS, EVIL], {c: [*of, 0.5] for c, of in columns.items()}, inputs)
-    write_report([root / "exp"], root / "report.html", Settings(players=1))
+    write_report([root / "exp"], root / "report.html", ReportSettings(players=1))
     return (root / "report.html").as_uri()
 
 

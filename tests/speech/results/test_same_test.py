@@ -14,9 +14,9 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
 from sepml.speech.data.manifest import Mixture, write_manifest
-from sepml.speech.report.scores import find
-from sepml.speech.results.compare import compare
-from sepml.speech.results.score_sets import pairs_to_compare
+from sepml.speech.report.contents import find_contents
+from sepml.speech.results.compare import compare_scores
+from sepml.speech.results.tables import pairs_to_compare
 from sepml.speech.scoring.score import score_manifest
 
 IDS = ("a", "b", "c")
@@ -85,7 +85,7 @@ def test_the_same_samples_elsewhere_in_another_format_and_order_are_the_same_tes
     two = scored(tmp_path / "2", tmp_path / "two", suffix=".flac", swapped=True)
     code, out, err = run(capsys, "score", "--compare", one, two)
     assert (code, err) == (0, "") and "Not " not in out
-    assert [item.n_other_references for item in compare([one, two])] == [0, 0]
+    assert [item.n_other_references for item in compare_scores([(one, two)])] == [0, 0]
     code, out, err = run(capsys, "table", one, two)
     assert (code, err) == (0, "") and len(out.splitlines()) == 4
 
@@ -96,11 +96,11 @@ def test_scores_of_before_are_compared_with_one_line_that_this_cannot_be_checked
     for words in (("score", "--compare", one, two), ("table", one, two)):
         code, out, err = run(capsys, *words)
         assert (code, err) == (0, "") and out.count("Not checked: whether ") == 1
-    assert {item.n_unchecked for item in compare([one, two])} == {3}
+    assert {item.n_unchecked for item in compare_scores([(one, two)])} == {3}
     # The number of sources is known without a fingerprint.
     three = without_fingerprints(scored(tmp_path / "3", tmp_path / "three", n_src=3))
     with pytest.raises(SepmlError, match=r"three: 3 of 3 mixtures are other ones"):
-        compare([two, three])
+        compare_scores([(two, three)])
 
 
 def test_a_table_of_other_mixtures_is_refused(tmp_path, capsys):
@@ -115,7 +115,7 @@ def test_a_report_has_clean_and_noisy_mixtures_of_the_same_names_apart(tmp_path)
     clean, noisy = scored(tmp_path / "1", tmp_path / "clean"), scored(tmp_path / "2", tmp_path / "noisy", noise=0.05)
     again = tmp_path / "again"
     shutil.copytree(clean, again)
-    tests, _ = find([clean, noisy, again])
+    tests, _ = find_contents([clean, noisy, again])
     assert [[run.folder.name for run in test.runs] for test in tests] == [["clean", "again"], ["noisy"]]
 
 

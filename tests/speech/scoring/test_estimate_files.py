@@ -12,8 +12,8 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.results.summary import read_summary
-from sepml.speech.scoring.estimates import find_estimates
 from sepml.speech.scoring.score import score_manifest
+from sepml.speech.scoring.trial import find_estimates
 from sepml.speech.scoring.utterance import METRICS, scores_of
 
 RATE = 8000

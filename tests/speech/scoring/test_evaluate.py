@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from score_corpus import Corpus, results
 from speech_signals import speech_like
-from test_score import Corpus, results
 
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
-from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate
-from sepml.speech.scoring.journal import NAME
+from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
+from sepml.speech.scoring.peers import Remembering
+from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import score_manifest
 from sepml.speech.separation.separate_files import SeparationSettings, separate_files
 from sepml.speech.separation.separator import Separator
@@ -57,7 +58,7 @@ def in_two_passes(corpus: Corpus, model: Path, out: Path, ensemble: bool = False
 
 @pytest.mark.parametrize("windows", [None, Windows(1.0, 0.25)])
 def test_one_pass_gives_the_scores_of_two(exp, corpus, tmp_path, windows):
-    summaries = evaluate(exp, corpus.manifest, tmp_path / "one", metrics=QUICK, windows=windows, jobs=1)
+    summaries = evaluate_manifest(exp, corpus.manifest, tmp_path / "one", metrics=QUICK, windows=windows, jobs=1)
     assert list(summaries) == ["one"] and summaries["one"].n_mixtures == summaries["one"].columns["sdr"].n == 3
     table = in_two_passes(corpus, exp / "peer2", tmp_path / "two", windows=windows)
     assert (tmp_path / "one/scores.csv").read_text() == table
@@ -70,7 +71,7 @@ def test_one_pass_gives_the_scores_of_two(exp, corpus, tmp_path, windows):
 
 
 def test_every_peer_and_their_average_are_rows(exp, corpus, tmp_path):
-    summaries = evaluate(exp, corpus.manifest, tmp_path / "all", ensemble=True, metrics=QUICK, jobs=2)
+    summaries = evaluate_manifest(exp, corpus.manifest, tmp_path / "all", ensemble=True, metrics=QUICK, jobs=2)
     assert list(summaries) == ["peer1", "peer2", "ensemble"]
     for label, summary in summaries.items():
         model, together = (exp, True) if label == "ensemble" else (exp / label, False)
@@ -97,9 +98,29 @@ def test_a_peer_runs_once_for_itself_and_for_the_average(exp):
     assert len(runs) == 4
 
 
+def test_what_a_peer_remembers_is_bounded_and_found_by_its_content(exp):
+    runs = []
+    (peer,) = Separator.load(exp / "peer1").models
+    peer.register_forward_hook(lambda *_: runs.append(1))
+    windows = torch.randn(5, 1, 800)
+    with torch.inference_mode():
+        size = peer(windows[0]).nbytes
+        remembering = Remembering(peer, most_bytes=3 * size)
+        for _ in range(2):
+            for window in windows:
+                assert torch.equal(remembering(window), peer(window))
+        # One for the size, ten to compare with; the first three windows once, the others twice.
+        assert len(runs) == 1 + 10 + 3 + 2 * 2
+        remembering.forget()
+        assert [remembering(window).nbytes for window in windows[3:]] * 2 == [size] * 4 and len(runs) == 18 + 2
+        # The same bytes in another shape are another input.
+        remembering(windows[3].reshape(2, 400))
+    assert len(runs) == 21
+
+
 def test_estimates_need_not_be_kept(exp, corpus, tmp_path):
-    evaluate(exp, corpus.manifest, tmp_path / "kept", metrics=QUICK, jobs=1)
-    evaluate(exp, corpus.manifest, tmp_path / "gone", metrics=QUICK, jobs=1, save_estimates=False)
+    evaluate_manifest(exp, corpus.manifest, tmp_path / "kept", metrics=QUICK, jobs=1)
+    evaluate_manifest(exp, corpus.manifest, tmp_path / "gone", metrics=QUICK, jobs=1, save_estimates=False)
     assert (tmp_path / "gone/scores.csv").read_text() == (tmp_path / "kept/scores.csv").read_text()
     assert {file.name for file in (tmp_path / "gone").iterdir()} == {"scores.csv", "summary.json"}
     assert "est" not in json.loads((tmp_path / "gone/summary.json").read_text())["provenance"]["inputs"]
@@ -110,7 +131,7 @@ def test_a_faulty_mixture_is_named_and_the_others_are_scored(exp, tmp_path):
     soundfile.write(tmp_path / "s2/short.wav", speech_like(1, 0.4), 8000)
     x, _ = soundfile.read(tmp_path / "mix/nan.wav")
     soundfile.write(tmp_path / "mix/nan.wav", np.where(np.arange(x.size) == 5, np.nan, x), 8000, subtype="FLOAT")
-    summary = evaluate(exp, corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)["out"]
+    summary = evaluate_manifest(exp, corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)["out"]
     lines = {fault.item: fault.message for fault in summary.faults}
     assert list(lines) == ["short", "nan"] and summary.columns["sdr"].n == 1
     assert "s2/short.wav: has 3200 samples" in lines["short"] and "mix/nan.wav: holds samples that are nan" in lines["nan"]
@@ -119,7 +140,7 @@ def test_a_faulty_mixture_is_named_and_the_others_are_scored(exp, tmp_path):
 def test_a_model_of_too_few_sources(exp, tmp_path):
     corpus = Corpus(tmp_path, ["a"], n_src=3, seconds=0.3)
     with pytest.raises(SepmlError, match=r"tt\.csv: its mixtures have 3 sources, the model .* separates 2"):
-        evaluate(exp, corpus.manifest, tmp_path / "out")
+        evaluate_manifest(exp, corpus.manifest, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 
@@ -150,7 +171,7 @@ def test_killed_and_run_again(exp, tmp_path):
     made = [(file, file.stat().st_mtime_ns) for file in (tmp_path / "out/ensemble/est").glob("u00_s?.wav")]
     assert 3 <= len(kept) < 12 and not (tmp_path / "out/peer1/scores.csv").exists() and len(made) == 2
     for out in ("out", "straight"):
-        evaluate(exp, corpus.manifest, tmp_path / out, ensemble=True, metrics=QUICK, jobs=1)
+        evaluate_manifest(exp, corpus.manifest, tmp_path / out, ensemble=True, metrics=QUICK, jobs=1)
     assert made == [(file, file.stat().st_mtime_ns) for file, _ in made]
     for label in ("peer1", "peer2", "ensemble"):
         (rows, summary), (expected, straight) = (results(tmp_path / out / label) for out in ("out", "straight"))
@@ -163,10 +184,10 @@ def test_another_model_in_the_same_place_is_evaluated_anew(exp, corpus, tmp_path
 
     with monkeypatch.context() as patch, pytest.raises(SepmlError, match="full"):
         patch.setattr(module, "write_results", lambda *_: (_ for _ in ()).throw(SepmlError("full")))
-        evaluate(exp, corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)
+        evaluate_manifest(exp, corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)
     assert (tmp_path / "out" / NAME).exists()
-    evaluate(exp / "peer1", corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)
-    evaluate(exp / "peer1", corpus.manifest, tmp_path / "straight", metrics=QUICK, jobs=1)
+    evaluate_manifest(exp / "peer1", corpus.manifest, tmp_path / "out", metrics=QUICK, jobs=1)
+    evaluate_manifest(exp / "peer1", corpus.manifest, tmp_path / "straight", metrics=QUICK, jobs=1)
     assert (tmp_path / "out/scores.csv").read_text() == (tmp_path / "straight/scores.csv").read_text()
 
 
@@ -176,19 +197,19 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def refused(*words: object, **options: object) -> str:
     with pytest.raises(SepmlError) as caught:
-        evaluate(*words, **options)
+        evaluate_manifest(*words, **options)
     return str(caught.value)
 
 
 def test_scores_of_something_else_are_not_written_over(exp, corpus, tmp_path):
     out, options = tmp_path / "o", {"metrics": ("si_snr",), "jobs": 1}
-    evaluate(exp / "peer1", corpus.manifest, out, **options)
+    evaluate_manifest(exp / "peer1", corpus.manifest, out, **options)
     (out / "report.html").write_text("old")
-    evaluate(exp / "peer1", corpus.manifest, out, **options)
+    evaluate_manifest(exp / "peer1", corpus.manifest, out, **options)
     # Known by its weights, by whatever name.
     shutil.copytree(exp / "peer1", tmp_path / "copy")
-    evaluate(tmp_path / "copy", corpus.manifest, out, **options)
-    evaluate(exp / "peer1", corpus.manifest, out, **options)
+    evaluate_manifest(tmp_path / "copy", corpus.manifest, out, **options)
+    evaluate_manifest(exp / "peer1", corpus.manifest, out, **options)
     other, before = tmp_path / "other.csv", contents(out)
     write_manifest(other, read_manifest(corpus.manifest)[:1])
     way_out = "; choose another folder or delete it"
@@ -203,16 +224,16 @@ def test_scores_of_something_else_are_not_written_over(exp, corpus, tmp_path):
     assert said == f"{out}: holds scores of one model, now of peer1, peer2, ensemble{way_out}"
     assert contents(out) == before
     (out / "notes.txt").write_text("mine")
-    evaluate(exp / "peer2", other, out, **options, force=True)
+    evaluate_manifest(exp / "peer2", other, out, **options, force=True)
     ests = {f"est/{corpus.ids[0]}_s{n}.wav" for n in (1, 2)}
     assert contents(out).keys() == {"notes.txt", "scores.csv", "summary.json", *ests}
-    evaluate(exp / "peer2", other, tmp_path / "straight", **options)
+    evaluate_manifest(exp / "peer2", other, tmp_path / "straight", **options)
     assert contents(out)["scores.csv"] == contents(tmp_path / "straight")["scores.csv"]
 
 
 def test_further_training_makes_another_model(exp, corpus, tmp_path):
     shutil.copytree(exp / "peer1", tmp_path / "model")
-    evaluate(tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
+    evaluate_manifest(tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
     shutil.copy(exp / "peer2/model.safetensors", tmp_path / "model")
     assert "o: holds scores with weights = " in refused(
         tmp_path / "model", corpus.manifest, tmp_path / "o", metrics=("si_snr",)
@@ -222,17 +243,17 @@ def test_further_training_makes_another_model(exp, corpus, tmp_path):
 def test_every_peer_and_one_model_are_not_mixed_up(exp, corpus, tmp_path):
     out, options = tmp_path / "o", {"metrics": ("si_snr",), "jobs": 1}
     for _ in range(2):
-        evaluate(exp, corpus.manifest, out, **options, ensemble=True)
+        evaluate_manifest(exp, corpus.manifest, out, **options, ensemble=True)
     shutil.copytree(out / "peer1", out / "mine")
     said = refused(exp, corpus.manifest, out, **options)
     assert said == f"{out}: holds scores of peer1, peer2, ensemble, now of one model; choose another folder or delete it"
-    evaluate(exp, corpus.manifest, out, **options, force=True)
+    evaluate_manifest(exp, corpus.manifest, out, **options, force=True)
     assert {file.name for file in out.iterdir()} == {"est", "mine", "scores.csv", "summary.json"}
     assert contents(out / "mine").keys() >= {"scores.csv", "summary.json"}
 
 
 def test_what_is_refused_is_refused_before_the_model_is_loaded(exp, corpus, tmp_path, monkeypatch):
-    evaluate(exp, corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
+    evaluate_manifest(exp, corpus.manifest, tmp_path / "o", metrics=("si_snr",), jobs=1)
     monkeypatch.setattr(Separator, "load", lambda *_: pytest.fail("loaded"))
     assert "now sdr;" in refused(exp, corpus.manifest, tmp_path / "o", metrics=("sdr",))
     assert "gone.csv: no such manifest" in refused(exp, tmp_path / "gone.csv", tmp_path / "p")

@@ -1,6 +1,5 @@
 """Scoring of files: one permutation for every metric, nothing averaged that is no number, no file passed over."""
 
-import csv
 import json
 import os
 import signal
@@ -13,61 +12,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from score_corpus import RATE, Corpus, results, write
 from speech_signals import speech_like
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.results.summary import read_summary, summarise
 from sepml.speech.results.tables import format_summary, format_table
 from sepml.speech.scoring import score
 from sepml.speech.scoring.bss_eval import sdr, sir_sar
-from sepml.speech.scoring.journal import NAME, Journal, stamps
-from sepml.speech.scoring.metrics import pesq, si_snr
+from sepml.speech.scoring.metrics import pesq, si_snr_score
+from sepml.speech.scoring.resume import NAME, Journal, stamps
 from sepml.speech.scoring.score import score_folders, score_manifest
 from sepml.speech.scoring.stoi import estoi, stoi
-from sepml.speech.scoring.utterance import best_permutation, scores_of
+from sepml.speech.scoring.utterance import best_assignment, scores_of
 from sepml.system.parallel import Failure
 
-RATE = 8000
 QUICK = ("si_snr", "sdr")
-
-
-def write(path: Path, x: np.ndarray, rate: int = RATE) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, x, rate, subtype="FLOAT")
-    return path
-
-
-class Corpus:
-    """A folder with mixtures, references and leaky estimates."""
-
-    def __init__(self, root: Path, ids: list[str], n_src: int = 2, seconds: float = 2.0):
-        self.root, self.ids, self.n_src = root, ids, n_src
-        self.refs: dict[str, np.ndarray] = {}
-        self.ests: dict[str, np.ndarray] = {}
-        mixtures = []
-        for k, name in enumerate(ids):
-            ref = np.stack([speech_like(10 * k + s, seconds) for s in range(n_src)]).astype(np.float32)
-            leak = 0.05 * (k + 1)
-            est = ref + leak * np.roll(ref, 1, axis=0) + 1e-3 * np.random.default_rng(k).standard_normal(ref.shape)
-            self.refs[name], self.ests[name] = ref, est.astype(np.float32)
-            sources = [write(root / f"s{s + 1}/{name}.wav", ref[s]) for s in range(n_src)]
-            mixtures.append(Mixture(name, write(root / f"mix/{name}.wav", ref.sum(0)), tuple(sources), ref.shape[1]))
-            self.put(name, self.ests[name])
-        self.manifest = root / "tt.csv"
-        write_manifest(self.manifest, mixtures)
-
-    def put(self, name: str, est: np.ndarray, folder: str = "est", rate: int = RATE) -> None:
-        for s, x in enumerate(est):
-            write(self.root / folder / f"{name}_s{s + 1}.wav", x, rate)
-
-    def score(self, out: str = "out", est: str = "est", **options):
-        options = {"jobs": 1, "force": True, **options}
-        summary = score_manifest(self.manifest, self.root / est, self.root / out, **options)
-        with (self.root / out / "scores.csv").open() as file:
-            rows = {row["mixture_ID"]: row for row in csv.DictReader(file)}
-        return summary, rows
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +50,8 @@ def test_every_number_is_that_of_the_metric(shared):
         mix = shared.refs[name].sum(0).astype(float)
         for s in range(2):
             expected = {
-                "si_snr": si_snr(est[s], ref[s]),
-                "si_snri": si_snr(est[s], ref[s]) - si_snr(mix, ref[s]),
+                "si_snr": si_snr_score(est[s], ref[s]),
+                "si_snri": si_snr_score(est[s], ref[s]) - si_snr_score(mix, ref[s]),
                 "sdr": sdr(est[s], ref[s]),
                 "sdri": sdr(est[s], ref[s]) - sdr(mix, ref[s]),
                 "sir": sir_sar(est, ref)[0][s],
@@ -153,9 +114,9 @@ def test_three_sources_in_any_order(tmp_path):
 
 
 def test_best_permutation_is_that_of_the_mean_and_puts_silence_last():
-    assert best_permutation(np.array([[10.0, 9.0], [9.0, -30.0]])).tolist() == [1, 0]
-    assert best_permutation(np.array([[-5.0, 20.0], [np.nan, np.nan]])).tolist() == [1, 0]
-    assert best_permutation(np.full((2, 2), np.nan)).tolist() == [0, 1]
+    assert best_assignment(np.array([[10.0, 9.0], [9.0, -30.0]])).tolist() == [1, 0]
+    assert best_assignment(np.array([[-5.0, 20.0], [np.nan, np.nan]])).tolist() == [1, 0]
+    assert best_assignment(np.full((2, 2), np.nan)).tolist() == [0, 1]
 
 
 def test_best_permutation_agrees_with_the_hungarian_method():
@@ -163,7 +124,7 @@ def test_best_permutation_agrees_with_the_hungarian_method():
     rng = np.random.default_rng(0)
     for n_est, n_src in ((1, 1), (2, 2), (4, 2), (5, 5), (7, 6), (8, 8)):
         table = rng.standard_normal((n_est, n_src))
-        found = best_permutation(table)
+        found = best_assignment(table)
         assert len(set(found.tolist())) == n_src
         best = table[tuple(optimize.linear_sum_assignment(table, maximize=True))].sum()
         assert table[found, range(n_src)].sum() == pytest.approx(best, abs=1e-12)
@@ -350,12 +311,6 @@ def test_notes_say_why_and_where(corpus):
     assert "(the reference is silent: u0, u1, u2 and 2 more)" in format_table({"x": many})
 
 
-def results(folder: Path) -> tuple[str, dict]:
-    content = json.loads((folder / "summary.json").read_text())
-    del content["provenance"]["date"]
-    return (folder / "scores.csv").read_text(), content
-
-
 class Killed(BaseException):
     pass
 
@@ -518,6 +473,14 @@ def test_a_metric_that_is_nearly_right(capsys):
     with pytest.raises(SystemExit) as caught:
         main(["score", "--manifest", "m", "--est", "x", "-o", "y", "--metrics", "sisnr"])
     assert caught.value.code == 2 and "'sisnr'; did you mean 'si_snr'?" in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_the_row_of_the_folder_one_stands_in_has_its_name(corpus, tmp_path, monkeypatch, capsys):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.chdir(tmp_path / "mine")
+    words = ["--manifest", str(corpus.manifest), "--est", str(tmp_path / "est"), "--metrics", "si_snr", "-j1", "-o", "."]
+    assert main(["score", *words]) == 0 and capsys.readouterr().out.startswith("| mine ")
+    assert main(["table", "."]) == 0 and "\n| mine " in capsys.readouterr().out
 
 
 def test_wrong_usage(tmp_path):

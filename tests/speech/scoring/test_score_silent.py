@@ -5,8 +5,7 @@ import pytest
 import torch
 
 from sepml.speech.losses import best_permutation, pairwise_quality
-from sepml.speech.scoring.arrays import score
-from sepml.speech.scoring.utterance import scores_of
+from sepml.speech.scoring.utterance import score, scores_of
 
 RATE, LENGTH = 8000, 8000
 METRICS = ("si_snr", "sdr", "sir", "sar", "stoi")

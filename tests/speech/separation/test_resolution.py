@@ -7,11 +7,11 @@ import odd_files
 import pytest
 import soundfile
 from odd_files import RATE, holding, tone, wav
+from score_corpus import Corpus
 from separating import content, files, lines, separate
-from test_score import Corpus
 
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.scoring.evaluate import evaluate
+from sepml.speech.scoring.evaluate import evaluate_manifest
 from sepml.speech.separation.provenance import provenance_of, settings_digest
 from sepml.speech.separation.separate_files import SeparationSettings, separate_files
 from sepml.speech.separation.separator import Separator
@@ -144,7 +144,7 @@ def test_evaluation_writes_by_the_same_rule(model, tmp_path):
         for file in (mixture.mixture, *mixture.sources):
             x, _ = soundfile.read(file)
             soundfile.write(file, level * x, RATE, subtype=subtype)
-    evaluate(model, corpus.manifest, tmp_path / "one", metrics=("si_snr",), jobs=1)
+    evaluate_manifest(model, corpus.manifest, tmp_path / "one", metrics=("si_snr",), jobs=1)
     kinds = {file.name: soundfile.info(file).subtype for file in (tmp_path / "one/est").iterdir()}
     assert kinds == {f"{name}_s{n}.wav": kind for name, kind in (("loud", "PCM_16"), ("quiet", "FLOAT")) for n in (1, 2)}
     assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", SeparationSettings())

@@ -1,20 +1,31 @@
-"""Scores that a folder holds already: kept apart from those of another model, manifest or metrics."""
+"""Scores that a folder holds already: gone on with where they are of the same request, refused or cleared otherwise."""
 
+import json
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
 
 from sepml.errors import SepmlError
-from sepml.speech.results.summary import COLUMNS, Summary, read_summary
+from sepml.speech.results.columns import COLUMNS
+from sepml.speech.results.scores import UtteranceScores
+from sepml.speech.results.summary import Summary, read_summary, score_folders_below
 from sepml.system.csv_files import read_rows
+from sepml.system.files import write_text
+from sepml.system.json_files import parse_json
+from sepml.system.limits import MOST_TEXT_BYTES, read_limited
 from sepml.system.stamp import WAY_OUT, OtherContent, Request
 
 ENSEMBLE = "ensemble"
+NAME = ".scores.journal"
+_FORMAT = 2
 _PATHS = ("manifest", "mix", "est")
 _SETTINGS = ("model", "weights", "network", *_PATHS, "ref", "metrics", "segment", "overlap", "length_tolerance")
 Inputs = Mapping[str, str]
+Stamps = list[list[Any]]
 
 
 def refuse_other(out: Path, inputs: Inputs) -> None:
@@ -72,20 +83,87 @@ def clear_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
             raise SepmlError(f"{error.filename}: cannot be deleted: {error.strerror}") from error
 
 
-def score_folders_at(folder: Path) -> list[Path]:
-    """The folder itself where it holds scores, else those directly below it that do: peers in order, then the others."""
-    if (folder / "summary.json").exists() or not folder.is_dir():
-        return [folder]
-    return _below(folder) or [folder]
+def stamps(files: Iterable[Path]) -> Stamps:
+    """What tells whether files have changed: path, size and time of change of each; a file that is absent has none."""
+    found: Stamps = []
+    for file in files:
+        try:
+            state = os.stat(file)
+            found.append([os.path.abspath(file), state.st_size, state.st_mtime_ns])
+        except OSError:
+            found.append([os.path.abspath(file), None, None])
+    return found
 
 
-def _below(folder: Path) -> list[Path]:
-    return sorted((file.parent for file in folder.glob("*/summary.json")), key=_place)
+class Journal:
+    """Scores of mixtures, one JSON line each, added as they come; a line that was cut off counts as absent.
 
+    Scores are given back only where everything they depend on is as it was: the settings of the whole run (metrics,
+    versions, model) and the stamps of the mixture's files.
 
-def _place(folder: Path) -> tuple[int, str]:
-    peer = re.fullmatch(r"peer(\d+)", folder.name)
-    return (0, peer[1].zfill(9)) if peer else (1, folder.name)
+    Args:
+        folder: of the scores.
+        settings: what all scores depend on; those of a run with others are thrown away.
+
+    Raises:
+        SepmlError: the file cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+        self.path = folder / NAME
+        self._header = json.loads(json.dumps({"format": _FORMAT, **settings}))
+        self._rows: dict[str, dict[str, Any]] = {}
+        self._file: IO[str] | None = None
+        self._read()
+
+    def __enter__(self) -> "Journal":
+        # Begun anew with the rows that hold: nothing is added after a line that was cut off.
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in (self._header, *self._rows.values())))
+        self._file = self.path.open("a", encoding="utf-8")
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._file is not None:
+            # On a full disk, what `add` could not write is tried again here.
+            with suppress(OSError):
+                self._file.close()
+
+    def get(self, mixture_id: str, files: Stamps) -> UtteranceScores | None:
+        """The scores of a mixture that were made from these very files, or None."""
+        row = self._rows.get(mixture_id)
+        return UtteranceScores.from_json(row["scores"]) if row is not None and row["files"] == files else None
+
+    def add(self, scores: UtteranceScores, files: Stamps) -> None:
+        """Keep scores.
+
+        Raises:
+            SepmlError: the disk is full.
+        """
+        if self._file is None:
+            raise ValueError("the journal is not open")
+        try:
+            self._file.write(json.dumps({"files": files, "scores": asdict(scores)}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise SepmlError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def remove(self) -> None:
+        """Delete the file: the scores stand in their table now."""
+        with suppress(FileNotFoundError):
+            self.path.unlink()
+
+    def _read(self) -> None:
+        try:
+            lines = read_limited(self.path, MOST_TEXT_BYTES).decode("utf-8").splitlines()
+            if not lines or parse_json(lines[0], str(self.path)) != self._header:
+                return
+        except (FileNotFoundError, UnicodeDecodeError, SepmlError):
+            return
+        for line in lines[1:]:
+            with suppress(SepmlError, KeyError, TypeError, AttributeError):
+                row = parse_json(line, str(self.path))
+                mixture_id = UtteranceScores.from_json(row["scores"]).mixture_id
+                self._rows[mixture_id] = {"files": row["files"], "scores": row["scores"]}
 
 
 def _evaluated(out: Path) -> list[Path]:
@@ -95,7 +173,7 @@ def _evaluated(out: Path) -> list[Path]:
     except SepmlError:
         return []
     found = []
-    for folder in _below(out):
+    for folder in score_folders_below(out):
         with suppress(SepmlError):
             inputs = _inputs_of(read_summary(folder))
             found += [folder] if model and inputs.get("model") == model and inputs.get("row") == folder.name else []

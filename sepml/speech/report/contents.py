@@ -1,0 +1,175 @@
+"""What a report is about: the score folders and the histories of training at or below the paths that a user names."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from sepml.errors import SepmlError
+from sepml.speech.results.scores import ScoreTable, TestedAgainst, Values, read_score_table
+from sepml.speech.results.summary import Summary, read_summary
+from sepml.system.csv_files import read_rows
+
+_DEEPEST = 4
+
+
+@dataclass(frozen=True)
+class ScoreFolder:
+    """One score folder; `label` tells it from the others of the report."""
+
+    folder: Path
+    label: str
+    summary: Summary
+    scores: ScoreTable
+
+    @property
+    def inputs(self) -> dict[str, Any]:
+        """What was scored, as the user gave it."""
+        inputs: dict[str, Any] = self.summary.provenance.get("inputs", {})
+        return inputs
+
+
+@dataclass(frozen=True)
+class History:
+    """The training of one experiment: column -> peer -> one value an epoch (None where there is none)."""
+
+    label: str
+    epochs: list[int]
+    columns: dict[str, dict[str, Values]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Test:
+    """Score folders of the same mixtures."""
+
+    title: str
+    runs: list[ScoreFolder]
+
+
+def find_contents(paths: Sequence[Path]) -> tuple[list[Test], list[History]]:
+    """The scores, by test, and the histories at or below some paths.
+
+    Args:
+        paths: folders of scores, experiments (history.csv; their scores/<test>/<peer> are found too), folders of either.
+
+    Raises:
+        SepmlError: a path is no folder or holds neither, or a file in it cannot be read.
+    """
+    folders: dict[Path, Path] = {}
+    experiments: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            found = "is a file" if path.exists() else "no such folder"
+            raise SepmlError(f"{path}: {found}, expected a folder of scores or of an experiment")
+        scores = _score_folders(path)
+        if (path / "history.csv").is_file():
+            experiments.append(path)
+        elif not scores:
+            raise SepmlError(f"{path}: holds neither scores.csv (`sepml score`) nor history.csv (`sepml train`)")
+        for folder in scores:
+            folders.setdefault(folder.resolve(), folder)
+    runs = [read_score_folder(folder, folder.name) for folder in folders.values()]
+    named = labels_of([path.resolve() for path in experiments])
+    return _by_test(runs), [read_history(path / "history.csv", label) for path, label in zip(experiments, named, strict=True)]
+
+
+def labels_of(folders: Sequence[Path]) -> list[str]:
+    """Short names that tell folders apart, without the parts that all paths have.
+
+    >>> labels_of([Path("/x/a/scores/tt/peer1"), Path("/x/b/scores/tt/peer1")])
+    ['a', 'b']
+    >>> labels_of([Path("/x/scores/cv"), Path("/x/scores/tt/peer1")]), labels_of([Path("/x/scores")])
+    (['cv', 'tt/peer1'], ['scores'])
+    """
+    if len(folders) < 2:
+        return [folder.name or str(folder) for folder in folders]
+    parts = [folder.parts for folder in folders]
+    if len({len(of) for of in parts}) == 1:
+        differ = [i for i, names in enumerate(zip(*parts, strict=True)) if len(set(names)) > 1]
+        return ["/".join(of[i] for i in differ) for of in parts]
+    shared = next((i for i, names in enumerate(zip(*parts, strict=False)) if len(set(names)) > 1), min(map(len, parts)))
+    return ["/".join(of[shared:]) or of[-1] for of in parts]
+
+
+def read_score_folder(folder: Path, label: str) -> ScoreFolder:
+    """The scores.csv and summary.json of a folder, whatever metrics they hold.
+
+    Raises:
+        SepmlError: one of them is absent or not what `sepml score` writes.
+    """
+    return ScoreFolder(folder, label, read_summary(folder), read_score_table(folder))
+
+
+def read_history(path: Path, label: str) -> History:
+    """The columns of a run's history.csv by peer; those without a single finite value are left out.
+
+    Without a threshold there was no gate: values that earlier versions wrote for it are left out.
+
+    Raises:
+        SepmlError: it cannot be read, or lacks the columns epoch and peer.
+    """
+    rows = [row for _, row in read_rows(path, "history of `sepml train`")]
+    if not rows:
+        raise SepmlError(f"{path}: has no rows, expected a header and at least one")
+    if not {"epoch", "peer"} <= rows[0].keys():
+        raise SepmlError(f"{path}: has no columns epoch and peer, expected the history of `sepml train`")
+    try:
+        by_epoch = {(int(row["epoch"]), row["peer"]): row for row in rows}
+    except ValueError as error:
+        raise SepmlError(f"{path}: an epoch is no whole number: {error}") from error
+    epochs = sorted({epoch for epoch, _ in by_epoch})
+    peers = sorted({peer for _, peer in by_epoch}, key=lambda name: (len(name), name))
+    for row in rows:
+        if "gate_open" in row and row.get("threshold") == "-inf":
+            row["gate_open"] = "nan"
+    columns = {}
+    for name in (name for name in rows[0] if name not in ("epoch", "peer")):
+        of_peers = {p: [_number(by_epoch.get((e, p), {}).get(name, "")) for e in epochs] for p in peers}
+        if any(value is not None for values in of_peers.values() for value in values):
+            columns[name] = of_peers
+    return History(label, epochs, columns)
+
+
+def _score_folders(path: Path) -> list[Path]:
+    if (path / "scores.csv").is_file():
+        return [path]
+    # Of an experiment only scores/: separated/ holds thousands of files.
+    root = path / "scores" if (path / "scores").is_dir() else path
+    return sorted({file.parent for depth in range(1, _DEEPEST) for file in root.glob(f"{'*/' * depth}scores.csv")})
+
+
+def _by_test(runs: Sequence[ScoreFolder]) -> list[Test]:
+    """Runs that share a mixture, and that disagree on the references of none, stand together, named after the manifest."""
+    tests: list[tuple[dict[str, TestedAgainst], list[ScoreFolder]]] = []
+    for run in runs:
+        of_run = run.scores.tested
+        known = next((test for test in tests if _same_test(test[0], of_run)), None)
+        if known is None:
+            tests.append((of_run, [run]))
+        else:
+            known[0].update({name: found for name, found in of_run.items() if found.fingerprint or name not in known[0]})
+            known[1].append(run)
+    inputs = [of[0].inputs for _, of in tests]
+    stems = [Path(str(of.get("manifest") or of.get("mix") or f"test {i + 1}")).stem for i, of in enumerate(inputs)]
+    titles = [stem if stems.count(stem) == 1 else f"{stem} ({i + 1})" for i, stem in enumerate(stems)]
+    return [Test(name, _relabelled(of)) for name, (_, of) in zip(titles, tests, strict=True)]
+
+
+def _same_test(one: Mapping[str, TestedAgainst], other: Mapping[str, TestedAgainst]) -> bool:
+    """Whether two maps of mixtures share a mixture and agree on all that they share."""
+    shared = one.keys() & other.keys()
+    return bool(shared) and all(one[name].agrees(other[name]) for name in shared)
+
+
+def _relabelled(runs: Sequence[ScoreFolder]) -> list[ScoreFolder]:
+    """The runs of one test, with labels that leave out what all their paths have, such as the test's name."""
+    labels = labels_of([run.folder.resolve() for run in runs])
+    return [replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell) if math.isfinite(float(cell)) else None
+    except ValueError:
+        return None
