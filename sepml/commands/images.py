@@ -50,27 +50,28 @@ def evaluate_images(options: argparse.Namespace) -> int:
         if getattr(options, name):
             options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
     from sepml.training.hardware import choose_device
-    from sepml.vision.evaluate import evaluate, format_rows
+    from sepml.vision.evaluate import evaluate_classifiers
+    from sepml.vision.trained import format_rows
 
     device = choose_device(options.device)
     settings = {"widths": options.widths, "resolutions": options.resolutions, "force": options.force}
-    print(format_rows(evaluate(Path(options.model), options.out, device, **settings)))
+    print(format_rows(evaluate_classifiers(Path(options.model), options.out, device, **settings)))
     return OK
 
 
 def info_images(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment with images, or of one of its networks."""
-    from sepml.vision.networks import describe
+    from sepml.vision.trained import describe_classifier
 
     folder = Path(options.model)
     for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
-        print(describe(network))
+        print(describe_classifier(network))
     return OK
 
 
 def export_images(options: argparse.Namespace) -> int:
     """`sepml export` of an experiment with slimmable networks."""
-    from sepml.vision.evaluate import export_width
+    from sepml.vision.mutualnet import export_width
 
     network = export_width(Path(options.model), options.out, options.width, options.resolution)
     size = sum(weight.numel() for weight in network.parameters())

@@ -41,7 +41,7 @@ def _train(options: argparse.Namespace) -> int:
     from sepml.training.experiment import Machines, task_of
 
     if task_of(options.config, options.settings, TASKS) == CLASSIFICATION:
-        from sepml.vision.experiment import train
+        from sepml.vision.experiment import train_classifiers as train
     else:
         from sepml.speech.experiment import train
     train(options.config, options.exp, options.settings, Machines(options.device, options.devices, options.num_nodes))
