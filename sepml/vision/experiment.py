@@ -1,13 +1,14 @@
 """An experiment in image classification."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
+from torch import nn
 
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about
@@ -15,36 +16,36 @@ from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_n
 from sepml.training.fit import CohortSettings, FitSettings
 from sepml.training.model_size import require_memory
 from sepml.training.weights import take_weights
-from sepml.vision.datasets import DataSettings, Sets, read_sets
-from sepml.vision.loaders import STATISTICS, image_shape, test_loader, train_loader
+from sepml.vision.datasets import ImageDataSettings, Sets, read_sets
+from sepml.vision.loaders import STATISTICS, image_shape, image_test_loader, image_train_loader
 from sepml.vision.networks import (
     Classifier,
     NetworkConfig,
     NetworkName,
     build_network,
-    network_shape,
+    classifier_shape,
+    load_network,
     require_slimmable,
     save_network,
-    take_backbone,
 )
 from sepml.vision.task import ClassificationTask, ViewSettings, Width
-from sepml.vision.trained import trained_weights
+from sepml.vision.trained import take_backbone, trained_weights
 
-# Pixels of height up to which networks are those for small images.
+# Up to this height in pixels, networks are those for small images.
 _SMALL = 64
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class PeerSettings:
-    """A peer.
+class ClassifierSettings:
+    """The network of a peer.
 
     Attributes:
-        network: its name.
-        width: it is built at, see `NetworkConfig`.
-        weights: a file of ImageNet weights to begin with, see `build_network`.
-        init: a classifier of the same architecture to begin with: its folder, that of an experiment (its best peer), or a
-            file of weights.
+        network: name of the architecture.
+        width: the part of each layer's channels that the network has, see `NetworkConfig`.
+        weights: a file of ImageNet weights to begin with, see `take_backbone`.
+        init: a classifier of the same architecture to begin with: its folder, the folder of an experiment (its best peer), or
+            a file of weights.
     """
 
     network: NetworkName
@@ -55,24 +56,24 @@ class PeerSettings:
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """How logits are compared, see `ClassificationTask`."""
+    """The losses, see `ClassificationTask`."""
 
     temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True)
-class Experiment:
+class ImageExperiment:
     """Everything that decides a run's outcome.
 
     Attributes:
-        peers: the networks, one entry a peer.
+        peers: the networks, one entry for each.
         views: for MutualNet: one network stands for several peers, see `ViewSettings`.
-        seed: of which images are used, of their order and of how they vary; peer k's weights are drawn from (seed, k).
+        seed: decides which images are used, their order and their augmentation; network k's weights are drawn from (seed, k).
     """
 
-    data: DataSettings
-    peers: Annotated[list[PeerSettings], Field(min_length=1, max_length=MOST_PEERS)]
+    data: ImageDataSettings
+    peers: Annotated[list[ClassifierSettings], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["classification"] = "classification"
     views: ViewSettings | None = None
     cohort: CohortSettings = field(default_factory=lambda: CohortSettings("ml", weight=1.0))
@@ -81,21 +82,21 @@ class Experiment:
     seed: Seed = 0
 
 
-def read_experiment(config: Path, words: list[str]) -> Experiment:
-    """An experiment from its YAML file and `--key value` words, see `parse_experiment`."""
-    return parse_experiment(override(read_yaml(config), words), str(config))
+def read_image_experiment(config: Path, words: list[str]) -> ImageExperiment:
+    """An experiment from its YAML file and `--key value` arguments, see `parse_image_experiment`."""
+    return parse_image_experiment(override(read_yaml(config), words), str(config))
 
 
-def parse_experiment(settings: dict[str, Any], source: str) -> Experiment:
+def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperiment:
     """An experiment from its settings.
 
     Args:
         source: the file they come from, for messages.
 
     Raises:
-        SepmlError: see `sepml.config.parse`; also views of several networks or of one that has none.
+        SepmlError: see `sepml.config.parse`; also views of several networks, or of one that cannot be slimmable.
     """
-    experiment = parse(Experiment, settings, source)
+    experiment = parse(ImageExperiment, settings, source)
     for number, peer in enumerate(experiment.peers):
         if peer.weights and peer.init:
             raise SepmlError(f"{source}: peers.{number} has both 'weights' and 'init', expected one of them")
@@ -113,43 +114,43 @@ def parse_experiment(settings: dict[str, Any], source: str) -> Experiment:
     return experiment
 
 
-def train(settings: dict[str, Any], source: str, exp: Path, machines: Machines) -> None:
-    """Train an experiment in a folder, see `parse_experiment` and `train_experiment`."""
-    train_experiment(parse_experiment(settings, source), exp, experiment_parts, machines)
+def train_classifiers(settings: dict[str, Any], source: str, exp: Path, machines: Machines) -> None:
+    """Train an experiment in a folder, see `parse_image_experiment` and `train_experiment`."""
+    train_experiment(parse_image_experiment(settings, source), exp, experiment_parts, machines)
 
 
-def network_configs(experiment: Experiment, sets: Sets) -> list[NetworkConfig]:
-    """The peers' networks for the images at hand."""
-    channels, *size = image_shape(sets.train, experiment.data)
-    facts = sets.train.classes, channels, tuple(size)
-    small, statistics = size[0] <= _SMALL, STATISTICS[experiment.data.kind]
+def network_configs(experiment: ImageExperiment, sets: Sets) -> list[NetworkConfig]:
+    """The configurations of the peers' networks, which depend on the images."""
+    channels, height, width = image_shape(sets.train, experiment.data)
+    facts = sets.train.classes, channels, (height, width)
+    small, statistics = height <= _SMALL, STATISTICS[experiment.data.kind]
     return [NetworkConfig(peer.network, *facts, peer.width, small, *statistics) for peer in experiment.peers]
 
 
-def experiment_parts(experiment: Experiment, rank: int = 0, world_size: int = 1) -> Parts:
+def experiment_parts(experiment: ImageExperiment, rank: int = 0, world_size: int = 1) -> Parts:
     """The networks, the batches and the task of an experiment."""
     sets = read_sets(experiment.data, experiment.seed)
     configs = network_configs(experiment, sets)
     with about("peers"):
-        require_memory([network_shape(config) for config in configs])
+        require_memory([classifier_shape(config) for config in configs])
     size = configs[0].size
     if experiment.views and experiment.views.resolutions[0] != size[0]:
         raise SepmlError(
             f"views.resolutions begin with {experiment.views.resolutions[0]}, expected the images' height {size[0]}"
         )
     loaders = (
-        train_loader(sets.train, experiment.data, size, experiment.seed, rank, world_size),
-        test_loader(sets.valid, experiment.data, size, rank, world_size),
+        image_train_loader(sets.train, experiment.data, size, experiment.seed, rank, world_size),
+        image_test_loader(sets.valid, experiment.data, size, rank, world_size),
     )
-
     networks = fresh_networks(configs, build_network, experiment.seed)
     settings = experiment.classification
     task = ClassificationTask(settings.temperature, settings.label_smoothing, experiment.views)
-    return Parts(task, networks, loaders, save_network, partial(_begin, experiment.peers, networks))
+    save = cast(Callable[[Path, nn.Module], None], save_network)
+    return Parts(task, networks, loaders, save, partial(_begin, experiment.peers, networks))
 
 
-def _begin(peers: Sequence[PeerSettings], networks: Sequence[Classifier]) -> None:
-    """Give networks the weights that their peers begin with, where these name any."""
+def _begin(peers: Sequence[ClassifierSettings], networks: Sequence[Classifier]) -> None:
+    """Give networks the weights that their settings name, if any."""
     for number, (peer, network) in enumerate(zip(peers, networks, strict=True)):
         if peer.weights:
             take_backbone(network.network, peer.weights)
@@ -158,3 +159,16 @@ def _begin(peers: Sequence[PeerSettings], networks: Sequence[Classifier]) -> Non
             part, weights = trained_weights(peer.init, setting)
             take_weights(network.network, weights, f"{setting}: {part}")
             log.info("peer %d begins with the weights of %s", number + 1, part)
+
+
+def load_experiment(exp: Path, device: str = "cpu") -> tuple[ImageExperiment, Sets, list[Classifier]]:
+    """A trained experiment, its images and its networks in evaluation mode.
+
+    Raises:
+        SepmlError: the folder holds no experiment with a finished epoch, or its images cannot be read.
+    """
+    experiment = parse(ImageExperiment, read_yaml(exp / "config.yaml"), str(exp / "config.yaml"))
+    folders = [exp / f"peer{k + 1}" for k in range(len(experiment.peers))]
+    if not folders[0].is_dir():
+        raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
+    return experiment, read_sets(experiment.data, experiment.seed), [load_network(folder).to(device) for folder in folders]

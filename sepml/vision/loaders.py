@@ -10,8 +10,8 @@ from torchvision.transforms import v2
 from sepml.errors import SepmlError
 from sepml.training.loading import Loader
 from sepml.training.sampling import EpochBatches
-from sepml.vision.datasets import DataSettings, Pictures
-from sepml.vision.task import Batch
+from sepml.vision.datasets import ImageDataSettings, ImageSet
+from sepml.vision.task import ImageBatch
 
 # Mean and standard deviation of each channel over the training images.
 STATISTICS = {
@@ -23,47 +23,49 @@ STATISTICS = {
 }
 
 
-class Examples(Dataset[Batch]):
-    """Images as networks take them; what is random about one depends on (seed, epoch, index) alone."""
+class Examples(Dataset[ImageBatch]):
+    """Normalised images `(C, H, W)` with their labels; augmentation depends on (seed, epoch, index) alone."""
 
-    def __init__(self, pictures: Pictures, settings: DataSettings, size: tuple[int, int], augment: bool, seed: int = 0) -> None:
+    def __init__(
+        self, image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], augment: bool, seed: int = 0
+    ) -> None:
         if settings.crop_padding >= min(size):
             raise SepmlError(f"data.crop_padding is {settings.crop_padding}, expected less than the images' {min(size)} pixels")
-        self.pictures, self.size, self.seed = pictures, size, seed
+        self.image_set, self.size, self.seed = image_set, size, seed
         self.transform = _transform(settings, size, augment)
 
     def __len__(self) -> int:
-        return len(self.pictures.labels)
+        return len(self.image_set.labels)
 
-    def __getitem__(self, key: tuple[int, int]) -> Batch:
+    def __getitem__(self, key: tuple[int, int]) -> ImageBatch:
         epoch, index = key
-        # Not torch.manual_seed, which sees to GPUs as well and takes 60 times as long.
+        # Not torch.manual_seed, which seeds GPUs as well and takes 60 times as long.
         state = torch.default_generator.get_state()
         try:
             torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
-            image = self.transform(self.pictures.load(index))
+            image = self.transform(self.image_set.load(index))
         finally:
             torch.default_generator.set_state(state)
         if image.shape[1:] != self.size:
             found, expected = ("x".join(map(str, shape)) for shape in (image.shape[1:], self.size))
-            name = self.pictures.images[index] if isinstance(self.pictures.images, list) else self.pictures.source
-            raise SepmlError(f"{name}: an image of {found} pixels, expected {expected}; data.size brings all to one size")
-        return Batch(image, self.pictures.labels[index])
+            name = self.image_set.images[index] if isinstance(self.image_set.images, list) else self.image_set.source
+            raise SepmlError(f"{name}: an image of {found} pixels, expected {expected}; set data.size to resize all images")
+        return ImageBatch(image, self.image_set.labels[index])
 
 
-def collate(examples: Sequence[Batch]) -> Batch:
+def collate_images(examples: Sequence[ImageBatch]) -> ImageBatch:
     """Images of one size as a batch."""
     images, labels = zip(*examples, strict=True)
-    return Batch(torch.stack(images), torch.as_tensor(labels))
+    return ImageBatch(torch.stack(images), torch.as_tensor(labels))
 
 
-def image_shape(pictures: Pictures, settings: DataSettings) -> tuple[int, int, int]:
-    """Channels, height and width of what networks get."""
-    first = pictures.load(0)
+def image_shape(image_set: ImageSet, settings: ImageDataSettings) -> tuple[int, int, int]:
+    """Channels, height and width of the networks' input."""
+    first = image_set.load(0)
     return first.shape[0], *(settings.size or first.shape[1:])
 
 
-def _transform(settings: DataSettings, size: tuple[int, int], augment: bool) -> v2.Compose:
+def _transform(settings: ImageDataSettings, size: tuple[int, int], augment: bool) -> v2.Compose:
     steps: list[torch.nn.Module] = []
     if augment and settings.crop_scale:
         steps.append(v2.RandomResizedCrop(size, scale=(settings.crop_scale, 1.0), antialias=True))
@@ -82,21 +84,23 @@ def _transform(settings: DataSettings, size: tuple[int, int], augment: bool) -> 
     return v2.Compose(steps)
 
 
-def train_loader(
-    pictures: Pictures, settings: DataSettings, size: tuple[int, int], seed: int, rank: int = 0, world_size: int = 1
-) -> DataLoader[Batch]:
+def image_train_loader(
+    image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], seed: int, rank: int = 0, world_size: int = 1
+) -> DataLoader[ImageBatch]:
     """Batches of training images; set `loader.batch_sampler.epoch` before each epoch."""
-    batches = EpochBatches(len(pictures.labels), settings.batch_size, seed, rank, world_size)
-    dataset = Examples(pictures, settings, size, True, seed)
+    batches = EpochBatches(len(image_set.labels), settings.batch_size, seed, rank, world_size)
+    dataset = Examples(image_set, settings, size, True, seed)
     reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
-    # A generator of its own: from torch's, a loader draws more or less often as it has workers.
-    return Loader(dataset, collate, batch_sampler=batches, generator=torch.Generator(), **reading)
+    # A separate generator: from torch's global one, a loader draws a number of times that depends on its workers.
+    return Loader(dataset, collate_images, batch_sampler=batches, generator=torch.Generator(), **reading)
 
 
-def test_loader(
-    pictures: Pictures, settings: DataSettings, size: tuple[int, int], rank: int = 0, world_size: int = 1
-) -> DataLoader[Batch]:
+def image_test_loader(
+    image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], rank: int = 0, world_size: int = 1
+) -> DataLoader[ImageBatch]:
     """Batches of all images in order, without augmentation."""
-    places = [(0, index) for index in range(rank, len(pictures.labels), world_size)]
-    dataset = Examples(pictures, settings, size, False)
-    return Loader(dataset, collate, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator())
+    places = [(0, index) for index in range(rank, len(image_set.labels), world_size)]
+    dataset = Examples(image_set, settings, size, False)
+    return Loader(
+        dataset, collate_images, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator()
+    )

@@ -23,7 +23,7 @@ _BLOCK = 256
 
 
 class Person(NamedTuple):
-    """An image: whom it shows (`JUNK` and `DISTRACTOR` are nobody) and which camera took it, 1 to 6."""
+    """An image, the identity of the person (`JUNK` and `DISTRACTOR` are no persons), and the camera, 1 to 6."""
 
     path: Path
     identity: int
@@ -32,10 +32,10 @@ class Person(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Features:
-    """What a network makes of N images: vectors (N, D), identities (N,), cameras (N,).
+    """The features of N images by a network: vectors (N, D), identities (N,), cameras (N,).
 
     Raises:
-        SepmlError: the shapes disagree, or a vector has nan or inf.
+        SepmlError: the shapes differ, or a vector has nan or inf.
     """
 
     vectors: np.ndarray
@@ -52,15 +52,15 @@ class Features:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """How well the gallery was ranked; rates from 0 to 1, means over the queries that have a right answer.
+    """Quality of a ranking of the gallery: rates from 0 to 1, means over the queries that have a right answer.
 
     Attributes:
-        mean_ap: by the benchmark's own rule, the area under precision over recall in trapezoids.
+        mean_ap: by the benchmark's own rule, the area under the precision-recall curve in trapezoids.
         mean_ap_plain: the mean of the precisions at the right answers, as torchreid, fast-reid and scikit-learn >= 0.19
-            compute it. Papers report either and seldom say which; on Market-1501 this one is 0.5 to 1 point higher.
+            compute it. Papers report one of both, often without saying which; on Market-1501 this one is 0.5 to 1 point higher.
         cmc: for each rank k, the share of the queries with a right answer among the first k.
-        queries: how many queries the means are over.
-        unanswerable: how many were not counted, as the gallery has no right answer for them.
+        queries: number of queries in the means.
+        unanswerable: number of queries without a right answer in the gallery, which are not counted.
     """
 
     mean_ap: float
@@ -71,7 +71,7 @@ class Retrieval:
 
 
 def read_folder(folder: Path) -> list[Person]:
-    """The images of one of the data set's folders, sorted by name; hidden files and those that are not .jpg are passed over.
+    """The images of one of the data set's folders, sorted by name; hidden files and files that are not .jpg are skipped.
 
     Raises:
         SepmlError: there is no such folder, it has no .jpg, or one of them is not named as the data set names them.
@@ -95,9 +95,9 @@ def _person(path: Path) -> Person:
 def evaluate_retrieval(query: Features, gallery: Features, ranks: Sequence[int] = (1, 5, 10)) -> Retrieval:
     """Rank the gallery for each query by cosine similarity and score the order by the rules of Market-1501.
 
-    Junk and images of the query's identity from the query's camera are left out, neither right nor wrong. Distractors are
-    wrong answers. Of gallery images with the same computed similarity the one earlier in the gallery ranks higher; in single
-    precision the matrix product may part the similarities of identical vectors by a last digit.
+    Junk images, and images of the query's identity by the query's camera, are ignored. Distractors are wrong answers. Among
+    gallery images of equal similarity the earlier one ranks higher; in single precision the matrix product may differ in the
+    last digit between identical vectors.
 
     Raises:
         SepmlError: no query has a right answer in the gallery.

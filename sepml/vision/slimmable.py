@@ -1,12 +1,13 @@
 """Slimmable networks: at width w each layer uses the first of its channels, about w of them, and the weights between them.
 
-The layers of a plain network are told to do so; names and weights stay, and at width 1 it computes what it did. What is
-narrowed are the outputs of convolutions; inputs have as many channels as come. The image and the classes are not narrowed.
+The layers of a plain network change their class; names and weights stay, and at width 1 the outputs are the same. The outputs
+of convolutions are narrowed; the other layers follow the number of channels of their input. Images and classes keep theirs.
 
 Source: Yu et al., "Slimmable neural networks", ICLR 2019; Yu, Huang, "Universally slimmable networks", ICCV 2019.
 """
 
 import copy
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,18 @@ def channels_at(width: float, channels: int) -> int:
     return min(channels, rounded + 8 if rounded < 0.9 * wanted else rounded)
 
 
-class SlimConv2d(nn.Conv2d):
-    """A convolution, plain or depthwise, that gives the first channels at its attribute `slim_width`."""
+class _Slim:
+    """A layer that was made slimmable.
+
+    Attributes:
+        plain_class: the class that it had before.
+    """
+
+    plain_class: type[nn.Module]
+
+
+class SlimConv2d(nn.Conv2d, _Slim):
+    """A convolution, plain or depthwise, that computes the first channels according to its attribute `slim_width`."""
 
     slim_width: float = 1.0
 
@@ -41,14 +52,21 @@ class SlimConv2d(nn.Conv2d):
         return F.conv2d(x, self.weight[:out, :inside], bias, self.stride, self.padding, self.dilation, groups)
 
     def used(self, channels: int) -> tuple[int, int]:
-        """The part of the weights, `(out, in)`, that is used when so many channels come."""
+        """The part of the weights, `(out, in)`, that is used for an input of so many channels."""
         return (channels, 1) if self.groups > 1 else (channels_at(self.slim_width, self.out_channels), channels)
 
 
-class SlimBatchNorm2d(nn.BatchNorm2d):
-    """A batch norm of the first channels; while `tracks` is false, training leaves its running statistics as they are."""
+class SlimBatchNorm2d(nn.BatchNorm2d, _Slim):
+    """A batch norm of the first channels; with `tracks` false, training does not update the running statistics."""
 
     tracks: bool = True
+    momentum: float
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    # timm's norm has its activation inside.
+    drop: nn.Module
+    act: nn.Module
 
     def forward(self, x: Tensor) -> Tensor:
         """`(B, C, H, W)` with any first C of the channels."""
@@ -58,11 +76,10 @@ class SlimBatchNorm2d(nn.BatchNorm2d):
         if self.training and self.tracks:
             self.num_batches_tracked.add_(1)
         y = F.batch_norm(x, mean, var, self.weight[:used], self.bias[:used], self.training, self.momentum, self.eps)
-        # timm's norm has its activation inside.
         return self.act(self.drop(y)) if hasattr(self, "act") else y
 
 
-class SlimLinear(nn.Linear):
+class SlimLinear(nn.Linear, _Slim):
     """A linear layer of the first inputs; all of its outputs."""
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +95,7 @@ _SLIM: tuple[tuple[type[nn.Module], type[nn.Module]], ...] = (
 
 
 def make_slimmable(network: nn.Module) -> nn.Module:
-    """Tell a plain network's layers to be slimmable; the network itself is changed.
+    """Make the layers of a plain network slimmable, in place.
 
     Raises:
         SepmlError: it has convolutions in groups of several channels.
@@ -88,12 +105,13 @@ def make_slimmable(network: nn.Module) -> nn.Module:
             raise SepmlError(f"layer '{name}': {module.groups} groups of channels, expected 1 or one for each channel")
         for plain, slim in _SLIM:
             if isinstance(module, plain) and not isinstance(module, slim):
-                module.plain_class, module.__class__ = type(module), slim
+                cast(_Slim, module).plain_class = type(module)
+                module.__class__ = slim
     return network
 
 
 def set_width(network: nn.Module, width: float, tracks: bool = True) -> None:
-    """Set what a slimmable network computes from now on: the width, and whether training moves running statistics."""
+    """Set the width of a slimmable network, and whether training updates its running statistics."""
     for module in network.modules():
         if isinstance(module, SlimConv2d):
             module.slim_width = width
@@ -102,15 +120,15 @@ def set_width(network: nn.Module, width: float, tracks: bool = True) -> None:
 
 
 def narrow(network: nn.Module, width: float, images: Tensor) -> nn.Module:
-    """A plain network of its own with the weights that a network uses at a width.
+    """A separate plain network with a copy of the weights that a network uses at a width.
 
     Args:
-        network: plain or slimmable; it is not changed.
-        images: of the size the network takes, `(B, C, H, W)`; their content does not matter.
+        network: plain or slimmable; not changed.
+        images: `(B, C, H, W)`, of a size that the network accepts; their content does not matter.
     """
     slim = make_slimmable(copy.deepcopy(network)).eval()
     set_width(slim, width)
-    # Shapes are all that counts, so nothing is computed.
+    # On the meta device, where only shapes are computed.
     probe = copy.deepcopy(slim).to("meta")
     arriving: dict[nn.Module, int] = {}
     kinds = tuple(kind for _, kind in _SLIM)
@@ -126,7 +144,7 @@ def narrow(network: nn.Module, width: float, images: Tensor) -> nn.Module:
 
 
 def _shrink(layer: nn.Module, channels: int) -> None:
-    """Make a slimmable layer a plain one with the weights that it uses when so many channels come."""
+    """Make a slimmable layer a plain one with the weights that it uses for an input of so many channels."""
     if isinstance(layer, SlimConv2d):
         out, inside = layer.used(channels)
         layer.weight = _part(layer.weight[:out, :inside])
@@ -140,7 +158,7 @@ def _shrink(layer: nn.Module, channels: int) -> None:
         layer.weight, layer.bias = _part(layer.weight[:channels]), _part(layer.bias[:channels])
         layer.running_mean, layer.running_var = layer.running_mean[:channels].clone(), layer.running_var[:channels].clone()
         layer.num_features = channels
-    layer.__class__ = layer.plain_class
+    layer.__class__ = cast(_Slim, layer).plain_class
 
 
 def _part(weight: Tensor) -> nn.Parameter:

@@ -1,6 +1,6 @@
 """Image classification as a task for mutual learning: deep mutual learning, and MutualNet by views of one network."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, NamedTuple
 
 import torch
@@ -14,7 +14,7 @@ Width = Annotated[float, Field(gt=0, le=1)]
 Height = Annotated[int, Field(ge=8, le=4096)]
 
 
-class Batch(NamedTuple):
+class ImageBatch(NamedTuple):
     """Images `(B, C, H, W)` and their labels `(B,)`."""
 
     images: Tensor
@@ -27,16 +27,13 @@ class ViewSettings:
 
     Attributes:
         widths: the narrowest and the widest.
-        resolutions: heights that images may have in pixels, the full one first; widths of images go with them.
-        random: views of a width drawn anew each step, beside the narrowest and the full one.
+        resolutions: heights of images in pixels, the full one first; the proportions of images are kept.
+        random: number of views whose width is drawn anew each step, in addition to the narrowest and the full one.
     """
 
     widths: tuple[Width, Width] = (0.25, 1.0)
-    resolutions: Annotated[list[Height], Field(min_length=1, max_length=64)] = (
-        224,
-        192,
-        160,
-        128,
+    resolutions: Annotated[list[Height], Field(min_length=1, max_length=64)] = field(
+        default_factory=lambda: [224, 192, 160, 128]
     )
     random: Annotated[int, Field(ge=0, le=64)] = 2
 
@@ -45,8 +42,9 @@ class View(nn.Module):
     """A slimmable network at a width and a resolution, which are drawn for each batch by torch's global generator.
 
     Args:
-        widths: between which the width is drawn. resolutions: of which one is drawn.
-        tracks: whether training moves the network's running statistics, which are the full network's.
+        widths: the least and the greatest width that is drawn.
+        resolutions: one of them is drawn, pixels of height.
+        tracks: whether training updates the running statistics, which belong to the full network.
     """
 
     def __init__(self, network: nn.Module, widths: tuple[float, float], resolutions: list[int], tracks: bool) -> None:
@@ -67,7 +65,7 @@ class View(nn.Module):
 
 
 def resize(images: Tensor, resolution: int) -> Tensor:
-    """Images `(B, C, H, W)` at another height, and the width that goes with it, by bilinear interpolation."""
+    """Images `(B, C, H, W)` at another height, with their proportions kept, by bilinear interpolation."""
     height, width = images.shape[-2:]
     if height == resolution:
         return images
@@ -78,10 +76,10 @@ class ClassificationTask:
     """Cross-entropy with the labels and Kullback-Leibler divergence from a peer's class probabilities.
 
     Args:
-        temperature: T, by which logits are divided for the divergence, which then counts T^2 times.
-        label_smoothing: the part of the labels' probability that is spread over all classes.
-        views: None: networks learn as they are. Otherwise each is made slimmable and stands for several peers: the narrowest,
-            the random ones, and, last, the full network at full resolution, which under the mechanism `inplace` is the teacher.
+        temperature: T; logits are divided by T for the divergence, which is multiplied by T^2.
+        label_smoothing: the part of the labels' probability that is spread evenly over all classes.
+        views: None trains plain networks. Otherwise each network becomes slimmable and stands for several peers: the
+            narrowest, the random ones and, last, the full network at full resolution, the teacher of the mechanism `inplace`.
 
     Source: DML, Zhang et al., CVPR 2018, equations 3 to 8; MutualNet, Yang et al., ECCV 2020.
     """
@@ -100,40 +98,40 @@ class ClassificationTask:
         settings = self.view_settings
         narrowest, widest = settings.widths
         drawn = [(narrowest, narrowest), *[(narrowest, widest)] * settings.random]
-        narrower = [View(network, widths, list(settings.resolutions), False) for widths in drawn]
-        return [*narrower, View(network, (widest, widest), list(settings.resolutions[:1]), True)]
+        narrower = [View(network, widths, settings.resolutions, False) for widths in drawn]
+        return [*narrower, View(network, (widest, widest), settings.resolutions[:1], True)]
 
-    def select(self, batch: Batch, examples: Tensor) -> Batch:
+    def select(self, batch: ImageBatch, examples: Tensor) -> ImageBatch:
         """The examples of a batch at the indices `(E,)`."""
-        return Batch(batch.images[examples], batch.labels[examples])
+        return ImageBatch(batch.images[examples], batch.labels[examples])
 
-    def names(self, batch: Batch) -> tuple[str, ...]:
-        """None: images are known by their place in a data set only."""
+    def names(self, batch: ImageBatch) -> tuple[str, ...]:
+        """No names: an image is known only by its index in the data set."""
         return ()
 
-    def predict(self, peer: nn.Module, batch: Batch) -> Tensor:
+    def predict(self, peer: nn.Module, batch: ImageBatch) -> Tensor:
         """The peer's logits `(B, classes)`, in 32-bit floats whatever the network computes in."""
         return peer(batch.images).float()
 
-    def supervised_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
+    def supervised_loss(self, prediction: Tensor, batch: ImageBatch) -> Tensor:
         """Cross-entropy with the labels, `(B,)`."""
         return F.cross_entropy(prediction, batch.labels, reduction="none", label_smoothing=self.label_smoothing)
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch | None = None) -> Tensor:
+    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: ImageBatch | None = None) -> Tensor:
         """`T^2 KL(teacher || student)` of the class probabilities, `(B,)`."""
-        pair = [F.log_softmax(logits / self.temperature, 1) for logits in (student, teacher)]
-        return self.temperature**2 * F.kl_div(*pair, reduction="none", log_target=True).sum(1)
+        log_student, log_teacher = (F.log_softmax(logits / self.temperature, 1) for logits in (student, teacher))
+        return self.temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
 
-    def average(self, predictions: Tensor, shares: Tensor, batch: Batch | None = None) -> Tensor:
+    def average(self, predictions: Tensor, shares: Tensor, batch: ImageBatch | None = None) -> Tensor:
         """Logits whose probabilities are the mean of the teachers', `(J, B, classes)` to `(B, classes)`."""
         probabilities = F.softmax(predictions / self.temperature, 2)
         mean = torch.where(shares[..., None] > 0, shares[..., None] * probabilities, 0).sum(0)
         return self.temperature * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
-    def confidence(self, prediction: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, prediction: Tensor, batch: ImageBatch) -> Tensor:
         """The probability of the likeliest class, `(B,)`."""
         return F.softmax(prediction, 1).amax(1)
 
-    def score(self, prediction: Tensor, batch: Batch) -> Tensor:
+    def score(self, prediction: Tensor, batch: ImageBatch) -> Tensor:
         """100 where the likeliest class is the label, else 0: `(B,)`; the mean is the accuracy in percent."""
         return 100.0 * (prediction.argmax(1) == batch.labels)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sepml.mutual import UNGATED, Cohort, Mechanism, Rules, StepReport, listens
-from sepml.vision.task import Batch, ClassificationTask
+from sepml.vision.task import ClassificationTask, ImageBatch
 
 LR = 0.1
 # Two-class logits of which the probabilities are simple fractions.
@@ -71,7 +71,7 @@ def test_a_class_that_is_as_good_as_impossible_costs_a_finite_loss():
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.4])
 def test_the_supervised_loss_is_cross_entropy_with_smoothed_labels(smoothing):
     prediction, labels = logits(12, 5), torch.arange(12) % 5
-    got = ClassificationTask(label_smoothing=smoothing).supervised_loss(prediction, Batch(None, labels))
+    got = ClassificationTask(label_smoothing=smoothing).supervised_loss(prediction, ImageBatch(None, labels))
     assert got.shape == (12,)
     torch.testing.assert_close(got.mean(), nn.CrossEntropyLoss(label_smoothing=smoothing)(prediction, labels))
     target = (1 - smoothing) * np.eye(5)[labels] + smoothing / 5
@@ -111,13 +111,13 @@ def test_the_average_of_impossible_classes_is_finite():
 def test_the_confidence_is_the_probability_of_the_likeliest_class_right_or_wrong():
     prediction = torch.tensor([THREE_QUARTERS, HALF, TENTH])
     for temperature in (1.0, 5.0):
-        got = ClassificationTask(temperature).confidence(prediction, Batch(None, torch.tensor([1, 1, 1])))
+        got = ClassificationTask(temperature).confidence(prediction, ImageBatch(None, torch.tensor([1, 1, 1])))
         assert got.tolist() == pytest.approx([0.75, 0.5, 0.9], abs=1e-6)
 
 
 def test_the_score_is_the_accuracy_in_percent():
     prediction = torch.tensor([THREE_QUARTERS, TENTH, TENTH, THREE_QUARTERS])
-    got = ClassificationTask().score(prediction, Batch(None, torch.tensor([0, 1, 0, 0])))
+    got = ClassificationTask().score(prediction, ImageBatch(None, torch.tensor([0, 1, 0, 0])))
     assert got.tolist() == [100.0, 100.0, 0.0, 100.0] and float(got.mean()) == 75.0
 
 
@@ -132,13 +132,13 @@ def regressions(n_peers: int) -> list[nn.Linear]:
     return peers
 
 
-def examples(n: int = 6, seed: int = 9) -> Batch:
+def examples(n: int = 6, seed: int = 9) -> ImageBatch:
     generator = torch.Generator().manual_seed(seed)
-    return Batch(torch.randn(n, 4, generator=generator), torch.randint(3, (n,), generator=generator))
+    return ImageBatch(torch.randn(n, 4, generator=generator), torch.randint(3, (n,), generator=generator))
 
 
 def step(
-    peers: list[nn.Module], batch: Batch, mechanism: Mechanism = "ml", threshold: float = UNGATED, **options: str | float
+    peers: list[nn.Module], batch: ImageBatch, mechanism: Mechanism = "ml", threshold: float = UNGATED, **options: str | float
 ) -> StepReport:
     """One step with weight 0.7; `options` are the task's temperature and those of `Rules`."""
     task = ClassificationTask(options.pop("temperature", 1.0))
@@ -147,12 +147,12 @@ def step(
     return Cohort(task, peers, optimizers, rules, math.inf).step(batch, threshold, 0.7)
 
 
-def probabilities(w: np.ndarray, batch: Batch, temperature: float = 1.0) -> np.ndarray:
+def probabilities(w: np.ndarray, batch: ImageBatch, temperature: float = 1.0) -> np.ndarray:
     return softmax(batch.images.double().numpy() @ w.T / temperature, axis=1)
 
 
 def stepped(
-    w: np.ndarray, teachers: list[np.ndarray], batch: Batch, temperature: float = 1.0, gate: np.ndarray | float = 1.0
+    w: np.ndarray, teachers: list[np.ndarray], batch: ImageBatch, temperature: float = 1.0, gate: np.ndarray | float = 1.0
 ) -> np.ndarray:
     """w after a step: d/dlogits is (p - one-hot) for the labels and T (p - p_teacher), both at T, for a teacher's mean."""
     residual = probabilities(w, batch) - np.eye(3)[batch.labels]
@@ -223,7 +223,7 @@ def test_the_mean_teacher_is_the_mean_of_probabilities():
 
 def test_a_gate_at_0_9_opens_for_the_examples_above_it_alone():
     peers = regressions(2)
-    batch = Batch(5 * examples(8).images, examples(8).labels)
+    batch = ImageBatch(5 * examples(8).images, examples(8).labels)
     old = in_numpy(peers)
     sure = [probabilities(w, batch).max(1) >= 0.9 for w in old]
     assert all(0 < gate.sum() < 8 for gate in sure) and (sure[0] != sure[1]).any()

@@ -18,8 +18,8 @@ from PIL import Image
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.vision import loaders as vision_data
-from sepml.vision.datasets import DataSettings, Pictures, read_sets
-from sepml.vision.loaders import Examples, image_shape, train_loader
+from sepml.vision.datasets import ImageDataSettings, ImageSet, read_sets
+from sepml.vision.loaders import Examples, image_shape, image_train_loader
 
 server, impatient = test_download.server, test_download.impatient
 # As published with the data sets, not as the library has them.
@@ -77,9 +77,9 @@ def denormalised(image: torch.Tensor) -> np.ndarray:
     return rounded.astype(np.uint8)
 
 
-def all_of(pictures: Pictures, settings: DataSettings) -> tuple[np.ndarray, np.ndarray]:
+def all_of(pictures: ImageSet, settings: ImageDataSettings) -> tuple[np.ndarray, np.ndarray]:
     """What the test loader gives, images `(N, C, H, W)` and labels `(N,)`."""
-    batches = list(vision_data.test_loader(pictures, settings, image_shape(pictures, settings)[1:]))
+    batches = list(vision_data.image_test_loader(pictures, settings, image_shape(pictures, settings)[1:]))
     return torch.cat([batch.images for batch in batches]).numpy(), torch.cat([batch.labels for batch in batches]).numpy()
 
 
@@ -88,7 +88,7 @@ def all_of(pictures: Pictures, settings: DataSettings) -> tuple[np.ndarray, np.n
 
 def test_cifar_10(cifar):
     root, train, test = cifar
-    settings = DataSettings("cifar10", root)
+    settings = ImageDataSettings("cifar10", root)
     sets = read_sets(settings, 0)
     assert (sets.train.classes, len(sets.train.labels), len(sets.test.labels)) == (10, 60, 30)
     assert sets.valid is sets.test, "nothing was held out"
@@ -102,7 +102,7 @@ def test_cifar_10(cifar):
 def test_cifar_100_has_fine_labels(tmp_path, monkeypatch):
     labels = np.arange(40, 100)
     _, test = write_cifar(tmp_path, "cifar100", monkeypatch, labels)
-    settings = DataSettings("cifar100", tmp_path)
+    settings = ImageDataSettings("cifar100", tmp_path)
     sets = read_sets(settings, 0)
     assert sets.train.classes == 100 and sets.train.labels.tolist() == labels.tolist()
     images, found = all_of(sets.test, settings)
@@ -111,7 +111,7 @@ def test_cifar_100_has_fine_labels(tmp_path, monkeypatch):
 
 
 def test_mnist_is_split_into_200_test_digits_a_class_and_the_others(digits):
-    settings = DataSettings("mnist")
+    settings = ImageDataSettings("mnist")
     sets = read_sets(settings, 0)
     assert np.bincount(sets.test.labels).tolist() == [200] * 10 and len(sets.train.labels) == 3000
     assert np.bincount(sets.train.labels).tolist() == (np.bincount(digits.labels) - 200).tolist()
@@ -130,7 +130,7 @@ def test_mnist_is_split_into_200_test_digits_a_class_and_the_others(digits):
 
 
 def test_a_folder_for_each_class(folder):
-    settings = DataSettings("folder", folder)
+    settings = ImageDataSettings("folder", folder)
     sets = read_sets(settings, 0)
     assert sets.train.classes == 3 and sets.train.labels.tolist() == [0] * 8 + [1] * 8 + [2] * 8
     assert [path.relative_to(folder).as_posix() for path in sets.test.images[3:5]] == ["val/ant/3.png", "val/bee/0.png"]
@@ -141,7 +141,7 @@ def test_a_folder_for_each_class(folder):
 
 
 def test_market_1501s_people_are_numbered_from_0(market):
-    settings = DataSettings("market1501", market)
+    settings = ImageDataSettings("market1501", market)
     sets = read_sets(settings, 0)
     assert sets.train.classes == 3 and sets.train.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
     assert [path.name[:4] for path in sets.train.images[::4]] == ["0002", "0007", "0009"]
@@ -153,22 +153,22 @@ def test_market_1501s_people_are_numbered_from_0(market):
 
 @pytest.mark.parametrize("size", [(16, 16), (48, 24)])
 def test_all_images_are_brought_to_the_size_that_is_asked_for(cifar, size):
-    settings = DataSettings("cifar10", cifar[0], size=size, crop_padding=2)
+    settings = ImageDataSettings("cifar10", cifar[0], size=size, crop_padding=2)
     sets = read_sets(settings, 0)
     assert image_shape(sets.train, settings) == (3, *size)
     assert all_of(sets.test, settings)[0].shape == (30, 3, *size)
-    assert next(iter(train_loader(sets.train, settings, size, 0))).images.shape == (60, 3, *size)
+    assert next(iter(image_train_loader(sets.train, settings, size, 0))).images.shape == (60, 3, *size)
 
 
 # Which images.
 
 
-def rows_of(pictures: Pictures) -> set[bytes]:
+def rows_of(pictures: ImageSet) -> set[bytes]:
     return {image.tobytes() for image in pictures.images}
 
 
 def test_labels_are_drawn_evenly_by_the_seed(cifar, digits):
-    for settings, count in ((DataSettings("cifar10", cifar[0]), 23), (DataSettings("mnist"), 300)):
+    for settings, count in ((ImageDataSettings("cifar10", cifar[0]), 23), (ImageDataSettings("mnist"), 300)):
         whole = rows_of(read_sets(settings, 0).train)
         few = [read_sets(replace(settings, labels=count), seed).train for seed in (0, 0, 1)]
         expected = [count // 10 + (k < count % 10) for k in range(10)]
@@ -178,7 +178,7 @@ def test_labels_are_drawn_evenly_by_the_seed(cifar, digits):
 
 
 def test_what_is_held_out_is_no_training_image(cifar):
-    settings = DataSettings("cifar10", cifar[0], held_out=20)
+    settings = ImageDataSettings("cifar10", cifar[0], held_out=20)
     whole = read_sets(replace(settings, held_out=0), 0)
     sets = read_sets(settings, 0)
     assert len(sets.train.labels) == 40 and len(sets.valid.labels) == 20
@@ -198,14 +198,14 @@ def test_what_is_held_out_is_no_training_image(cifar):
 # What is random about images.
 
 
-def example(settings: DataSettings, raw: Raw, key: tuple[int, int], seed: int = 0) -> torch.Tensor:
-    pictures = Pictures(raw.images, raw.labels, 10, Path("made"))
+def example(settings: ImageDataSettings, raw: Raw, key: tuple[int, int], seed: int = 0) -> torch.Tensor:
+    pictures = ImageSet(raw.images, raw.labels, 10, Path("made"))
     return Examples(pictures, settings, raw.images.shape[1:3], True, seed)[key].images
 
 
 def test_a_crop_is_a_window_of_the_image_with_reflected_borders_and_a_flip_its_mirror_image():
     raw = coloured(np.arange(6))
-    settings = DataSettings("cifar10", crop_padding=4, flip=True)
+    settings = ImageDataSettings("cifar10", crop_padding=4, flip=True)
     corners, mirrored = set(), 0
     for index in range(6):
         padded = np.pad(raw.images[index], ((4, 4), (4, 4), (0, 0)), mode="reflect")
@@ -224,15 +224,15 @@ def test_a_crop_is_a_window_of_the_image_with_reflected_borders_and_a_flip_its_m
 def test_only_what_is_asked_for_is_done():
     raw = coloured(np.arange(3))
     for epoch in range(5):
-        assert (denormalised(example(DataSettings("cifar10"), raw, (epoch, 1))) == raw.images[1]).all()
-        crop = denormalised(example(DataSettings("cifar10", flip=True), raw, (epoch, 1)))
+        assert (denormalised(example(ImageDataSettings("cifar10"), raw, (epoch, 1))) == raw.images[1]).all()
+        crop = denormalised(example(ImageDataSettings("cifar10", flip=True), raw, (epoch, 1)))
         assert (crop == raw.images[1]).all() or (crop == raw.images[1][:, ::-1]).all()
 
 
 def test_jitter_of_a_grey_image_is_its_brightness():
     # Contrast and saturation change nothing of an image in a single grey.
     raw = Raw(np.full((1, 8, 8, 3), 100, dtype=np.uint8), np.zeros(1, dtype=int))
-    settings = DataSettings("cifar10", color_jitter=0.4)
+    settings = ImageDataSettings("cifar10", color_jitter=0.4)
     greys = [denormalised(example(settings, raw, (epoch, 0))) for epoch in range(40)]
     assert all(np.ptp(grey) <= 1 for grey in greys)
     levels = [int(grey[0, 0, 0]) for grey in greys]
@@ -243,8 +243,8 @@ def test_a_crop_by_scale_keeps_that_part_of_the_image():
     # Brightness rises from the left, 4 a pixel: what is seen of it is how wide the crop is. At half the area and sides of 3:4
     # to 4:3 a crop has at least sqrt(0.5 * 3 / 4) = 0.61 of the width.
     ramp = np.broadcast_to(4 * np.arange(40, dtype=np.uint8)[None, None, :, None], (1, 40, 40, 3)).copy()
-    settings = DataSettings("cifar10", crop_scale=0.5)
-    pictures = Pictures(ramp, np.zeros(1, dtype=int), 10, Path("made"))
+    settings = ImageDataSettings("cifar10", crop_scale=0.5)
+    pictures = ImageSet(ramp, np.zeros(1, dtype=int), 10, Path("made"))
     spans = []
     for epoch in range(40):
         image = Examples(pictures, settings, (40, 40), True)[epoch, 0].images
@@ -256,7 +256,7 @@ def test_a_crop_by_scale_keeps_that_part_of_the_image():
     assert image.shape == (3, 40, 40)
 
 
-AUGMENTED = DataSettings("cifar10", crop_padding=4, flip=True, color_jitter=0.3, crop_scale=0.5, batch_size=10)
+AUGMENTED = ImageDataSettings("cifar10", crop_padding=4, flip=True, color_jitter=0.3, crop_scale=0.5, batch_size=10)
 
 
 def test_an_image_depends_on_seed_epoch_and_index_alone():
@@ -277,8 +277,8 @@ def test_drawing_leaves_the_global_generators_as_they_were():
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before[1:]
 
 
-def epoch_of(pictures: Pictures, settings: DataSettings, epoch: int) -> list[torch.Tensor]:
-    loader = train_loader(pictures, settings, (32, 32), 0)
+def epoch_of(pictures: ImageSet, settings: ImageDataSettings, epoch: int) -> list[torch.Tensor]:
+    loader = image_train_loader(pictures, settings, (32, 32), 0)
     loader.batch_sampler.epoch = epoch
     return [part for batch in loader for part in batch]
 
@@ -294,14 +294,14 @@ def test_batches_do_not_depend_on_the_number_of_workers_but_on_the_epoch(cifar):
 
 @pytest.mark.parametrize("batch_size", [8, 10, 64])
 def test_two_processes_share_the_images(cifar, batch_size):
-    settings = DataSettings("cifar10", cifar[0], batch_size=batch_size)
+    settings = ImageDataSettings("cifar10", cifar[0], batch_size=batch_size)
     train = read_sets(settings, 0).train
-    shares = [list(train_loader(train, settings, (32, 32), 0, rank, 2)) for rank in (0, 1)]
+    shares = [list(image_train_loader(train, settings, (32, 32), 0, rank, 2)) for rank in (0, 1)]
     assert len(shares[0]) == len(shares[1]) == -(-60 // (2 * batch_size)), "as many steps for each"
     images = torch.cat([batch.images for share in shares for batch in share])
     seen = sorted(denormalised(image).tobytes() for image in images)
     assert seen == sorted(image.tobytes() for image in train.images), "every image once"
-    tested = [list(vision_data.test_loader(train, settings, (32, 32), rank, 2)) for rank in (0, 1)]
+    tested = [list(vision_data.image_test_loader(train, settings, (32, 32), rank, 2)) for rank in (0, 1)]
     labels = [torch.cat([batch.labels for batch in share]).tolist() for share in tested]
     assert labels == [train.labels[0::2].tolist(), train.labels[1::2].tolist()]
 
@@ -309,7 +309,7 @@ def test_two_processes_share_the_images(cifar, batch_size):
 # What is refused, in one line.
 
 
-def refused(settings: DataSettings, *parts: object, all_images: bool = False) -> None:
+def refused(settings: ImageDataSettings, *parts: object, all_images: bool = False) -> None:
     with pytest.raises(SepmlError) as error:
         sets = read_sets(settings, 0)
         if all_images:
@@ -319,44 +319,44 @@ def refused(settings: DataSettings, *parts: object, all_images: bool = False) ->
 
 
 def test_a_wrong_folder(tmp_path, market):
-    way_out = "'sepml prepare cifar10 --out "
-    refused(DataSettings("cifar10", tmp_path / "no"), tmp_path / "no", "no sound cifar-10-batches-py", way_out)
-    refused(DataSettings("folder", tmp_path / "no"), tmp_path / "no" / "train", "expected a folder for each class")
-    refused(DataSettings("market1501", tmp_path / "no"), "bounding_box_train", "no such folder", "query and gt_bbox")
+    way_out = "fetch it there with 'sepml prepare cifar10'"
+    refused(ImageDataSettings("cifar10", tmp_path / "no"), tmp_path / "no", "no sound cifar-10-batches-py", way_out)
+    refused(ImageDataSettings("folder", tmp_path / "no"), tmp_path / "no" / "train", "expected a folder for each class")
+    refused(ImageDataSettings("market1501", tmp_path / "no"), "bounding_box_train", "no such folder", "query and gt_bbox")
     # One kind's folder taken for another's.
-    refused(DataSettings("folder", market), market / "train")
+    refused(ImageDataSettings("folder", market), market / "train")
     (tmp_path / "train" / "ant").mkdir(parents=True)
-    refused(DataSettings("folder", tmp_path), tmp_path / "train", "ant")
+    refused(ImageDataSettings("folder", tmp_path), tmp_path / "train", "ant")
 
 
 def test_a_damaged_cifar(tmp_path, monkeypatch):
     write_cifar(tmp_path, "cifar10", monkeypatch)
     file = tmp_path / "cifar-10-batches-py" / "data_batch_3"
     file.write_bytes(file.read_bytes()[:-100])
-    refused(DataSettings("cifar10", tmp_path), tmp_path, "no sound cifar-10-batches-py")
+    refused(ImageDataSettings("cifar10", tmp_path), tmp_path, "no sound cifar-10-batches-py")
 
 
 def test_a_label_out_of_range(tmp_path, monkeypatch):
     labels = np.arange(60)
     labels[7] = 100
     write_cifar(tmp_path, "cifar100", monkeypatch, labels)
-    refused(DataSettings("cifar100", tmp_path), "cifar-100-python: label 100 of image 7, expected 0 to 99")
+    refused(ImageDataSettings("cifar100", tmp_path), "cifar-100-python: label 100 of image 7, expected 0 to 99")
 
 
 def test_classes_that_are_not_the_same(tmp_path):
     write_folder(tmp_path, ("ant", "bee"))
     shutil.copytree(tmp_path / "train" / "ant", tmp_path / "train" / "cat")
-    refused(DataSettings("folder", tmp_path), tmp_path, "class 'cat' is in one of train and val alone")
+    refused(ImageDataSettings("folder", tmp_path), tmp_path, "class 'cat' is in one of train and val alone")
     shutil.move(tmp_path / "train" / "cat", tmp_path / "val" / "asp")
-    refused(DataSettings("folder", tmp_path), "class 'asp' is in one of train and val alone")
+    refused(ImageDataSettings("folder", tmp_path), "class 'asp' is in one of train and val alone")
 
 
 def test_an_image_of_another_size_and_what_mends_it(tmp_path):
     write_folder(tmp_path, ("ant", "bee"))
     odd = tmp_path / "train" / "bee" / "5.png"
     Image.new("RGB", (30, 32)).save(odd)
-    settings = DataSettings("folder", tmp_path)
-    refused(settings, odd, "an image of 32x30 pixels, expected 32x32", "data.size", all_images=True)
+    settings = ImageDataSettings("folder", tmp_path)
+    refused(settings, odd, "an image of 32x30 pixels, expected 32x32", "set data.size", all_images=True)
     mended = replace(settings, size=(24, 16))
     assert all_of(read_sets(mended, 0).train, mended)[0].shape == (16, 3, 24, 16)
 
@@ -365,7 +365,7 @@ def test_grey_and_transparent_images_have_three_channels(tmp_path):
     write_folder(tmp_path, ("ant", "bee"))
     Image.new("L", (32, 32), 51).save(tmp_path / "train" / "ant" / "0.png")
     Image.new("RGBA", (32, 32), (51, 51, 51, 0)).save(tmp_path / "train" / "ant" / "1.png")
-    settings = DataSettings("folder", tmp_path)
+    settings = ImageDataSettings("folder", tmp_path)
     images, _ = all_of(read_sets(settings, 0).train, settings)
     expected = (51 / 255 - np.array(IMAGENET_MEAN)) / np.array(IMAGENET_STD)
     np.testing.assert_allclose(images[:2, :, 5, 5], [expected, expected], atol=1e-5)
@@ -377,14 +377,14 @@ def test_a_file_that_is_no_image(tmp_path, workers):
     bad = tmp_path / "train" / "bee" / "2.png"
     for content in (b"a text", bad.read_bytes()[:200], b"")[: 1 if workers else 3]:
         bad.write_bytes(content)
-        settings = DataSettings("folder", tmp_path, workers=workers)
+        settings = ImageDataSettings("folder", tmp_path, workers=workers)
         with pytest.raises(SepmlError) as error:
             all_of(read_sets(settings, 0).train, settings)
         assert str(error.value).strip().endswith(f"{bad}: cannot be read as an image")
 
 
 def test_more_than_there_is(cifar):
-    settings = DataSettings("cifar10", cifar[0])
+    settings = ImageDataSettings("cifar10", cifar[0])
     refused(replace(settings, labels=61), "cifar-10-batches-py: 6 images of class 0, 7 expected for 61 labels")
     assert len(read_sets(replace(settings, labels=60), 0).train.labels) == 60
     refused(replace(settings, held_out=60), "data.held_out is 60 of 60 training images")
@@ -417,13 +417,13 @@ def test_cifar_is_fetched_checked_unpacked_and_kept(server, archive, tmp_path, c
     assert capsys.readouterr().out.split() == [str(out / "cifar-100-python")]
     assert server.asked[-1] == f"bytes={len(archive) // 2}-", "it went on where it broke off"
     assert [path.name for path in out.iterdir()] == ["cifar-100-python"]
-    assert len(read_sets(DataSettings("cifar100", out), 0).train.labels) == 60
+    assert len(read_sets(ImageDataSettings("cifar100", out), 0).train.labels) == 60
     asked = len(server.asked)
     assert prepare(server, out, *sound) == 0 and len(server.asked) == asked, "it is there"
     # What has been damaged since is fetched anew.
     (out / "cifar-100-python" / "train").write_bytes(b"")
     assert prepare(server, out, *sound) == 0 and len(server.asked) == asked + 1
-    assert len(read_sets(DataSettings("cifar100", out), 0).train.labels) == 60
+    assert len(read_sets(ImageDataSettings("cifar100", out), 0).train.labels) == 60
 
 
 def test_cifar_comes_from_where_torchvision_says(server, archive, tmp_path, monkeypatch, capsys):
@@ -454,4 +454,4 @@ def test_what_is_no_whole_archive_is_refused_and_not_kept(server, archive, tmp_p
     assert error.startswith("sepml: error: ") and error.count("\n") == 1, error
     server.files["/file"] = archive
     assert prepare(server, tmp_path / "out") == 0
-    assert len(read_sets(DataSettings("cifar100", tmp_path / "out"), 0).train.labels) == 60
+    assert len(read_sets(ImageDataSettings("cifar100", tmp_path / "out"), 0).train.labels) == 60

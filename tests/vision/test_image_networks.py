@@ -23,11 +23,11 @@ from sepml.vision.networks import (
     NetworkConfig,
     NetworkName,
     build_network,
-    embedder,
     load_network,
     save_network,
 )
 from sepml.vision.slimmable import narrow
+from sepml.vision.trained import embedder, take_backbone
 
 NETWORKS = get_args(NetworkName)
 SMALL = NetworkConfig("small", 5)
@@ -330,8 +330,8 @@ def test_a_network_begins_with_the_weights_of_one_for_other_classes_but_for_its_
     for value in other.buffers():
         value.data.add_(1)
     file = write_weights(other, tmp_path / f"weights.{suffix}")
-    torch.manual_seed(2)
-    model = build_network(NetworkConfig(name, 5), file)
+    model = built(NetworkConfig(name, 5), seed=2)
+    take_backbone(model.network, file)
     fresh = built(NetworkConfig(name, 5), seed=2).network.state_dict()
     for key, value in model.network.state_dict().items():
         is_head = key.startswith(f"{HEADS[name]}.")
@@ -347,7 +347,8 @@ def test_the_weights_that_libraries_publish_fit(name, tmp_path):
     else:
         published = models.googlenet(aux_logits=True, init_weights=False)
     file = write_weights(published, tmp_path / "weights.pth")
-    model = build_network(NetworkConfig(name, 751, size=(128, 64), small_images=False), file).eval()
+    model = build_network(NetworkConfig(name, 751, size=(128, 64), small_images=False)).eval()
+    take_backbone(model.network, file)
     images, head = pictures(1, 3, 64, 64), published.get_submodule(HEADS[name])
     with torch.no_grad():
         torch.testing.assert_close(head(embedder(model)(images)), published.eval()(images))
@@ -383,7 +384,7 @@ def test_weights_of_something_else_are_refused_in_one_line(name, tmp_path):
     file = tmp_path / name
     WRONG[name](file)
     with pytest.raises(SepmlError) as caught:
-        build_network(SMALL, file)
+        take_backbone(build_network(SMALL).network, file)
     assert str(caught.value).startswith(f"{file}: ") and "\n" not in str(caught.value)
 
 
@@ -391,7 +392,7 @@ def test_weights_that_would_run_code_do_not(tmp_path):
     file, crater = tmp_path / "weights.pt", tmp_path / "crater"
     torch.save({"0.weight": Bomb(crater)}, file)
     with pytest.raises(SepmlError, match=r"weights\.pt: cannot be read as a state dictionary"):
-        build_network(SMALL, file)
+        take_backbone(build_network(SMALL).network, file)
     assert not crater.exists()
     torch.load(file, weights_only=False)
     assert crater.is_dir(), "the bomb is live"

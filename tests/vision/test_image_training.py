@@ -23,9 +23,10 @@ from sepml.cli import main
 from sepml.commands.tasks import task_of
 from sepml.config import read_yaml
 from sepml.training import fit
-from sepml.vision import evaluate as evaluating
-from sepml.vision.experiment import read_experiment
-from sepml.vision.networks import embedder, load_network
+from sepml.vision.experiment import load_experiment, read_image_experiment
+from sepml.vision.mutualnet import calibrated, calibration_batches
+from sepml.vision.networks import load_network
+from sepml.vision.trained import embedder
 
 ROOT = Path(__file__).resolve().parents[2]
 SPEECH = ROOT / "recipes" / "librimix" / "conf" / "paper.yaml"
@@ -352,8 +353,8 @@ def test_the_query_table(narrowing, tmp_path):
 def test_one_width_at_one_resolution(narrowing, tmp_path):
     (row,) = evaluate(narrowing.exp, tmp_path, "--widths", "0.5", "--resolutions", "20")
     assert (float(row["width"]), int(row["resolution"])) == (0.5, 20)
-    experiment, sets, (model,) = evaluating.load_experiment(narrowing.exp)
-    network = evaluating.calibrated(model, 0.5, 20, evaluating.calibration_batches(experiment, sets))
+    experiment, sets, (model,) = load_experiment(narrowing.exp)
+    network = calibrated(model, 0.5, 20, calibration_batches(experiment, sets))
     with torch.no_grad():
         outputs = network(functional.interpolate(narrowing.images["val"], (20, 20), mode="bilinear"))
     right = np.mean(outputs.argmax(1).numpy() == narrowing.labels["val"])
@@ -362,9 +363,9 @@ def test_one_width_at_one_resolution(narrowing, tmp_path):
 
 @pytest.mark.parametrize("resolution", [32, 20])
 def test_calibration_takes_the_statistics_of_the_training_images(narrowing, resolution):
-    experiment, sets, (model,) = evaluating.load_experiment(narrowing.exp)
+    experiment, sets, (model,) = load_experiment(narrowing.exp)
     trained = {name: value.clone() for name, value in model.state_dict().items()}
-    network = evaluating.calibrated(model, 1.0, resolution, evaluating.calibration_batches(experiment, sets)).network
+    network = calibrated(model, 1.0, resolution, calibration_batches(experiment, sets)).network
     # The first epoch's order, in three batches of eight; the images are taken as they are.
     order = np.random.default_rng([0, 0]).permutation(24).reshape(3, 8)
     resized = functional.interpolate(narrowing.images["train"], (resolution, resolution), mode="bilinear")
@@ -416,7 +417,7 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     (tmp_path / "evaluation.json").write_text("[]")
     capsys.readouterr()
     assert main([*words, str(narrowing.exp)]) == 1
-    one_line(capsys, tmp_path, "does not tell")
+    one_line(capsys, tmp_path, "an unknown experiment")
 
 
 def test_what_a_network_gets_is_in_its_folder(cifar):
@@ -479,12 +480,12 @@ def test_an_exported_width_is_a_plain_network_of_the_same_outputs(narrowing, tmp
     assert (plain.config.width, plain.config.size) == (0.5, (20, 20))
     assert not [module for module in plain.modules() if type(module).__name__.startswith("Slim")]
     assert sum(weight.numel() for weight in plain.parameters()) == parameters
-    experiment, sets, (model,) = evaluating.load_experiment(narrowing.exp)
-    batches = evaluating.calibration_batches(experiment, sets)
+    experiment, sets, (model,) = load_experiment(narrowing.exp)
+    batches = calibration_batches(experiment, sets)
     images = functional.interpolate(narrowing.images["val"], (20, 20), mode="bilinear")
     with torch.no_grad():
-        assert torch.equal(plain(images), evaluating.calibrated(model, 0.5, 20, batches)(images))
-        assert not torch.equal(plain(images), evaluating.calibrated(model, 0.5, 32, batches)(images))
+        assert torch.equal(plain(images), calibrated(model, 0.5, 20, batches)(images))
+        assert not torch.equal(plain(images), calibrated(model, 0.5, 32, batches)(images))
     # Without a resolution the full one.
     assert main([*words[:2], str(tmp_path / "full"), *words[3:]]) == 0
     assert load_network(tmp_path / "full").config.size == (32, 32)
@@ -563,7 +564,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[f"{path.parts[-3]}/{path.stem}" for path in CONFIGS])
 def test_every_configuration_of_a_recipe_is_valid(path):
-    assert read_experiment(path, []).task == "classification"
+    assert read_image_experiment(path, []).task == "classification"
 
 
 def test_the_recipe_trains(tmp_path):
@@ -581,5 +582,5 @@ def test_the_recipe_trains(tmp_path):
     (exp,) = (tmp_path / "exp").iterdir()
     assert exp.name == "mutualnet-30-2-0"
     assert len(history(exp)) == 1 and load_network(exp / "peer1").config.channels == 1
-    experiment = read_experiment(exp / "config.yaml", [])
+    experiment = read_image_experiment(exp / "config.yaml", [])
     assert (experiment.data.labels, experiment.data.crop_padding, experiment.views.random) == (30, 2, 2)

@@ -11,7 +11,7 @@ from sepml.errors import SepmlError
 from sepml.mutual import UNGATED, Cohort, Rules, listens, supervised
 from sepml.vision.networks import SLIMMABLE, NetworkConfig, build_network
 from sepml.vision.slimmable import channels_at, make_slimmable, narrow, set_width
-from sepml.vision.task import Batch, ClassificationTask, View, ViewSettings, resize
+from sepml.vision.task import ClassificationTask, ImageBatch, View, ViewSettings, resize
 
 CLASSES = 5
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")
@@ -308,7 +308,7 @@ def test_a_step_of_views_is_the_gradient_accumulated_by_hand(resolutions):
     images, labels = pictures(6), torch.arange(6) % CLASSES
     task = ClassificationTask(views=ViewSettings((0.25, 1.0), resolutions))
     torch.manual_seed(11)
-    report = mutualnet(network, task).step(Batch(images, labels), UNGATED, 1.0)
+    report = mutualnet(network, task).step(ImageBatch(images, labels), UNGATED, 1.0)
     torch.manual_seed(11)
     passes = []
     for drawn in (False, True, True):

@@ -10,13 +10,13 @@ import torch
 from sepml.mutual import Cohort, Rules, listens, supervised
 from sepml.training.hardware import make_fabric
 from sepml.vision.networks import NetworkConfig, build_network
-from sepml.vision.task import Batch, ClassificationTask, ViewSettings
+from sepml.vision.task import ClassificationTask, ImageBatch, ViewSettings
 
 TASK = ClassificationTask(views=ViewSettings((0.25, 1.0), [28, 20], 2))
 LR = 0.1
 
 
-def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, engine: object = None) -> None:
+def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: ImageBatch, engine: object = None) -> None:
     views = TASK.views(network)
     rules = Rules(listens("inplace", len(views)), supervised("inplace", len(views)))
     torch.manual_seed(5)  # the widths and resolutions
@@ -32,12 +32,12 @@ def main() -> None:
     images, labels = torch.randn(2, 8, 1, 28, 28, generator=generator), torch.randint(10, (2, 8), generator=generator)
     step(
         *fabric.setup(network, torch.optim.SGD(network.parameters(), LR)),
-        Batch(images[fabric.global_rank], labels[fabric.global_rank]),
+        ImageBatch(images[fabric.global_rank], labels[fabric.global_rank]),
         fabric,
     )
     alone = [copy.deepcopy(before) for _ in range(2)]
     for rank, each in enumerate(alone):
-        step(each, torch.optim.SGD(each.parameters(), 0.0), Batch(images[rank], labels[rank]))
+        step(each, torch.optim.SGD(each.parameters(), 0.0), ImageBatch(images[rank], labels[rank]))
     moved = error = 0.0
     for now, was, *parts in zip(*(each.parameters() for each in (network, before, *alone)), strict=True):
         expected = was.detach() - LR * (parts[0].grad + parts[1].grad) / 2
