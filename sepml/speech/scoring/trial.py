@@ -10,7 +10,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.data.manifest import AUDIO_SUFFIXES
+from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 
 # `<id>_s1.wav` as sepml and wsj0-mix name them, `<id>_est1.wav` as others do.
 _NUMBERED = re.compile(r"(.+)_(?:s|est)(\d+)")
