@@ -77,4 +77,4 @@ def test_scores_are_read_compared_and_made_again(earlier, capsys):
     )
     assert run("report scores exp -o page.html") == 0
     assert run("evaluate -q --manifest wav8k/min/tr.csv --model exp/peer1 -o evaluated --metrics si_snr -j 1") == 1
-    assert "holds scores of" in capsys.readouterr().err
+    assert "holds scores with model = " in capsys.readouterr().err

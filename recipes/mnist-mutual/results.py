@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sepml.mutual import Cohort
 from sepml.system.files import atomic_path, write_csv, write_text
-from sepml.system.markdown import markdown
+from sepml.system.tables import markdown
 from sepml.training.fit import CohortSettings
 from sepml.vision.evaluate import Table, calibration_batches, evaluate, load_experiment, query_table
 from sepml.vision.experiment import experiment_parts

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.system.json_files import read_object
-from sepml.system.markdown import markdown
+from sepml.system.tables import markdown
 from sepml.training.flops import count_flops
 from sepml.training.model_folder import fill, read_weights
 from sepml.vision.datasets import ImageSet
