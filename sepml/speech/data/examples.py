@@ -66,7 +66,7 @@ class Batch(NamedTuple):
 class Segments(Dataset[Batch]):
     """A random segment of each mixture of a manifest or of shards.
 
-    The place depends on (seed, epoch, id) only. A mixture shorter than the segment is padded with zeros at its end.
+    The position depends on (seed, epoch, id) only. A mixture shorter than the segment is padded with zeros at its end.
     """
 
     def __init__(self, mixtures: Mixtures, segment: int, sample_rate: int, seed: int) -> None:
@@ -78,8 +78,8 @@ class Segments(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.mixtures)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
         mixture = self.mixtures[index]
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(mixture.id.encode())])
         start = int(rng.integers(max(1, mixture.length - self.segment + 1)))
@@ -94,8 +94,8 @@ class Segments(Dataset[Batch]):
 class DynamicSegments(Dataset[Batch]):
     """A new mixture of segments of random utterances of different speakers for every (seed, epoch, index).
 
-    A speaker is drawn in proportion to the square root of what there is of it, so that small voices are heard and
-    large ones not worn out; utterances of a speaker are drawn alike.
+    The probability of a speaker is proportional to the square root of its number of utterances, so that speakers with few
+    are drawn often enough and those with many not too often; the utterances of a speaker are equally likely.
     """
 
     def __init__(
@@ -124,8 +124,8 @@ class DynamicSegments(Dataset[Batch]):
     def __len__(self) -> int:
         return self.settings.size
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
         rng = np.random.default_rng([self.seed, epoch, index])
         speakers = rng.choice(len(self.by_speaker), self.n_src, replace=False, p=self.probability)
         gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, self.n_src)
@@ -133,7 +133,7 @@ class DynamicSegments(Dataset[Batch]):
             gains[1] = -gains[0]
         drawn = [self._source(rng, int(s), g) for s, g in zip(speakers, gains, strict=True)]
         sources = torch.stack([source for source, _ in drawn])
-        # With its files: of a mixture that will not come again, nothing else can be looked at.
+        # With its files, as this mixture exists only here: they are what can be inspected later.
         files = " + ".join(str(file) for _, file in drawn)
         return Batch(sources.sum(0), sources, (f"epoch{epoch}-{index} ({files})",))
 
@@ -195,7 +195,7 @@ def collate(examples: Sequence[Batch]) -> Batch:
 
 
 def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
-    """A signal `(T,)` played at `percent` of its speed, `ceil(100 T / percent)` samples of the same kind.
+    """A signal `(T,)` played at `percent` of its speed, `ceil(100 T / percent)` samples of the same type.
 
     >>> at_speed(np.zeros(1000, np.float32), 95).shape
     (1053,)

@@ -1,4 +1,4 @@
-"""The mixtures of a manifest put into shards: tar files as WebDataset reads them, with an index."""
+"""Writes the mixtures of a manifest into shards, tar files that WebDataset reads, with an index."""
 
 import hashlib
 import io
@@ -129,7 +129,7 @@ def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
 
 
 def _made_of(job: _Shard) -> str:
-    """A digest of which files are in a shard, and of what tells that one was written again since."""
+    """A digest of the files of a shard and of their stamps, which change when a file is written again."""
     digest = hashlib.sha256()
     for n, mixture in enumerate(job.mixtures):
         for name, file in _files(mixture, job.first + n).items():
@@ -138,7 +138,7 @@ def _made_of(job: _Shard) -> str:
 
 
 def _kept(job: _Shard) -> np.ndarray | None:
-    """Where the mixtures of a shard begin and end; None when it is not there or not whole."""
+    """Where the mixtures of a shard begin and end; None when it is absent or incomplete."""
     try:
         there = headers_of(job.target)
     except (OSError, NotTar):

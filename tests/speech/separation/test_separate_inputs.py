@@ -185,7 +185,7 @@ def test_channels(model, place, capsys):
 def test_channels_that_cancel_each_other_are_not_silence_without_a_word(model, place, capsys):
     holding(wav(np.stack([tone(), -tone()], 1)), "phase.wav")(place)
     assert separate(model, "-q", "phase.wav", "-o", "out") == 0
-    assert lines(capsys) == ["phase.wav: its channels cancel each other in their mean; take one of them with --channel 1"]
+    assert lines(capsys) == ["phase.wav: its channels cancel each other in their mean; choose one of them instead"]
 
 
 def test_an_ogg_file_that_was_cut_off_says_so(model, place, capsys):
@@ -450,7 +450,7 @@ def test_standard_input_is_called_so(model, place, capsys, monkeypatch):
     assert separate(model, "-", "-o", "out") == 0
     assert lines(capsys) == [
         "standard input: the mean of its 2 channels is separated (--channel takes one)",
-        "standard input: its channels cancel each other in their mean; take one of them with --channel 1",
+        "standard input: its channels cancel each other in their mean; choose one of them instead",
         "written: out/stdin_s1.wav, out/stdin_s2.wav",
     ]
 
