@@ -80,6 +80,8 @@ def test_the_command(corpora, tree, tmp_path, capsys):
     assert caught.value.code == 2 and "--metadata" in capsys.readouterr().err
     assert main([*speech, "--metadata", str(corpora / "metadata" / "Libri2Mix")]) == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "wav8k/min/metadata/mixture_dev_mix_clean.csv")]
+    assert main([*speech, "--metadata", str(corpora / "metadata" / "Libri2Mix"), "--types", "mix_both"]) == 1
+    assert "noisy mixtures need the WHAM! noise (--wham DIR)" in capsys.readouterr().err
     assert main(["prepare", "librimix", "--tree", str(tree), "--out", str(tmp_path), "--types", "mix_both"]) == 0
     assert capsys.readouterr().out.splitlines() == [str(tmp_path / "mixture_dev_mix_both.csv")]
     assert main(["prepare", "librimix", "--tree", str(tmp_path / "none"), "--out", str(tmp_path)]) == 1
