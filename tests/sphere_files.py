@@ -7,6 +7,7 @@ import numpy as np
 DIFF, QUIT, BLOCKSIZE, BITSHIFT, ZERO = range(4), 4, 5, 6, 8
 S16HL, S16LH = 3, 5
 BLOCK, N_MEANS = 256, 4
+CODINGS = [("pcm", "01"), ("pcm", "10"), ("ulaw", "01"), ("shorten", "01"), ("shorten", "10"), ("shorten1", "01")]
 
 
 def sphere(path: Path, x: np.ndarray, coding: str = "pcm", order: str = "01", **fields: object) -> np.ndarray:
@@ -121,3 +122,24 @@ def _uvar(value: int, low: int) -> str:
 def _ulong(value: int) -> str:
     width = value.bit_length()
     return _uvar(width, 2) + _uvar(value, width)
+
+
+def speech_like(seed: int, length: int, offset: int = 0, loudness: float = 2000) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    t = np.arange(length)
+    x = loudness * np.sin(t / 15) * np.sin(t / 900 + seed) ** 2 + rng.normal(0, loudness / 40, length) + offset
+    return np.clip(np.round(x), -32768, 32767).astype(np.int16)
+
+
+SIGNALS = {
+    "speech": speech_like(1, 4000),
+    "one sample more than a block": speech_like(2, 257),
+    "shorter than a block": speech_like(3, 3),
+    "below zero": speech_like(4, 2001, offset=-300),
+    "above zero": speech_like(5, 2001, offset=77),
+    "full scale": speech_like(6, 3000, loudness=60000),
+    "white": np.random.default_rng(7).integers(-32768, 32768, 1500).astype(np.int16),
+    "low bits unused": (speech_like(8, 1500, offset=-100) // 8 * 8).astype(np.int16),
+    "silence inside": np.concatenate([speech_like(9, 700), np.zeros(600, np.int16), speech_like(10, 1000) // 4 * 4]),
+    "half a minute": np.tile(speech_like(11, 8000), 60),
+}

@@ -58,6 +58,18 @@ def map_unordered(
     yield from track(results, what, total=len(items))
 
 
+def sorted_out(results: Iterable[Result | Failure[Any]]) -> tuple[list[Result], list[Failure[Any]]]:
+    """The results of parallel work, and the failures."""
+    done: list[Result] = []
+    failures: list[Failure[Any]] = []
+    for result in results:
+        if isinstance(result, Failure):
+            failures.append(result)
+        else:
+            done.append(result)
+    return done, failures
+
+
 def all_of(results: Iterable[Result | Failure[Any]]) -> list[Result]:
     """The results of parallel work.
 

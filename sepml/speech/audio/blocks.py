@@ -24,8 +24,8 @@ class Recording:
     Attributes:
         rate: Hz.
         channels: 1 = mono.
-        frames: samples of a channel; None where only reading to the end tells.
-        block: samples of a block, as a rule.
+        frames: samples of a channel; None where it is known only after reading to the end.
+        block: samples of most blocks.
         blocks: the samples, (t, channels) float32 each, to be taken once.
         bits: the resolution to write, of `recordings.BITS`.
     """

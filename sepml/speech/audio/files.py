@@ -1,4 +1,4 @@
-"""Reading and writing audio files, and the one way in which samples become 16-bit integers."""
+"""Reads and writes audio files, and converts samples to 16-bit integers."""
 
 import io
 import os
@@ -30,7 +30,7 @@ class UnknownFormat(SepmlError):
 
 
 class UnfinishedHeader(SepmlError):
-    """A WAV file that holds more than its header promises, of which libsndfile would silently return a part."""
+    """A WAV file with more samples than its header states, of which libsndfile would silently read a part."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def quantise(x: np.ndarray, bits: int = 16) -> np.ndarray:
 
 
 def write_wav(path: Path, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> None:
-    """Write a WAV file, whole or not at all.
+    """Write a WAV file atomically.
 
     Args:
         x: `(T,)` or `(T, channels)`. int16 is written as it is; floats are samples in [-1, 1], which the integer
@@ -192,12 +192,12 @@ def file_stamp(file: Path) -> tuple[int, ...]:
 
 @contextmanager
 def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
-    """The open file; refused where libsndfile refuses it or, worse, would silently return less than it promises.
+    """The open file; refused where libsndfile refuses it or would silently return fewer samples than the header states.
 
     Raises:
         UnknownFormat: libsndfile does not read it.
-        UnfinishedHeader: it holds more samples than its header promises.
-        SepmlError: it is no file with something in it (see `require_content`), or breaks off.
+        UnfinishedHeader: it holds more samples than its header states.
+        SepmlError: it is no file with content (see `require_content`), or it is truncated.
     """
     import soundfile
 
@@ -239,7 +239,7 @@ def _read(path: Path, file: "soundfile.SoundFile") -> np.ndarray:
 
 
 def reason(error: "soundfile.LibsndfileError") -> str:
-    """What libsndfile says, for the end of a sentence."""
+    """The message of libsndfile, without its full stop."""
     return error.error_string.strip().rstrip(".") or f"libsndfile error {error.code}"
 
 

@@ -21,11 +21,11 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True)
 class Fault:
-    """A header that does not fit its file.
+    """A header whose length differs from that of its file.
 
     Attributes:
-        promised, there: bytes, of samples or of the whole file: by the header, and in the file. Where more are there, the
-            writer of a WAV file was stopped before it filled in the length.
+        promised, there: bytes, of samples or of the whole file: those that the header states, and those in the file. Where
+            the file has more, the writer of a WAV file was stopped before it filled in the length.
     """
 
     promised: int
@@ -33,7 +33,7 @@ class Fault:
 
 
 def length_fault(path: Path) -> Fault | None:
-    """What is wrong with the length of a WAV, RF64, AIFF, AU, CAF or W64 file; None where nothing is, and for other formats.
+    """The fault in the length of a WAV, RF64, AIFF, AU, CAF or W64 file; None where nothing is, and for other formats.
 
     Raises:
         OSError: the file cannot be read.
@@ -61,7 +61,7 @@ def length_fault(path: Path) -> Fault | None:
 
 
 def _of_samples(file: BinaryIO, promised: int, size: int) -> Fault | None:
-    """What is wrong with the promised length of the samples at which a WAV file is open.
+    """The fault in the stated length of the samples; the WAV file is open at the first one.
 
     More may follow, as long as it is a chunk, a tag or shorter than the samples.
     """

@@ -66,7 +66,7 @@ def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
 
 
 def _decoded_mp3(path: Path, label: str, stack: ExitStack) -> Recording | None:
-    """MP3 files go to FFmpeg at once: libsndfile's decoder passes over damage, and prints about it."""
+    """MP3 files go to FFmpeg at once: libsndfile's decoder skips damaged frames, and prints messages."""
     refusal = UnknownFormat(f"{path}: is not an audio file that can be read: no MP3 frames are found in it")
     try:
         return stack.enter_context(_decoded(path, label, refusal)) if is_mp3(path) else None
@@ -113,7 +113,8 @@ def _decoded(path: Path, label: str, refusal: SepmlError | None = None, **option
     """A recording by FFmpeg's libraries.
 
     Args:
-        refusal: what libsndfile said, which is said again when they refuse too. options: of FFmpeg's reader.
+        refusal: the error of libsndfile, which is raised where FFmpeg fails as well.
+        options: of FFmpeg's reader.
     """
     import av
 
@@ -167,7 +168,7 @@ def _decode(path: Path, container: "av.container.InputContainer", stream: "Audio
 
 
 def _promised(path: Path, container: "av.container.InputContainer", stream: "AudioStream", rate: int) -> int | None:
-    """The samples that a file says it holds; None where FFmpeg could only guess."""
+    """The number of samples that a file states; None where FFmpeg could only guess it."""
     says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and mp3_has_length(path))
     if stream.duration is None or stream.time_base is None or not says:
         return None

@@ -1,4 +1,4 @@
-"""NIST SPHERE files, the form in which the LDC ships WSJ0: the header, checked, and the samples behind it."""
+"""NIST SPHERE files, the format of the LDC's WSJ0: reads and checks their headers and samples."""
 
 import io
 from collections.abc import Mapping
@@ -46,7 +46,7 @@ def read_header(path: Path) -> SphereHeader:
 
     Raises:
         SepmlError: the file is missing or unreadable, is no SPHERE file, its header is damaged, or its samples are in a
-            form that is not known here.
+            format that is not known.
     """
     text, size = _header_text(path)
     fields: dict[str, str] = {}

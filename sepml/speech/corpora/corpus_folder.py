@@ -1,7 +1,7 @@
-"""The folder a corpus is made in: whose it is, how far it is, its tables.
+"""The folder of a corpus: which one it holds, whether it is complete, its tables.
 
 A finished folder has `corpus.json`, written last; one in the making has `.sepml-build/request.json`. A folder with
-other content is not touched.
+other content is refused.
 """
 
 import os
@@ -141,7 +141,7 @@ def read_utterances(path: Path) -> list[UtteranceRow]:
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk`, sorted, through symbolic links too, by which trees are often joined; a folder that is met again is a ring."""
+    """`os.walk`, sorted, through symbolic links too, by which trees are often joined; a folder that is met again is skipped."""
     seen: set[tuple[int, int]] = set()
     for top, folders, files in os.walk(root, followlinks=True):
         status = os.stat(top)

@@ -1,4 +1,4 @@
-"""Debian packages fetched and unpacked without being installed."""
+"""Fetches and unpacks Debian packages without installing them."""
 
 import logging
 import os

@@ -58,7 +58,7 @@ def prepare_librimix(
     and were made of recordings that have not been written since, are kept, so an interrupted run goes on where it was.
 
     Args:
-        metadata: `libri<n>mix_<split>.csv` files, or folders of them (files named `*_info*` are passed over).
+        metadata: `libri<n>mix_<split>.csv` files, or folders of them (files named `*_info*` are ignored).
         roots: `wham` may be None when only clean mixtures are made; given, noise/ is written beside these too, as
             LibriMix's scripts do.
         types: of `mix_clean`, `mix_both`, `mix_single`.
@@ -136,10 +136,10 @@ def as_16_bit(x: np.ndarray) -> np.ndarray:
 
 
 def _survey(recipes: Sequence[Recipe], roots: Roots, jobs: int) -> tuple[dict[str, int], dict[Path, tuple[int, ...]]]:
-    """The length of each utterance, samples at 16 kHz, known from the headers, so that faults show before all work.
+    """The length of each utterance, samples at 16 kHz, read from the headers, so that faults are found before any work.
 
     Returns:
-        it by the path in the metadata; and what tells whether a file has changed, see `file_stamp`, also of the noise.
+        the lengths by the path in the metadata; and the stamp of each file, also of the noise, see `file_stamp`.
     """
     files: dict[Path, tuple[bool, str]] = {}
     for recipe in recipes:
@@ -230,7 +230,7 @@ def _noise(file: Path, length: int) -> np.ndarray:
 
 
 def _sum(signals: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum, in the kind of the first signal."""
+    """The sum, in the type of the first signal."""
     total = np.zeros_like(signals[0])
     for x in signals:
         total += x

@@ -45,7 +45,7 @@ def read_metadata(table: Path) -> list[Recipe]:
     """The rows of a published `libri<n>mix_<split>.csv`.
 
     Raises:
-        SepmlError: the file is missing or malformed, a gain is not a number, a path leads out of its root, or an id stands
+        SepmlError: the file is missing or malformed, a gain is not a number, a path leads out of its root, or an id occurs
             twice. The message names the file and the line.
     """
     rows = list(read_rows(table, "table of LibriMix's metadata"))
@@ -86,7 +86,7 @@ def _recipe(row: Mapping[str, str], names: Sequence[str], where: str) -> Recipe:
 
 
 def tables_of(metadata: Sequence[Path]) -> list[Path]:
-    """The files of metadata among files and folders, one a split; in folders, those named `*_info*` are passed over.
+    """The files of metadata among files and folders, one a split; in folders, those named `*_info*` are ignored.
 
     Raises:
         SepmlError: a folder holds none, or two make one split.

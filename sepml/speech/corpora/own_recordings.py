@@ -33,7 +33,7 @@ from sepml.speech.corpora.recordings import (
     take_recording,
 )
 from sepml.system.files import write_text
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import map_unordered, sorted_out
 
 log = logging.getLogger(__name__)
 _LOUDEST_GAIN_DB = 50.0
@@ -87,8 +87,8 @@ def prepare_own_recordings(
 
     Mono WAV and FLAC files are linked to or, with a sample rate, copied at it as 16-bit WAV; so are recordings of all other
     formats that `sepml separate` reads. The names in the corpus hold no white space and differ from each other, as mix
-    lists need it. No speaker is in two splits. What is passed over is counted in the log, and named in `skipped.csv` with the
-    reason. A run that was stopped is finished by the same command; one whose tree was moved by the same with the new place.
+    lists need it. No speaker is in two splits. What is left out is counted in the log, and listed with the reason in
+    `skipped.csv`. The same command finishes a run that was stopped, also with the new path of a tree that was moved.
 
     Args:
         utterances: the tree; not changed.
@@ -140,7 +140,7 @@ def _request(
 
 
 def _before_it_moved(out: Path, request: Mapping[str, object]) -> dict[str, object] | None:
-    """The request with the tree's former place, where that is gone: links to it have to be made anew."""
+    """The request with the former path of the tree, where that is gone: links to it have to be made again."""
     former = (request_of(out) or {}).get("utterances")
     return {**request, "utterances": former} if isinstance(former, str) and not Path(former).exists() else None
 
@@ -157,12 +157,12 @@ def _make(
     surveyed, bad, several_channels = survey_recordings(recordings, conversion, jobs)
     passed.add(bad, len(recordings), several_channels)
     surveyed = _of_one_rate(surveyed, conversion, passed)
-    # Too few speakers, or shares that are none, are told before anything is written.
+    # Too few speakers, or invalid shares, are reported before anything is written.
     _draw(surveyed, conversion, drawing, passed.root)
     begin_corpus(out, request)
-    taken = [*map_unordered(partial(take_recording, out, conversion), surveyed, jobs, "taking utterances")]
-    passed.add({done.item.recording: done.message for done in taken if isinstance(done, Failure)}, len(recordings))
-    seconds = dict(done for done in taken if not isinstance(done, Failure))
+    taken, failures = sorted_out(map_unordered(partial(take_recording, out, conversion), surveyed, jobs, "taking utterances"))
+    passed.add({failure.item.recording: failure.message for failure in failures}, len(recordings))
+    seconds = dict(taken)
     surveyed = [item for item in surveyed if item.recording in seconds]
     split_of, lists = _draw(surveyed, conversion, drawing, passed.root)
     _write_tables(out, [(item.recording, item.file(conversion)) for item in surveyed], split_of, seconds)

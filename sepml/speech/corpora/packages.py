@@ -1,4 +1,4 @@
-"""Where recorded speech hides in Debian, and whose voice it is: the tables of `sepml prepare prompts`."""
+"""The Debian packages that hold recorded speech, and their speakers: the tables of `sepml prepare prompts`."""
 
 from dataclasses import dataclass
 

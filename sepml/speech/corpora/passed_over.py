@@ -1,4 +1,4 @@
-"""What is passed over when a corpus is made of a tree of recordings: counted, named, or refused."""
+"""The recordings that are left out of a corpus: counted, named, or refused."""
 
 import logging
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class PassedOver:
     Attributes:
         root: the tree.
         allowed: whether recordings may be left out; otherwise the first ones are refused.
-        skipped: the path below the root -> why.
+        skipped: the path below the root -> the reason.
     """
 
     root: Path
@@ -33,7 +33,7 @@ class PassedOver:
         Args:
             bad: with the reason.
             of: recordings that were looked at.
-            several_channels: whether some have only these against them.
+            several_channels: whether some are refused for their channels alone.
 
         Raises:
             BadRecordings: there are some, and they are not to be left out.
@@ -43,14 +43,20 @@ class PassedOver:
         self.skipped |= {str(item.source.relative_to(self.root)): why for item, why in bad.items()}
 
     def write(self, out: Path) -> None:
-        """Count what was left out and what is no recording in the log, and name all in `out/skipped.csv`."""
+        """Log how many recordings and other files were left out, and list all in `out/skipped.csv`."""
         others = other_files(self.root)
         if self.skipped:
             first = "; ".join([*self.skipped.values()][:_NAMED])
             log.warning("%s: %d recordings are left out: %s%s", out, len(self.skipped), first, _and_more(len(self.skipped)))
         if others:
             first, more = ", ".join(others[:_NAMED]), _and_more(len(others))
-            log.info("%s: %d files are passed over, no recordings by their names: %s%s", self.root, len(others), first, more)
+            log.info(
+                "%s: %d files are ignored, as their names are not those of recordings: %s%s",
+                self.root,
+                len(others),
+                first,
+                more,
+            )
         rows = [*sorted(self.skipped.items()), *((file, "no recording by its name") for file in others)]
         if rows:
             write_csv(out / SKIPPED, ["file", "reason"], rows)

@@ -1,4 +1,4 @@
-"""The recordings of a tree of single speakers: found, looked at, and taken into a corpus as links or as WAV files."""
+"""The recordings of a tree of single speakers: finds and checks them, and adds them to a corpus as links or WAV files."""
 
 import os
 import re
@@ -15,7 +15,7 @@ from sepml.speech.audio.files import info, is_recording, open_audio, write_wav
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.corpora.corpus_folder import walk
 from sepml.speech.data.mixtures import AUDIO_SUFFIXES
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import map_unordered, sorted_out
 
 _NO_LENGTH = 1 << 62
 
@@ -35,7 +35,7 @@ class BadRecordings(SepmlError):
 
 @dataclass(frozen=True)
 class Conversion:
-    """What recordings become.
+    """How recordings are converted.
 
     Attributes:
         sample_rate: Hz, at most that of the files; None keeps their rate, which then must be one.
@@ -48,7 +48,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class SourceRecording:
-    """A file of the tree, whose it is, and its path in the corpus without a suffix."""
+    """A file of the tree, its speaker, and its path in the corpus without a suffix."""
 
     source: Path
     speaker: str
@@ -61,8 +61,8 @@ class Surveyed:
 
     Attributes:
         rate: Hz.
-        frames: samples of a channel; None where only reading to the end tells.
-        plain: whether all of sepml reads it as it is, which then needs no copy: mono WAV or FLAC.
+        frames: samples of a channel; None where it is known only after reading to the end.
+        plain: whether it is mono WAV or FLAC, which every part of sepml reads, so that no copy is needed.
     """
 
     recording: SourceRecording
@@ -82,11 +82,11 @@ def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = Non
 
     Args:
         level: which folder names the speaker, 1 is that in `root`.
-        skipped: takes what is passed over, the path below `root` -> why; None refuses recordings that differ in their
-            suffix only, of which otherwise the first is taken, WAV before FLAC before others.
+        skipped: receives the recordings that are left out, path below `root` -> reason. Of recordings that differ in their
+            suffix only, the first is taken, WAV before FLAC before others; where it is None, they are refused.
 
     Raises:
-        SepmlError: there are none, one has no folder that names its speaker, or two would be called alike.
+        SepmlError: there are none, one has no folder that names its speaker, or two would have the same name.
     """
     if not root.is_dir():
         raise SepmlError(f"{root}: no such folder")
@@ -126,7 +126,7 @@ def other_files(root: Path) -> list[str]:
 def survey_recordings(
     recordings: Sequence[SourceRecording], conversion: Conversion, jobs: int
 ) -> tuple[list[Surveyed], dict[SourceRecording, str], bool]:
-    """What the headers say, so that faults show before all work.
+    """Read the headers, so that faults are found before any work.
 
     Returns:
         the recordings that can be taken, in their order; the others, with the reason; whether some of these have several
@@ -135,13 +135,9 @@ def survey_recordings(
     Raises:
         SepmlError: a rate is missing where the recordings have several.
     """
-    found: dict[SourceRecording, Surveyed] = {}
-    bad: dict[SourceRecording, str] = {}
-    for done in map_unordered(_survey, recordings, jobs, "looking at utterances"):
-        if isinstance(done, Failure):
-            bad[done.item] = done.message
-        else:
-            found[done.recording] = done
+    done, failures = sorted_out(map_unordered(_survey, recordings, jobs, "looking at utterances"))
+    found = {item.recording: item for item in done}
+    bad = {failure.item: failure.message for failure in failures}
     faults = {recording: fault for recording, item in found.items() if (fault := _fault(item, conversion))}
     stereo = any(found[recording].channels > 1 for recording in faults)
     bad |= faults
@@ -208,7 +204,7 @@ def _survey(recording: SourceRecording) -> Surveyed:
             if source.suffix.lower() in AUDIO_SUFFIXES and known:
                 return Surveyed(recording, file.samplerate, file.channels, file.frames, plain=file.channels == 1)
     except SepmlError:
-        # Whatever is wrong, the other reader knows a way or says it.
+        # The other reader can read it, or its error is better.
         pass
     with open_recording(source) as found:
         return Surveyed(recording, found.rate, found.channels, found.frames, plain=False)

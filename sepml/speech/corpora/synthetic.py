@@ -135,7 +135,7 @@ def check_numbers(voices: int, utterances_each: int) -> None:
 def prepare_synthetic(
     out: Path, seed: int = 0, voices: int = 24, utterances_each: int = 60, jobs: int = 0, lists: ListSizes | None = None
 ) -> None:
-    """Make a corpus of synthetic speech at 8 kHz, in the same form as the recorded one.
+    """Make a corpus of synthetic speech at 8 kHz, in the same format as the recorded one.
 
     `out/<speaker>/<speaker>-NNNN.wav`, `utterances.csv`, `speakers.csv`, `LICENSES/` and `lists/`. A sixth of the voices is
     kept for `unseen_valid` and another for `unseen_test`; of each other voice a twentieth of the utterances is `seen_valid`

@@ -39,7 +39,7 @@ def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
 
     A tree of a folder for each mixture, `mix_1/{mixture,s1,s2}.wav`, is one split, and so is each folder of such trees. A
     folder noise/ beside the others, or a file noise.wav, is named as well: such mixtures are the sum of sources and noise.
-    Other formats than WAV and FLAC are passed over, and counted in the log.
+    Files of other formats than WAV and FLAC are ignored, and counted in the log.
 
     Raises:
         SepmlError: there is no such folder, or the files of a split do not fit together.
@@ -124,7 +124,7 @@ def prepare_minilibrimix(out: Path, url: str | None = None, md5: str | None = No
         if url is None:
             url, expected = zenodo_file(MINILIBRIMIX_RECORD, f"{MINILIBRIMIX}.zip")
         elif md5 is None:
-            log.warning("%s: no checksum of the archive is given; only those in it are verified", url)
+            log.warning("%s: no checksum is given; only those inside the archive are verified", url)
         archive = out / f"{MINILIBRIMIX}.zip"
         fetch(url, archive, expected)
         unpack_zip(archive, folder)
@@ -174,7 +174,7 @@ def _from_table(table: Path, base: Path) -> list[Mixture]:
 
 def _own(folder: Path) -> list[Mixture]:
     faults: list[str] = []
-    _tell_passed_over(folder, [file for part in folder.iterdir() if part.is_dir() for file in part.iterdir()])
+    _warn_of_other_formats(folder, [file for part in folder.iterdir() if part.is_dir() for file in part.iterdir()])
     mixtures = with_noise(folder, manifest_of_tree(folder), faults)
     _refuse(faults)
     return mixtures
@@ -182,19 +182,19 @@ def _own(folder: Path) -> list[Mixture]:
 
 def _of_folders(folders: list[Path]) -> list[Mixture]:
     faults: list[str] = []
-    _tell_passed_over(folders[0].parent, [file for folder in folders for file in folder.iterdir()])
+    _warn_of_other_formats(folders[0].parent, [file for folder in folders for file in folder.iterdir()])
     mixtures = mixtures_of_folders(folders, faults)
     _refuse(faults)
     return mixtures
 
 
-def _tell_passed_over(where: Path, files: Sequence[Path]) -> None:
-    """Say which recordings are left out for their format: of what compression has changed, the mixture is not the sum."""
+def _warn_of_other_formats(where: Path, files: Sequence[Path]) -> None:
+    """Log which recordings are ignored: after lossy compression a mixture is not the sum of its sources."""
     others = sorted(f for f in files if is_recording(f.name) and f.suffix.lower() not in AUDIO_SUFFIXES and f.name[0] != ".")
     if others:
         first = ", ".join(str(file.relative_to(where)) for file in others[:3])
         form = " or ".join(AUDIO_SUFFIXES)
-        log.warning("%s: %d recordings are passed over, as they are not %s: %s", where, len(others), form, first)
+        log.warning("%s: %d recordings are ignored, as they are not %s: %s", where, len(others), form, first)
 
 
 def _refuse(faults: list[str]) -> None:

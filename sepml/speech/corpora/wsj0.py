@@ -15,7 +15,7 @@ from sepml.speech.audio.sphere import SphereHeader, checksum_fits, read_header, 
 from sepml.speech.corpora.corpus_folder import walk
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
 from sepml.system.files import write_text
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import map_unordered, sorted_out
 
 log = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
@@ -54,7 +54,7 @@ class Source:
 def prepare_wsj0(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path] = ()) -> None:
     """Decode the utterances that wsj0-mix needs: `out/wsj0/<split>/<speaker>/<utterance>.wav`, 16 kHz, 16 bits.
 
-    A file is only ever whole; what is there already is kept, so the same command finishes a run that was stopped. A file
+    Files are written atomically; what is there already is kept, so the same command finishes a run that was stopped. A file
     that cannot be decoded is logged in one line, the first 100 of them, and does not stop the others.
 
     Args:
@@ -75,9 +75,8 @@ def prepare_wsj0(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[
         require_decoder()
     write_text(out / "wsj0" / "LICENSE.txt", _LICENCE)
     good = [(source, headers[source.file]) for source in sources if source.file in headers]
-    decoded = list(map_unordered(partial(_decode, out=out), good, jobs, "decoding WSJ0"))
-    faults += [result.message for result in decoded if isinstance(result, Failure)]
-    written = [result for result in decoded if isinstance(result, _Decoded)]
+    written, failures = sorted_out(map_unordered(partial(_decode, out=out), good, jobs, "decoding WSJ0"))
+    faults += [failure.message for failure in failures]
     for line in sorted(result.warning for result in written if result.warning):
         log.warning("%s", line)
     for line in sorted(faults)[:_LINES]:
@@ -145,7 +144,7 @@ def expected_names(lists: Iterable[Path]) -> dict[str, set[str]]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files below folders named as a split, in upper or lower case, with that name; other splits are passed over."""
+    """Files below folders named as a split, in upper or lower case, with that name; other splits are skipped."""
     for top, folders, files in walk(folder):
         folders[:] = [name for name in folders if name.lower() in UTTERANCES or not _SPLIT.fullmatch(name.lower())]
         parts = [part.lower() for part in top.absolute().parts]
@@ -161,13 +160,8 @@ def _same(one: Path, other: Path) -> bool:
 
 
 def _headers(sources: Sequence[Source], jobs: int) -> tuple[dict[Path, SphereHeader], list[str]]:
-    headers, faults = {}, []
-    for result in map_unordered(_checked_header, sources, jobs, "reading headers"):
-        if isinstance(result, Failure):
-            faults.append(result.message)
-        else:
-            headers[result[0].file] = result[1]
-    return headers, faults
+    done, failures = sorted_out(map_unordered(_checked_header, sources, jobs, "reading headers"))
+    return {source.file: header for source, header in done}, [failure.message for failure in failures]
 
 
 def _checked_header(source: Source) -> tuple[Source, SphereHeader]:
@@ -185,13 +179,13 @@ def _checked_header(source: Source) -> tuple[Source, SphereHeader]:
 
 def _refuse_second_channel(file: Path, header: SphereHeader) -> None:
     """Second-microphone files under the names of first-microphone ones cost others 1 to 2 dB before they were noticed."""
-    told = [f"{key} {value}" for key, value in header.fields.items() if ".wv2" in value.lower()]
+    found = [f"{key} {value}" for key, value in header.fields.items() if ".wv2" in value.lower()]
     microphone = header.fields.get("microphone", "").lower()
     if microphone and not re.search("senn|hmd|unknown|none", microphone):
-        told.append(f"microphone {microphone}")
-    if told:
-        raise SepmlError(f"{file}: its header says '{told[0]}', the second channel; expected the first, of the Sennheiser")
-    twin = file.with_name(re.sub("(?i)wv1", lambda found: found[0][:2] + "2", file.name))
+        found.append(f"microphone {microphone}")
+    if found:
+        raise SepmlError(f"{file}: its header says '{found[0]}', the second channel; expected the first, of the Sennheiser")
+    twin = file.with_name(re.sub("(?i)wv1", lambda match: match[0][:2] + "2", file.name))
     if twin.is_file() and _same(file, twin):
         raise SepmlError(f"{file}: is the same as {twin.name}; one channel was copied over the other")
 

@@ -37,7 +37,7 @@ class Batch(NamedTuple):
 class Segments(Dataset[Batch]):
     """A random segment of each mixture of a manifest or of shards.
 
-    The place depends on (seed, epoch, id) only. A mixture shorter than the segment is padded with zeros at its end.
+    The position depends on (seed, epoch, id) only. A mixture shorter than the segment is padded with zeros at its end.
     """
 
     def __init__(self, mixtures: Mixtures, segment: int, sample_rate: int, seed: int) -> None:
@@ -49,8 +49,8 @@ class Segments(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.mixtures)
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
-        epoch, index = place
+    def __getitem__(self, key: tuple[int, int]) -> Batch:
+        epoch, index = key
         mixture = self.mixtures[index]
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(mixture.id.encode())])
         start = int(rng.integers(max(1, mixture.length - self.segment + 1)))

@@ -78,7 +78,7 @@ def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
 
     Raises:
         SepmlError: the manifest or a file it names is missing, a column is missing, a field is empty, malformed or on
-            several lines, an id stands twice, or there are no mixtures. The message names the file and the line.
+            several lines, an id occurs twice, or there are no mixtures. The message names the file and the line.
     """
     manifest, faults = _open(Path(path), moved_to)
     texts = [faults[line] for line in sorted(faults)]
@@ -92,7 +92,7 @@ def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
 
 
 def scan_manifest(path: Path, moved_to: Path | None = None) -> tuple[dict[int, Mixture], list[str]]:
-    """The sound rows of a manifest by their line, and a text for each fault in the others; no audio file is looked for.
+    """The valid rows of a manifest by line, and a text for each fault in the others; audio files are not looked for.
 
     Args:
         moved_to: see `read_manifest`.
@@ -106,7 +106,7 @@ def scan_manifest(path: Path, moved_to: Path | None = None) -> tuple[dict[int, M
 
 
 def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int, str]]:
-    """The sound rows of a manifest, and the faults of the others by line; the files are not looked for."""
+    """The valid rows of a manifest, and the faults of the others by line; whether the audio files exist is not checked."""
     columns: list[int] = []
     faults: dict[int, str] = {}
     parts: list[Places] = []
@@ -137,7 +137,7 @@ def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int,
 
 
 def _columns_of(path: Path, header: list[str]) -> list[int]:
-    """Where mixture_ID, mixture_path, the sources in their order, noise or -1, and length stand in a row."""
+    """Where mixture_ID, mixture_path, the sources in their order, noise or -1, and length are in a row."""
     doubled = [name for name, times in Counter(header).items() if times > 1]
     if doubled:
         raise SepmlError(f"{path}:1: the column {doubled[0]} stands twice")
@@ -182,10 +182,10 @@ def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
 
 
 def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
-    """Write a manifest, whole or not at all; files below its folder are named relative to it, so both may move.
+    """Write a manifest atomically; files below its folder are named relative to it, so both may move.
 
     Raises:
-        SepmlError: there are no mixtures, they differ in their number of sources, an id stands twice, or the disk is
+        SepmlError: there are no mixtures, they differ in their number of sources, an id occurs twice, or the disk is
             full.
     """
     path = Path(path)

@@ -1,4 +1,4 @@
-"""Mixtures as files: folder trees of wsj0-mix, WHAM! and LibriMix, a folder for each mixture, files that were moved."""
+"""Mixtures on disk: trees of wsj0-mix, WHAM! and LibriMix, trees with a folder for each mixture, files that were moved."""
 
 import os
 import re
@@ -89,7 +89,7 @@ def scan_tree(split_dir: Path, mixture: str = "mix") -> tuple[list[Mixture], lis
 
 
 def stems(folder: Path, faults: list[str]) -> dict[str, Path]:
-    """The audio files of a folder by their stem; other files are passed over, two of one stem are a fault."""
+    """The audio files of a folder by their stem; other files are ignored, two of one stem are a fault."""
     files: dict[str, Path] = {}
     if not folder.is_dir():
         return files
@@ -179,7 +179,7 @@ def find_moved(files: Sequence[Path], moved_to: Path | None) -> list[Path]:
     comes behind the folder that all files share is never cut off, so that `s1/a.wav` and `s2/a.wav` remain two files.
 
     Args:
-        files: those that belong together, such as a mixture and its sources.
+        files: which belong together, such as a mixture and its sources.
         moved_to: the folder that they were moved to; None leaves all as they are.
 
     Returns:

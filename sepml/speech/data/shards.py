@@ -1,4 +1,4 @@
-"""Shards, tar files of mixtures as `sepml shard` writes them, read by an index that says where each mixture is."""
+"""Shards, tar files of mixtures as `sepml shard` writes them, read by an index of where each mixture is."""
 
 import io
 import os

@@ -1,4 +1,4 @@
-"""The mixtures of a manifest put into shards: tar files as WebDataset reads them, with an index."""
+"""Writes the mixtures of a manifest into shards, tar files that WebDataset reads, with an index."""
 
 import io
 import json
@@ -126,7 +126,7 @@ def _made_of(job: _Shard) -> str:
 
 
 def _kept(job: _Shard) -> np.ndarray | None:
-    """Where the mixtures of a shard begin and end; None when it is not there or not whole."""
+    """Where the mixtures of a shard begin and end; None when it is absent or incomplete."""
     try:
         there = headers_of(job.target)
     except (OSError, NotTar):

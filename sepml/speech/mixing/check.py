@@ -1,4 +1,4 @@
-"""Finding faults in the data before a model is trained on it."""
+"""Checks data for faults before a model is trained on it."""
 
 import re
 from collections import Counter
@@ -19,10 +19,10 @@ _CLIPPED_SAMPLES = 2
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a check found.
+    """The result of a check.
 
     Attributes:
-        faults: a line each, sorted; empty when the data is sound.
+        faults: a line each, sorted; empty when there are none.
         facts: lines to show: how many mixtures of how many sources, hours, rates, lengths.
     """
 
@@ -164,7 +164,7 @@ def _look_into(mixture: Mixture) -> _Found:
 
 
 def _signal(file: Path, faults: list[str]) -> tuple[np.ndarray | None, int]:
-    """The samples and the rate of a file, or None and 0; what is wrong with them joins the faults."""
+    """The samples and the rate of a file, or None and 0; their faults are added to `faults`."""
     try:
         x, rate = read_wav(file)
     except SepmlError as error:

@@ -1,4 +1,4 @@
-"""Finding faults in a wsj0-mix tree by what is published of it: the mix lists, and the corpus it was made of."""
+"""Compares a wsj0-mix tree with its published mix lists and with the corpus that it was made of."""
 
 import logging
 from collections.abc import Sequence
@@ -36,11 +36,11 @@ def check_wsj0(
     jobs: int = 0,
     moved_to: Path | None = None,
 ) -> CheckResult:
-    """All that `sepml.speech.mixing.check.check` finds in a tree of mixtures, and how the tree stands to its lists.
+    """All that `sepml.speech.mixing.check.check` finds in a tree of mixtures, and where the tree differs from its lists.
 
     Found are: mixtures that are missing or in no list, another number of sources, a highest peak other than 0.9, sources
-    whose levels are not those of the list, test speakers that training hears. With the utterances, every mixture is made
-    again and compared bit for bit: second-microphone, broken-off or damaged utterances are named.
+    whose levels are not those of the list, test speakers that are in the training set too. With the utterances, every
+    mixture is made again and compared bit for bit: second-microphone, truncated or damaged utterances are named.
 
     Args:
         target: folder of the splits, such as `wav8k/min`.
@@ -84,7 +84,7 @@ def check_wsj0(
 
 @dataclass(frozen=True)
 class _Found:
-    """The lines of a list, those of which all files are there, and what is missing or too much."""
+    """The lines of a list, those of which all files are there, and what is missing or extra."""
 
     path: Path
     lines: list[MixLine]
@@ -133,7 +133,7 @@ def _measure(item: Listed) -> _Measured:
 
 
 def _si_snr(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """dB; both `(T,)`, made zero-mean. 0 for silence, which is told elsewhere."""
+    """dB; both `(T,)`, made zero-mean. 0 for silence, which is reported elsewhere."""
     estimate, reference = estimate - estimate.mean(), reference - reference.mean()
     energy = float(np.sum(reference**2))
     if energy == 0.0:

@@ -1,4 +1,4 @@
-"""Mixtures made from mix lists: the wsj0-mix data sets, or any other in their form."""
+"""Makes mixtures from mix lists: the wsj0-mix data sets, or others in their format."""
 
 import logging
 import os
@@ -72,7 +72,7 @@ def mix_lists(
 
     A split is called as its list without `mix_<n>_spk_` and `.txt`. Its manifest `<split>.csv`, beside its folder, is
     written when it is complete. Mixtures that are there already, and were made of the same samples, levels and gains, are
-    kept, so an interrupted run goes on where it was; a file is whole or absent. Those of an earlier list that this one lacks
+    kept, so an interrupted run goes on where it was; files are written atomically. Those of an earlier list that this one lacks
     are deleted. Meanwhile the utterances lie at the target rate in a hidden folder in `out`, 4 bytes a
     sample.
 
@@ -126,7 +126,7 @@ def mix_lists(
 
 
 def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
-    """A split is of one kind throughout: what is there already must have been made in the same way."""
+    """Refuse to go on in a split whose mixtures were made in another way."""
     with suppress(FileNotFoundError):
         before = read_object(folder / _SETTINGS)
         # Earlier versions noted more.
@@ -169,7 +169,7 @@ def _mix(job: MixJob, setting: Setting) -> None:
 
 
 def _finish(plan: list[MixJob], folder: Path) -> None:
-    """Write the manifest of a complete split, and say so when its folder holds more."""
+    """Write the manifest of a complete split, and warn when its folder holds other files too."""
     mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
     write_manifest(folder.parent / f"{folder.name}.csv", mixtures)
     known = {job.files[0].name for job in plan}

@@ -80,7 +80,7 @@ def jobs_left(plans: Mapping[Path, Sequence[MixJob]], reader: Reader) -> dict[Pa
 
     A mixture whose files are there is kept where its record says that it was made of the same samples, levels and gains, or
     where there is no record of it, as of trees of earlier versions. What each mixture is made of is recorded before it is
-    made, and files of something else are deleted before that: whenever a run ends, no file stands for what it is not.
+    made, and files of something else are deleted before that: whenever a run ends, the record holds for every file.
 
     Args:
         plans: the folder of each split -> its mixtures.

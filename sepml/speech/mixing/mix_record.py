@@ -1,4 +1,4 @@
-"""What the mixtures of a split were made of, noted beside them: those made of something else are told by it.
+"""The record of what the mixtures of a split were made of, by which those made of something else are found.
 
 A mixture's recipe is a digest of its utterances' samples, their levels, the gains, the mode and the rate. Utterances whose
 files are as they were (see `file_stamp`) are not read to know it.

@@ -52,7 +52,7 @@ def read_mix_list(path: Path) -> list[MixLine]:
 
     Raises:
         SepmlError: the list is missing, empty or not text; a line is malformed, a path leaves the corpus, a gain is
-            not a number, or a mixture stands twice. The message names the file and the line.
+            not a number, or a mixture occurs twice. The message names the file and the line.
     """
     path = Path(path)
     lines: list[MixLine] = []
@@ -107,10 +107,10 @@ def read_levels(path: Path) -> dict[str, float]:
 
 
 def require_inside(path: str) -> None:
-    """Refuse a path that a list or table from elsewhere must not have: it would reach files outside the corpus.
+    """Refuse a path from a list or table that leads out of the corpus.
 
     Raises:
-        SepmlError: it is empty, absolute, climbs by `..`, or no file can be called so.
+        SepmlError: it is empty, absolute, has a part `..`, or cannot be the path of a file.
     """
     if not path or path.startswith("/") or ".." in PurePosixPath(path).parts:
         raise SepmlError(f"the path '{path}' leads out of the corpus; expected one relative to its root")

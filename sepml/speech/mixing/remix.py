@@ -1,4 +1,4 @@
-"""Mixtures made again from their utterances and compared with those in a tree: what was mixed, and was it sound?"""
+"""Makes mixtures again from their utterances, and compares them with those of a tree."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -123,7 +123,7 @@ def difference(x: np.ndarray, y: np.ndarray, rate: int) -> str:
     edges = range(0, len(x), size)
     energy, cross = (np.add.reduceat(z, edges) for z in (x * x, x * y))
     gains = cross / np.maximum(energy, 1e-9)
-    # The gain of most of the energy: damaged stretches must not move it.
+    # The gain of most of the energy: damaged segments must not change it.
     order = np.argsort(gains)
     gain = gains[order][np.searchsorted(np.cumsum(energy[order]), energy.sum() / 2)]
     rest = np.sqrt(np.add.reduceat((y - gain * x) ** 2, edges) / np.diff([*edges, len(x)]))

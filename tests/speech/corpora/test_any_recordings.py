@@ -92,7 +92,7 @@ def test_recordings_beside_wav_files_are_not_left_out(speech, tmp_path, caplog):
     with caplog.at_level(logging.INFO):
         prepare_own_recordings(speech, tmp_path / "corpus", DRAWING, jobs=1)
     assert "spk0/new.wav" in {row["file"] for row in table(tmp_path / "corpus")}
-    others = "2 files are passed over, no recordings by their names: spk1/u1.TextGrid, spk1/u1.txt"
+    others = "2 files are ignored, as their names are not those of recordings: spk1/u1.TextGrid, spk1/u1.txt"
     assert others in caplog.text
     assert [row["file"] for row in table(tmp_path / "corpus", "skipped.csv")] == ["spk1/u1.TextGrid", "spk1/u1.txt"]
 
@@ -244,7 +244,7 @@ def test_splits_of_folders_for_mixtures(tmp_path, caplog):
     write(tmp_path / "tree" / "test" / "1" / "extra.mp3", voice(1))
     made = prepare_mix_tree(tmp_path / "tree", tmp_path / "out")
     assert [file.name for file in made] == ["test.csv", "train.csv"] and check(made[0], jobs=1).faults == []
-    assert "1 recordings are passed over, as they are not .wav or .flac: 1/extra.mp3" in caplog.text
+    assert "1 recordings are ignored, as they are not .wav or .flac: 1/extra.mp3" in caplog.text
 
 
 def test_faulty_folders_of_mixtures_are_named(tmp_path):
@@ -264,4 +264,4 @@ def test_an_mp3_among_the_mixtures_is_told(tmp_path, caplog):
         write(tmp_path / "tree" / part / "a.wav", voice(1))
         write(tmp_path / "tree" / part / "b.mp3", voice(2))
     prepare_mix_tree(tmp_path / "tree", tmp_path / "out")
-    assert "3 recordings are passed over, as they are not .wav or .flac: mix/b.mp3, s1/b.mp3, s2/b.mp3" in caplog.text
+    assert "3 recordings are ignored, as they are not .wav or .flac: mix/b.mp3, s1/b.mp3, s2/b.mp3" in caplog.text

@@ -262,3 +262,16 @@ def test_without_speed_the_examples_are_those_of_before(tones):
 def test_a_speed_below_a_step_is_refused(tones):
     with pytest.raises(SepmlError, match=r"data\.dynamic\.speed is 0\.004"):
         DynamicSegments(DynamicMixing(tones, speed=0.004), 2, 3000, 8000, 0)
+
+
+def test_the_command_names_the_options_that_help(speech, tmp_path, capsys):
+    write_wav(speech / "spk0" / "fast.wav", np.ones(100) / 9, 22050)
+    words = ["prepare", "folder", "--utterances", str(speech), "--out", str(tmp_path / "out"), "-j1"]
+    assert main(words) == 1
+    said = capsys.readouterr().err
+    assert "--sample-rate brings them to one rate, --skip-bad leaves such recordings out" in said and said.count("\n") == 1
+    with pytest.raises(SystemExit) as caught:
+        main([*words, "--gain-db", "51"])
+    assert caught.value.code == 2 and "the gain is 51 dB, expected 0 to 50" in capsys.readouterr().err
+    assert main(["check", str(tmp_path), "--utterances", str(speech)]) == 1
+    assert "the mix lists are needed as well (--list)" in capsys.readouterr().err

@@ -1,119 +1,25 @@
 """Recorded speech out of Debian packages: small packages made here, and the real ones where they are at hand."""
 
-import csv
 import errno
 import hashlib
-import io
 import json
-import logging
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-import soundfile
+from small_packages import LIST_SIZES, SPEAKERS, build_deb, digests, encoded, rows_of, six_speakers, small_debs  # noqa: F401
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.corpora import debian, prompts
-from sepml.speech.corpora.draw_mix_lists import LISTS, ListSizes
+from sepml.speech.corpora import prompts
+from sepml.speech.corpora.draw_mix_lists import LISTS
 from sepml.speech.corpora.packages import CORE, PACKAGES, SIZES
 from sepml.speech.corpora.prompts import prepare_prompts
 from sepml.speech.mixing.mixlist import read_mix_list
 
-SPEAKERS = ("f-june", "f-jimenez", "f-dalzot", "m-tuxda", "f-astru", "f-tuxel")
-LIST_SIZES = ListSizes(tr=8, cv=2, tt=2)
-STAMPS = "usr/share/tuxpaint/stamps"
-SOUNDS = "usr/share/asterisk/sounds"
-
-
-def speech(name: str, seconds: float, rate: int) -> np.ndarray:
-    """Syllables of noise at -25 dBFS, different for every name."""
-    rng = np.random.default_rng(list(name.encode()))
-    n = int(seconds * rate)
-    syllables = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * np.arange(n) / rate)
-    return (0.08 * rng.standard_normal(n) * syllables).clip(-1, 1)
-
-
-def encoded(name: str, seconds: float = 3.5, kind: str = "wav", rate: int = 8000, channels: int = 1) -> bytes:
-    x = np.repeat(speech(name, seconds, rate)[:, None], channels, axis=1)
-    file = io.BytesIO()
-    form, subtype = {"wav": ("WAV", "PCM_16"), "gsm": ("RAW", "GSM610"), "ogg": ("OGG", "VORBIS")}[kind]
-    soundfile.write(file, x, rate, format=form, subtype=subtype)
-    return file.getvalue()
-
-
-def build_deb(folder: Path, name: str, version: str, files: dict[str, bytes]) -> None:
-    tree = folder / f"tree-{name}"
-    files = {**files, f"usr/share/doc/{name}/copyright": f"licence of {name}\n".encode()}
-    control = f"Package: {name}\nVersion: {version}\nArchitecture: all\nMaintainer: A <a@b.c>\nDescription: test\n"
-    for path, data in {**files, "DEBIAN/control": control.encode()}.items():
-        (tree / path).parent.mkdir(parents=True, exist_ok=True)
-        (tree / path).write_bytes(data)
-    target = folder / f"{name}_{version.replace(':', '%3a')}_all.deb"
-    command = ["dpkg-deb", "--root-owner-group", "-Znone", "-b", str(tree), str(target)]
-    subprocess.run(command, check=True, capture_output=True)
-    shutil.rmtree(tree)
-
-
-def package_files() -> dict[str, dict[str, bytes]]:
-    """Clips where the real packages have them, with what the rules leave out or join."""
-    june = {f"{SOUNDS}/fr_CA_f_June/p-{i:02d}.wav": encoded(f"june{i}") for i in range(40)}
-    june |= {
-        f"{SOUNDS}/fr_CA_f_June/beep.wav": encoded("beep"),
-        f"{SOUNDS}/fr_CA_f_June/silence/1.wav": encoded("silence"),
-        f"{SOUNDS}/fr_CA_f_June/letters/i.wav": encoded("excluded"),
-        f"{SOUNDS}/fr_CA_f_June/quiet.wav": encoded("quiet", 0.1),
-        f"{SOUNDS}/fr_CA_f_June/zz-copy.wav": encoded("june3"),
-        f"{SOUNDS}/fr_CA_f_June/readme.txt": b"no sound",
-    }
-    june |= {f"{SOUNDS}/fr_CA_f_June/z-short-{i}.wav": encoded(f"short{i}", 1.5) for i in range(4)}
-    gsm = {f"{SOUNDS}/es/g-{i:02d}.gsm": encoded(f"gsm{i}", kind="gsm") for i in range(20)}
-    stamps = {
-        f"usr/share/tuxpaint/stamps/animals/{name}{i}_desc_{name}.ogg": encoded(
-            f"{name}{i}", kind="ogg", rate=22050, channels=2
-        )
-        for name in ("da", "el", "fi", "be")
-        for i in range(2)
-    }
-    return {
-        "asterisk-core-sounds-fr-wav": june,
-        "asterisk-prompt-es-co": gsm,
-        "asterisk-prompt-it-menardi-wav": {f"{SOUNDS}/it/i-{i}.wav": encoded(f"it{i}") for i in range(2)},
-        "asterisk-core-sounds-ru-wav": {f"{SOUNDS}/ru_RU_f_IvrvoiceRU/r-{i}.wav": encoded(f"ru{i}") for i in range(2)},
-        "tuxpaint-stamps-default": stamps,
-    }
-
-
-@pytest.fixture(scope="module")
-def debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if shutil.which("dpkg-deb") is None:
-        pytest.skip("dpkg-deb is not installed")
-    folder = tmp_path_factory.mktemp("debs")
-    versions = {package.name: package.version for package in PACKAGES}
-    for name, files in package_files().items():
-        build_deb(folder, name, versions[name], files)
-    return folder
-
-
-@pytest.fixture(autouse=True)
-def few_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The core corpus of these tests has six speakers of five packages, the full one a seventh."""
-    few = tuple(speaker for speaker in CORE if speaker.name in SPEAKERS)
-    more = tuple(speaker for speaker in CORE if speaker.name == "f-tuxbe")
-    monkeypatch.setattr(prompts, "SIZES", {"core": few, "full": few + more})
-
-
-def digests(folder: Path) -> dict[str, str]:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return {str(path.relative_to(folder)): hashlib.sha1(path.read_bytes()).hexdigest() for path in files}
-
-
-def rows_of(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+pytestmark = pytest.mark.usefixtures("few_speakers")
 
 
 def test_the_corpus_follows_the_rules(debs: Path, tmp_path: Path) -> None:
@@ -271,74 +177,6 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(debs: Path, tmp_path: Pat
     assert not list(out.glob("*/.*.wav"))
     prepare_prompts(out, debs=debs, jobs=1, lists=LIST_SIZES)
     assert (out / "corpus.json").is_file()
-
-
-FAKE_APT = """#!/bin/sh
-echo "$@" >> {log}
-if [ "$2" = update ]; then touch {lists}; exit 0; fi
-if [ -n "{need_lists}" ] && [ ! -e {lists} ]; then echo "E: Unable to locate package $3" >&2; exit 100; fi
-if [ ! -e {log}.$3 ]; then touch {log}.$3; {first_time} ; fi
-cp {debs}/"$3"_*.deb .
-"""
-
-
-def fake_apt(tmp_path: Path, debs: Path, monkeypatch: pytest.MonkeyPatch, first_time: str = ":", need_lists: str = "") -> Path:
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    log = tmp_path / "apt.log"
-    text = FAKE_APT.format(log=log, lists=tmp_path / "lists-are-here", debs=debs, first_time=first_time, need_lists=need_lists)
-    (tools / "apt-get").write_text(text)
-    (tools / "apt-get").chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tools}{os.pathsep}{os.environ['PATH']}")
-    monkeypatch.setattr(debian, "_PAUSE_S", 0.0)
-    return log
-
-
-def test_packages_are_fetched_once_and_lists_updated_once(debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    log = fake_apt(tmp_path, debs, monkeypatch, need_lists="yes")
-    monkeypatch.setattr(os, "geteuid", lambda: 0)
-    out = tmp_path / "out"
-    prepare_prompts(out, jobs=1, lists=LIST_SIZES)
-    calls = log.read_text().splitlines()
-    assert calls.count("-q update") == 1
-    assert len(calls) == 5 + 2, "five packages, of which the first is asked for twice"
-    assert sorted(path.name for path in (out / "debs").iterdir()) == sorted(path.name for path in debs.iterdir())
-    shutil.rmtree(out / "lists")
-    (out / "f-june" / "f-june-0000.wav").unlink()
-    prepare_prompts(out, jobs=1, lists=LIST_SIZES)
-    assert len(log.read_text().splitlines()) == 7, "the fetched packages are kept"
-
-
-def test_absent_lists_without_root(debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_apt(tmp_path, debs, monkeypatch, need_lists="yes")
-    monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(SepmlError, match="run `sudo apt-get update` first"):
-        prepare_prompts(tmp_path / "out", jobs=1)
-
-
-def test_a_transient_failure_is_tried_again_and_a_lasting_one_is_told(
-    debs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    fake_apt(tmp_path, debs, monkeypatch, first_time="echo 'E: Connection timed out' >&2; echo cut > x_1_all.deb; exit 100")
-    few = [package for package in PACKAGES if package.name == "asterisk-prompt-es-co"]
-    debian.download(few, tmp_path / "fetched")
-    assert [path.name for path in (tmp_path / "fetched").iterdir()] == ["asterisk-prompt-es-co_0.20070403-2.1_all.deb"]
-    (tmp_path / "tools" / "apt-get").write_text("#!/bin/sh\necho 'E: Connection timed out' >&2\nexit 100\n")
-    with pytest.raises(SepmlError, match="failed 4 times: Connection timed out"):
-        debian.download(few, tmp_path / "fetched")
-
-
-def test_another_version_is_a_warning(debs: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    build_deb(tmp_path, "asterisk-prompt-es-co", "9.9-1", {})
-    package = next(package for package in PACKAGES if package.name == "asterisk-prompt-es-co")
-    deb = debian.find_deb(package, [tmp_path])
-    assert deb is not None
-    with caplog.at_level(logging.WARNING):
-        assert debian.deb_version(package, deb) == "9.9-1"
-    assert "tables of speakers were made with 0.20070403-2.1" in caplog.text
-    shutil.copy(next(debs.glob("asterisk-prompt-es-co_*.deb")), tmp_path)
-    expected = debian.find_deb(package, [tmp_path])
-    assert expected is not None and "0.20070403-2.1" in expected.name, "the version of the tables goes before a later one"
 
 
 def test_a_package_laid_out_otherwise_is_told(debs: Path, tmp_path: Path) -> None:

@@ -149,7 +149,7 @@ def test_channels(model, place, capsys):
 def test_channels_that_cancel_each_other_are_not_silence_without_a_word(model, place, capsys):
     holding(wav(np.stack([tone(), -tone()], 1)), "phase.wav")(place)
     assert separate(model, "-q", "phase.wav", "-o", "out") == 0
-    assert lines(capsys) == ["phase.wav: its channels cancel each other in their mean; take one of them with --channel 1"]
+    assert lines(capsys) == ["phase.wav: its channels cancel each other in their mean; choose one of them instead"]
 
 
 def test_an_ogg_file_that_was_cut_off_says_so(model, place, capsys):
