@@ -11,7 +11,6 @@ import torch
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.examples import Batch, Segments, fit_length
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest

@@ -12,7 +12,8 @@ from test_data import RATE, epoch_of
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.examples import Batch, DynamicMixing, DynamicSegments
+from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
+from sepml.speech.data.examples import Batch
 
 
 @pytest.fixture(scope="module")

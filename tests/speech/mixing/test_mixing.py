@@ -17,7 +17,7 @@ from sepml.speech.mixing import mix as mixing
 from sepml.speech.mixing import utterances
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
-from sepml.speech.mixing.mixlist import read_levels, read_mix_list
+from sepml.speech.mixing.mixlist import read_mix_list
 from sepml.system.temporaries import this_process
 
 
