@@ -81,7 +81,7 @@ class Estimates:
     def __init__(self, n_src: int, folder: Path | None) -> None:
         self.n_src, self.frames, self.peak = n_src, 0, 0.0
         self._folder = folder
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115
 
     def __enter__(self) -> "Estimates":
         return self

@@ -180,9 +180,7 @@ def _is_done(job: _PlannedFile, settings: SeparationSettings, made: ProvenanceOf
             expected = made(job.file, settings.form(recording).bits)
         for output, other in found.items():
             if how := expected.differs(other):
-                raise SepmlError(
-                    f"{output}: already exists and was made {how}; `force` overwrites it"
-                )
+                raise SepmlError(f"{output}: already exists and was made {how}; `force` overwrites it")
     return len(existing) == len(job.outputs)
 
 
