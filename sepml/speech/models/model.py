@@ -94,7 +94,7 @@ class StftDPRNN(nn.Module):
         # undoing it makes a spike of the smallest error (a peak of 10.8 for a mixture of 0.7).
         padded = nn.functional.pad(mixture, (0, -mixture.shape[-1] % self.stride))
         spectrum = torch.stft(padded, self.window_length, self.stride, window=self.window, return_complex=True)
-        # Compressed magnitudes, as loudness is heard; the exponent was chosen by measurement (against the logarithm).
+        # Compressed magnitudes, close to perceived loudness; the exponent was chosen by measurement (against the logarithm).
         masks = self.masker(spectrum.abs().clamp_min(1e-5).pow(0.3)).float()
         masked = masks * spectrum[:, None]
         signals = torch.istft(
@@ -112,11 +112,11 @@ def build_model(config: AnyConfig) -> SeparationModel:
     >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
     900033
     """
-    network_shape(config)
+    separator_shape(config)
     return _build(config)
 
 
-def network_shape(config: AnyConfig) -> SeparationModel:
+def separator_shape(config: AnyConfig) -> SeparationModel:
     """The separator of a configuration on torch's meta device: its weights have shapes but no memory.
 
     Raises:
@@ -157,8 +157,8 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
         raise
     # Asteroid does not check its arguments: any error can occur, from a division by zero to a missing attribute.
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SepmlError(f"{name} cannot be made with these arguments: {said}") from error
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SepmlError(f"{name} cannot be made with these arguments: {cause}") from error
 
 
 def _asteroid(config: ModelConfig) -> nn.Module:
@@ -218,7 +218,7 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationMo
     settings = read_model_settings(folder, FORMAT)
     config: AnyConfig = parse(AnyConfig, settings, source=str(folder / "config.json"))  # type: ignore[arg-type]
     with about(str(folder / "config.json")):
-        shape = network_shape(config)
+        shape = separator_shape(config)
     require_weights(shape, folder)
     model = _build(config)
     load_weights(model, folder)

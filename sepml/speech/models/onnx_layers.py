@@ -102,12 +102,12 @@ class Chunks(nn.Module):
 
     def __init__(self, size: int, stride: int) -> None:
         super().__init__()
-        self.place: Tensor
+        self.identity: Tensor
         self.within: Tensor
         if stride > size:
             raise SepmlError(f"chunks of {size} frames that are {stride} apart cannot be exported, as they leave frames out")
         self.size, self.stride = size, stride
-        self.register_buffer("place", torch.eye(size)[:, None])
+        self.register_buffer("identity", torch.eye(size)[:, None])
         self.register_buffer("within", torch.arange(size)[:, None])
 
     def split(self, x: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class Chunks(nn.Module):
 
     def join(self, x: Tensor, frames: int) -> Tensor:
         """(B, N, size, n_chunks) to (B, N, frames): where chunks overlap they are added."""
-        joined = conv_transpose1d(x.flatten(0, 1), self.place, stride=self.stride)
+        joined = conv_transpose1d(x.flatten(0, 1), self.identity, stride=self.stride)
         return joined[:, 0, self.size : self.size + frames].reshape(x.shape[0], x.shape[1], frames)
 
 

@@ -1,7 +1,6 @@
 """The provenance of an output: short digests of its input, settings and model in the comment of the file."""
 
 import hashlib
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from torch import uint8
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import require_content
 from sepml.speech.models.model import SeparationModel
-from sepml.speech.separation.options import FORMATS
+from sepml.speech.separation.options import header_texts
 
 _COMMENT = re.compile(r"made of recording ([0-9a-f]{16}), settings ([0-9a-f]{16}), model ([0-9a-f]{16})")
 
@@ -47,15 +46,7 @@ class Provenance:
 
 def provenance_of(output: Path) -> Provenance | None:
     """The provenance in the comment of an output; None where there is none, as in files of earlier versions."""
-    import soundfile
-
-    if output.suffix.lower()[1:] not in FORMATS or not output.is_file():
-        return None
-    try:
-        with soundfile.SoundFile(os.fsencode(output)) as opened:
-            found = _COMMENT.search(opened.comment)
-    except (soundfile.LibsndfileError, OSError):
-        return None
+    found = _COMMENT.search(header_texts(output)[1])
     return Provenance(*found.groups()) if found else None
 
 

@@ -8,8 +8,8 @@ from bands import RATE, Bands, error_db, sources
 from separating import files, write
 
 from sepml.errors import SepmlError
-from sepml.speech.separation.outputs import Form
-from sepml.speech.separation.separate_files import SeparationSettings, separate_files
+from sepml.speech.separation.outputs import OutputFormat
+from sepml.speech.separation.separate_files import FileSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 
@@ -42,7 +42,7 @@ def test_own_outputs_are_not_separated_again_and_a_restart_keeps_what_is_there(t
     assert len(files(tmp_path)) == 8
     assert (tmp_path / "a_s1.wav").stat().st_mtime_ns == first[tmp_path / "a_s1.wav"]
     assert (tmp_path / "b_s1.wav").stat().st_mtime_ns > first[tmp_path / "b_s1.wav"]
-    assert separate_files([tmp_path], separator, tmp_path, SeparationSettings(force=True)) == []
+    assert separate_files([tmp_path], separator, tmp_path, FileSettings(force=True)) == []
     assert (tmp_path / "a_s1.wav").stat().st_mtime_ns == first[tmp_path / "a_s1.wav"]
     assert (tmp_path / "elsewhere_s1.wav").stat().st_mtime_ns > first[tmp_path / "b_s1.wav"]
 
@@ -86,12 +86,12 @@ def test_two_inputs_never_onto_one_output(tmp_path, separator):
 def test_file_names_that_cannot_be(tmp_path, separator, filename):
     single = write(tmp_path / "a.wav", sources(0.3).sum(0))
     with pytest.raises(SepmlError, match="file name"):
-        separate_files([single], separator, tmp_path / "out", SeparationSettings(filename=filename))
+        separate_files([single], separator, tmp_path / "out", FileSettings(filename=filename))
 
 
 def test_a_folder_a_speaker(tmp_path, separator):
     single = write(tmp_path / "a.wav", sources(0.3).sum(0))
-    assert separate_files([single], separator, tmp_path / "out", SeparationSettings(filename="s{n}/{name}.wav")) == []
+    assert separate_files([single], separator, tmp_path / "out", FileSettings(filename="s{n}/{name}.wav")) == []
     assert files(tmp_path / "out") == ["s1/a.wav", "s2/a.wav"]
 
 
@@ -120,7 +120,7 @@ def test_an_empty_folder_and_settings_that_do_not_go_together(tmp_path, separato
         ({"bits": "32"}, "unknown resolution '32'; known: 16, 24, 32f"),
     ):
         with pytest.raises(SepmlError, match=message):
-            SeparationSettings(**settings)
+            FileSettings(**settings)
 
 
 def test_clip_modes(tmp_path, separator):
@@ -129,9 +129,7 @@ def test_clip_modes(tmp_path, separator):
     loud = write(tmp_path / "loud.wav", ref.sum(0))
     est = {}
     for mode in ("rescale", "clamp", "none"):
-        separate_files(
-            [loud], separator, tmp_path / mode, SeparationSettings(clip_mode=mode, bits="32f" if mode == "none" else "16")
-        )
+        separate_files([loud], separator, tmp_path / mode, FileSettings(clip_mode=mode, bits="32f" if mode == "none" else "16"))
         est[mode] = np.stack([soundfile.read(tmp_path / mode / f"loud_s{n}.wav")[0] for n in (1, 2)])
     assert error_db(est["none"], ref) < -50
     factor = 1 / np.abs(est["none"]).max()
@@ -141,7 +139,7 @@ def test_clip_modes(tmp_path, separator):
 
 def test_a_sample_format_says_what_it_does_not_take():
     with pytest.raises(SepmlError, match="its rate is 768000 Hz, FLAC files take 655350 Hz at most"):
-        Form(768_000, "flac")
+        OutputFormat(768_000, "flac")
 
 
 def test_loading_models_and_experiments(tmp_path):
@@ -182,7 +180,7 @@ def test_sample_rates_that_are_none(separator, rate):
 def test_windows_that_would_take_for_ever(separator, segment, overlap):
     for call in (
         lambda: separator.separate(sources(0.3).sum(0), RATE, segment, overlap),
-        lambda: SeparationSettings(segment, overlap),
+        lambda: FileSettings(segment, overlap),
     ):
         with pytest.raises(SepmlError, match=r"segment is .* s, expected 1 s or more|overlap is .*, expected a fraction"):
             call()

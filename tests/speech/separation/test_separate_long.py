@@ -9,7 +9,7 @@ import soundfile
 from bands import Bands, sources
 from separating import files, write
 
-from sepml.speech.separation.separate_files import SeparationSettings, separate_files
+from sepml.speech.separation.separate_files import FileSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 
@@ -46,7 +46,7 @@ def test_a_long_recording_in_blocks(tmp_path, short_memory, mode, ext):
     separator = Stream()
     long = write(tmp_path / "long.wav", x)
     float32 = mode == "none" and ext == "wav"
-    settings = SeparationSettings(clip_mode=mode, bits="32f" if float32 else "16", ext=ext)
+    settings = FileSettings(clip_mode=mode, bits="32f" if float32 else "16", ext=ext)
     assert separate_files([long], separator, tmp_path / "out", settings) == []
     assert sum(separator.given) == len(x) and max(separator.given) == 3000
     assert files(tmp_path / "out") == [f"long_s{n}.{ext}" for n in (1, 2)]
@@ -89,10 +89,10 @@ class OneSource(Stream):
 def test_no_room_for_a_long_recording(tmp_path, short_memory, kind, size, message):
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     with largest_file(size):
-        said = separate_files([long], kind(), tmp_path / "out", SeparationSettings(bits="32f"))
+        said = separate_files([long], kind(), tmp_path / "out", FileSettings(bits="32f"))
     assert len(said) == 1 and message in said[0]
     assert files(tmp_path / "out") == []
-    assert separate_files([long], kind(), tmp_path / "out", SeparationSettings(bits="32f")) == []
+    assert separate_files([long], kind(), tmp_path / "out", FileSettings(bits="32f")) == []
 
 
 @contextmanager
@@ -109,6 +109,6 @@ def test_beyond_4_gigabytes_a_wav_file_is_rf64(tmp_path, short_memory, monkeypat
     long = write(tmp_path / "long.wav", sources(2.7)[0])
     for limit, kind in ((43_200, "WAV"), (43_199, "RF64")):
         monkeypatch.setattr("sepml.speech.separation.outputs._LARGEST_WAV", limit)
-        assert separate_files([long], Stream(), tmp_path / kind, SeparationSettings(bits="16")) == []
+        assert separate_files([long], Stream(), tmp_path / kind, FileSettings(bits="16")) == []
         facts = soundfile.info(tmp_path / kind / "long_s1.wav")
         assert (facts.format, facts.frames) == (kind, 21600)
