@@ -27,3 +27,9 @@ def lines(capsys) -> list[str]:
 
 def content(file: Path) -> tuple[np.ndarray, int]:
     return soundfile.read(os.fsencode(file))
+
+
+def write(path: Path, x: np.ndarray, rate: int = 8000, subtype: str = "FLOAT") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, x.T, rate, subtype=subtype)
+    return path

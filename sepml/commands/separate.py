@@ -74,7 +74,7 @@ def _separate(options: argparse.Namespace) -> int:
     if options.summary is None and (failures := all_absent(inputs)):
         return print_failures(failures)
     from sepml.speech.separation.outputs import STDOUT
-    from sepml.speech.separation.separate_files import SeparationSettings, separate_files
+    from sepml.speech.separation.separate_files import FileSettings, separate_files
     from sepml.speech.separation.separator import Separator
     from sepml.training.allocator import keep_large_blocks
     from sepml.training.hardware import choose_device
@@ -84,7 +84,7 @@ def _separate(options: argparse.Namespace) -> int:
         separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
     _check(options, separator.n_src)
     separator.mixture_consistency = options.mixture_consistency
-    settings = SeparationSettings(
+    settings = FileSettings(
         options.segment,
         options.overlap,
         options.channel,

@@ -10,7 +10,7 @@ from pydantic import Field
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
-from sepml.speech.models.model import build_model, network_shape, save_model
+from sepml.speech.models.model import build_model, save_model, separator_shape
 from sepml.speech.peers import Peer, begin_with_given_weights, network_of
 from sepml.speech.task import SeparationTask
 from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
@@ -76,7 +76,7 @@ def train(settings: dict[str, Any], source: str, exp: Path, machines: Machines) 
     experiment = parse_experiment(settings, source)
     # Before the folder is made and the data are read.
     with about(f"{source}: peers"):
-        require_memory([network_shape(network_of(peer)) for peer in experiment.peers])
+        require_memory([separator_shape(network_of(peer)) for peer in experiment.peers])
     train_experiment(experiment, exp, _parts, machines)
 
 

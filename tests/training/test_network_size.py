@@ -19,7 +19,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models.config import AsteroidConfig, ConvTasNetConfig, DPRNNConfig, DPTNetConfig
 from sepml.speech.models.export import count_macs
-from sepml.speech.models.model import build_model, load_model, network_shape, save_model
+from sepml.speech.models.model import build_model, load_model, save_model, separator_shape
 from sepml.system.limits import MOST_WEIGHTS
 from sepml.training.model_folder import read_weights
 from sepml.training.model_size import shape_of
@@ -61,7 +61,7 @@ def changed(folder: Path, to: Path, **settings: object) -> Path:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: f"{config.kind} {getattr(config, 'filterbank', '')}")
 def test_a_shape_is_that_of_the_network_and_draws_nothing(config):
     torch.manual_seed(3)
-    shape, drawn = network_shape(config), torch.rand(1)
+    shape, drawn = separator_shape(config), torch.rand(1)
     torch.manual_seed(3)
     assert torch.equal(drawn, torch.rand(1))
     built = build_model(config)

@@ -1,8 +1,9 @@
-"""The addresses of `sepml serve` and what is behind them."""
+"""The web application of `sepml serve`: its addresses, their answers, and ZIP archives that are created while sent."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import ZipFile, ZipInfo
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -10,29 +11,29 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sepml.errors import SepmlError, one_line
-from sepml.speech.demo.archive import zipped
 from sepml.speech.demo.guard import Guard
-from sepml.speech.demo.jobs import Job, Jobs
+from sepml.speech.demo.jobs import Jobs, UploadJob
 from sepml.speech.demo.limits import Limits, Refused
 from sepml.speech.demo.separate_upload import check_header
-from sepml.speech.demo.uploads import FORM_BYTES, Pace, Room, receive
+from sepml.speech.demo.uploads import FORM_BYTES, Pace, UploadBudget, receive
 from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.version import __version__
 
 _SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "serve.js")
 _ABSENT = "there is nothing here"
-_ROOM_UPLOADS = 20
+_BUDGET_UPLOADS = 20
+_BLOCK = 1 << 18
 
 
 @dataclass
 class Page:
-    """What the addresses share.
+    """The state that the addresses share.
 
     Attributes:
-        jobs: what is separated. host: the address listened on. pace: of uploads.
+        jobs: the separations. host: the address that the server listens on. pace: of uploads.
     """
 
     jobs: Jobs
@@ -41,7 +42,7 @@ class Page:
 
     def __post_init__(self) -> None:
         self._limits = self.jobs.limits
-        self._room = Room(_ROOM_UPLOADS * self._limits.size)
+        self._budget = UploadBudget(_BUDGET_UPLOADS * self._limits.size)
         script = "".join(map(read_template, _SCRIPTS))
         self._html = _index(script, self._limits)
         self._policy = (
@@ -60,7 +61,7 @@ class Page:
             Route("/results.zip", self._zip),
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, SepmlError: _refused})
-        # Their answer would carry the address that the request names.
+        # The answer of a redirect would contain the host that the request names.
         app.router.redirect_slashes = False
         return Guard(app, self.host, self._policy)
 
@@ -68,13 +69,13 @@ class Page:
         return HTMLResponse(self._html)
 
     async def _upload(self, request: Request) -> Response:
-        # Refused before it is read; what comes is counted all the same.
+        # Refused before it is read; the bytes that arrive are counted as well.
         if _length(request) > self._limits.size + FORM_BYTES:
             self._limits.check_size("the upload", _length(request))
         job = self.jobs.new()
         kind = request.headers.get("content-type", "")
         try:
-            upload = await receive(request.stream(), kind, job.uploads, self._limits, self.pace, self._room)
+            upload = await receive(request.stream(), kind, job.uploads, self._limits, self.pace, self._budget)
             await run_in_threadpool(check_header, upload, self._limits)
             self.jobs.submit(job, upload)
         except ClientDisconnect:
@@ -99,41 +100,42 @@ class Page:
         await run_in_threadpool(self.jobs.drop, self._found(request.path_params["token"]))
         return Response(status_code=204)
 
-    async def _file(self, request: Request) -> Response:
+    async def _file(self, request: Request) -> ASGIApp:
         job = self._found(request.path_params["token"])
         files = job.result.files if job.result is not None else ()
         number = next((n for n, file in enumerate(files) if file.name == request.path_params["name"]), None)
         if number is None or job.result is None:
             raise Refused(404, _ABSENT)
-        named = {"filename": job.result.downloads[number], "content_disposition_type": "inline"}
-        return _Kept(self.jobs, [job], FileResponse(files[number], media_type="audio/wav", **named))
+        name = job.result.downloads[number]
+        response = FileResponse(files[number], media_type="audio/wav", filename=name, content_disposition_type="inline")
+        return _KeepingFiles(self.jobs, [job], response)
 
-    async def _zip(self, request: Request) -> Response:
+    async def _zip(self, request: Request) -> ASGIApp:
         tokens = dict.fromkeys(request.query_params.getlist("job"))
         if not tokens:
             raise Refused(400, "expected the jobs whose files are wanted: ?job=TOKEN&job=TOKEN")
-        # A separation in the middle of many may have been deleted to make room.
+        # The results of some may have been deleted to make room.
         jobs = [job for job in map(self.jobs.find, tokens) if job is not None and job.result is not None]
         if not jobs:
             raise Refused(404, _ABSENT)
         headers = {"Content-Disposition": 'attachment; filename="separated.zip"'}
-        return _Kept(
+        return _KeepingFiles(
             self.jobs,
             jobs,
-            StreamingResponse(zipped(_entries(jobs), _note(len(tokens) - len(jobs))), 200, headers, "application/zip"),
+            StreamingResponse(zip_stream(_entries(jobs), _note(len(tokens) - len(jobs))), 200, headers, "application/zip"),
         )
 
-    def _found(self, token: str) -> Job:
+    def _found(self, token: str) -> UploadJob:
         job = self.jobs.find(token)
         if job is None:
             raise Refused(404, _ABSENT)
         return job
 
 
-class _Kept:
-    """A response during which the files of jobs stay."""
+class _KeepingFiles:
+    """A response during which the files of jobs are not deleted."""
 
-    def __init__(self, jobs: Jobs, of: list[Job], response: Response) -> None:
+    def __init__(self, jobs: Jobs, of: list[UploadJob], response: Response) -> None:
         self._jobs, self._of, self._response = jobs, of, response
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -142,19 +144,19 @@ class _Kept:
 
 
 def _length(request: Request) -> int:
-    """The length that a request says its body has; 0 where it says none."""
+    """The length of the body in the header of a request; 0 if there is none."""
     length = request.headers.get("content-length", "")
     return int(length) if length.isascii() and length.isdigit() and len(length) < 20 else 0
 
 
-def _entries(jobs: list[Job]) -> Iterator[tuple[str, Path]]:
+def _entries(jobs: list[UploadJob]) -> Iterator[tuple[str, Path]]:
     for job in jobs:
         if job.result is not None:
             yield from zip(job.result.downloads, job.result.files, strict=True)
 
 
 def _note(missing: int) -> dict[str, str]:
-    """What an archive says about recordings that are not in it."""
+    """A note on recordings that are not in an archive."""
     text = f"{missing} recordings were deleted to make room; separate fewer at a time, or use `sepml separate`.\n"
     return {"missing.txt": text} if missing else {}
 
@@ -174,3 +176,53 @@ async def _refused(request: Request, error: Exception) -> Response:
     headers = {"Retry-After": "5"} if isinstance(error, Refused) and error.status == 503 else None
     message = one_line(error) if isinstance(error, SepmlError) else str(error)
     return JSONResponse({"error": message}, error.status if isinstance(error, Refused) else 422, headers)
+
+
+class _Sink:
+    """Collects the bytes that `ZipFile` writes; without `seek`, so that headers are not written again."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def write(self, content: bytes) -> int:
+        self._parts.append(bytes(content))
+        return len(content)
+
+    def flush(self) -> None:
+        pass
+
+    def take(self) -> bytes:
+        """The bytes written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
+def zip_stream(entries: Iterable[tuple[str, Path]], notes: Mapping[str, str] | None = None) -> Iterator[bytes]:
+    """A ZIP archive that is created while it is sent; uncompressed, as sound hardly shrinks.
+
+    Args:
+        entries: names in the archive and files; a repeated name is numbered.
+        notes: texts by their names.
+    """
+    sink = _Sink()
+    taken: set[str] = set()
+    with ZipFile(sink, "w") as archive:  # type: ignore[call-overload]
+        for name, text in (notes or {}).items():
+            archive.writestr(_unused_name(name, taken), text)
+        for name, path in entries:
+            entry = ZipInfo.from_file(path, _unused_name(name, taken))
+            with path.open("rb") as source, archive.open(entry, "w") as target:
+                while block := source.read(_BLOCK):
+                    target.write(block)
+                    yield sink.take()
+    yield sink.take()
+
+
+def _unused_name(name: str, taken: set[str]) -> str:
+    stem, dot, suffix = name.rpartition(".")
+    free, number = name, 1
+    while free in taken:
+        number += 1
+        free = f"{stem} ({number}){dot}{suffix}"
+    taken.add(free)
+    return free

@@ -1,4 +1,4 @@
-"""Uploads that wait, the one that is separated, and the results that are kept."""
+"""A queue of uploads that are separated one at a time, and the results that are kept."""
 
 import logging
 import secrets
@@ -18,16 +18,16 @@ from sepml.speech.separation.separator import Separator
 log = logging.getLogger(__name__)
 WAITING, WORKING, DONE, FAILED = "waiting", "working", "done", "failed"
 _ABANDONED_SECONDS = 300.0
-_TELLING_SECONDS, _TELLING_FRACTION = 1.0, 0.02
+_ESTIMATE_SECONDS, _ESTIMATE_FRACTION = 1.0, 0.02
 
 
-class _GivenUp(Exception):
-    """Nobody waits for a job any more."""
+class _Abandoned(Exception):
+    """A job was abandoned: nobody asks for it any more."""
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What is kept at a time; the oldest results go first.
+    """How much is kept; the oldest results are deleted first.
 
     Attributes:
         waiting: uploads that are not separated yet. results: recordings. size: of their files, bytes.
@@ -39,14 +39,14 @@ class Capacity:
 
 
 @dataclass
-class Job:
+class UploadJob:
     """One upload.
 
     Attributes:
-        token: nobody who does not know it gets at the job. folder: of its files.
+        token: a secret that gives access to the job. folder: of its files.
         state: waiting, working, done or failed. error: why it failed, one line.
-        fraction: of it that is separated; None where that is not known. since: when the separation began, monotonic seconds.
-        asked: when somebody last asked for the state. readers: downloads in progress. dropped: nobody wants it any more.
+        fraction: the part that is separated; None if unknown. since: when the separation began, monotonic seconds.
+        asked: when somebody last asked for the state. readers: downloads in progress. dropped: it was deleted.
     """
 
     token: str
@@ -68,82 +68,82 @@ class Job:
 
     @property
     def left(self) -> float | None:
-        """Seconds until it is separated; None as long as that cannot be told."""
+        """Seconds until it is separated; None if unknown."""
         past = time.monotonic() - self.since
-        if self.state != WORKING or self.fraction is None or self.fraction < _TELLING_FRACTION or past < _TELLING_SECONDS:
+        if self.state != WORKING or self.fraction is None or self.fraction < _ESTIMATE_FRACTION or past < _ESTIMATE_SECONDS:
             return None
         return past * (1 - self.fraction) / self.fraction
 
 
 class Jobs:
-    """Separates one upload at a time, in the order in which they came.
+    """Separates one upload at a time, in the order of their arrival.
 
     Args:
         separator: of any rate; the outputs have the upload's rate and length.
-        folder: for the files; those of a job go when it is dropped.
+        folder: for the files; those of a job are deleted with it.
     """
 
     def __init__(self, separator: Separator, folder: Path, limits: Limits, capacity: Capacity | None = None) -> None:
         self.separator, self.folder, self.limits = separator, folder, limits
         self.capacity = capacity or Capacity()
-        self._jobs: dict[str, Job] = {}
+        self._jobs: dict[str, UploadJob] = {}
         self._changed = threading.Condition()
         self._closed = False
-        # A daemon: a separation in work must not keep the process from ending.
+        # A daemon: a separation in progress must not prevent the process from ending.
         self._worker = threading.Thread(target=self._work, name="separation", daemon=True)
         self._worker.start()
 
-    def new(self) -> Job:
+    def new(self) -> UploadJob:
         """A job with a folder for its upload.
 
         Raises:
             Refused: as many wait already as may wait; there is no room for the folder.
         """
         with self._changed:
-            self._require_place()
+            self._require_free_slot()
         token = secrets.token_urlsafe(16)
-        job = Job(token, self.folder / f"job-{token}")
+        job = UploadJob(token, self.folder / f"job-{token}")
         try:
             job.uploads.mkdir(parents=True)
         except OSError as error:
             raise Refused(507, f"the upload cannot be kept: {error.strerror}") from error
         return job
 
-    def submit(self, job: Job, upload: Path) -> None:
+    def submit(self, job: UploadJob, upload: Path) -> None:
         """Let a job wait for its turn.
 
         Raises:
             Refused: as many wait already as may wait.
         """
         with self._changed:
-            self._require_place()
+            self._require_free_slot()
             job.upload, job.asked = upload, time.monotonic()
             self._jobs[job.token] = job
             self._changed.notify_all()
 
-    def drop(self, job: Job) -> None:
-        """Forget a job and delete its files when nobody reads them; its separation stops within a second of sound."""
+    def drop(self, job: UploadJob) -> None:
+        """Delete a job, and its files when nobody reads them; its separation stops within a second of sound."""
         with self._changed:
             job.dropped = True
             self._jobs.pop(job.token, None)
         self._delete(job)
 
-    def find(self, token: str) -> Job | None:
-        """A job by its token, which is asked for by this."""
+    def find(self, token: str) -> UploadJob | None:
+        """The job with a token; it counts as asked for now."""
         with self._changed:
             job = self._jobs.get(token)
             if job is not None:
                 job.asked = time.monotonic()
             return job
 
-    def ahead(self, job: Job) -> int:
-        """How many come before a waiting job."""
+    def ahead(self, job: UploadJob) -> int:
+        """The number of jobs before a waiting one."""
         with self._changed:
             before = list(self._jobs.values())
             return sum(other.state in (WAITING, WORKING) for other in before[: before.index(job)]) if job in before else 0
 
     @contextmanager
-    def reading(self, jobs: list[Job]) -> Iterator[None]:
+    def reading(self, jobs: list[UploadJob]) -> Iterator[None]:
         """Keep the files of jobs as long as the block runs."""
         with self._changed:
             for job in jobs:
@@ -158,18 +158,18 @@ class Jobs:
                 self._delete(job)
 
     def close(self, patience: float = 10.0) -> None:
-        """Stop, after the separation in work has given up or `patience` (s) has passed."""
+        """Stop, after the separation in work has stopped or `patience` (s) has passed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
         self._worker.join(patience)
 
-    def _require_place(self) -> None:
+    def _require_free_slot(self) -> None:
         waiting = sum(job.state == WAITING for job in self._jobs.values())
         if waiting >= self.capacity.waiting:
             raise Refused(503, f"{waiting} recordings are waiting already; try again in a moment")
 
-    def _delete(self, job: Job) -> None:
+    def _delete(self, job: UploadJob) -> None:
         with self._changed:
             unused = job.dropped and not job.readers and job.state != WORKING
         if unused:
@@ -179,27 +179,27 @@ class Jobs:
         while (job := self._next()) is not None:
             try:
                 self._separate(job)
-            except _GivenUp:
-                self._fail(job, "given up, as nobody waits for it any more")
+            except _Abandoned:
+                self._fail(job, "stopped, as nobody waits for it any more")
                 self.drop(job)
             except SepmlError as error:
                 self._fail(job, one_line(error))
             except Exception:
-                # The next job must not suffer from a bug that one shows.
+                # A bug in one job must not stop the next ones.
                 log.exception("a separation failed")
                 self._fail(job, "sepml failed on it, which is a bug; what it printed says more")
             shutil.rmtree(job.uploads, ignore_errors=True)
             self._delete(job)
             self._shrink()
 
-    def _fail(self, job: Job, reason: str) -> None:
+    def _fail(self, job: UploadJob, reason: str) -> None:
         with self._changed:
             job.state, job.error = FAILED, reason
         shutil.rmtree(job.folder, ignore_errors=True)
         log.info("%s", reason)
 
-    def _next(self) -> Job | None:
-        """The job that has waited longest; None when there is to be no other."""
+    def _next(self) -> UploadJob | None:
+        """The job that has waited longest; None after `close`."""
         with self._changed:
             while True:
                 if self._closed:
@@ -210,10 +210,10 @@ class Jobs:
                     return job
                 self._changed.wait()
 
-    def _separate(self, job: Job) -> None:
-        def tell(fraction: float | None) -> None:
+    def _separate(self, job: UploadJob) -> None:
+        def report_progress(fraction: float | None) -> None:
             if self._closed or job.dropped or time.monotonic() - job.asked > _ABANDONED_SECONDS:
-                raise _GivenUp
+                raise _Abandoned
             if fraction is not None and job.fraction is None:
                 job.since = time.monotonic()
             job.fraction = fraction
@@ -222,8 +222,8 @@ class Jobs:
         if upload is None:
             raise SepmlError("the upload is missing")
         start = time.monotonic()
-        tell(None)
-        found = separate_upload(upload, job.folder, self.separator, self.limits, f"jobs/{job.token}/", tell)
+        report_progress(None)
+        found = separate_upload(upload, job.folder, self.separator, self.limits, f"jobs/{job.token}/", report_progress)
         with self._changed:
             job.result, job.state = found, DONE
         for line in found.lines:
@@ -231,7 +231,7 @@ class Jobs:
         log.info("%s: %.1f s of sound, separated in %.1f s", found.name, found.seconds, time.monotonic() - start)
 
     def _shrink(self) -> None:
-        """Drop the oldest that are over what is kept, but not the last one."""
+        """Delete the oldest jobs beyond the capacity, but not the last one."""
         with self._changed:
             ended = [job for job in self._jobs.values() if job.state in (DONE, FAILED)]
         sizes = [job.result.size if job.result is not None else 0 for job in ended]

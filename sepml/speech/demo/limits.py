@@ -1,4 +1,4 @@
-"""What may be uploaded, and the error of a request that is refused."""
+"""Limits of uploads, and the error of a request that is refused."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -24,13 +24,13 @@ class Refused(SepmlError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be uploaded.
+    """Limits of one upload.
 
     Attributes:
         seconds: of sound.
         size: of the file, bytes.
         samples: of one channel; None is `seconds` at 96 kHz. All channels together may have four times as many.
-        ways_out: what a visitor may do about a limit, by its name: `seconds`, `size`, `samples`.
+        ways_out: advice for a visitor beyond a limit, by the limit's name: `seconds`, `size`, `samples`.
     """
 
     seconds: float = 600.0

@@ -1,4 +1,4 @@
-"""What is done with one upload: checked, decoded for the page's player, separated as `sepml separate` does it, drawn."""
+"""Processes one upload: checks it, decodes it for the page's player, separates it as `sepml separate` does, draws it."""
 
 import logging
 import os
@@ -23,16 +23,16 @@ from sepml.speech.separation.separator import WHOLE_SECONDS, Separator
 
 _LOGGER = "sepml.speech"
 _READ = 0.85
-"""The part of the work that is done when all of a long recording has been read; the order of speakers is decided last."""
-_LISTENING = threading.Lock()
+"""The finished fraction when all of a long recording has been read; the order of speakers is decided last."""
+_CAPTURING = threading.Lock()
 
-Tell = Callable[[float | None], None]
-"""Takes the fraction that is done, or None where that is not known; raises to give up."""
+Progress = Callable[[float | None], None]
+"""Takes the finished fraction, or None if it is unknown; raises an error to stop."""
 
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording that was decoded.
+    """A decoded recording.
 
     Attributes:
         rate: Hz. frames: samples of a channel. peak: the largest magnitude of the mixture.
@@ -45,7 +45,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class Line:
-    """What `sepml separate` says about a recording."""
+    """A line that `sepml separate` logs about a recording."""
 
     text: str
     warning: bool
@@ -53,12 +53,12 @@ class Line:
 
 @dataclass(frozen=True)
 class Result:
-    """What the page shows of a recording.
+    """The result of one recording.
 
     Attributes:
         name: of the upload. rate: Hz. seconds: of sound.
-        files: the mixture and the speakers, WAV. downloads: their names for whom saves them.
-        lines: what `sepml separate` says about the recording.
+        files: the mixture and the speakers, WAV. downloads: their names when they are saved.
+        lines: of the log of `sepml separate` about the recording.
         players: HTML, one a file, which play `{source}0.wav` and so on.
     """
 
@@ -77,7 +77,7 @@ class Result:
 
 
 def check_header(upload: Path, limits: Limits) -> None:
-    """Refuse a file by what its header says.
+    """Refuse a file by its header.
 
     Raises:
         SepmlError: it is no recording; `Refused`: it is over a limit.
@@ -86,43 +86,45 @@ def check_header(upload: Path, limits: Limits) -> None:
         limits.check_sound(upload.name, recording.rate, recording.channels, recording.frames or 0)
 
 
-def separate_upload(upload: Path, folder: Path, separator: Separator, limits: Limits, source: str, tell: Tell) -> Result:
+def separate_upload(
+    upload: Path, folder: Path, separator: Separator, limits: Limits, source: str, progress: Progress
+) -> Result:
     """Separate an upload in memory that does not grow with its length.
 
     Args:
         folder: takes the mixture and the speakers.
         source: the address of the files, to which `0.wav` and so on are added.
-        tell: is called about once a second of sound.
+        progress: is called about once a second of sound.
 
     Raises:
         SepmlError: the upload is damaged, is over a limit, or cannot be separated.
     """
     speakers = [folder / f"{number + 1}.wav" for number in range(separator.n_src)]
     mixture = folder / "0.wav"
-    with _named(upload), _said() as lines:
-        sound = _decode(upload, mixture, limits, tell)
-        outcome = separate_file(upload, speakers, _Followed(separator, sound, tell))
+    with _named(upload), _logged_lines() as lines:
+        sound = _decode(upload, mixture, limits, progress)
+        outcome = separate_file(upload, speakers, _ReportingSeparator(separator, sound, progress))
         if outcome.reason is not None:
             raise SepmlError(outcome.reason)
-    tell(None)
+    progress(None)
     files = (mixture, *speakers)
     named = (f"{upload.stem}_mixture.wav", *(f"{upload.stem}_s{number + 1}.wav" for number in range(len(speakers))))
-    said = tuple(dict.fromkeys(replace(line, text=_about(line.text, upload)) for line in lines))
+    texts = tuple(dict.fromkeys(replace(line, text=_with_name(line.text, upload)) for line in lines))
     players = tuple(_players(files, named, sound, source))
-    return Result(upload.name, sound.rate, sound.frames / sound.rate, files, named, said, players)
+    return Result(upload.name, sound.rate, sound.frames / sound.rate, files, named, texts, players)
 
 
-def _decode(upload: Path, mixture: Path, limits: Limits, tell: Tell) -> Sound:
-    """Write the mean of the channels; what is over a limit is refused as soon as that shows."""
+def _decode(upload: Path, mixture: Path, limits: Limits, progress: Progress) -> Sound:
+    """Write the mean of the channels; a recording beyond a limit is refused as soon as the limit is passed."""
     frames, peak = 0, 0.0
     try:
         with open_recording(upload, upload.name) as recording:
             rate = recording.rate
             limits.check_sound(upload.name, rate, recording.channels, recording.frames or 0)
-            # 24 bits keep quiet recordings, and every player of a browser takes them.
+            # 24 bits preserve quiet recordings, and every browser plays them.
             with soundfile.SoundFile(os.fsencode(mixture), "w", rate, 1, "PCM_24", format="WAV") as written:
                 for block in one_channel(upload, recording, None):
-                    tell(None)
+                    progress(None)
                     frames += len(block)
                     limits.check_sound(upload.name, rate, recording.channels, frames)
                     peak = max(peak, float(np.abs(block).max(initial=0)))
@@ -132,26 +134,26 @@ def _decode(upload: Path, mixture: Path, limits: Limits, tell: Tell) -> Sound:
     return Sound(rate, frames, peak)
 
 
-class _Followed(Separator):
-    """A separator that tells how far into the recording it is."""
+class _ReportingSeparator(Separator):
+    """A separator that reports its progress through the recording."""
 
-    def __init__(self, separator: Separator, sound: Sound, tell: Tell) -> None:
+    def __init__(self, separator: Separator, sound: Sound, progress: Progress) -> None:
         super().__init__(separator.models, separator.mixture_consistency)
-        self._sound, self._tell = sound, tell
+        self._sound, self._progress = sound, progress
 
     def stream(
         self, blocks: Iterable[np.ndarray], sample_rate: int, segment: float | None = None, overlap: float | None = None
     ) -> Iterator[np.ndarray]:
-        return super().stream(self._followed(blocks), sample_rate, segment, overlap)
+        return super().stream(self._reported(blocks), sample_rate, segment, overlap)
 
-    def _followed(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def _reported(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The blocks, cut to a second at most."""
         rate, frames, done = self._sound.rate, self._sound.frames, 0
         in_windows = frames > WHOLE_SECONDS * rate
         for block in blocks:
             for begin in range(0, len(block), rate):
-                # What is separated in one piece is read long before that begins.
-                self._tell(_READ * min(done / frames, 1.0) if in_windows else None)
+                # A recording that is separated in one piece has been read long before.
+                self._progress(_READ * min(done / frames, 1.0) if in_windows else None)
                 part = block[begin : begin + rate]
                 done += len(part)
                 yield part
@@ -163,28 +165,28 @@ def _players(files: Sequence[Path], downloads: Sequence[str], sound: Sound, sour
         with soundfile.SoundFile(os.fsencode(file)) as opened:
             samples = StoredSamples(opened)
             level = loudest(samples, sound.rate) if level is None else level
-            # The mixture is what the visitor has.
+            # The visitor already has the mixture.
             name, download = (f"speaker {number}", download) if number else ("mixture", "")
             yield player(name, samples, sound.rate, sound.peak, level, f"{source}{number}.wav", download=download)
 
 
 @contextmanager
 def _named(upload: Path) -> Iterator[None]:
-    """Errors that call a file by the name that the visitor knows, not by where it lies here."""
+    """Replace the path of the upload in errors by the name that the visitor knows."""
     try:
         yield
     except SepmlError as error:
-        error.args = (_about(one_line(error), upload),)
+        error.args = (_with_name(one_line(error), upload),)
         raise
 
 
-def _about(line: str, upload: Path) -> str:
+def _with_name(line: str, upload: Path) -> str:
     return line.replace(str(upload), upload.name).replace(f"{upload.parent}/", "")
 
 
 @contextmanager
-def _said() -> Iterator[list[Line]]:
-    """The lines that this thread logs meanwhile, as the command prints them, whatever the level of the log.
+def _logged_lines() -> Iterator[list[Line]]:
+    """The lines that this thread logs within, as the command prints them, whatever the log level.
 
     One thread at a time: the logger is set up for it.
     """
@@ -201,7 +203,7 @@ def _said() -> Iterator[list[Line]]:
                 parent.handle(record)
 
     handler = Handler()
-    with _LISTENING:
+    with _CAPTURING:
         level, propagate = logger.level, logger.propagate
         logger.addHandler(handler)
         logger.setLevel(min(logging.INFO, logger.getEffectiveLevel()))

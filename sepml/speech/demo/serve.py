@@ -12,8 +12,7 @@ import uvicorn
 
 from sepml.errors import SepmlError
 from sepml.speech.demo.app import Page
-from sepml.speech.demo.connections import PatientProtocol
-from sepml.speech.demo.guard import is_loopback
+from sepml.speech.demo.guard import DeadlineProtocol, is_loopback
 from sepml.speech.demo.jobs import Capacity, Jobs
 from sepml.speech.demo.limits import Limits
 from sepml.speech.demo.uploads import Pace
@@ -63,7 +62,7 @@ class PageServer:
         app = Page(self.jobs, host, pace or Pace()).app()
         config = uvicorn.Config(
             app,
-            http=PatientProtocol,
+            http=DeadlineProtocol,
             ws="none",
             lifespan="off",
             loop="asyncio",
@@ -80,7 +79,7 @@ class PageServer:
         self._ended = threading.Event()
         self._ended.set()
         if not is_loopback(host):
-            log.warning("%s: everybody who reaches this machine over the network can use the page", host)
+            log.warning("%s: everyone who can reach this machine over the network can use the page", host)
 
     @property
     def url(self) -> str:
@@ -98,12 +97,12 @@ class PageServer:
             self._ended.set()
 
     def shutdown(self) -> None:
-        """Let `serve_forever`, which runs in another thread, end, and wait until it has."""
+        """End `serve_forever`, which runs in another thread, and wait for its end."""
         self._server.should_exit = True
         self._ended.wait()
 
     def close(self) -> None:
-        """Stop listening and delete what is left of uploads and results."""
+        """Stop listening, and delete uploads and results."""
         self._socket.close()
         self.jobs.close()
         self.folder.close()
@@ -116,10 +115,10 @@ class PageServer:
 
 
 def _listening(host: str, port: int) -> socket.socket:
-    """A socket that is bound, so that the address is known and taken before anything else is done."""
+    """A bound socket: the address is known and reserved before anything else is done."""
     listener = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
     try:
-        # Without it a port cannot be taken again right after a server on it has ended.
+        # Allows a port to be used again directly after another server on it has ended.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((host, port))
         listener.listen(_BACKLOG)
@@ -131,7 +130,7 @@ def _listening(host: str, port: int) -> socket.socket:
 
 
 class _Forward(logging.Handler):
-    """Passes on what the libraries log: errors of ours as they are, and what visitors cause for those who debug."""
+    """Forwards log records of the libraries: own errors as errors, those caused by visitors at level DEBUG."""
 
     def emit(self, record: logging.LogRecord) -> None:
         error = record.exc_info[1] if record.exc_info else None
@@ -141,7 +140,7 @@ class _Forward(logging.Handler):
 
 @contextmanager
 def _forwarded() -> Iterator[None]:
-    """Let the libraries log through this module."""
+    """Forward the log records of the libraries to this module's logger."""
     handler = _Forward()
     loggers = [logging.getLogger(name) for name in _LIBRARIES]
     before = [logger.propagate for logger in loggers]

@@ -1,4 +1,4 @@
-"""Uploads: how slowly they may come, how many at a time, and how the one file of a form gets onto the disk."""
+"""Receives uploads: their least rate, their bytes at a time, and the one file of a form written to the disk."""
 
 import asyncio
 import os
@@ -6,12 +6,15 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from sepml.speech.demo.limits import Limits, Refused
+
+if TYPE_CHECKING:
+    from python_multipart.multipart import MultipartCallbacks
 
 FIELD = "file"
 """The field of the form that holds the recording."""
@@ -22,9 +25,9 @@ _LONGEST_STEM, _LONGEST_SUFFIX = 100, 20
 
 @dataclass(frozen=True)
 class Pace:
-    """How slowly an upload may come.
+    """The least rate of an upload.
 
-    After t seconds at least `(t - grace) * slowest` bytes must have come, which bounds the whole time as well.
+    After t seconds at least `(t - grace) * slowest` bytes must have arrived, which bounds the total time as well.
 
     Attributes:
         grace: seconds. slowest: bytes a second.
@@ -34,14 +37,14 @@ class Pace:
     slowest: float = 50_000.0
 
     def allowed(self, received: int) -> float:
-        """The seconds after the start within which the next bytes must come."""
+        """The time after the start, s, by which the next bytes must arrive."""
         return self.grace + received / self.slowest
 
 
-class Room:
-    """How many bytes of uploads may be in work at a time.
+class UploadBudget:
+    """Limits the bytes of all uploads in progress.
 
-    Bytes that have come count, not those announced, so that connections which announce much and send little take no room.
+    Bytes that have arrived count, not those announced, so a connection that announces much and sends little takes no room.
     """
 
     def __init__(self, size: int) -> None:
@@ -59,16 +62,16 @@ class Room:
 
 
 async def receive(
-    stream: AsyncIterator[bytes], content_type: str, folder: Path, limits: Limits, pace: Pace, room: Room
+    stream: AsyncIterator[bytes], content_type: str, folder: Path, limits: Limits, pace: Pace, budget: UploadBudget
 ) -> Path:
-    """Take the file out of the multipart form in the body of a request.
+    """Write the file in the multipart form of a request's body to a folder.
 
     Args:
         stream: the body. content_type: of the request, with the boundary.
-        folder: where the file goes, under its own name as far as that is safe.
+        folder: takes the file, under its own name as far as that is safe.
 
     Raises:
-        Refused: the form is malformed or has another content, is too large, or comes too slowly; there is no room.
+        Refused: the form is malformed or has another content, is too large, or arrives too slowly; there is no room.
     """
     kind, options = parse_options_header(content_type)
     boundary = options.get(b"boundary", b"")
@@ -84,7 +87,7 @@ async def receive(
                 chunk = await anext(chunks, None)
             if chunk is None:
                 break
-            room.take(len(chunk))
+            budget.take(len(chunk))
             received += len(chunk)
             if received > limits.size + FORM_BYTES:
                 limits.check_size(form.name or "the upload", received)
@@ -98,7 +101,7 @@ async def receive(
         raise Refused(507, f"the upload cannot be kept: {error.strerror}") from error
     finally:
         form.close()
-        room.taken -= received
+        budget.taken -= received
 
 
 class _Form:
@@ -117,8 +120,8 @@ class _Form:
         """What the file is called."""
         return None if self._path is None else self._path.name
 
-    def callbacks(self) -> dict[str, object]:
-        """What `MultipartParser` calls."""
+    def callbacks(self) -> "MultipartCallbacks":
+        """The callbacks of `MultipartParser`."""
         return {
             "on_header_field": self._on_header_field,
             "on_header_value": self._on_header_value,
@@ -129,7 +132,7 @@ class _Form:
         }
 
     def finished(self) -> Path:
-        """The file, of which everything has come."""
+        """The complete file."""
         if self._path is None or self._file is None or not self._ended:
             raise Refused(400, "the form breaks off")
         self._file.flush()

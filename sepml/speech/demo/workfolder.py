@@ -20,11 +20,11 @@ _UNOWNED_SECONDS = 24 * 3600.0
 
 
 class WorkFolder:
-    """A folder in the system's place for temporary files that belongs to this process.
+    """A temporary folder that belongs to this process.
 
-    Its `owner.json` names the process and is locked as long as the process lives, however that ends; the kernel frees the lock.
-    Making a folder removes those whose lock is free. A lock tells better than a process number, which is used again and which
-    means nothing in another container that shares the place.
+    Its `owner.json` names the process and is locked as long as the process lives; the kernel frees the lock however it ends.
+    Creating a folder removes those whose lock is free. A lock is more reliable than a process number, which is used again and
+    has no meaning in another container that shares the folder for temporary files.
 
     Attributes:
         path: the folder.
@@ -34,12 +34,12 @@ class WorkFolder:
     """
 
     def __init__(self) -> None:
-        place = Path(tempfile.gettempdir())
+        parent = Path(tempfile.gettempdir())
         try:
-            sweep(place)
-            self.path, self._lock = _claim(place)
+            remove_abandoned(parent)
+            self.path, self._lock = _claim(parent)
         except OSError as error:
-            raise SepmlError(f"{place}: cannot hold uploads and results: {error.strerror}") from error
+            raise SepmlError(f"{parent}: cannot hold uploads and results: {error.strerror}") from error
 
     def close(self) -> None:
         """Delete the folder with everything in it; further calls do nothing."""
@@ -49,16 +49,16 @@ class WorkFolder:
             self._lock = None
 
 
-def sweep(place: Path) -> list[Path]:
+def remove_abandoned(parent: Path) -> list[Path]:
     """Remove the folders of servers that have ended without removing them.
 
-    Folders without a note of their owner, as earlier versions made, go when nothing in them has changed for a day.
+    Folders without `owner.json`, from earlier versions, are removed when they have not changed for a day.
 
     Returns:
         those removed.
     """
     removed = []
-    for folder in sorted(place.glob(f"{_PREFIX}*")):
+    for folder in sorted(parent.glob(f"{_PREFIX}*")):
         try:
             facts = folder.lstat()
             if folder.is_symlink() or not folder.is_dir() or facts.st_uid != os.getuid() or not _is_abandoned(folder):
@@ -72,17 +72,17 @@ def sweep(place: Path) -> list[Path]:
     return removed
 
 
-def _claim(place: Path) -> tuple[Path, int | None]:
+def _claim(parent: Path) -> tuple[Path, int | None]:
     """A new folder and the open, locked file that names its owner."""
     while True:
-        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
         owner = folder / _OWNER
         try:
             lock = os.open(owner, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         except FileNotFoundError:
             continue
         fcntl.flock(lock, fcntl.LOCK_EX)
-        # Another server that started before the lock was held may have swept the folder away.
+        # Another server that started before the lock was held may have removed the folder.
         if owner.exists():
             note = {"host": socket.gethostname(), "process": os.getpid(), "started": datetime.now(UTC).isoformat()}
             os.write(lock, (json.dumps(note) + "\n").encode())

@@ -28,13 +28,14 @@ _STATES = ("state_dict", "model_state_dict", "model")
 # The prefix that torch.compile adds to the names of weights.
 _COMPILED = "_orig_mod."
 _SHOWN = 4
+# The function that unpickles a number of numpy.
+_NUMPY_SCALAR = np.float64(0).__reduce__()[0]
 # Types that files hold beside tensors and plain values: versions, scores, and the options of a training.
 _HARMLESS: list[Any] = [
     torch.torch_version.TorchVersion,
     argparse.Namespace,
     *((pathlib.PosixPath, f"{module}.PosixPath") for module in ("pathlib", "pathlib._local")),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     np.dtype,
     *(type(np.dtype(kind)) for kind in (np.float32, np.float64, np.int32, np.int64, np.bool_)),
 ]

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
         architecture: see `Separator.load`.
 
     Raises:
-        SepmlError: the model cannot be read or has no ONNX form, the file would differ from it, or a package is missing.
+        SepmlError: the model cannot be read or written as ONNX, the file would differ from it, or a package is missing.
     """
     if out.suffix != ".onnx":
         raise SepmlError(f"{out}: expected a name that ends in .onnx")
@@ -111,7 +112,7 @@ def _write(model: SeparationModel, file: Path, name: str) -> None:
     try:
         module = Exportable(model).eval()
         with _quiet():
-            program = torch.onnx.export(
+            program: Any = torch.onnx.export(
                 module,
                 (example,),
                 dynamo=True,
@@ -131,7 +132,7 @@ def _write(model: SeparationModel, file: Path, name: str) -> None:
     # The exporter raises errors of many kinds, whose own text is long.
     except Exception as error:
         cause = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
-        raise SepmlError(f"{name}: a model of kind '{model.config.kind}' that ONNX has no form for: {cause}") from error
+        raise SepmlError(f"{name}: a model of kind '{model.config.kind}' cannot be written as ONNX: {cause}") from error
 
 
 def _require_packages() -> None:
@@ -219,7 +220,7 @@ def _format(model: SeparationModel, origin: Origin) -> str:
     if origin.parts[0].is_file():
         network = model.config.network if isinstance(model, AsteroidModel) else ""
         return f"Asteroid checkpoint ({network})"
-    form = model_format(origin.path / "config.json")
-    if form == ENSEMBLE_FORMAT:
+    kind = model_format(origin.path / "config.json")
+    if kind == ENSEMBLE_FORMAT:
         return f"{ENSEMBLE_FORMAT} of {FORMAT}"
-    return FORMAT if form else f"experiment of {FORMAT}"
+    return FORMAT if kind else f"experiment of {FORMAT}"

@@ -113,14 +113,14 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
         raise SepmlError(f"{path}: is a file, but no checkpoint ({', '.join(_SUFFIXES)}); expected {_KINDS}")
     if not path.is_dir():
         raise SepmlError(f"{path}: no such folder; expected {_KINDS}")
-    form = model_format(path / "config.json")
+    kind = model_format(path / "config.json")
     numbers = sorted(int(f.name[4:]) for f in path.iterdir() if f.name[:4] == "peer" and f.name[4:].isdecimal())
     peers = [path / f"peer{number}" for number in numbers]
-    if form == ENSEMBLE_FORMAT:
+    if kind == ENSEMBLE_FORMAT:
         if not peers:
             raise SepmlError(f"{path}: its config.json says that it holds several models, but there is no peer1/, peer2/")
         return peers
-    if (path / _CHECKPOINT).is_file() and form is None:
+    if (path / _CHECKPOINT).is_file() and kind is None:
         _refuse_ensemble(path, ensemble)
         return [path / _CHECKPOINT]
     if (path / "config.json").is_file():

@@ -32,11 +32,11 @@ FORMAT = "sepml-separator-1"
 _BANKS = ("free", "freefb", "stft", "stftfb", "analytic_free", "analyticfreefb", "param_sinc", "paramsincfb")
 _NORMS = ("gln", "cln", "cgln", "fgln", "bn", "globln", "chanln", "cumln", "featsglobln", "batchnorm")
 _ACTIVATIONS = ("linear", "relu", "prelu", "leaky_relu", "sigmoid", "softmax", "tanh", "gelu", "swish")
-_WORDS = {*_BANKS, *_NORMS, *_ACTIVATIONS, "rnn", "lstm", "gru"}
+_NAMES = {*_BANKS, *_NORMS, *_ACTIVATIONS, "rnn", "lstm", "gru"}
 
 
 class SeparationModel(nn.Module):
-    """A network with its configuration; the mixture's level plays no part in what it computes.
+    """A network with its configuration; its output does not depend on the level of the mixture.
 
     The mixture is brought to unit power for the network and the estimates back to its level.
     """
@@ -57,7 +57,7 @@ class SeparationModel(nn.Module):
 
 
 class AsteroidModel(SeparationModel):
-    """A network of Asteroid's that computes what it computes there: the mixture comes as loud as it is."""
+    """One of Asteroid's networks, with the same output as there: the level of the mixture is not changed."""
 
     config: AsteroidConfig
 
@@ -65,12 +65,14 @@ class AsteroidModel(SeparationModel):
         """Separate: `(B, T)` at the configuration's rate to `(B, n_src, T)`."""
         length = mixture.shape[-1]
         padded = nn.functional.pad(mixture, (0, max(0, self.config.window - length)))
-        # With a channel axis: a batch without one is taken for channels in some of them.
+        # With a channel axis: some of the networks take a batch without one for channels.
         return self.network(padded[:, None])[..., :length]
 
 
 class StftDPRNN(nn.Module):
     """A dual-path RNN that puts masks on the bins of an STFT."""
+
+    window: Tensor
 
     def __init__(self, config: DPRNNConfig) -> None:
         from asteroid.masknn import DPRNN
@@ -92,7 +94,7 @@ class StftDPRNN(nn.Module):
         # undoing it makes a spike of the smallest error (a peak of 10.8 for a mixture of 0.7).
         padded = nn.functional.pad(mixture, (0, -mixture.shape[-1] % self.stride))
         spectrum = torch.stft(padded, self.window_length, self.stride, window=self.window, return_complex=True)
-        # Compressed magnitudes, as loudness is heard; the exponent was chosen by measurement (against the logarithm).
+        # Compressed magnitudes, close to perceived loudness; the exponent was chosen by measurement (against the logarithm).
         masks = self.masker(spectrum.abs().clamp_min(1e-5).pow(0.3)).float()
         masked = masks * spectrum[:, None]
         signals = torch.istft(
@@ -110,11 +112,11 @@ def build_model(config: AnyConfig) -> SeparationModel:
     >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
     900033
     """
-    network_shape(config)
+    separator_shape(config)
     return _build(config)
 
 
-def network_shape(config: AnyConfig) -> SeparationModel:
+def separator_shape(config: AnyConfig) -> SeparationModel:
     """The separator of a configuration on torch's meta device: its weights have shapes but no memory.
 
     Raises:
@@ -137,15 +139,15 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
     """One of Asteroid's models with fresh weights.
 
     Raises:
-        SepmlError: another name, or arguments that it cannot be made with.
+        SepmlError: another name, or arguments that do not fit it.
     """
     from asteroid import models
 
     if name not in get_args(AsteroidName):
         raise SepmlError(f"network is {name!r}, expected one of {', '.join(get_args(AsteroidName))}")
-    # Asteroid looks words up among everything its modules hold, so that a file could name any function there.
+    # Asteroid looks names up among all objects of its modules, so that a file could name any function there.
     for key, value in arguments.items():
-        if isinstance(value, str) and value.lower() not in _WORDS:
+        if isinstance(value, str) and value.lower() not in _NAMES:
             raise SepmlError(f"{name}: {key} is {value!r}, no filterbank, norm or activation that is known here")
     try:
         with warnings.catch_warnings(), bounded(name):
@@ -153,10 +155,10 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
             return getattr(models, name)(**arguments)
     except SepmlError:
         raise
-    # Nothing there checks what it is given: anything from a division by zero to a missing attribute comes out.
+    # Asteroid does not check its arguments: any error can occur, from a division by zero to a missing attribute.
     except Exception as error:
-        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise SepmlError(f"{name} cannot be made with these arguments: {said}") from error
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SepmlError(f"{name} cannot be made with these arguments: {cause}") from error
 
 
 def _asteroid(config: ModelConfig) -> nn.Module:
@@ -203,7 +205,7 @@ def _dual_path(config: DPRNNConfig) -> dict[str, int]:
 
 
 def save_model(folder: Path, model: SeparationModel) -> None:
-    """Write a model folder; each of its files is whole or absent."""
+    """Write a model folder; each of its files is written atomically."""
     write_model_folder(folder, FORMAT, asdict(model.config), model)
 
 
@@ -213,9 +215,10 @@ def load_model(folder: Path, device: str | torch.device = "cpu") -> SeparationMo
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    config = parse(AnyConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
+    settings = read_model_settings(folder, FORMAT)
+    config: AnyConfig = parse(AnyConfig, settings, source=str(folder / "config.json"))  # type: ignore[arg-type]
     with about(str(folder / "config.json")):
-        shape = network_shape(config)
+        shape = separator_shape(config)
     require_weights(shape, folder)
     model = _build(config)
     load_weights(model, folder)

@@ -1,10 +1,11 @@
 """Separators rewritten for ONNX: the same weights and the same numbers, in operations that take any length.
 
-What keeps the networks from being exported as they are: recurrent layers, which the exporter unrolls for one length; unfold
+Parts of the networks that cannot be exported unchanged: recurrent layers, which the exporter unrolls for one length; unfold
 and fold; the STFT; norms that ask for their number of axes as data; branches on the length.
 """
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +29,8 @@ class Exportable(nn.Module):
         super().__init__()
         self.window = model.config.window
         self.levels = not isinstance(model, AsteroidModel)
-        network = _rewritten(copy.deepcopy(model.network).cpu())
-        self.network = Stft(network) if isinstance(model.network, StftDPRNN) else LearnedFilters(network)
+        network: Any = _rewritten(copy.deepcopy(model.network).cpu())
+        self.network: nn.Module = Stft(network) if isinstance(model.network, StftDPRNN) else LearnedFilters(network)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
@@ -45,19 +46,17 @@ class Exportable(nn.Module):
 class LearnedFilters(nn.Module):
     """Asteroid's encoder, masks and decoder."""
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: Any) -> None:
         super().__init__()
         padder = type(network.encoder).__name__ == "_Padder"
-        self.multiple = network.encoder.lcm if padder else 1
+        self.multiple: int = network.encoder.lcm if padder else 1
         self.encoder = network.encoder.encoder if padder else network.encoder
         self.activation, self.masker, self.decoder = network.enc_activation, _masker(network.masker), network.decoder
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
         length = mixture.shape[-1]
-        x = mixture[:, None]
-        if self.multiple > 1:
-            x = pad(x, (0, -length % self.multiple))
+        x = pad(mixture[:, None], (0, -length % self.multiple)) if self.multiple > 1 else mixture[:, None]
         encoded = self.activation(self.encoder(x))
         est = self.decoder(self.masker(encoded) * encoded[:, None])
         return pad(est, (0, torch.sym_max(length - est.shape[-1], 0)))[..., :length]
@@ -68,9 +67,12 @@ class Stft(nn.Module):
 
     def __init__(self, network: StftDPRNN) -> None:
         super().__init__()
+        self.analysis: Tensor
+        self.synthesis: Tensor
+        self.weight: Tensor
         self.masker, self.size, self.stride = _masker(network.masker), network.window_length, network.stride
         window = network.window.double()
-        # Row k of each: what bin k makes of a frame, and what a frame is made of by bin k.
+        # Row k of each: the kernel that computes bin k of a frame, and the frame that bin k contributes.
         identity = torch.eye(self.size, dtype=torch.float64)
         analysis = torch.fft.rfft(identity).T * window
         bins = torch.eye(self.size // 2 + 1, dtype=torch.complex128)
@@ -100,10 +102,12 @@ class Chunks(nn.Module):
 
     def __init__(self, size: int, stride: int) -> None:
         super().__init__()
+        self.identity: Tensor
+        self.within: Tensor
         if stride > size:
             raise SepmlError(f"chunks of {size} frames that are {stride} apart cannot be exported, as they leave frames out")
         self.size, self.stride = size, stride
-        self.register_buffer("place", torch.eye(size)[:, None])
+        self.register_buffer("identity", torch.eye(size)[:, None])
         self.register_buffer("within", torch.arange(size)[:, None])
 
     def split(self, x: Tensor) -> Tensor:
@@ -114,16 +118,21 @@ class Chunks(nn.Module):
 
     def join(self, x: Tensor, frames: int) -> Tensor:
         """(B, N, size, n_chunks) to (B, N, frames): where chunks overlap they are added."""
-        joined = conv_transpose1d(x.flatten(0, 1), self.place, stride=self.stride)
+        joined = conv_transpose1d(x.flatten(0, 1), self.identity, stride=self.stride)
         return joined[:, 0, self.size : self.size + frames].reshape(x.shape[0], x.shape[1], frames)
 
 
-class DualPathRNN(nn.Module):
-    """The masks of Asteroid's `DPRNN`."""
+class DualPath(nn.Module):
+    """One of Asteroid's maskers that compute in chunks."""
 
-    def __init__(self, masker: nn.Module) -> None:
+    def __init__(self, masker: Any) -> None:
         super().__init__()
-        self.masker, self.chunks = masker, Chunks(masker.chunk_size, masker.hop_size)
+        self.masker: Any = masker
+        self.chunks = Chunks(masker.chunk_size, masker.hop_size)
+
+
+class DualPathRNN(DualPath):
+    """The masks of Asteroid's `DPRNN`."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, frames) to (B, n_src, out_chan, frames)."""
@@ -134,12 +143,8 @@ class DualPathRNN(nn.Module):
         return masks.reshape(batch, its.n_src, its.out_chan, frames)
 
 
-class DualPathTransformer(nn.Module):
+class DualPathTransformer(DualPath):
     """The masks of Asteroid's `DPTransformer`."""
-
-    def __init__(self, masker: nn.Module) -> None:
-        super().__init__()
-        self.masker, self.size, self.chunks = masker, masker.chunk_size, Chunks(masker.chunk_size, masker.hop_size)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, frames) to (B, n_src, N, frames)."""
@@ -149,8 +154,8 @@ class DualPathTransformer(nn.Module):
         x = self.chunks.split(its.in_norm(x))
         for intra, inter in its.layers:
             x = its.ola.inter_process(its.ola.intra_process(x, intra), inter)
-        x = its.first_out(x).reshape(batch * its.n_src, its.in_chan, self.size, -1)
-        joined = self.chunks.join(x, frames) / (self.size / self.chunks.stride)
+        x = its.first_out(x).reshape(batch * its.n_src, its.in_chan, its.chunk_size, -1)
+        joined = self.chunks.join(x, frames) / (its.chunk_size / self.chunks.stride)
         joined = its.net_out(joined) * its.net_gate(joined)
         return its.output_act(joined.reshape(batch, its.n_src, its.in_chan, frames))
 
@@ -174,7 +179,7 @@ class OnnxLSTM(nn.Module):
         return torch.cat([entry, output, forget, cell])
 
     def flatten_parameters(self) -> None:
-        """Asteroid asks for it; there is nothing to do."""
+        """Called by Asteroid; there is nothing to do."""
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         """(B, T, features) to (B, T, units)."""
@@ -185,7 +190,7 @@ class OnnxLSTM(nn.Module):
         for index in range(self.layer.num_layers):
             weights = [getattr(self, f"{name}{index}") for name in "wrb"]
             shape = (x.shape[0], self.ways, x.shape[1], units)
-            attributes = {"hidden_size": units, "direction": way}
+            attributes: dict[str, Any] = {"hidden_size": units, "direction": way}
             y = torch.onnx.ops.symbolic("LSTM", (x, *weights), attributes, dtype=x.dtype, shape=shape, version=OPSET)
             x = y.transpose(1, 2).reshape(shape[0], shape[2], self.ways * units)
         return x.transpose(0, 1), None
@@ -196,7 +201,8 @@ class Norm(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.norm, self.axes = norm, _AXES[type(norm).__name__]
+        self.norm: Any = norm
+        self.axes = _AXES[type(norm).__name__]
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, ...) to the same shape."""
@@ -210,7 +216,7 @@ class CumulativeNorm(nn.Module):
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
-        self.norm = norm
+        self.norm: Any = norm
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, frames) to the same shape."""
@@ -221,7 +227,7 @@ class CumulativeNorm(nn.Module):
 
 
 def _deviation(variance: Tensor) -> Tensor:
-    """sqrt(variance + 1e-8): the exporter's optimiser takes a sum with 1e-8 for one with zero, and silence becomes nan."""
+    """sqrt(variance + 1e-8): the exporter's optimiser drops the term 1e-8, and silence becomes nan."""
     return (variance * 1e8 + 1).sqrt() * 1e-4
 
 
@@ -233,10 +239,8 @@ def _rewritten(module: nn.Module) -> nn.Module:
     """The module with its recurrent layers and norms replaced, wherever they are."""
     for name, child in module.named_children():
         kind = type(child).__name__
-        if kind in _AXES:
-            setattr(module, name, Norm(child))
-        elif kind == "CumLN":
-            setattr(module, name, CumulativeNorm(child))
+        if kind in _AXES or kind == "CumLN":
+            setattr(module, name, Norm(child) if kind in _AXES else CumulativeNorm(child))
         elif isinstance(child, nn.LSTM):
             setattr(module, name, OnnxLSTM(child))
         elif isinstance(child, nn.RNNBase):

@@ -31,7 +31,7 @@ class Origin:
 def model_format(config: Path) -> str | None:
     """The format that a config.json names; None when it is not a file of sepml."""
     try:
-        form = read_object(config).get("format")
+        name = read_object(config).get("format")
     except (FileNotFoundError, SepmlError):
         return None
-    return form if isinstance(form, str) else None
+    return name if isinstance(name, str) else None

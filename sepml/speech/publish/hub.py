@@ -59,7 +59,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         return separator
 
     @classmethod
-    def from_pretrained(
+    def from_pretrained(  # type: ignore[override]  # other options are errors
         cls,
         pretrained_model_name_or_path: str | Path | None = None,
         *,

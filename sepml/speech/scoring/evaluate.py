@@ -27,7 +27,7 @@ from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_r
 from sepml.speech.scoring.score import score_utterance, settings_of, write_results
 from sepml.speech.scoring.trial import Trial, read_trial
 from sepml.speech.scoring.utterance import check_metrics
-from sepml.speech.separation.outputs import Estimates, Form, write_sources
+from sepml.speech.separation.outputs import Estimates, OutputFormat, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
 from sepml.system.stamp import model_fingerprint
@@ -200,11 +200,11 @@ def _run(
 def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
     mixture, _, rate = read_trial(trial)
     with open_audio(trial.mixture) as file:
-        form = Form(rate, bits=of_subtype(file.subtype))
+        output_format = OutputFormat(rate, bits=of_subtype(file.subtype))
     try:
         with Estimates(separator.n_src, None) as est:
             est.append(separator.separate(mixture, rate, windows.segment, windows.overlap).numpy())
-            write_sources(est, trial.ests, form)
+            write_sources(est, trial.ests, output_format)
     except SepmlError as error:
         message = str(error)
         raise SepmlError(message if str(trial.mixture) in message else f"{trial.mixture}: {message}") from error

@@ -140,17 +140,22 @@ def _require_inside(name: str, what: str) -> None:
         raise SepmlError(f"{what}: has {len(parts) - 1} folders, expected fewer than {_DEEPEST}")
 
 
-def is_output(file: Path) -> bool:
-    """Whether a file was written by `sepml separate`, as its header says."""
+def header_texts(file: Path) -> tuple[str, str]:
+    """The program and the comment in the header of a WAV or FLAC file; empty for other files and unreadable ones."""
     import soundfile
 
     if file.suffix.lower()[1:] not in FORMATS or not file.is_file():
-        return False
+        return "", ""
     try:
         with soundfile.SoundFile(os.fsencode(file)) as opened:
-            return opened.software.startswith("sepml ")
+            return opened.software, opened.comment
     except (soundfile.LibsndfileError, OSError):
-        return False
+        return "", ""
+
+
+def is_output(file: Path) -> bool:
+    """Whether a file was written by `sepml separate`, as its header says."""
+    return header_texts(file)[0].startswith("sepml ")
 
 
 def collisions(plan: Sequence[tuple[Path, Sequence[Path]]]) -> dict[Path, str]:

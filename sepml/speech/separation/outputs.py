@@ -44,7 +44,7 @@ def require_writable(target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Form:
+class OutputFormat:
     """How samples are written.
 
     Attributes:
@@ -81,7 +81,7 @@ class Estimates:
     def __init__(self, n_src: int, folder: Path | None) -> None:
         self.n_src, self.frames, self.peak = n_src, 0, 0.0
         self._folder = folder
-        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=folder)  # noqa: SIM115
+        self._file = tempfile.SpooledTemporaryFile(_IN_MEMORY, dir=None if folder is None else str(folder))  # noqa: SIM115
 
     def __enter__(self) -> "Estimates":
         return self
@@ -123,7 +123,7 @@ class Estimates:
             yield chunk
 
 
-def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: str = "") -> None:
+def write_sources(est: Estimates, outputs: Sequence[Path], output_format: OutputFormat, comment: str = "") -> None:
     """Write one file for each source atomically, with the name of the program in its header.
 
     Args:
@@ -133,10 +133,10 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: 
     Raises:
         SepmlError: a file cannot be written.
     """
-    size = est.frames * BYTES[form.bits]
+    size = est.frames * BYTES[output_format.bits]
     if not outputs:
         with tempfile.TemporaryFile() as file:
-            _encode(file.fileno(), est, slice(None), form, comment)
+            _encode(file.fileno(), est, slice(None), output_format, comment)
             file.seek(0)
             _to_stdout(file)
         return
@@ -144,11 +144,11 @@ def write_sources(est: Estimates, outputs: Sequence[Path], form: Form, comment: 
         if size <= _IN_MEMORY:
             # Through memory: libsndfile waits for the disk when it closes what it wrote.
             content = io.BytesIO()
-            _encode(content, est, slice(n, n + 1), form, comment)
+            _encode(content, est, slice(n, n + 1), output_format, comment)
             write_bytes(output, content.getbuffer())
         else:
             with atomic_path(output) as temporary, _system_errors(temporary, est.frames):
-                _encode(os.fsencode(temporary), est, slice(n, n + 1), form, comment)
+                _encode(os.fsencode(temporary), est, slice(n, n + 1), output_format, comment)
 
 
 def _to_stdout(file: BinaryIO) -> None:
@@ -164,21 +164,21 @@ def _to_stdout(file: BinaryIO) -> None:
         raise SepmlError(f"standard output: cannot be written: {error.strerror}") from error
 
 
-def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, form: Form, comment: str) -> None:
+def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, output_format: OutputFormat, comment: str) -> None:
     import soundfile
 
     channels = len(range(est.n_src)[sources])
-    size = est.frames * channels * BYTES[form.bits]
-    container = "FLAC" if form.ext == "flac" else "RF64" if size > _LARGEST_WAV else "WAV"
-    kind = {"samplerate": form.rate, "channels": channels, "subtype": SUBTYPES[form.bits]}
+    size = est.frames * channels * BYTES[output_format.bits]
+    container = "FLAC" if output_format.ext == "flac" else "RF64" if size > _LARGEST_WAV else "WAV"
+    kind = {"samplerate": output_format.rate, "channels": channels, "subtype": SUBTYPES[output_format.bits]}
     closing = {"closefd": False} if isinstance(file, int) else {}
     with soundfile.SoundFile(file, "w", format=container, **kind, **closing) as written:
         written.software = f"sepml {__version__}"
         if comment:
             written.comment = comment
-        for chunk in est.chunks(form.clip_mode):
+        for chunk in est.chunks(output_format.clip_mode):
             part = chunk[:, sources]
-            written.write(part if form.bits == "32f" else quantise(part, int(form.bits)))
+            written.write(part if output_format.bits == "32f" else quantise(part, int(output_format.bits)))
 
 
 @contextmanager
@@ -192,7 +192,7 @@ def _system_errors(file: Path, frames: int) -> Iterator[None]:
     except (soundfile.LibsndfileError, AssertionError) as error:
         if shutil.disk_usage(file.parent).free < _CHUNK * 4:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
-        said = reason(error) if isinstance(error, soundfile.LibsndfileError) else "too few samples were taken"
-        raise OSError(errno.EIO, said) from error
+        cause = reason(error) if isinstance(error, soundfile.LibsndfileError) else "too few samples were taken"
+        raise OSError(errno.EIO, cause) from error
     if written != frames:
         raise OSError(errno.EIO, f"{written} of {frames} samples arrived")

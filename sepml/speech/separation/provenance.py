@@ -1,13 +1,12 @@
 """The provenance of an output: short digests of its input, settings and model in the comment of the file."""
 
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sepml.speech.audio.files import require_content
-from sepml.speech.separation.options import FORMATS
+from sepml.speech.separation.options import header_texts
 from sepml.system.stamp import digest_of, file_digest
 
 _DIGITS = 16
@@ -36,15 +35,7 @@ class Provenance:
 
 def provenance_of(output: Path) -> Provenance | None:
     """The provenance in the comment of an output; None where there is none, as in files of earlier versions."""
-    import soundfile
-
-    if output.suffix.lower()[1:] not in FORMATS or not output.is_file():
-        return None
-    try:
-        with soundfile.SoundFile(os.fsencode(output)) as opened:
-            found = _COMMENT.search(opened.comment)
-    except (soundfile.LibsndfileError, OSError):
-        return None
+    found = _COMMENT.search(header_texts(output)[1])
     return Provenance(*found.groups()) if found else None
 
 

@@ -15,7 +15,7 @@ from sepml.speech.audio.recordings import check_bits, open_recording, written_bi
 from sepml.speech.separation.inputs import STDIN, list_inputs, readable
 from sepml.speech.separation.options import FILENAME, OutputNames, check_windows, collisions, is_output
 from sepml.speech.separation.outcomes import Outcome, as_utf8, failed_outcome, log_outcomes, note_mean, printable, reasons
-from sepml.speech.separation.outputs import STDOUT, Estimates, Form, require_writable, write_sources
+from sepml.speech.separation.outputs import STDOUT, Estimates, OutputFormat, require_writable, write_sources
 from sepml.speech.separation.provenance import Provenance, provenance_of, recording_digest, settings_digest
 from sepml.speech.separation.separator import Separator
 from sepml.system.files import write_json
@@ -30,14 +30,14 @@ ProvenanceOf = Callable[[Path, str], Provenance]
 
 
 @dataclass(frozen=True)
-class SeparationSettings:
+class FileSettings:
     """How files are separated and written.
 
     Attributes:
         segment: seconds that the models see at a time, overlap: the part of it shared with the one before; see
             `Separator.separate`.
         channel: the one to separate of several, counted from 1; None is the mean of all.
-        clip_mode: see `outputs.Form`.
+        clip_mode: see `outputs.OutputFormat`.
         bits: of the outputs, of `resolution.BITS`; None is the input's resolution.
         filename, ext: see `options.OutputNames`.
         force: overwrite existing outputs.
@@ -54,17 +54,17 @@ class SeparationSettings:
 
     def __post_init__(self) -> None:
         check_bits(self.bits, self.ext)
-        Form(8000, clip_mode=self.clip_mode)
+        OutputFormat(8000, clip_mode=self.clip_mode)
         check_windows(self.segment, self.overlap)
 
-    def form(self, recording: Recording) -> Form:
+    def output_format(self, recording: Recording) -> OutputFormat:
         """How the sources of a recording are written.
 
         Raises:
             SepmlError: the format does not take them.
         """
         ext = self.ext or "wav"
-        return Form(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
+        return OutputFormat(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
 
     def of_samples(self, bits: str) -> tuple[object, ...]:
         """The settings that change the samples of outputs with resolution `bits`."""
@@ -90,7 +90,7 @@ def separate_files(
     inputs: Sequence[Path],
     separator: Separator,
     out: Path,
-    settings: SeparationSettings | None = None,
+    settings: FileSettings | None = None,
     summary: Path | None = None,
 ) -> list[str]:
     """Separate audio files, or all audio files of folders, into `out`.
@@ -110,7 +110,7 @@ def separate_files(
     Raises:
         SepmlError: before any separation: an invalid file name, or several recordings for standard output.
     """
-    settings = settings or SeparationSettings()
+    settings = settings or FileSettings()
     names = OutputNames(settings.filename, separator.n_src, settings.ext)
     settings = replace(settings, ext=names.ext)
     if summary is not None:
@@ -133,7 +133,7 @@ def separate_files(
     return reasons(outcomes)
 
 
-def _run(jobs: Sequence[_PlannedFile], separator: Separator, settings: SeparationSettings) -> list[Outcome]:
+def _run(jobs: Sequence[_PlannedFile], separator: Separator, settings: FileSettings) -> list[Outcome]:
     refused = collisions([(job.file, job.outputs) for job in jobs])
     model = model_fingerprint(separator.models)
 
@@ -156,7 +156,7 @@ def _run(jobs: Sequence[_PlannedFile], separator: Separator, settings: Separatio
     return outcomes
 
 
-def _is_done(job: _PlannedFile, settings: SeparationSettings, made: ProvenanceOf) -> bool:
+def _is_done(job: _PlannedFile, settings: FileSettings, made: ProvenanceOf) -> bool:
     """Whether all outputs of a recording exist.
 
     Raises:
@@ -172,23 +172,21 @@ def _is_done(job: _PlannedFile, settings: SeparationSettings, made: ProvenanceOf
     # Outputs of earlier versions hold no provenance.
     if found := {output: other for output in existing if (other := provenance_of(output))}:
         with open_recording(job.file) as recording:
-            expected = made(job.file, settings.form(recording).bits)
+            expected = made(job.file, settings.output_format(recording).bits)
         for output, other in found.items():
             Request(asdict(expected)).claim(output, "an estimate", asdict(other))
     return len(existing) == len(job.outputs)
 
 
-def _separate_file(
-    job: _PlannedFile, separator: Separator, settings: SeparationSettings, made: ProvenanceOf, alone: bool
-) -> Outcome:
+def _separate_file(job: _PlannedFile, separator: Separator, settings: FileSettings, made: ProvenanceOf, alone: bool) -> Outcome:
     start = time.perf_counter()
     folder = job.outputs[0].parent if job.outputs else None
     try:
         with readable(job.file) as path, open_recording(path, job.label) as recording:
-            form = settings.form(recording)
+            output_format = settings.output_format(recording)
             for output in job.outputs:
                 require_writable(output)
-            comment = made(path, form.bits).comment if job.outputs else ""
+            comment = made(path, output_format.bits).comment if job.outputs else ""
             if alone and settings.channel is None:
                 note_mean(job.label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
@@ -200,7 +198,7 @@ def _separate_file(
                     log.info("%s: sources turned down by %.1f dB to stay below full scale", printable(job.label), down)
                 if est.peak == 0:
                     log.info("%s: is silent, and so are its outputs", printable(job.label))
-                write_sources(est, job.outputs, form, comment)
+                write_sources(est, job.outputs, output_format, comment)
     except MemoryError as error:
         raise SepmlError("there is too little memory") from error
     work, seconds = time.perf_counter() - start, frames / recording.rate
@@ -218,7 +216,7 @@ def _separate_file(
     )
 
 
-def _estimated(label: str, recording: Recording, separator: Separator, settings: SeparationSettings) -> Iterator[np.ndarray]:
+def _estimated(label: str, recording: Recording, separator: Separator, settings: FileSettings) -> Iterator[np.ndarray]:
     """Estimates (n_src, t) of a recording, block by block."""
     blocks = one_channel(Path(label), recording, settings.channel)
     if recording.frames is None or recording.frames > LONG_SECONDS * recording.rate:
@@ -227,13 +225,11 @@ def _estimated(label: str, recording: Recording, separator: Separator, settings:
     return separator.stream(blocks, recording.rate, settings.segment, settings.overlap)
 
 
-def separate_file(
-    file: Path, outputs: Sequence[Path], separator: Separator, settings: SeparationSettings | None = None
-) -> Outcome:
+def separate_file(file: Path, outputs: Sequence[Path], separator: Separator, settings: FileSettings | None = None) -> Outcome:
     """Separate one recording into the named files, one for each speaker; existing files are overwritten.
 
     Returns:
         the result, also of a failure.
     """
-    settings = replace(settings or SeparationSettings(), force=True)
+    settings = replace(settings or FileSettings(), force=True)
     return _run([_PlannedFile(file, tuple(outputs))], separator, settings)[0]

@@ -18,14 +18,14 @@ from sepml.training.hardware import computes_bf16
 
 log = logging.getLogger(__name__)
 WHOLE_SECONDS = 30.0
-"""Mixtures up to this length are separated in one piece unless a segment is asked for."""
+"""Mixtures up to this length are separated in one piece unless a segment is given."""
 SEGMENT_SECONDS, OVERLAP = 10.0, 0.5
 """Of windows of fast networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
-SPARING_SEGMENT_SECONDS, SPARING_OVERLAP = 20.0, 0.1
+SLOW_SEGMENT_SECONDS, SLOW_OVERLAP = 20.0, 0.1
 """Of windows of slow networks: little is computed twice."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
-"""The longest that an order stays open: all of most recordings, 120 MB of windows of 10 s at 8 kHz."""
+"""The longest time that the order of a window stays open: the whole of most recordings, 120 MB of windows of 10 s at 8 kHz."""
 _FEW_FRAMES = 0.01
 """Networks with frames of at least this many seconds are fast."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
@@ -72,7 +72,7 @@ class Separator(HubMixin):
             (n_src, T) float32 on the CPU.
 
         Raises:
-            SepmlError: samples that are nan or infinite, or a rate, segment or overlap that makes no sense.
+            SepmlError: samples that are nan or infinite, or an invalid rate, segment or overlap.
         """
         mixture = _checked(waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else waveform)
         est = np.empty((self.n_src, mixture.size), np.float32)
@@ -88,8 +88,8 @@ class Separator(HubMixin):
     ) -> Iterator[np.ndarray]:
         """Separate a mixture that comes in blocks, in memory that does not grow with its length.
 
-        The estimates are those of `separate`, to the last bit, whatever the sizes of the blocks. What comes out lags some
-        windows behind what has gone in, as later windows help to tell the speakers of earlier ones apart.
+        The estimates are those of `separate`, to the last bit, whatever the sizes of the blocks. The output lags some
+        windows behind the input, as later windows help to order the speakers of earlier ones.
 
         Args:
             blocks: (t,) samples each, of any t.
@@ -115,7 +115,7 @@ class Separator(HubMixin):
         ests = self._whole(head, low) if later is None else self._in_windows(low, length, hop)
         done = 0
         for est in resampled(ests, self.sample_rate, sample_rate):
-            # Resampling there and back gives some samples more than there were.
+            # Resampling to the models' rate and back adds some samples.
             est = est[:, : counted.samples - done]
             done += est.shape[1]
             yield (est * np.float64(level)).astype(np.float32)
@@ -125,16 +125,16 @@ class Separator(HubMixin):
         check_windows(segment, overlap)
         fast = self._stride() >= _FEW_FRAMES * self.sample_rate
         if segment is None:
-            segment = SEGMENT_SECONDS if fast else SPARING_SEGMENT_SECONDS
+            segment = SEGMENT_SECONDS if fast else SLOW_SEGMENT_SECONDS
         if overlap is None:
-            overlap = OVERLAP if fast else SPARING_OVERLAP
+            overlap = OVERLAP if fast else SLOW_OVERLAP
         length = max(round(segment * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
     def _whole(self, head: np.ndarray, low: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """Estimates (n_src, T) of all of a mixture, which the models see in one piece; `low` is it at their rate."""
+        """Estimates (n_src, T) of all of a mixture, which the models see in one piece; `low` is the mixture at their rate."""
         mixture = np.concatenate(list(low))
-        # An offset alone is silence, but what the subtraction leaves of it need not be.
+        # A constant signal is silence, but subtracting its mean leaves rounding errors.
         if mixture.size == 0 or np.ptp(head) == 0:
             mixture = np.zeros_like(mixture)
         [est] = self._estimates([mixture])
@@ -155,7 +155,7 @@ class Separator(HubMixin):
         yield from stitcher.finish()
 
     def _batch(self, length: int) -> int:
-        """How many windows a model separates at a time: networks of few frames gain by it, the others need the memory."""
+        """Windows that a model separates at a time: networks of few frames become faster, the others need the memory."""
         return int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
 
     def _stride(self) -> int:
@@ -164,7 +164,7 @@ class Separator(HubMixin):
         return getattr(config, "stride", None) or max(getattr(config, "window", 2) // 2, 1)
 
     def _estimates(self, mixtures: Sequence[np.ndarray], fast: bool = False) -> list[np.ndarray]:
-        """Estimates (n_src, T) of mixtures (T,) of one length: one model's as they are, several models' brought together.
+        """Estimates (n_src, T) of mixtures (T,) of one length: unchanged from one model, aligned and averaged from several.
 
         Args:
             fast: compute in bfloat16 where the device does, about twice as fast with learned encoders.
@@ -198,7 +198,7 @@ class Separator(HubMixin):
 
 
 def _together(ests: list[Tensor], mixture: Tensor) -> Tensor:
-    """One model's estimates (n_src, T) as they are, several models' aligned, in the mixture's level, averaged."""
+    """The average of estimates (n_src, T), aligned and in the mixture's level; those of one model are unchanged."""
     if len(ests) == 1:
         return ests[0]
     ests = [(est * level_gains(est, mixture)[:, None]).float() for est in ests]

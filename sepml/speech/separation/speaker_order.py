@@ -1,4 +1,4 @@
-"""The order of the speakers in consecutive windows: a joint decision over many windows."""
+"""Decides the order of the speakers in consecutive windows, jointly over many windows."""
 
 from dataclasses import dataclass
 from itertools import permutations
@@ -129,11 +129,11 @@ class SpeakerOrder:
             score = ways.max(0) + _fit_of(fit, orders)
             candidates.append(orders)
             before = orders
-        place = int(score.argmax())
+        best = int(score.argmax())
         path = []
         for orders, ways in zip(reversed(candidates), reversed(back), strict=True):
-            path.append(tuple(orders[place].tolist()))
-            place = int(ways[place])
+            path.append(tuple(orders[best].tolist()))
+            best = int(ways[best])
         return path[::-1]
 
     def _candidates(self, evidence: Evidence, before: np.ndarray, fit: np.ndarray) -> np.ndarray:

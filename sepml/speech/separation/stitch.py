@@ -183,4 +183,4 @@ def _common_gain(gram: np.ndarray, cross: np.ndarray, levels: np.ndarray) -> flo
     gain = (levels @ cross) / total if total > 0 else 0.0
     alone = 1 / np.linalg.norm(levels)
     # A sum that cancels or opposes the mixture says nothing about the level.
-    return gain if 0.1 * alone < gain < 10 * alone else alone
+    return float(gain if 0.1 * alone < gain < 10 * alone else alone)

@@ -123,7 +123,7 @@ def _spectra(x: np.ndarray, sample_rate: int) -> np.ndarray:
 def _mel(bins: int, sample_rate: int) -> np.ndarray:
     """Triangular bands (bins, BANDS) of the mel scale, 80 Hz to 95 % of half the rate."""
     scale = 2595 * np.log10(1 + np.array([80.0, 0.475 * sample_rate]) / 700)
-    edges = 700 * (10 ** (np.linspace(*scale, BANDS + 2) / 2595) - 1)
+    edges = 700 * (10 ** (np.linspace(scale[0], scale[1], BANDS + 2) / 2595) - 1)
     frequency = np.linspace(0, sample_rate / 2, bins)[:, None]
     rise, fall = (frequency - edges[:-2]) / np.diff(edges)[:-1], (edges[2:] - frequency) / np.diff(edges)[1:]
     return np.clip(np.minimum(rise, fall), 0, None)

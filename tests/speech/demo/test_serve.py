@@ -85,9 +85,9 @@ def test_the_page_says_what_the_command_says(visitor, tmp_path, caplog):
     for name, recording in content.items():
         (tmp_path / name).write_bytes(recording)
         caplog.clear()
-        with caplog.at_level("INFO", "sepml.speech.separation"):
+        with caplog.at_level("INFO", "sepml.speech"):
             failures = separate_files([tmp_path / name], Separator([Halves()]), tmp_path / "out")
-        said = [r.getMessage() for r in caplog.records if r.name.startswith("sepml.speech.sep") and "written: " not in r.msg]
+        said = [r.getMessage() for r in caplog.records if r.name.startswith("sepml.speech") and "written: " not in r.msg]
         command = [line.replace(f"{tmp_path}/", "") for line in (*said, *failures)]
         assert command
         answer = visitor.upload(recording, name)

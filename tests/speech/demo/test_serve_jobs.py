@@ -95,7 +95,7 @@ def test_a_job_that_nobody_asks_about_is_given_up(model, tmp_path, monkeypatch):
 def test_a_bug_does_not_stop_the_others(model, tmp_path, monkeypatch, caplog):
     jobs = Jobs(Separator([model]), tmp_path, Limits())
 
-    def one() -> page_jobs.Job:
+    def one() -> page_jobs.UploadJob:
         job = jobs.new()
         upload = job.uploads / "x.wav"
         upload.write_bytes(wav(speech_like(0, 0.3)))
@@ -112,7 +112,7 @@ def test_a_bug_does_not_stop_the_others(model, tmp_path, monkeypatch, caplog):
 
 
 def test_the_time_left_follows_the_fraction(model, tmp_path, monkeypatch):
-    job = page_jobs.Job("t", tmp_path, state="working", fraction=0.25, since=100.0)
+    job = page_jobs.UploadJob("t", tmp_path, state="working", fraction=0.25, since=100.0)
     monkeypatch.setattr(page_jobs.time, "monotonic", lambda: 110.0)
     assert job.left == pytest.approx(30.0)
     for state, fraction in (("working", None), ("working", 0.001), ("waiting", None), ("done", 0.8)):

@@ -16,11 +16,11 @@ from speech_signals import speech_like
 
 from sepml.speech.audio.recordings import Recording
 from sepml.speech.demo import separate_upload
-from sepml.speech.demo.archive import zipped
-from sepml.speech.demo.guard import knows
+from sepml.speech.demo.app import zip_stream
+from sepml.speech.demo.guard import is_own_host
 from sepml.speech.demo.limits import Limits, Refused
-from sepml.speech.demo.uploads import Pace, Room, receive, safe_name
-from sepml.speech.demo.workfolder import WorkFolder, sweep
+from sepml.speech.demo.uploads import Pace, UploadBudget, receive, safe_name
+from sepml.speech.demo.workfolder import WorkFolder, remove_abandoned
 from sepml.speech.report import spectrograms as pictures
 
 LIMITS = Limits(seconds=600, size=1000)
@@ -65,14 +65,14 @@ def test_safe_names(name, safe):
     assert safe_name(name) == safe and len(safe.encode()) <= 120
 
 
-def received(tmp_path, body: bytes, kind: str, chunk: int = 7, limits: Limits = LIMITS, room: Room | None = None):
+def received(tmp_path, body: bytes, kind: str, chunk: int = 7, limits: Limits = LIMITS, budget: UploadBudget | None = None):
     async def stream():
         for begin in range(0, len(body), chunk):
             yield body[begin : begin + chunk]
 
     folder = tmp_path / os.urandom(4).hex()
     folder.mkdir()
-    return asyncio.run(receive(stream(), kind, folder, limits, SLOW, room or Room(100_000)))
+    return asyncio.run(receive(stream(), kind, folder, limits, SLOW, budget or UploadBudget(100_000)))
 
 
 @pytest.mark.parametrize("chunk", [1, 13, 100_000])
@@ -107,12 +107,12 @@ def test_forms_that_are_refused(tmp_path):
 
 
 def test_bytes_in_work_are_limited_and_given_back(tmp_path):
-    room = Room(500)
+    budget = UploadBudget(500)
     with pytest.raises(Refused, match="too many recordings") as refusal:
-        received(tmp_path, *form_of(bytes(600)), room=room)
-    assert refusal.value.status == 503 and room.taken == 0
-    received(tmp_path, *form_of(bytes(100)), room=room)
-    assert room.taken == 0
+        received(tmp_path, *form_of(bytes(600)), budget=budget)
+    assert refusal.value.status == 503 and budget.taken == 0
+    received(tmp_path, *form_of(bytes(100)), budget=budget)
+    assert budget.taken == 0
 
 
 def test_a_slow_upload_is_cut(tmp_path):
@@ -130,17 +130,21 @@ def test_a_slow_upload_is_cut(tmp_path):
     kind = form_of(b"")[1]
     big = Limits(size=10**9)
     with pytest.raises(Refused, match="too slowly") as refusal:
-        asyncio.run(receive(silent(), kind, tmp_path, LIMITS, Pace(0.1, 1e6), Room(10**9)))
+        asyncio.run(receive(silent(), kind, tmp_path, LIMITS, Pace(0.1, 1e6), UploadBudget(10**9)))
     assert refusal.value.status == 408
     with pytest.raises(Refused) as refusal:
-        asyncio.run(receive(stream(), kind, tmp_path, big, Pace(0.1, 1e12), Room(10**9)))
+        asyncio.run(receive(stream(), kind, tmp_path, big, Pace(0.1, 1e12), UploadBudget(10**9)))
     assert refusal.value.status in (400, 408)
 
 
 def test_hosts():
-    assert knows("127.0.0.1", "127.0.0.1:7860") and knows("127.0.0.1", "LOCALHOST") and knows("::1", "[::1]:7860")
+    assert (
+        is_own_host("127.0.0.1", "127.0.0.1:7860")
+        and is_own_host("127.0.0.1", "LOCALHOST")
+        and is_own_host("::1", "[::1]:7860")
+    )
     for host in ("", "[", "a@b", "evil.example", "127.0.0.1.evil.example", "x:y:z", "\u2460"):
-        assert not knows("127.0.0.1", host), host
+        assert not is_own_host("127.0.0.1", host), host
 
 
 def test_the_folder_of_a_killed_server_goes_and_others_stay(tmp_path, monkeypatch):
@@ -160,7 +164,7 @@ def test_the_folder_of_a_killed_server_goes_and_others_stay(tmp_path, monkeypatc
     (tmp_path / "sepml-serve-link").symlink_to(fresh)
     (tmp_path / "sepml-serve-file").write_text("")
     (tmp_path / "other").mkdir()
-    assert sweep(tmp_path) == [dead, old]
+    assert remove_abandoned(tmp_path) == [dead, old]
     names = {"other", "sepml-serve-fresh", "sepml-serve-link", "sepml-serve-file", living.path.name}
     assert {path.name for path in tmp_path.iterdir()} == names
     second = WorkFolder()
@@ -178,7 +182,7 @@ def test_a_folder_that_is_swept_before_it_is_locked_is_made_again(tmp_path, monk
         # Another server starts between the making of the folder and its lock.
         if how == fcntl.LOCK_EX and not swept:
             monkeypatch.setattr(fcntl, "flock", lock)
-            swept.extend(sweep(tmp_path))
+            swept.extend(remove_abandoned(tmp_path))
         lock(file, how)
 
     monkeypatch.setattr(fcntl, "flock", late)
@@ -244,5 +248,5 @@ def test_blocks_are_not_kept(tmp_path, monkeypatch):
 
 def test_an_archive_is_made_in_small_parts(tmp_path):
     (tmp_path / "a").write_bytes(bytes(3_000_000))
-    parts = [len(part) for part in zipped([("a", tmp_path / "a")])]
+    parts = [len(part) for part in zip_stream([("a", tmp_path / "a")])]
     assert sum(parts) > 3_000_000 and max(parts) < 500_000

@@ -10,7 +10,7 @@ import pytest
 from page_server import Halves, Visitor, form_of, read_to_end, serving, until, wav
 from speech_signals import speech_like
 
-from sepml.speech.demo import connections
+from sepml.speech.demo import guard
 from sepml.speech.demo.limits import Limits
 from sepml.speech.demo.uploads import Pace
 
@@ -90,14 +90,14 @@ def test_slow_uploads_and_what_they_left_go():
 
 @pytest.mark.parametrize("beginning", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\nGET / H"])
 def test_a_header_has_a_deadline(monkeypatch, beginning):
-    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.5)
+    monkeypatch.setattr(guard, "HEADER_SECONDS", 0.5)
     with serving(Halves()) as server, Visitor(server.port).connect() as connection:
         connection.sendall(beginning)
         read_to_end(connection)
 
 
 def test_who_does_not_read_is_cut(monkeypatch):
-    monkeypatch.setattr(connections, "STALLED_SECONDS", 0.3)
+    monkeypatch.setattr(guard, "STALLED_SECONDS", 0.3)
     with serving(Halves(), Limits(seconds=600, size=20_000_000)) as server:
         visitor = Visitor(server.port)
         token, _ = visitor.separated(wav(speech_like(0, 2.0, 96_000), 96_000))

@@ -120,7 +120,7 @@ def test_a_folder_of_asteroids_recipes_names_its_checkpoint(lightning, tmp_path)
     with pytest.raises(SepmlError) as caught:
         load_models(lightning)
     assert str(caught.value) == (
-        f"{lightning}: is an experiment's folder of Asteroid's; name its checkpoint, {lightning / 'best_model.pth'}"
+        f"{lightning}: is the folder of an experiment with Asteroid; name its checkpoint, {lightning / 'best_model.pth'}"
     )
     (tmp_path / "checkpoints").mkdir()
     last = save(tmp_path / "checkpoints/last.ckpt", {})
@@ -130,7 +130,7 @@ def test_a_folder_of_asteroids_recipes_names_its_checkpoint(lightning, tmp_path)
 
 def test_the_state_of_a_run_names_its_folder(tmp_path):
     last = save(tmp_path / "last.ckpt", {"format": "sepml-run-1", "epoch": 3, "peers": []})
-    assert refusal(last) == f"is the state of a training run of sepml's; name the run's folder, {tmp_path}"
+    assert refusal(last) == f"is the state of a training run of sepml; name the run's folder, {tmp_path}"
 
 
 # Weights alone
@@ -191,10 +191,8 @@ def test_numbers_that_are_no_floats_are_not_cast(kind, tmp_path):
     name = "masker.bottleneck.1.weight"
     content["state_dict"][name] = content["state_dict"][name].to(kind)
     said = refusal(save(tmp_path / "model.pth", content))
-    assert (
-        said
-        == f"'{name}' holds {str(kind).removeprefix('torch.')} numbers, the network has float32; save its weights as floats"
-    )
+    held = str(kind).removeprefix("torch.")
+    assert said == f"'{name}' holds {held} numbers, model_args ask for float32; save the weights anew"
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])

@@ -47,7 +47,7 @@ def test_nothing_named_is_the_pair_that_comes_with_sepml(tmp_path, monkeypatch):
     assert same(Separator.from_pretrained(), Separator.load(tmp_path / "pair/peer2"))
     assert len(Separator.from_pretrained(ensemble=True).models) == 2
     monkeypatch.setattr(pretrained, "DEFAULT", tmp_path / "gone")
-    assert "gone: the model that comes with sepml is absent from this installation; name one" in refused(None)
+    assert "gone: the model that comes with sepml is absent from this installation; name another model" in refused(None)
     assert "is absent from this installation" in refused(tmp_path / "gone")
 
 

@@ -24,7 +24,7 @@ from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
 from sepml.speech.scoring.peers import Remembering
 from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import score_manifest
-from sepml.speech.separation.separate_files import SeparationSettings, separate_files
+from sepml.speech.separation.separate_files import FileSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 QUICK = ("si_snr", "sdr", "stoi")
@@ -50,7 +50,7 @@ def corpus(tmp_path_factory) -> Corpus:
 
 def in_two_passes(corpus: Corpus, model: Path, out: Path, ensemble: bool = False, windows: Windows | None = None) -> str:
     """The table of `separate` and then `score`."""
-    settings = SeparationSettings(**vars(windows)) if windows else None
+    settings = FileSettings(**vars(windows)) if windows else None
     assert not separate_files([corpus.root / "mix"], Separator.load(model, ensemble), out / "est", settings)
     score_manifest(corpus.manifest, out / "est", out, QUICK, jobs=1)
     return (out / "scores.csv").read_text()

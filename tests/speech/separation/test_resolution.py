@@ -13,7 +13,7 @@ from separating import content, files, lines, separate
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.scoring.evaluate import evaluate_manifest
 from sepml.speech.separation.provenance import provenance_of, settings_digest
-from sepml.speech.separation.separate_files import SeparationSettings, separate_files
+from sepml.speech.separation.separate_files import FileSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 WAY_OUT = "choose another folder or delete it, or give --force to replace it"
@@ -147,7 +147,7 @@ def test_evaluation_writes_by_the_same_rule(model, tmp_path):
     evaluate_manifest(model, corpus.manifest, tmp_path / "one", metrics=("si_snr",), jobs=1)
     kinds = {file.name: soundfile.info(file).subtype for file in (tmp_path / "one/est").iterdir()}
     assert kinds == {f"{name}_s{n}.wav": kind for name, kind in (("loud", "PCM_16"), ("quiet", "FLOAT")) for n in (1, 2)}
-    assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", SeparationSettings())
+    assert not separate_files([tmp_path / "mix"], Separator.load(model), tmp_path / "two", FileSettings())
     for name in kinds:
         one, two = (soundfile.read(tmp_path / folder / name)[0] for folder in ("one/est", "two"))
         assert np.array_equal(one, two) and one.any()

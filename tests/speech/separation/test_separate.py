@@ -1,33 +1,21 @@
 """Separation with networks that are known to the last sample: sources in bands, told apart by filters."""
 
-import resource
-from contextlib import contextmanager
-
 import numpy as np
 import pytest
 import soundfile
 import torch
 from bands import RATE, Bands, error_db, sources
+from separating import files, write
 
 from sepml.errors import SepmlError
-from sepml.speech.separation.outputs import Form
-from sepml.speech.separation.separate_files import SeparationSettings, separate_files
+from sepml.speech.separation.outputs import OutputFormat
+from sepml.speech.separation.separate_files import FileSettings, separate_files
 from sepml.speech.separation.separator import Separator
 
 
 @pytest.fixture
 def separator() -> Separator:
     return Separator([Bands()])
-
-
-def write(path, x, rate=RATE, subtype="FLOAT"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, x.T, rate, subtype=subtype)
-    return path
-
-
-def names(folder):
-    return sorted(str(f.relative_to(folder)) for f in folder.rglob("*") if f.is_file())
 
 
 def test_files_and_folders(tmp_path, separator):
@@ -37,7 +25,7 @@ def test_files_and_folders(tmp_path, separator):
     (tmp_path / "in/notes.txt").write_text("not audio, and not meant")
     single = write(tmp_path / "c.wav", sources(0.5).sum(0))
     assert separate_files([tmp_path / "in", single], separator, tmp_path / "out") == []
-    assert names(tmp_path / "out") == [f"{n}_s{i}.wav" for n in "abc" for i in (1, 2)]
+    assert files(tmp_path / "out") == [f"{n}_s{i}.wav" for n in "abc" for i in (1, 2)]
     est, rate = soundfile.read(tmp_path / "out/a_s1.wav")
     assert (rate, len(est)) == (16000, 8000) and soundfile.info(tmp_path / "out/a_s1.wav").subtype == "PCM_16"
     assert error_db(est[1000:-1000], ref[0, 1000:-1000]) < -30
@@ -51,10 +39,10 @@ def test_own_outputs_are_not_separated_again_and_a_restart_keeps_what_is_there(t
     (tmp_path / "a.wav").rename(tmp_path / "elsewhere.wav")
     (tmp_path / "b_s2.wav").unlink()
     assert separate_files([tmp_path], separator, tmp_path) == []
-    assert len(names(tmp_path)) == 8
+    assert len(files(tmp_path)) == 8
     assert (tmp_path / "a_s1.wav").stat().st_mtime_ns == first[tmp_path / "a_s1.wav"]
     assert (tmp_path / "b_s1.wav").stat().st_mtime_ns > first[tmp_path / "b_s1.wav"]
-    assert separate_files([tmp_path], separator, tmp_path, SeparationSettings(force=True)) == []
+    assert separate_files([tmp_path], separator, tmp_path, FileSettings(force=True)) == []
     assert (tmp_path / "a_s1.wav").stat().st_mtime_ns == first[tmp_path / "a_s1.wav"]
     assert (tmp_path / "elsewhere_s1.wav").stat().st_mtime_ns > first[tmp_path / "b_s1.wav"]
 
@@ -98,13 +86,13 @@ def test_two_inputs_never_onto_one_output(tmp_path, separator):
 def test_file_names_that_cannot_be(tmp_path, separator, filename):
     single = write(tmp_path / "a.wav", sources(0.3).sum(0))
     with pytest.raises(SepmlError, match="file name"):
-        separate_files([single], separator, tmp_path / "out", SeparationSettings(filename=filename))
+        separate_files([single], separator, tmp_path / "out", FileSettings(filename=filename))
 
 
 def test_a_folder_a_speaker(tmp_path, separator):
     single = write(tmp_path / "a.wav", sources(0.3).sum(0))
-    assert separate_files([single], separator, tmp_path / "out", SeparationSettings(filename="s{n}/{name}.wav")) == []
-    assert names(tmp_path / "out") == ["s1/a.wav", "s2/a.wav"]
+    assert separate_files([single], separator, tmp_path / "out", FileSettings(filename="s{n}/{name}.wav")) == []
+    assert files(tmp_path / "out") == ["s1/a.wav", "s2/a.wav"]
 
 
 def test_one_bad_file_spoils_nothing(tmp_path, separator):
@@ -120,7 +108,7 @@ def test_one_bad_file_spoils_nothing(tmp_path, separator):
     for file, line in zip(inputs, failures, strict=False):
         assert str(file) in line
     assert "1 samples from 0.0 s on are nan" in failures[3]
-    assert names(tmp_path / "out") == ["good_s1.wav", "good_s2.wav"]
+    assert files(tmp_path / "out") == ["good_s1.wav", "good_s2.wav"]
 
 
 def test_an_empty_folder_and_settings_that_do_not_go_together(tmp_path, separator):
@@ -132,7 +120,7 @@ def test_an_empty_folder_and_settings_that_do_not_go_together(tmp_path, separato
         ({"bits": "32"}, "unknown resolution '32'; known: 16, 24, 32f"),
     ):
         with pytest.raises(SepmlError, match=message):
-            SeparationSettings(**settings)
+            FileSettings(**settings)
 
 
 def test_clip_modes(tmp_path, separator):
@@ -141,9 +129,7 @@ def test_clip_modes(tmp_path, separator):
     loud = write(tmp_path / "loud.wav", ref.sum(0))
     est = {}
     for mode in ("rescale", "clamp", "none"):
-        separate_files(
-            [loud], separator, tmp_path / mode, SeparationSettings(clip_mode=mode, bits="32f" if mode == "none" else "16")
-        )
+        separate_files([loud], separator, tmp_path / mode, FileSettings(clip_mode=mode, bits="32f" if mode == "none" else "16"))
         est[mode] = np.stack([soundfile.read(tmp_path / mode / f"loud_s{n}.wav")[0] for n in (1, 2)])
     assert error_db(est["none"], ref) < -50
     factor = 1 / np.abs(est["none"]).max()
@@ -151,113 +137,9 @@ def test_clip_modes(tmp_path, separator):
     assert est["clamp"] == pytest.approx(np.clip(est["none"], -1, 1), abs=1e-4)
 
 
-# Long recordings, with a fake stream.
-
-
-class Stream(Separator):
-    """Twice the mixture and its negative, some samples late; counts what it is given."""
-
-    def __init__(self):
-        super().__init__([Bands()])
-        self.given: list[int] = []
-
-    def stream(self, blocks, sample_rate, segment=None, overlap=0.5):
-        kept = np.zeros(0, np.float32)
-        for block in blocks:
-            self.given.append(len(block))
-            kept = np.concatenate([kept, block])
-            done, kept = kept[:-7], kept[-7:]
-            yield np.stack([2 * done, -done])
-        yield np.stack([2 * kept, -kept])
-
-
-@pytest.fixture
-def short_memory(monkeypatch):
-    """What is long and large is a matter of seconds and bytes here."""
-    monkeypatch.setattr("sepml.speech.separation.separate_files.LONG_SECONDS", 1.0)
-    monkeypatch.setattr("sepml.speech.separation.outputs._IN_MEMORY", 4000)
-    monkeypatch.setattr("sepml.speech.separation.outputs._CHUNK", 1000)
-    monkeypatch.setattr("sepml.speech.audio.recordings._BLOCK", 3000)
-
-
-@pytest.mark.parametrize("ext", ["wav", "flac"])
-@pytest.mark.parametrize("mode", ["rescale", "clamp", "none"])
-def test_a_long_recording_in_blocks(tmp_path, short_memory, mode, ext):
-    x = sources(2.7)[0]
-    separator = Stream()
-    long = write(tmp_path / "long.wav", x)
-    float32 = mode == "none" and ext == "wav"
-    settings = SeparationSettings(clip_mode=mode, bits="32f" if float32 else "16", ext=ext)
-    assert separate_files([long], separator, tmp_path / "out", settings) == []
-    assert sum(separator.given) == len(x) and max(separator.given) == 3000
-    assert names(tmp_path / "out") == [f"long_s{n}.{ext}" for n in (1, 2)]
-    est = np.stack([soundfile.read(tmp_path / f"out/long_s{n}.{ext}")[0] for n in (1, 2)])
-    ref = np.stack([2 * x, -x])
-    assert np.abs(ref).max() > 1.1
-    if mode == "rescale":
-        ref /= np.abs(ref).max()
-    assert np.abs(est - (ref if float32 else np.clip(ref, -1, 1 - 2**-15))).max() <= (0 if float32 else 0.51 / 32768)
-
-
-def test_a_recording_that_breaks_off_in_the_middle_leaves_nothing(tmp_path, short_memory):
-    x = sources(3.0)[0]
-    x[20000] = np.nan
-    long = write(tmp_path / "long.wav", x)
-    good = write(tmp_path / "good.wav", sources(0.3)[0])
-    said = separate_files([long, good], Stream(), tmp_path / "out")
-    assert said == [f"{long}: 1 samples from 2.2 s on are nan or infinite, expected numbers"]
-    assert names(tmp_path / "out") == ["good_s1.wav", "good_s2.wav"]
-
-
-class OneSource(Stream):
-    """Its floats take as much room in the meantime as in the file, but for the file's head."""
-
-    def __init__(self):
-        super().__init__()
-        self.n_src = 1
-
-    def stream(self, blocks, sample_rate, segment=None, overlap=0.5):
-        return (est[:1] for est in super().stream(blocks, sample_rate))
-
-
-@pytest.mark.parametrize(
-    ("kind", "size", "message"),
-    [
-        (Stream, 30_000, "out: cannot hold the temporary file of the estimates: File too large"),
-        (OneSource, 86_410, "long_s1.wav: cannot be"),
-    ],
-)
-def test_no_room_for_a_long_recording(tmp_path, short_memory, kind, size, message):
-    long = write(tmp_path / "long.wav", sources(2.7)[0])
-    with largest_file(size):
-        said = separate_files([long], kind(), tmp_path / "out", SeparationSettings(bits="32f"))
-    assert len(said) == 1 and message in said[0]
-    assert names(tmp_path / "out") == []
-    assert separate_files([long], kind(), tmp_path / "out", SeparationSettings(bits="32f")) == []
-
-
-@contextmanager
-def largest_file(size):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
-def test_beyond_4_gigabytes_a_wav_file_is_rf64(tmp_path, short_memory, monkeypatch):
-    long = write(tmp_path / "long.wav", sources(2.7)[0])
-    for limit, kind in ((43_200, "WAV"), (43_199, "RF64")):
-        monkeypatch.setattr("sepml.speech.separation.outputs._LARGEST_WAV", limit)
-        assert separate_files([long], Stream(), tmp_path / kind, SeparationSettings(bits="16")) == []
-        facts = soundfile.info(tmp_path / kind / "long_s1.wav")
-        assert (facts.format, facts.frames) == (kind, 21600)
-
-
 def test_a_sample_format_says_what_it_does_not_take():
     with pytest.raises(SepmlError, match="its rate is 768000 Hz, FLAC files take 655350 Hz at most"):
-        Form(768_000, "flac")
+        OutputFormat(768_000, "flac")
 
 
 def test_loading_models_and_experiments(tmp_path):
@@ -298,7 +180,7 @@ def test_sample_rates_that_are_none(separator, rate):
 def test_windows_that_would_take_for_ever(separator, segment, overlap):
     for call in (
         lambda: separator.separate(sources(0.3).sum(0), RATE, segment, overlap),
-        lambda: SeparationSettings(segment, overlap),
+        lambda: FileSettings(segment, overlap),
     ):
         with pytest.raises(SepmlError, match=r"segment is .* s, expected 1 s or more|overlap is .*, expected a fraction"):
             call()
