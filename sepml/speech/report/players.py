@@ -151,7 +151,7 @@ def _signals(name: str, runs: Sequence[tuple[ScoreFolder, AudioFiles | str, int]
             absent.append(f"No audio of {label}: {error}")
     peak = max((float(np.abs(signal.x).max(initial=0)) for signal in rows[0]), default=1.0)
     first = next((signal for row in rows for signal in row), None)
-    level = first and spectrograms.loudest(first.x[: int(SECONDS * first.rate)], first.rate)
+    level = spectrograms.loudest(first.x[: int(SECONDS * first.rate)], first.rate) if first else None
     return [[replace(signal, peak=peak, level=level) for signal in row] for row in rows], absent
 
 

@@ -13,7 +13,7 @@ from sepml.errors import SepmlError
 from sepml.speech.report.contents import History, ScoreFolder, Test, find_contents
 from sepml.speech.report.players import RUNS, choose, players_of
 from sepml.speech.report.rendering import read_template, render, script_hash
-from sepml.speech.report.sections import columns_of, plots, summary, training
+from sepml.speech.report.sections import metrics_of, plots, summary, training
 from sepml.speech.results.columns import COLUMNS, decimals_of, title
 from sepml.speech.results.scores import Values
 from sepml.system.files import write_text
@@ -129,7 +129,7 @@ def _data(tests: Sequence[Test]) -> tuple[str, str]:
         cut.append(f"The table holds the first {rows} mixtures of each score folder.")
     content = {
         "tests": [{"title": test.title, "runs": [_run(run, with_sources, rows) for run in test.runs]} for test in tests],
-        "columns": [{"key": c, "title": title(c), "decimals": decimals_of(c)} for c in columns_of(runs)],
+        "columns": [{"key": c, "title": title(c), "decimals": decimals_of(c)} for c in metrics_of(runs)],
         "sources": [
             {"key": c, "title": title(c), "decimals": decimals_of(c.rpartition("_")[0])}
             for c in dict.fromkeys(column for of in scores for column in of.by_source)

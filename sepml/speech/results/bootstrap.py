@@ -59,8 +59,8 @@ def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, se
     # What is equal but for rounding counts as equal.
     least = observed * (1 - 1e-9)
     if 2**count <= permutations:
-        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-        return float(np.mean(np.abs(signs @ differences) >= least * count))
+        every = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float(np.mean(np.abs(every @ differences) >= least * count))
     rng = np.random.default_rng(seed)
     each = max(1, _AT_ONCE // count)
     as_large = 1

@@ -154,16 +154,21 @@ def _difference(first: str, other: str, column: str, tables: tuple[_Values, _Val
     pairs = np.array([(mine[i], theirs[i]) for i in both], dtype=np.float64).reshape(-1, 2)
     # The tables have five decimals; so has a difference, and equal values differ by nothing.
     differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
-    means = [float(values.mean()) if both else None for values in (pairs[:, 0], pairs[:, 1], differences)]
+    of_first, of_other, change = (float(x.mean()) if both else None for x in (pairs[:, 0], pairs[:, 1], differences))
     return Difference(
-        *(first, other, column),
-        *means,
-        interval_of_mean(differences),
-        paired_p_value(differences),
-        len(both),
-        len(mine) - len(both),
-        len(theirs) - len(both),
-        *of_tests,
+        first=first,
+        other=other,
+        column=column,
+        mean_first=of_first,
+        mean_other=of_other,
+        difference=change,
+        interval_95=interval_of_mean(differences),
+        p_value=paired_p_value(differences),
+        n=len(both),
+        only_first=len(mine) - len(both),
+        only_other=len(theirs) - len(both),
+        n_other_references=of_tests[0],
+        n_unchecked=of_tests[1],
     )
 
 

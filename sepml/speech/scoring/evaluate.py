@@ -107,19 +107,18 @@ def evaluate_manifest(
         raise SepmlError(f"{manifest}: {found}")
     if force:
         clear_other_rows(out, inputs)
-    settings = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
-    # Earlier versions wrote 16 bits whatever the mixtures held.
-    settings |= {"bits": "as the mixture", "network": architecture.described() if architecture else None}
+    settings = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows)}
+    settings["network"] = architecture.described() if architecture else None
     with ExitStack() as stack:
         rows = _rows(stack, out, separator, ensemble, settings_of(metrics, **settings), save_estimates)
         _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
+    order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
     summaries = {}
     for row in rows:
-        of_row = {**inputs[row.label if ensemble else ""], "row": row.label}
-        of_row |= {"est": str(row.est)} if save_estimates else {}
-        of_row |= {"commit": origin.commit} if origin.commit else {}
-        order = [mixture.id for mixture in mixtures]
+        est = {"est": str(row.est)} if save_estimates else {}
+        of_row = {**inputs[row.label if ensemble else ""], "row": row.label, **est, **commit}
         summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
+    # All tables are written before a journal goes.
     for row in rows:
         row.journal.remove()
     return summaries
@@ -132,7 +131,9 @@ def _rows(
     rows = []
     for label, one in separators_of_peers(separator) if ensemble else [("", separator)]:
         folder = out / label if label else out
-        journal = stack.enter_context(Journal(folder, {**settings, "label": label}))
+        # Earlier versions wrote 16 bits whatever the mixtures held.
+        of_row = {"saved": saved, "bits": "as the mixture", "label": label}
+        journal = stack.enter_context(Journal(folder, {**settings, **of_row}))
         est = folder / "est" if saved else stack.enter_context(_passing(folder / _HIDDEN))
         rows.append(_Row(label or out.resolve().name, one, folder, est, journal))
     return rows

@@ -98,7 +98,7 @@ def fingerprint_of_test(mixture: np.ndarray, sources: np.ndarray, rate: int) -> 
     >>> fingerprint_of_test(mixture, sources, 8000) == fingerprint_of_test(mixture, sources[:1], 8000)
     False
     """
-    parts = [hashlib.sha256(np.ascontiguousarray(x, np.float32)).digest() for x in (mixture, *sources)]
+    parts = [hashlib.sha256(np.ascontiguousarray(x, np.float32).data).digest() for x in (mixture, *sources)]
     return hashlib.sha256(b"%d" % rate + parts[0] + b"".join(sorted(parts[1:]))).hexdigest()[:_DIGITS]
 
 

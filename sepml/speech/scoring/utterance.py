@@ -6,7 +6,7 @@ worth for it how far it is below the mixture, as in training (`sepml.speech.loss
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ SILENT_BELOW = 1e-6
 MAX_LEVEL_DB = 30.0
 Found = dict[str, list[float | str]]
 Measured = TypeVar("Measured")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -205,19 +206,19 @@ def _perceived(sources: np.ndarray, ests: np.ndarray, rate: int, metrics: Sequen
     found: Found = {name: [] for name in (*of_bands, *_PESQ_MODES)}
     for est, source in zip(ests, sources, strict=True):
         if "stoi" in metrics or "estoi" in metrics:
-            bands = _or_reason(lambda est=est, source=source: band_energies(est, source, rate))
+            bands = _or_reason(band_energies, est, source, rate)
             for name in of_bands.keys() & set(metrics):
                 found[name].append(bands if isinstance(bands, str) else of_bands[name](*bands))
         for name, mode in _PESQ_MODES.items():
             if name in metrics:
-                found[name].append(_or_reason(lambda est=est, source=source, mode=mode: pesq(est, source, rate, mode)))
+                found[name].append(_or_reason(pesq, est, source, rate, mode))
     return found
 
 
-def _or_reason(measure: Callable[[], Measured]) -> Measured | str:
-    """The value, or why there is none."""
+def _or_reason(measure: Callable[Arguments, Measured], *arguments: Arguments.args, **named: Arguments.kwargs) -> Measured | str:
+    """The value of a metric, or why there is none."""
     try:
-        return measure()
+        return measure(*arguments, **named)
     except NotScorable as error:
         return str(error)
 
