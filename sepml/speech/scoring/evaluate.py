@@ -101,13 +101,10 @@ def evaluate_manifest(
     if not force:
         refuse_other_rows(out, inputs)
     separator = Separator.load(model, ensemble, device, architecture)
-    origin, n_src = origin_of(separator), len(mixtures[0].sources)
-    if separator.n_src < n_src:
-        found = f"its mixtures have {n_src} sources, the model {origin.name} separates {separator.n_src}"
-        raise SepmlError(f"{manifest}: {found}")
+    origin, n_src = origin_of(separator), _sources_to_score(separator, mixtures, manifest)
     if force:
         clear_other_rows(out, inputs)
-    settings = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows)}
+    settings: dict[str, Any] = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows)}
     settings["network"] = architecture.described() if architecture else None
     with ExitStack() as stack:
         rows = _rows(stack, out, separator, ensemble, settings_of(metrics, **settings), save_estimates)
@@ -122,6 +119,14 @@ def evaluate_manifest(
     for row in rows:
         row.journal.remove()
     return summaries
+
+
+def _sources_to_score(separator: Separator, mixtures: Sequence[Mixture], manifest: Path) -> int:
+    n_src = len(mixtures[0].sources)
+    if separator.n_src < n_src:
+        found = f"its mixtures have {n_src} sources, the model {origin_of(separator).name} separates {separator.n_src}"
+        raise SepmlError(f"{manifest}: {found}")
+    return n_src
 
 
 def _rows(
