@@ -80,7 +80,7 @@ class AudioFiles:
         places = [Path(name), *(parent / name for parent in self._folder.parents)]
         place = next((place for place in places if place.exists()), None)
         if place is None:
-            raise SepmlError(f"{name}: is not there any more")
+            raise SepmlError(f"{name}: no longer exists")
         return place
 
 
@@ -176,5 +176,5 @@ def _with_suffix(folder: Path, stem: str) -> Path:
 
 def _present(path: Path) -> Path:
     if not path.is_file():
-        raise SepmlError(f"{path}: is not there any more")
+        raise SepmlError(f"{path}: no longer exists")
     return path

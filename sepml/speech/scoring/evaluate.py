@@ -44,7 +44,7 @@ class Windows:
 
 @dataclass
 class _Row:
-    """One row of the table: a separator, where its results go, what they are so far."""
+    """One row of the table: a separator, the folders of its results, and the results so far."""
 
     label: str
     separator: Separator
@@ -169,7 +169,7 @@ def _run(
     waiting: dict[Future[UtteranceScores], tuple[_Row, Trial, Stamps]] = {}
 
     def collect(most: int) -> None:
-        """Take what is done; wait until no more than `most` are in hand."""
+        """Collect finished results; wait until no more than `most` are pending."""
         while waiting:
             done, _ = wait(waiting, None if len(waiting) > most else 0, FIRST_COMPLETED)
             for future in done:

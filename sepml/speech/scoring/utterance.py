@@ -1,7 +1,7 @@
 """The scores of one mixture in memory: one permutation, by SI-SNR, serves every metric.
 
-A reference is silent where its energy is at most 1e-6 of the mixture's: no metric has a value for it, and an estimate is
-worth for it how far it is below the mixture, as in training (`sepml.speech.losses.quality`).
+A reference is silent where its energy is at most 1e-6 of the mixture's: no metric has a value for it, and the
+quality of an estimate for it is its level below the mixture, as in training (`sepml.speech.losses.quality`).
 """
 
 from collections.abc import Callable, Sequence
@@ -109,7 +109,7 @@ def scores_of(
         metrics: of `KNOWN`.
     """
     mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
-    # As digital silence, so that every metric knows.
+    # Digital silence, which every metric recognises.
     sources[silent_references(sources, mixture)] = 0
     si_snr = pairwise_si_snr_scores(np.concatenate([ests, mixture[None]]), sources)
     permutation = best_assignment(_quality(si_snr[:-1], sources, ests, mixture))

@@ -117,7 +117,7 @@ def test_audio_that_is_gone_is_said(tmp_path):
     (tmp_path / "mix/carl_dora.wav").write_bytes(b"nonsense")
     write_report([tmp_path / "scores"], tmp_path / "r.html", ReportSettings(players=1))
     words = "".join(Page(tmp_path / "r.html").words)
-    assert "No audio of scores: " in words and "emil_fred_s1.wav: is not there any more" in words
+    assert "No audio of scores: " in words and "emil_fred_s1.wav: no longer exists" in words
     assert "No audio of mixture: " in words and "mix/carl_dora.wav" in words
     (tmp_path / "tt_seen.csv").unlink()
     write_report([tmp_path / "scores"], tmp_path / "r.html")

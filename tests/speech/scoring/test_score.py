@@ -212,7 +212,7 @@ def test_estimates_may_be_flac_but_not_twice(corpus):
     for file in sorted((corpus.root / "est").glob("*_s1.wav")):
         x, rate = soundfile.read(file)
         soundfile.write(file.with_suffix(".flac"), x, rate, subtype="PCM_24")
-    with pytest.raises(SepmlError, match=r"a_s1\.wav: a_s1\.flac stands beside it"):
+    with pytest.raises(SepmlError, match=r"a_s1\.wav: a_s1\.flac is the same estimate; expected one file"):
         corpus.score(metrics=QUICK)
     for file in (corpus.root / "est").glob("*_s1.wav"):
         file.unlink()
