@@ -1,8 +1,9 @@
 """Model cards: what a model was trained on, how, by what, and what it scores: from its run, or the card it came with."""
 
 import json
+import re
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,22 +12,37 @@ import yaml
 from sepml.errors import SepmlError
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.models.origin import DEFAULT, Origin
-from sepml.speech.publish.earlier_card import card_of
+from sepml.speech.results.columns import title
 from sepml.speech.results.summary import Summary, read_summary
 from sepml.speech.results.tables import format_table
 from sepml.system.csv_files import read_rows
 from sepml.system.json_files import read_object
-from sepml.system.yaml_files import load_yaml
+from sepml.system.yaml_files import load_yaml, parse_yaml
 from sepml.version import __version__
 
 _TAGS = ("audio", "speech-separation", "audio-source-separation", "sepml")
-_METRICS = {"si_snri": "SI-SNRi", "sdri": "SDRi", "stoi": "STOI", "estoi": "ESTOI", "pesq": "PESQ"}
+_METRICS = {metric: title(metric).removesuffix(" dB") for metric in ("si_snri", "sdri", "stoi", "estoi", "pesq")}
+_WRITTEN_ANEW = ("Use", "Networks")
+_FENCE = re.compile(r"(```.*?^```)", re.MULTILINE | re.DOTALL)
 _USE = """```python
 from sepml import Separator
 
 separator = Separator.from_pretrained({name})
 est_sources = separator.separate(waveform, sample_rate)  # (T,) of any rate, length and level -> ({n_src}, T)
 ```"""
+
+
+@dataclass(frozen=True)
+class EarlierCard:
+    """The facts of the card that a model came with, which hold for copies as well.
+
+    Attributes:
+        license: of the weights; empty where the card names none.
+        sections: Markdown, each with its heading; those that every card has anew are left out.
+    """
+
+    license: str
+    sections: list[str]
 
 
 def make_card(
@@ -52,12 +68,12 @@ def make_card(
     Raises:
         SepmlError: a file of the run cannot be read.
     """
-    run = _run_folder(origin)
-    came_with = None if run else card_of(origin)
+    run = next((folder for folder in _folders(origin) if (folder / "config.yaml").is_file()), None)
+    came_with = None if run else _card_of(origin)
     license = license or (came_with.license if came_with else "") or "mit"
     name = name or Path(saved_to).name or (origin.path.resolve().name if origin else "") or "separator"
     scores = _scores(run) if run else {}
-    own = _label(origin, len(models))
+    own = "ensemble" if len(models) > 1 else origin.parts[0].name if origin else ""
     parts = [
         _metadata(name, license, models[0], {test: rows[own] for test, rows in scores.items() if own in rows}),
         f"# {name}\n\n{_summary(models)}",
@@ -99,9 +115,9 @@ def _metadata(name: str, license: str, model: SeparationModel, scores: dict[str,
             "task": {"type": "audio-to-audio", "name": "speech separation"},
             "dataset": {"name": test, "type": test},
             "metrics": [
-                {"name": _METRICS[metric], "type": metric, "value": round(summary.columns[metric].mean, 3)}
+                {"name": _METRICS[metric], "type": metric, "value": round(mean, 3)}
                 for metric in found
-                if metric in summary.columns and summary.columns[metric].mean is not None
+                if metric in summary.columns and (mean := summary.columns[metric].mean) is not None
             ],
         }
         for test, summary in scores.items()
@@ -120,17 +136,9 @@ def _networks(models: Sequence[SeparationModel]) -> str:
     return "\n".join(lines)
 
 
-def _run_folder(origin: Origin | None) -> Path | None:
-    """The experiment's folder that the models lie in."""
-    if origin is None:
-        return None
-    folders = (origin.path, origin.path.resolve().parent)
-    return next((folder for folder in folders if (folder / "config.yaml").is_file()), None)
-
-
-def _label(origin: Origin | None, n_models: int) -> str:
-    """The row of the scores that is about these models."""
-    return "ensemble" if n_models > 1 else origin.parts[0].name if origin else ""
+def _folders(origin: Origin | None) -> list[Path]:
+    """The folder of the models and the one above, such as an experiment's."""
+    return list(dict.fromkeys([origin.path, origin.path.resolve().parent])) if origin else []
 
 
 def _scores(run: Path) -> dict[str, dict[str, Summary]]:
@@ -143,7 +151,7 @@ def _scores(run: Path) -> dict[str, dict[str, Summary]]:
 
 def _training(run: Path) -> str:
     settings = _settings(run)
-    # Where the data lay is of no use elsewhere, and nobody else's business.
+    # Paths of this machine are of no use elsewhere, and private.
     data = settings.get("data")
     if isinstance(data, dict) and "root" in data:
         settings["data"] = {**data, "root": Path(str(data["root"])).name}
@@ -200,3 +208,39 @@ def _environment(file: Path) -> str:
     except (KeyError, AttributeError) as error:
         raise SepmlError(f"{file}: not the environment of a run; the model card needs it") from error
     return "## Environment\n\n" + "\n".join(f"- {key}: {value}" for key, value in {**rows, "versions": versions}.items())
+
+
+def _card_of(origin: "Origin | None") -> EarlierCard | None:
+    """The card, written by sepml, that lies with the models or in the folder above; None where there is none."""
+    for folder in _folders(origin):
+        try:
+            card = parse_card((folder / "README.md").read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError):
+            continue
+        if card is not None:
+            return card
+    return None
+
+
+def parse_card(text: str) -> EarlierCard | None:
+    """The facts of a model card; None when it is not one of sepml's.
+
+    >>> parse_card("---\\nlibrary_name: sepml\\nlicense: other\\n---\\n# x\\n\\n## Use\\n\\na\\n\\n## Sources\\n\\nb\\n")
+    EarlierCard(license='other', sections=['## Sources\\n\\nb'])
+    """
+    found = re.match(r"---\n(.*?)\n---\n", text, re.DOTALL)
+    try:
+        facts = parse_yaml(found[1], "README.md") if found else None
+    except SepmlError:
+        return None
+    if found is None or not isinstance(facts, dict) or facts.get("library_name") != "sepml":
+        return None
+    sections: list[str] = []
+    # A line in a code block is not a heading.
+    for piece in _FENCE.split(text[found.end() :]):
+        head, *new = [piece] if piece.startswith("```") else re.split(r"^(?=## )", piece, flags=re.MULTILINE)
+        if sections:
+            sections[-1] += head
+        sections += new
+    kept = [section.strip() for section in sections if section.splitlines()[0].removeprefix("## ").strip() not in _WRITTEN_ANEW]
+    return EarlierCard(str(facts.get("license") or ""), kept)

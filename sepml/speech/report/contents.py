@@ -121,7 +121,7 @@ def read_history(path: Path, label: str) -> History:
     epochs = sorted({epoch for epoch, _ in by_epoch})
     peers = sorted({peer for _, peer in by_epoch}, key=lambda name: (len(name), name))
     for row in rows:
-        if "gate_open" in row and row.get("threshold") == "-inf":
+        if "gate_open" in row and row.get("threshold") == str(-math.inf):
             row["gate_open"] = "nan"
     columns = {}
     for name in (name for name in rows[0] if name not in ("epoch", "peer")):

@@ -81,7 +81,7 @@ class AudioFiles:
         places = [Path(name), *(parent / name for parent in self._folder.parents)]
         place = next((place for place in places if place.exists()), None)
         if place is None:
-            raise SepmlError(f"{name}: is not there any more")
+            raise SepmlError(f"{name}: no longer exists")
         return place
 
 
@@ -152,7 +152,7 @@ def _signals(name: str, runs: Sequence[tuple[ScoreFolder, AudioFiles | str, int]
             absent.append(f"No audio of {label}: {error}")
     peak = max((float(np.abs(signal.x).max(initial=0)) for signal in rows[0]), default=1.0)
     first = next((signal for row in rows for signal in row), None)
-    level = first and spectrograms.loudest(first.x[: int(SECONDS * first.rate)], first.rate)
+    level = spectrograms.loudest(first.x[: int(SECONDS * first.rate)], first.rate) if first else None
     return [[replace(signal, peak=peak, level=level) for signal in row] for row in rows], absent
 
 
@@ -177,5 +177,5 @@ def _with_suffix(folder: Path, stem: str) -> Path:
 
 def _present(path: Path) -> Path:
     if not path.is_file():
-        raise SepmlError(f"{path}: is not there any more")
+        raise SepmlError(f"{path}: no longer exists")
     return path

@@ -1,7 +1,7 @@
 """Plots of a report as inline SVG: histograms, scatters, curves. Colours and line styles come from the page's style sheet."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,7 +16,7 @@ _WIDTH, _HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 42
 _MOST_BINS = 30
 _MOST_POINTS = 5000
-Series = dict[str, Sequence[float | None]]
+Series = Mapping[str, Sequence[float | None]]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from sepml.errors import SepmlError
 from sepml.speech.report.contents import History, ScoreFolder, Test, find_contents
 from sepml.speech.report.players import RUNS, choose, players_of
 from sepml.speech.report.rendering import read_template, render, script_hash
-from sepml.speech.report.sections import columns_of, plots, summary, training
+from sepml.speech.report.sections import metrics_of, plots, summary, training
 from sepml.speech.results.columns import COLUMNS, decimals_of, title
 from sepml.speech.results.scores import Values
 from sepml.system.files import write_text
@@ -43,14 +43,14 @@ class ReportSettings:
 
 
 def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | None = None) -> int:
-    """Write one self-contained HTML page about score folders and experiments, whole or not at all.
+    """Write one self-contained HTML page about score folders and experiments, written atomically.
 
     Args:
         paths: folders of scores (`sepml score`), and experiments (`sepml train`), whose scores/<test>/<peer> are found too.
         out: the HTML file.
 
     Returns:
-        the size of the page, bytes; at most 15 MB. Audio that is not there any more is said on the page.
+        the size of the page, bytes; at most 15 MB. The page names audio files that no longer exist.
 
     Raises:
         SepmlError: a path holds neither, a file in it cannot be read, or the page cannot be written.
@@ -114,7 +114,7 @@ def _listen(tests: Sequence[Test], settings: ReportSettings, room: int) -> Marku
 
 
 def _data(tests: Sequence[Test]) -> tuple[str, str]:
-    """The numbers for the page's script as JSON, and a sentence on what was left out to keep the page small."""
+    """The numbers for the page's script as JSON, and a sentence on what was left out to limit the page's size."""
     runs = [run for test in tests for run in test.runs]
     scores = [run.scores for run in runs]
     size = sum(len(of.ids) * (len(of.columns) + len(of.by_source)) for of in scores)
@@ -129,7 +129,7 @@ def _data(tests: Sequence[Test]) -> tuple[str, str]:
         cut.append(f"The table holds the first {rows} mixtures of each score folder.")
     content = {
         "tests": [{"title": test.title, "runs": [_run(run, with_sources, rows) for run in test.runs]} for test in tests],
-        "columns": [{"key": c, "title": title(c), "decimals": decimals_of(c)} for c in columns_of(runs)],
+        "columns": [{"key": c, "title": title(c), "decimals": decimals_of(c)} for c in metrics_of(runs)],
         "sources": [
             {"key": c, "title": title(c), "decimals": decimals_of(c.rpartition("_")[0])}
             for c in dict.fromkeys(column for of in scores for column in of.by_source)

@@ -31,7 +31,7 @@ def summary(tests: Sequence[Test]) -> Markup:
 
 
 def _summary_table(test: Test) -> dict[str, Any]:
-    columns = columns_of(test.runs)
+    columns = metrics_of(test.runs)
     best = {}
     if len(test.runs) > 1:
         best = {c: max((m for run in test.runs if (m := run.scores.mean(c)) is not None), default=None) for c in columns}
@@ -103,7 +103,7 @@ def plots(tests: Sequence[Test]) -> Markup:
         runs = test.runs[:SERIES]
         figures = [_input_scatter(t, test, base) for base in ("si_snr", "sdr")]
         figures += [_pair_scatter(t, test, other) for other in range(1, min(len(runs), _MOST_PAIRS + 1))]
-        for column in columns_of(runs):
+        for column in metrics_of(runs):
             figures.append(histogram({run.label: run.scores.columns.get(column, ()) for run in runs}, title(column)))
         cut = f"The first {len(runs)} of {len(test.runs)} score folders are drawn." if len(test.runs) > len(runs) else ""
         key = legend([run.label for run in runs])
@@ -119,7 +119,7 @@ def _curve_title(column: str) -> str:
     return _CURVES.get(column, column)
 
 
-def columns_of(runs: Sequence[ScoreFolder]) -> list[str]:
+def metrics_of(runs: Sequence[ScoreFolder]) -> list[str]:
     """The metrics that any of the runs has."""
     return list(dict.fromkeys(column for run in runs for column in run.scores.columns))
 

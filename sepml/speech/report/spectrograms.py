@@ -25,7 +25,7 @@ _ANCHORS = ((6, 8, 24), (36, 20, 92), (104, 26, 118), (176, 46, 98), (232, 94, 6
 
 
 class Samples(Protocol):
-    """A signal (T,) of floats: an array, or a file whose samples are read as they are asked for."""
+    """A signal (T,) of floats: an array, or a file that is read on demand."""
 
     def __len__(self) -> int: ...
 

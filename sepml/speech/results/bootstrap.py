@@ -1,4 +1,4 @@
-"""How sure a mean is: a bootstrap interval over mixtures, and a test of paired differences."""
+"""Statistics of a mean: a bootstrap interval over mixtures, and a significance test of paired differences."""
 
 import numpy as np
 
@@ -17,7 +17,7 @@ def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int =
         seed: the interval of the same values is the same.
 
     Returns:
-        its two ends, the same whatever the order of the values, or None for fewer than two values.
+        its two ends, which do not depend on the order of the values; None for fewer than two values.
 
     Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993; as `scipy.stats.bootstrap(method="percentile")`.
     """
@@ -36,12 +36,12 @@ def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int =
 
 
 def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = SEED) -> float | None:
-    """How often chance alone makes the mean of paired differences as large, in either direction.
+    """The p-value of a two-sided sign-flip test of the mean of paired differences.
 
-    The test flips signs: without an effect a mixture's difference is as likely to be of either sign. It asks about the
-    mean, the very number that is reported, and takes nothing else for granted; a t-test would take the differences for
-    normal, and Wilcoxon's ranks ask about another number. All flips are made where there are no more than `permutations`
-    of them, else as many by chance, as by `scipy.stats.permutation_test(permutation_type="samples")` in less time.
+    Without an effect, a mixture's difference has either sign with equal probability. The test is about the mean, which is
+    what the tables report, and assumes no distribution; a t-test assumes a normal one, and Wilcoxon's test is about ranks.
+    All flips are made where there are no more than `permutations` of them, otherwise that many random ones. The result is
+    that of `scipy.stats.permutation_test(permutation_type="samples")`, in less time.
 
     Args:
         differences: (n,) one a mixture.
@@ -53,14 +53,14 @@ def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, se
         return None
     if not differences.any():
         return 1.0
-    # The order of the mixtures is no part of the question.
+    # The result must not depend on the order of the mixtures.
     differences = np.sort(differences)
     observed, count = abs(differences.mean()), len(differences)
-    # What is equal but for rounding counts as equal.
+    # Values that differ by rounding only count as equal.
     least = observed * (1 - 1e-9)
     if 2**count <= permutations:
-        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-        return float(np.mean(np.abs(signs @ differences) >= least * count))
+        every = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float(np.mean(np.abs(every @ differences) >= least * count))
     rng = np.random.default_rng(seed)
     each = max(1, _AT_ONCE // count)
     as_large = 1

@@ -20,7 +20,7 @@ _Values = dict[str, dict[str, float | None]]
 
 @dataclass(frozen=True)
 class Agreement:
-    """How the tests of two score folders stand to each other.
+    """Whether two score folders are of the same mixtures and references.
 
     Attributes:
         shared: mixtures that both have.
@@ -47,8 +47,8 @@ class Difference:
         p_value: of the two-sided sign-flip test of the mean difference, see `bootstrap.paired_p_value`.
         n: mixtures with a value in both.
         only_first, only_other: mixtures with a value in one of them alone.
-        n_other_references: mixtures, of those that both folders have, that are other ones or have other references.
-        n_unchecked: of those mixtures, how many have no fingerprint by which that could be told.
+        n_other_references: mixtures of the same id in both folders that differ, or whose references do.
+        n_unchecked: mixtures that both folders have, but without a fingerprint to check them by.
     """
 
     first: str
@@ -82,7 +82,7 @@ def agreement(first: Path, other: Path) -> Agreement:
 
 
 def refusal(first: Path, other: Path, found: Agreement) -> str:
-    """Why two folders are not to be compared; empty where nothing speaks against it."""
+    """Why two folders must not be compared; empty where they may be."""
     if not found.shared:
         return f"{other}: shares no mixture with {first}; expected scores of the same mixtures"
     if not found.differing:
@@ -92,7 +92,7 @@ def refusal(first: Path, other: Path, found: Agreement) -> str:
 
 
 def caution(names: Sequence[str]) -> list[str]:
-    """The line on folders whose tests could not be compared with that of the first; none where there are no such folders."""
+    """A line that names the folders that could not be checked against the first; none where there are no such folders."""
     if not names:
         return []
     why = "these scores, or the first, were written by an earlier version and carry no fingerprints"
@@ -154,16 +154,21 @@ def _difference(first: str, other: str, column: str, tables: tuple[_Values, _Val
     pairs = np.array([(mine[i], theirs[i]) for i in both], dtype=np.float64).reshape(-1, 2)
     # The tables have five decimals; so has a difference, and equal values differ by nothing.
     differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
-    means = [float(values.mean()) if both else None for values in (pairs[:, 0], pairs[:, 1], differences)]
+    of_first, of_other, change = (float(x.mean()) if both else None for x in (pairs[:, 0], pairs[:, 1], differences))
     return Difference(
-        *(first, other, column),
-        *means,
-        interval_of_mean(differences),
-        paired_p_value(differences),
-        len(both),
-        len(mine) - len(both),
-        len(theirs) - len(both),
-        *of_tests,
+        first=first,
+        other=other,
+        column=column,
+        mean_first=of_first,
+        mean_other=of_other,
+        difference=change,
+        interval_95=interval_of_mean(differences),
+        p_value=paired_p_value(differences),
+        n=len(both),
+        only_first=len(mine) - len(both),
+        only_other=len(theirs) - len(both),
+        n_other_references=of_tests[0],
+        n_unchecked=of_tests[1],
     )
 
 
@@ -180,7 +185,7 @@ def _rows(differences: Sequence[Difference]) -> list[list[str]]:
 
 
 def _unpaired(differences: Sequence[Difference]) -> list[str]:
-    """What only one of the two has, in as few lines as metrics disagree."""
+    """Counts of mixtures that only one of the two has; metrics with the same counts share a line."""
     lines: dict[str, list[str]] = {}
     for item in differences:
         counts = [(item.only_first, "first"), (item.only_other, "other")]

@@ -3,7 +3,7 @@
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -134,9 +134,8 @@ class ScoreTable:
         return statistics.fmean(values) if values else None
 
 
-def mean_of_sources(values: Iterable[float | None]) -> float | None:
+def mean_of_sources(values: Sequence[float | None]) -> float | None:
     """The mean over the sources; None when a source has no value, as the mean of the others would flatter."""
-    values = list(values)
     there = [value for value in values if value is not None]
     return statistics.fmean(there) if len(there) == len(values) else None
 
@@ -180,11 +179,7 @@ def read_tested(folder: Path) -> dict[str, TestedAgainst]:
     Raises:
         SepmlError: there are none, or they are no such table.
     """
-
-    def take(row: dict[str, str]) -> TestedAgainst:
-        return TestedAgainst(row.get("fingerprint") or "", len((row.get("permutation") or "").split()))
-
-    return _scored(folder, (), take)
+    return _scored(folder, (), lambda row: TestedAgainst(row.get("fingerprint", ""), len(row.get("permutation", "").split())))
 
 
 def read_score_table(folder: Path) -> ScoreTable:

@@ -82,7 +82,7 @@ def _mean(part: ColumnSummary | None) -> float | None:
 
 
 def score_folders_of(path: Path) -> dict[str, Path]:
-    """The score folders that a path stands for, by their names within it.
+    """The score folders at or below a path, by their names within it.
 
     A score folder stands for itself (its name is empty), a folder of an evaluation for those of its rows (`peer1`), and an
     experiment for all below its `scores` (`tt/peer1`), as does that folder.
@@ -97,7 +97,7 @@ def score_folders_of(path: Path) -> dict[str, Path]:
     found = [folder for test in tests for folder in score_folders_at(test) if (folder / "summary.json").exists()]
     if not found and (path / "config.yaml").exists():
         raise SepmlError(f"{path}: is an experiment without scores; expected them in {path / _SCORES}/<test>/<peer>")
-    # Without any the path itself, which whoever reads it then refuses.
+    # Without any, the path itself: its reader says what is absent.
     return {folder.relative_to(root).as_posix(): folder for folder in dict.fromkeys(found)} or {"": path}
 
 
@@ -153,7 +153,7 @@ def _by_test(paths: Sequence[Path]) -> dict[str, list[Path]]:
 
 
 def _table(folders: Sequence[Path], force: bool) -> str:
-    # The folders' own names when they tell them apart, whole paths otherwise.
+    # The folders' own names when these differ, whole paths otherwise.
     names = [folder.resolve().name for folder in folders]
     labels = names if len(set(names)) == len(names) else [*map(str, folders)]
     text = format_table({label: read_summary(folder) for label, folder in zip(labels, folders, strict=True)})

@@ -47,7 +47,7 @@ class Windows:
 
 @dataclass
 class _Row:
-    """One row of the table: a separator, where its results go, what they are so far."""
+    """One row of the table: a separator, the folders of its results, and the results so far."""
 
     label: str
     separator: Separator
@@ -105,28 +105,32 @@ def evaluate_manifest(
     if not force:
         refuse_other_rows(out, inputs)
     separator = Separator.load(origin, device=device, architecture=architecture)
-    n_src = len(mixtures[0].sources)
-    if separator.n_src < n_src:
-        name = origin.name
-        raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the model {name} separates {separator.n_src}")
+    n_src = _sources_to_score(separator, origin, mixtures, manifest)
     if force:
         clear_other_rows(out, inputs)
-    settings = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows), "saved": save_estimates}
-    # Earlier versions wrote 16 bits whatever the mixtures held.
-    settings |= {"bits": "as the mixture", "network": architecture.described() if architecture else None}
+    settings: dict[str, Any] = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows)}
+    settings["network"] = architecture.described() if architecture else None
     with ExitStack() as stack:
         rows = _rows(stack, out, separator, ensemble, settings_of(metrics, **settings), save_estimates)
         _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
+    order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
     summaries = {}
     for row in rows:
-        of_row = {**inputs[row.label if ensemble else ""], "row": row.label}
-        of_row |= {"est": str(row.est)} if save_estimates else {}
-        of_row |= {"commit": origin.commit} if origin.commit else {}
-        order = [mixture.id for mixture in mixtures]
+        est = {"est": str(row.est)} if save_estimates else {}
+        of_row = {**inputs[row.label if ensemble else ""], "row": row.label, **est, **commit}
         summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
+    # All tables are written before a journal goes.
     for row in rows:
         row.journal.remove()
     return summaries
+
+
+def _sources_to_score(separator: Separator, origin: Origin, mixtures: Sequence[Mixture], manifest: Path) -> int:
+    n_src = len(mixtures[0].sources)
+    if separator.n_src < n_src:
+        found = f"its mixtures have {n_src} sources, the model {origin.name} separates {separator.n_src}"
+        raise SepmlError(f"{manifest}: {found}")
+    return n_src
 
 
 def _rows(
@@ -136,7 +140,9 @@ def _rows(
     rows = []
     for label, one in separators_of_peers(separator) if ensemble else [("", separator)]:
         folder = out / label if label else out
-        journal = stack.enter_context(Journal(folder, {**settings, "label": label}))
+        # Earlier versions wrote 16 bits whatever the mixtures held.
+        of_row = {"saved": saved, "bits": "as the mixture", "label": label}
+        journal = stack.enter_context(Journal(folder, {**settings, **of_row}))
         est = folder / "est" if saved else stack.enter_context(_passing(folder / _HIDDEN))
         rows.append(_Row(label or out.resolve().name, one, folder, est, journal))
     return rows
@@ -166,7 +172,7 @@ def _run(
     waiting: dict[Future[UtteranceScores], tuple[_Row, Trial, Stamps]] = {}
 
     def collect(most: int) -> None:
-        """Take what is done; wait until no more than `most` are in hand."""
+        """Collect finished results; wait until no more than `most` are pending."""
         while waiting:
             done, _ = wait(waiting, None if len(waiting) > most else 0, FIRST_COMPLETED)
             for future in done:

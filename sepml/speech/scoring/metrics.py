@@ -1,8 +1,8 @@
-"""What an estimate is worth: SI-SNR and PESQ of numpy signals, or the reason why there is no such number.
+"""SI-SNR and PESQ of numpy signals, or the reason why there is no value.
 
 Signals are arrays of samples, `(T,)` or `(n, T)`; the decibels are computed in float64. A metric that has no value for
-a pair of signals (silence, too short, no utterance found) raises `NotScorable`; it never returns a stand-in number,
-as that would be averaged. SDR, SIR and SAR are in `bss_eval`, STOI and ESTOI in `stoi`.
+a pair of signals (silence, too short, no utterance found) raises `NotScorable`; it never returns a placeholder,
+which would be averaged. SDR, SIR and SAR are in `bss_eval`, STOI and ESTOI in `stoi`.
 """
 
 from itertools import permutations
@@ -11,7 +11,7 @@ from math import perm
 import numpy as np
 
 CEILING_DB = -10 * float(np.log10(np.finfo(np.float64).eps))
-"""Ratios are cut to +-156.5 dB: beyond it float64 knows no difference between perfect and nearly so."""
+"""Ratios are cut to +-156.5 dB: beyond that, float64 does not distinguish perfect from nearly perfect."""
 _PESQ_MODES = {8000: "nb", 16000: "wb"}
 _PESQ_MAX_UTTERANCES = 45
 _PESQ_SAFE_SECONDS = 20.0
@@ -65,7 +65,7 @@ def pairwise_si_snr_scores(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
     unit_est, unit_ref = (unit_rows(x - x.mean(-1, keepdims=True), x) for x in (est, ref))
     cosine = unit_est @ unit_ref.T
     noise = 1 - cosine**2
-    # Near a perfect estimate the difference has no digits left; there the noise itself is added up.
+    # Near a perfect estimate 1 - cosine^2 loses all digits: the noise is summed directly.
     for i, j in np.argwhere(cosine**2 > _CLOSE):
         noise[i, j] = np.sum((unit_est[i] - cosine[i, j] * unit_ref[j]) ** 2)
     return decibels(cosine**2, noise)
@@ -127,7 +127,7 @@ def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int, mode: str | None = 
 
 
 def count_utterances(x: np.ndarray, sample_rate: int) -> int:
-    """About how many utterances PESQ tells apart in a signal: stretches of activity with pauses of 200 ms between them.
+    """An estimate of the number of utterances that PESQ finds in a signal: active segments with pauses of 200 ms between them.
 
     Source: the voice activity detection of ITU-T P.862, without its input filter; frames of 4 ms.
     """
@@ -147,7 +147,7 @@ def count_utterances(x: np.ndarray, sample_rate: int) -> int:
 
 
 def require_sound(est: np.ndarray, ref: np.ndarray) -> None:
-    """Refuse silence.
+    """Check that neither signal is silent.
 
     Raises:
         NotScorable: the reference or the estimate is silent.

@@ -4,6 +4,7 @@ import copy
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -53,7 +54,7 @@ def separators_of_peers(separator: Separator) -> Iterator[tuple[str, Separator]]
     alone = [(part.name, [peer]) for part, peer in zip(origin_of(separator).parts, peers, strict=True)]
     for label, models in [*alone, (ENSEMBLE, peers)]:
         one = copy.copy(separator)
-        one.models = models
+        one.models = cast(Any, models)
         yield label, one
 
 
@@ -89,5 +90,5 @@ def _files(parts: Iterable[Path]) -> Iterator[Path]:
 def _digest(x: Tensor) -> bytes:
     content = x.detach().cpu().contiguous()
     digest = hashlib.blake2b(f"{content.dtype} {tuple(content.shape)} ".encode(), digest_size=20)
-    digest.update(content.view(torch.uint8).numpy())
+    digest.update(content.view(torch.uint8).numpy().data)
     return digest.digest()

@@ -84,7 +84,7 @@ def clear_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
 
 
 def stamps(files: Iterable[Path]) -> Stamps:
-    """What tells whether files have changed: path, size and time of change of each; a file that is absent has none."""
+    """Path, size and time of change of each file, to detect changes; size and time are None for an absent file."""
     found: Stamps = []
     for file in files:
         try:
@@ -96,14 +96,14 @@ def stamps(files: Iterable[Path]) -> Stamps:
 
 
 class Journal:
-    """Scores of mixtures, one JSON line each, added as they come; a line that was cut off counts as absent.
+    """Scores of mixtures, one JSON line each, added when they are computed; an incomplete line counts as absent.
 
-    Scores are given back only where everything they depend on is as it was: the settings of the whole run (metrics,
+    Scores are returned only where everything they depend on is unchanged: the settings of the whole run (metrics,
     versions, model) and the stamps of the mixture's files.
 
     Args:
         folder: of the scores.
-        settings: what all scores depend on; those of a run with others are thrown away.
+        settings: what all scores depend on; scores made with other settings are discarded.
 
     Raises:
         SepmlError: the file cannot be written.
@@ -117,7 +117,7 @@ class Journal:
         self._read()
 
     def __enter__(self) -> "Journal":
-        # Begun anew with the rows that hold: nothing is added after a line that was cut off.
+        # Rewritten with the valid rows, so that nothing is appended to an incomplete line.
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in (self._header, *self._rows.values())))
         self._file = self.path.open("a", encoding="utf-8")
         return self
@@ -205,7 +205,7 @@ def _inputs_of(summary: Summary) -> dict[str, str]:
 def _differing(earlier: Inputs, now: Inputs) -> Sequence[str]:
     differ = [name for name in _SETTINGS if not _same(name, earlier.get(name), now.get(name))]
     both = earlier.keys() & now.keys()
-    # A model is known by its weights, whatever it is called, and evaluations have their estimates beside the scores.
+    # The weights identify a model, not its name; evaluations have their estimates beside the scores.
     if "weights" in both:
         differ = [name for name in differ if name != "model" or "weights" in differ]
     if "weights" not in both or "model" in differ:

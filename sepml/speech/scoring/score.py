@@ -53,7 +53,7 @@ def score_manifest(
 
     Returns:
         the summary. Mixtures whose estimates are missing or of the wrong rate or length are in its `faults`. Where there
-        are more estimates than sources, the ones that fit worst are surplus.
+        are more estimates than sources, those that fit worst are reported as surplus.
 
     Raises:
         SepmlError: the manifest has a fault, a metric is unknown, there is not a single estimate, or `out` holds other scores.
@@ -144,7 +144,7 @@ def write_results(
     n_src: int,
     inputs: Mapping[str, str],
 ) -> Summary:
-    """Write `scores.csv` and `summary.json`, the same whatever the order in which the scores came.
+    """Write `scores.csv` and `summary.json`, which do not depend on the order of `scores`.
 
     Args:
         order: the mixtures' ids in the order of the table.

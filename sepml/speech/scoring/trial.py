@@ -52,7 +52,7 @@ def find_estimates(folder: Path) -> dict[str, dict[int, Path]]:
         beside = found.setdefault(mixture_id, {}).setdefault(number, path)
         if beside is not path:
             other = beside.name if beside.parent == path.parent else beside
-            raise SepmlError(f"{path}: {other} stands beside it; one file an estimate")
+            raise SepmlError(f"{path}: {other} is the same estimate; expected one file")
     return found
 
 
@@ -77,7 +77,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in _audio(folder):
         if path.stem in files:
-            raise SepmlError(f"{path}: {files[path.stem].name} stands beside it; one name a mixture")
+            raise SepmlError(f"{path}: {files[path.stem].name} has the same name; expected one file a mixture")
         files[path.stem] = path
     if not files:
         raise SepmlError(f"{folder}: holds no {' or '.join(AUDIO_SUFFIXES)} files")
@@ -85,7 +85,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
 
 
 def fingerprint_of_test(mixture: np.ndarray, sources: np.ndarray, rate: int) -> str:
-    """What tells a mixture with its references from others, by their samples: names, paths and file formats do not matter.
+    """A fingerprint of the samples of a mixture and its references: names, paths and file formats do not matter.
 
     Args:
         mixture: (T,) float32, as read.
@@ -98,7 +98,7 @@ def fingerprint_of_test(mixture: np.ndarray, sources: np.ndarray, rate: int) -> 
     >>> fingerprint_of_test(mixture, sources, 8000) == fingerprint_of_test(mixture, sources[:1], 8000)
     False
     """
-    parts = [hashlib.sha256(np.ascontiguousarray(x, np.float32)).digest() for x in (mixture, *sources)]
+    parts = [hashlib.sha256(np.ascontiguousarray(x, np.float32).data).digest() for x in (mixture, *sources)]
     return hashlib.sha256(b"%d" % rate + parts[0] + b"".join(sorted(parts[1:]))).hexdigest()[:_DIGITS]
 
 

@@ -1,12 +1,12 @@
 """The scores of one mixture in memory: one permutation, by SI-SNR, serves every metric.
 
-A reference is silent where its energy is at most 1e-6 of the mixture's: no metric has a value for it, and an estimate is
-worth for it how far it is below the mixture, as in training (`sepml.speech.losses.quality`).
+A reference is silent where its energy is at most 1e-6 of the mixture's: no metric has a value for it, and the
+quality of an estimate for it is its level below the mixture, as in training (`sepml.speech.losses.quality`).
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
 import numpy as np
 
@@ -23,6 +23,7 @@ SILENT_BELOW = 1e-6
 MAX_LEVEL_DB = 30.0
 Found = dict[str, list[float | str]]
 Measured = TypeVar("Measured")
+Arguments = ParamSpec("Arguments")
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def scores_of(
         metrics: of `KNOWN`.
     """
     mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
-    # As digital silence, so that every metric knows.
+    # Digital silence, which every metric recognises.
     sources[silent_references(sources, mixture)] = 0
     si_snr = pairwise_si_snr_scores(np.concatenate([ests, mixture[None]]), sources)
     permutation = best_assignment(_quality(si_snr[:-1], sources, ests, mixture))
@@ -205,19 +206,19 @@ def _perceived(sources: np.ndarray, ests: np.ndarray, rate: int, metrics: Sequen
     found: Found = {name: [] for name in (*of_bands, *_PESQ_MODES)}
     for est, source in zip(ests, sources, strict=True):
         if "stoi" in metrics or "estoi" in metrics:
-            bands = _or_reason(lambda est=est, source=source: band_energies(est, source, rate))
+            bands = _or_reason(band_energies, est, source, rate)
             for name in of_bands.keys() & set(metrics):
                 found[name].append(bands if isinstance(bands, str) else of_bands[name](*bands))
         for name, mode in _PESQ_MODES.items():
             if name in metrics:
-                found[name].append(_or_reason(lambda est=est, source=source, mode=mode: pesq(est, source, rate, mode)))
+                found[name].append(_or_reason(pesq, est, source, rate, mode))
     return found
 
 
-def _or_reason(measure: Callable[[], Measured]) -> Measured | str:
-    """The value, or why there is none."""
+def _or_reason(measure: Callable[Arguments, Measured], *arguments: Arguments.args, **named: Arguments.kwargs) -> Measured | str:
+    """The value of a metric, or why there is none."""
     try:
-        return measure()
+        return measure(*arguments, **named)
     except NotScorable as error:
         return str(error)
 

@@ -70,12 +70,12 @@ def test_the_report_plays_them(tmp_path, estimates, form):
 
 def test_one_estimate_by_two_names_is_refused(tmp_path):
     one = write(tmp_path / "a_s1.wav", np.ones(9))
-    with pytest.raises(SepmlError, match=r"s1/a\.wav: .*a_s1\.wav stands beside it; one file an estimate"):
+    with pytest.raises(SepmlError, match=r"s1/a\.wav: .*a_s1\.wav is the same estimate; expected one file"):
         write(tmp_path / "s1" / "a.wav", np.ones(9))
         find_estimates(tmp_path)
     (tmp_path / "s1" / "a.wav").unlink()
     write(tmp_path / "a_est1.wav", np.ones(9))
-    with pytest.raises(SepmlError, match=r"a_s1\.wav: a_est1\.wav stands beside it"):
+    with pytest.raises(SepmlError, match=r"a_s1\.wav: a_est1\.wav is the same estimate"):
         find_estimates(tmp_path)
     assert one.exists()
 

@@ -10,6 +10,7 @@ from sepml.speech.scoring.bss_eval import matched_sdr, pairwise_sdr, sdr, sir_sa
 from sepml.speech.scoring.metrics import (
     CEILING_DB,
     NotScorable,
+    best_assignment,
     count_utterances,
     is_silent,
     pairwise_si_snr_scores,
@@ -212,3 +213,20 @@ def test_more_utterances_than_pesq_can_hold():
     assert count_utterances(ref, RATE) == 60
     with pytest.raises(NotScorable, match="too long for PESQ"):
         pesq(ref + 0.01 * rng.standard_normal(ref.size), ref, RATE)
+
+
+def test_best_assignment_is_that_of_the_mean_and_puts_silence_last():
+    assert best_assignment(np.array([[10.0, 9.0], [9.0, -30.0]])).tolist() == [1, 0]
+    assert best_assignment(np.array([[-5.0, 20.0], [np.nan, np.nan]])).tolist() == [1, 0]
+    assert best_assignment(np.full((2, 2), np.nan)).tolist() == [0, 1]
+
+
+def test_best_assignment_agrees_with_the_hungarian_method():
+    optimize = pytest.importorskip("scipy.optimize")
+    rng = np.random.default_rng(0)
+    for n_est, n_src in ((1, 1), (2, 2), (4, 2), (5, 5), (7, 6), (8, 8)):
+        table = rng.standard_normal((n_est, n_src))
+        found = best_assignment(table)
+        assert len(set(found.tolist())) == n_src
+        best = table[tuple(optimize.linear_sum_assignment(table, maximize=True))].sum()
+        assert table[found, range(n_src)].sum() == pytest.approx(best, abs=1e-12)
