@@ -7,12 +7,14 @@ from typing import Any, Protocol
 
 from sepml.commands import classification, separation
 from sepml.errors import SepmlError, did_you_mean
+from sepml.system.files import write_text
 from sepml.system.limits import MOST_JSON_BYTES, read_limited
 
 
 class TaskCommands(Protocol):
-    """What differs between tasks: a function a command, which takes the parsed options and returns the exit code."""
+    """What differs between tasks: the settings, and a function a command, which takes the options and returns the exit code."""
 
+    def settings(self) -> type: ...  # noqa: D102
     def train(self, options: argparse.Namespace, settings: dict[str, Any], /) -> int: ...  # noqa: D102
     def evaluate(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
     def info(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
@@ -37,6 +39,13 @@ def task_of(settings: Mapping[str, Any], source: str) -> str:
     if not isinstance(task, str) or task not in TASKS:
         raise SepmlError(f"{source}: task is {task!r}, expected one of {', '.join(TASKS)}{did_you_mean(str(task), TASKS)}")
     return task
+
+
+def write_settings_page(target: Path) -> None:
+    """Write the documentation of all tasks' settings, see `sepml.config_docs.page`."""
+    from sepml.config_docs import page
+
+    write_text(target, page({name: task.settings() for name, task in TASKS.items()}))
 
 
 def commands_for(model: str | Path | None) -> TaskCommands:

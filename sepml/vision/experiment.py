@@ -41,8 +41,8 @@ class PeerSettings:
 
     Attributes:
         network: its name.
-        width: it is built at, see `NetworkConfig`.
-        weights: a file of ImageNet weights to begin with, see `build_network`.
+        width: the part of each layer's channels that it has.
+        weights: a file of ImageNet weights to begin with.
         init: a classifier of the same architecture to begin with: its folder, that of an experiment (its best peer), or a
             file of weights.
     """
@@ -55,7 +55,12 @@ class PeerSettings:
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """How logits are compared, see `ClassificationTask`."""
+    """How logits are compared, see `ClassificationTask`.
+
+    Attributes:
+        temperature: by which logits are divided for the divergence between peers.
+        label_smoothing: the part of the labels' probability that is spread over all classes.
+    """
 
     temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -66,8 +71,10 @@ class Experiment:
     """Everything that decides a run's outcome.
 
     Attributes:
+        data: that are trained and validated with.
         peers: the networks, one entry a peer.
-        views: for MutualNet: one network stands for several peers, see `ViewSettings`.
+        task: of the networks.
+        views: for MutualNet: one network stands for several peers.
         seed: of which images are used, of their order and of how they vary; peer k's weights are drawn from (seed, k).
     """
 
