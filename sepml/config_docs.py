@@ -26,7 +26,7 @@ _LIMITS = {
 
 
 @dataclass(frozen=True)
-class Setting:
+class SettingDoc:
     """A setting of an experiment.
 
     Attributes:
@@ -45,7 +45,7 @@ class Setting:
     meaning: str
 
 
-def settings_of(kind: type, key: str = "", value: Any = MISSING) -> Iterator[Setting]:
+def documented_settings(kind: type, key: str = "", value: Any = MISSING) -> Iterator[SettingDoc]:
     """All settings that a dataclass stands for, in the order of its fields.
 
     Args:
@@ -60,15 +60,15 @@ def settings_of(kind: type, key: str = "", value: Any = MISSING) -> Iterator[Set
             text = "" if default is MISSING else _as_yaml(default)
             meaning = re.sub(r"\bNone\b", "null", docs.get(field.name, ""))
             unit = _UNIT.search(meaning)
-            yield Setting(name, _type(types[field.name]), text, unit[1] if unit else "", meaning)
+            yield SettingDoc(name, _type(types[field.name]), text, unit[1] if unit else "", meaning)
         for suffix, part in _inside(types[field.name]):
-            yield from settings_of(part, name + suffix, default if nested else MISSING)
+            yield from documented_settings(part, name + suffix, default if nested else MISSING)
 
 
 def field_docs(kind: type) -> dict[str, str]:
     """The meaning of each field of a dataclass, from the `Attributes` sections of its docstring and those of its bases.
 
-    >>> field_docs(Setting)["unit"]
+    >>> field_docs(SettingDoc)["unit"]
     'of the value; empty where it has none'
     """
     docs: dict[str, str] = {}
@@ -94,17 +94,17 @@ def _documented(text: str, names: Sequence[str]) -> dict[str, str]:
     return meanings
 
 
-def page(tasks: Mapping[str, type]) -> str:
+def page(tasks: Mapping[str, type], introduction: str) -> str:
     """The settings of all tasks as a Markdown page.
 
     Args:
-        tasks: the dataclass of an experiment by the name of its task.
+        tasks: the dataclass of an experiment by the name of its task. introduction: the first paragraph.
     """
-    parts = ["# Settings\n\n" + _INTRODUCTION]
+    parts = ["# Settings", introduction]
     for task, kind in tasks.items():
         parts.append(f"## `task: {task}`")
-        groups: dict[str, list[Setting]] = {"": []}
-        for setting in settings_of(kind):
+        groups: dict[str, list[SettingDoc]] = {"": []}
+        for setting in documented_settings(kind):
             groups.setdefault(setting.key.rpartition(".")[0], []).append(setting)
         for group, settings in groups.items():
             parts += [f"### `{group}`"] if group else []
@@ -115,20 +115,14 @@ def page(tasks: Mapping[str, type]) -> str:
 def listing(kind: type) -> str:
     """The settings of a dataclass as text for a terminal: a line with type and default, then the meaning."""
     lines = []
-    for setting in settings_of(kind):
+    for setting in documented_settings(kind):
         default = f"default: {setting.default}" if setting.default else "required"
         lines.append(f"{setting.key}: {setting.type}{f'; {setting.unit}' if setting.unit else ''}; {default}")
         lines += textwrap.wrap(setting.meaning, 100, initial_indent="    ", subsequent_indent="    ")
     return "\n".join(lines)
 
 
-_INTRODUCTION = """The settings of an experiment's YAML file. Each is also an option of `sepml train`, such as
-`--fit.epochs 20`.
-A setting without a default must be given. `N` is the number of an item, from 0.
-`sepml train --help-settings [TASK]` prints the same. This page is generated from the code by `make settings`."""
-
-
-def _cells(setting: Setting) -> list[str]:
+def _cells(setting: SettingDoc) -> list[str]:
     default = f"`{setting.default}`" if setting.default else ""
     cells = [f"`{_MEMBER.sub('', setting.key)}`", setting.type, default, setting.unit, setting.meaning]
     return [cell.replace("|", "\\|") for cell in cells]

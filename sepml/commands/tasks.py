@@ -22,6 +22,10 @@ class TaskCommands(Protocol):
 
 
 TASKS: dict[str, TaskCommands] = {"separation": separation, "classification": classification}
+_INTRODUCTION = """The settings of an experiment's YAML file. Each is also an option of `sepml train`, such as
+`--fit.epochs 20`.
+A setting without a default must be given. `N` is the number of an item, from 0.
+`sepml train --help-settings [TASK]` prints the same. This page is generated from the code by `make settings`."""
 
 
 def task_of(settings: Mapping[str, Any], source: str) -> str:
@@ -45,7 +49,7 @@ def write_settings_page(target: Path) -> None:
     """Write the documentation of all tasks' settings, see `sepml.config_docs.page`."""
     from sepml.config_docs import page
 
-    write_text(target, page({name: task.settings() for name, task in TASKS.items()}))
+    write_text(target, page({name: task.settings() for name, task in TASKS.items()}, _INTRODUCTION))
 
 
 def commands_for(model: str | Path | None) -> TaskCommands:

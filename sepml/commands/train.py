@@ -47,9 +47,9 @@ def _train(options: argparse.Namespace) -> int:
     from sepml.config import override, read_yaml
 
     try:
-        # Of what form they are does not depend on the file.
+        # Their form does not depend on the file.
         override({}, options.settings)
     except SepmlError as error:
-        options.wrong(str(error))
+        options.wrong(f"{error}; settings are given as --KEY VALUE, such as --fit.epochs 20")
     settings = override(read_yaml(options.config), options.settings)
     return TASKS[task_of(settings, str(options.config))].train(options, settings)

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from sepml.cli import main
 from sepml.commands.tasks import TASKS, write_settings_page
-from sepml.config_docs import field_docs, listing, settings_of
+from sepml.config_docs import documented_settings, field_docs, listing
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
@@ -66,7 +66,9 @@ def test_the_fields_of_a_docstring():
 
 
 def test_types_defaults_and_units():
-    found = {setting.key: (setting.type, setting.default, setting.unit, setting.meaning) for setting in settings_of(Whole)}
+    found = {
+        setting.key: (setting.type, setting.default, setting.unit, setting.meaning) for setting in documented_settings(Whole)
+    }
     length = ("number, above 0, at most 10, or null", "null", "s", "of a segment, s; null is all")
     assert found == {
         "path": ("path", "", "", "of a file"),
@@ -86,7 +88,7 @@ def test_types_defaults_and_units():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_setting_is_documented(task):
-    settings = list(settings_of(TASKS[task].settings()))
+    settings = list(documented_settings(TASKS[task].settings()))
     assert {"data.batch_size", "fit.epochs", "cohort.weight", "seed"} <= {setting.key for setting in settings}
     assert not [setting.key for setting in settings if not setting.meaning], "add these to the Attributes of their classes"
 
