@@ -98,16 +98,18 @@ class Pool(ProcessPoolExecutor):
 
     def __init__(self, jobs: int, context: BaseContext) -> None:
         self._started: list[BaseProcess] = []
+        # Its class of processes is no part of the declared type.
+        original: Any = context
 
-        def start(*words: Any, **options: Any) -> BaseProcess:
-            self._started.append(context.Process(*words, **options))
+        def start(*arguments: Any, **options: Any) -> BaseProcess:
+            self._started.append(original.Process(*arguments, **options))
             return self._started[-1]
 
-        remembering = copy.copy(context)
+        remembering: Any = copy.copy(context)
         remembering.Process = start
         super().__init__(jobs, mp_context=remembering, initializer=_begin)
 
-    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":  # type: ignore[override]
+    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":
         """As in the base class.
 
         Raises:
