@@ -28,7 +28,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFErro
 
 
 def unpack_zip(archive: Path, target: Path) -> None:
-    """Unpack an archive into the new folder `target`, which is whole or absent.
+    """Unpack an archive into the new folder `target`, atomically.
 
     An archive whose only top-level entry is a folder called as `target` is unpacked without it.
 
