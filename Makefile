@@ -1,4 +1,4 @@
-# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench: each sets up .venv by itself.
+# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench | make settings: each sets up .venv by itself.
 # make test-versions: the tests under other versions of Python.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow fuzz test-browser test-versions lint bench venv clean
+.PHONY: demo test test-slow fuzz test-browser test-versions lint bench settings venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -29,6 +29,10 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest
+
+# The page about the settings of experiments.
+settings: venv
+	$(BIN)/python -c 'import pathlib, sepml.commands.tasks as tasks; tasks.write_settings_page(pathlib.Path("docs/settings.md"))'
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow

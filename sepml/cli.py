@@ -80,7 +80,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _flush_output() -> None:
-    """Write what is left of the output.
+    """Write the buffered output.
 
     Raises:
         SepmlError: it cannot be written, as on a full disk.
@@ -95,7 +95,7 @@ def _flush_output() -> None:
 
 
 def _drop_output() -> None:
-    """What is left in the buffer has nowhere to go, of which Python would complain at its end."""
+    """Discard the buffered output: Python would report an error when it flushes it at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 

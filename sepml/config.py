@@ -62,10 +62,11 @@ def _read_mapping(path: Path) -> dict[str, Any]:
 
 
 def override(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
-    """Settings with command-line words `--key value` or `--key=value` applied; keys are dotted, values YAML.
+    """Settings with the arguments `--key value` or `--key=value` of a command applied; keys are dotted, values YAML.
 
     Raises:
-        SepmlError: a word that is not of this form, or a value that is not YAML.
+        SepmlError: an argument that is not of this form, a value that is not YAML, or a key below a value that is no mapping
+            or list.
 
     >>> override({"train": {"epochs": 3}}, ["--train.epochs", "5", "--cohort.mechanism=ml"])
     {'train': {'epochs': 5}, 'cohort': {'mechanism': 'ml'}}
@@ -76,12 +77,12 @@ def override(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
         word = words.pop(0)
         key, equals, value = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not key:
-            raise SepmlError(f"'{word}': expected a setting as --key value, such as --train.epochs 20")
+            raise SepmlError(f"'{word}': expected a setting")
         if not equals:
             if not words:
-                raise SepmlError(f"{word}: the value is missing")
+                raise SepmlError(f"{key}: the value is missing")
             value = words.pop(0)
-        _set(result, key, parse_yaml(value, f"--{key} {value[:80]}", lines=False) if value else None)
+        _set(result, key, parse_yaml(value, f"{key} {value[:80]}", lines=False) if value else None)
     return result
 
 
@@ -92,23 +93,22 @@ def _copy(value: Any) -> Any:
 
 
 def _set(settings: Any, key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for parent in parents:
+    parts = key.split(".")
+    for depth, part in enumerate(parts):
+        above = ".".join(parts[:depth])
+        index: str | int = part
+        if isinstance(settings, list):
+            if not part.isdigit() or int(part) >= len(settings):
+                raise SepmlError(f"cannot set {key}: {above} has {len(settings)} items, numbered from 0")
+            index = int(part)
+        elif not isinstance(settings, dict):
+            raise SepmlError(f"cannot set {key}: {above} is {'null' if settings is None else shown(settings)}")
+        if depth == len(parts) - 1:
+            settings[index] = value
+            return
         if isinstance(settings, dict):
-            settings.setdefault(parent, {})
-        settings = settings[_place(settings, parent, key)]
-    settings[_place(settings, last, key)] = value
-
-
-def _place(settings: Any, part: str, key: str) -> str | int:
-    """One part of a dotted key as what indexes the settings at that place."""
-    if isinstance(settings, dict):
-        return part
-    if not isinstance(settings, list):
-        raise SepmlError(f"--{key}: '{part}' is below a value, {shown(settings)}, that has no settings of its own")
-    if not part.isdigit() or int(part) >= len(settings):
-        raise SepmlError(f"--{key}: '{part}' is not one of the {len(settings)} items, which count from 0")
-    return int(part)
+            settings.setdefault(part, {})
+        settings = settings[index]
 
 
 def parse(kind: type[T], content: Any, source: str) -> T:

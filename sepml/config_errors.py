@@ -1,4 +1,4 @@
-"""What is wrong with settings, as one line that names keys as they stand in the file."""
+"""Errors in settings as one line, with the keys as in the file."""
 
 import difflib
 import reprlib
@@ -28,7 +28,7 @@ def shown(value: Any) -> str:
 
 
 def explain(error: ValidationError, kind: Any) -> str:
-    """The first fault as one line: where, what was found, what was expected.
+    """The first error as one line: the key, what was found, what was expected.
 
     Args:
         kind: the dataclass, or the annotated union of dataclasses, that the settings should have been.
@@ -60,8 +60,8 @@ def dataclasses_of(kind: Any) -> Iterable[type]:
 def _keys(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
     """A location of pydantic's as keys of the file, and the type that holds the last of them.
 
-    Pydantic puts names into a location that stand in no file: which member of a union it tried. A key may be called the
-    same, so the types are followed from the top.
+    Pydantic adds the name of the member of a union that it tried, which is no key of the file. A key may have the same
+    name, so the types are followed from the top.
     """
     keys: list[str] = []
     holder = kind
@@ -88,7 +88,7 @@ def _members(kind: Any) -> tuple[list[Any], bool]:
 
 
 def _holds(options: list[Any], part: int | str) -> bool:
-    """Whether one of these types has something inside that is called so."""
+    """Whether one of these types has a field or item of this name."""
     plain = (_members(option)[0][0] for option in options)
     return any(
         get_origin(option) in (list, tuple, dict) or (is_dataclass(option) and part in {field.name for field in fields(option)})
@@ -97,7 +97,7 @@ def _holds(options: list[Any], part: int | str) -> bool:
 
 
 def _is_called(option: Any, tag: int | str) -> bool:
-    """Whether pydantic calls a member of a union so."""
+    """Whether this is the name by which pydantic refers to a member of a union."""
     option = _members(option)[0][0]
     if not is_dataclass(option):
         return getattr(option, "__name__", None) == tag
@@ -106,7 +106,7 @@ def _is_called(option: Any, tag: int | str) -> bool:
 
 
 def _inside(kind: Any, part: int | str) -> Any:
-    """The type of what is called so inside of a value."""
+    """The type of a field or item of a value."""
     if is_dataclass(kind):
         return next((field.type for field in fields(kind) if field.name == part), Any)
     arguments = get_args(kind)

@@ -6,6 +6,13 @@ from pathlib import Path
 from sepml.commands.options import OK
 
 
+def settings() -> type:
+    """The dataclass of an experiment's settings."""
+    from sepml.vision.experiment import Experiment
+
+    return Experiment
+
+
 def train(options: argparse.Namespace, settings: dict[str, object]) -> int:
     """`sepml train`, with the settings of the configuration file and the command line."""
     from sepml.training.experiment import Machines

@@ -1,4 +1,4 @@
-"""What the commands share: the form of their options, and how outcomes are printed."""
+"""What the commands share: options, and the output of results and failures."""
 
 import argparse
 import sys
@@ -36,7 +36,7 @@ def command(commands: Commands, name: str, text: str, **options: Any) -> argpars
 
 
 def verbosity(parser: argparse.ArgumentParser, where: str = "") -> None:
-    """The options for how much is said.
+    """The options for the amount of messages.
 
     Args:
         where: put behind the names under which they are found: a command's defaults are written over those of the same name
@@ -47,7 +47,7 @@ def verbosity(parser: argparse.ArgumentParser, where: str = "") -> None:
 
 
 def verbosity_of(options: argparse.Namespace) -> int:
-    """How much is said, wherever that was asked for; 0 is as usual."""
+    """The amount of messages, by the options before and after the command; 0 is the default."""
     signs = {"verbose": 1, "quiet": -1}
     return sum(signs.get(name.partition("_")[0], 0) * count for name, count in vars(options).items() if isinstance(count, int))
 
@@ -134,14 +134,14 @@ def force_hint(message: str) -> str:
 
 
 def print_paths(paths: Sequence[Path]) -> int:
-    """What was made, a line each; the exit code."""
+    """Print the files that were made, a line each; returns the exit code."""
     for path in paths:
         print(path)
     return OK
 
 
 def print_failures(failures: Sequence[object]) -> int:
-    """What went wrong, a line each; the exit code."""
+    """Print failures, a line each; returns the exit code."""
     for failure in failures:
         print(f"sepml: error: {failure}", file=sys.stderr)
     return FAILED if failures else OK

@@ -48,7 +48,7 @@ def add_separate(commands: Commands) -> None:
     bits = "resolution of the outputs (default: the input's; 16 for lossy and 8-bit inputs)"
     sub.add_argument("--bits", choices=("16", "24", "32f"), help=bits)
     sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
-    sub.add_argument("--summary", type=Path, metavar="FILE", help="write what became of each input as JSON")
+    sub.add_argument("--summary", type=Path, metavar="FILE", help="write the result of each input as JSON")
     sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
     sub.set_defaults(run=_separate)
 

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from sepml.speech.results.summary import Summary
 
 
+def settings() -> type:
+    """The dataclass of an experiment's settings."""
+    from sepml.speech.experiment import Experiment
+
+    return Experiment
+
+
 def train(options: argparse.Namespace, settings: dict[str, object]) -> int:
     """`sepml train`, with the settings of the configuration file and the command line."""
     from sepml.speech.experiment import train

@@ -20,7 +20,13 @@ Count = Annotated[int, Field(ge=1)]
 class Threshold:
     """The confidence from which on a peer teaches.
 
-    The defaults are the SML paper's: 15 dB, 1 dB more every 10 epochs, at most 20 dB. `step: 0` is a constant one.
+    The defaults are the SML paper's: 15 dB, 1 dB more every 10 epochs, at most 20 dB.
+
+    Attributes:
+        start: in the first epoch, in the unit of the task's confidence: for separation dB of SI-SNR.
+        step: added after each `every` epochs; 0 keeps the threshold constant.
+        every: epochs between two steps.
+        max: the highest threshold.
 
     >>> [Threshold().at(epoch) for epoch in (0, 9, 10, 49, 50, 99)]
     [15.0, 15.0, 16.0, 19.0, 20.0, 20.0]
@@ -47,7 +53,14 @@ class LearningRate:
     * `cosine`: from the peak down to `floor` times the peak at the last epoch.
     * `constant`.
 
-    All of them rise linearly over the first `warmup` epochs.
+    Attributes:
+        peak: the highest learning rate.
+        kind: `step`, `plateau`, `cosine` or `constant`, as above.
+        gamma: factor of `step` and `plateau`.
+        every: epochs between two changes by `step`.
+        patience: epochs without improvement before a change by `plateau`.
+        floor: last learning rate of `cosine`, as a fraction of the peak.
+        warmup: epochs over which all kinds rise linearly from 0 at first.
     """
 
     peak: Positive = 1e-4

@@ -20,7 +20,14 @@ from sepml.training.model_size import require_memory
 
 @dataclass(frozen=True)
 class SeparationSettings:
-    """How estimates are compared; see `SeparationTask`."""
+    """How estimates are compared; see `SeparationTask`.
+
+    Attributes:
+        align: how a peer's sources are matched with one's own: `peers` takes the best order between the two, `reference` puts
+            both in the order of the references first.
+        mimic_ceiling: soft ceiling of the SI-SNR between peers, dB; None is none, as in the SML paper. A large `cohort.weight`
+            needs one.
+    """
 
     align: Literal["peers", "reference"] = "peers"
     mimic_ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
@@ -32,7 +39,9 @@ class Experiment:
     """Everything that decides a run's outcome.
 
     Attributes:
+        data: that are trained and validated with.
         peers: the networks, one entry a peer; `init` names a model whose weights it begins with.
+        task: of the networks.
         seed: of the data's order and segments; other weights of peer k are drawn from (seed, k).
     """
 

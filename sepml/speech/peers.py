@@ -19,21 +19,33 @@ Init = Annotated[str, Field(min_length=1)] | None
 
 @dataclass(frozen=True)
 class DPRNNPeer(DPRNNConfig):
-    """A peer of this kind; `init` names the model whose weights it begins with."""
+    """A peer of this kind.
+
+    Attributes:
+        init: the model whose weights it begins with, as `sepml separate --model` takes it; None draws them from the seed.
+    """
 
     init: Init = None
 
 
 @dataclass(frozen=True)
 class ConvTasNetPeer(ConvTasNetConfig):
-    """A peer of this kind; `init` names the model whose weights it begins with."""
+    """A peer of this kind.
+
+    Attributes:
+        init: the model whose weights it begins with, as `sepml separate --model` takes it; None draws them from the seed.
+    """
 
     init: Init = None
 
 
 @dataclass(frozen=True)
 class DPTNetPeer(DPTNetConfig):
-    """A peer of this kind; `init` names the model whose weights it begins with."""
+    """A peer of this kind.
+
+    Attributes:
+        init: the model whose weights it begins with, as `sepml separate --model` takes it; None draws them from the seed.
+    """
 
     init: Init = None
 

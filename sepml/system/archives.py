@@ -28,7 +28,7 @@ _DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFErro
 
 
 def unpack_zip(archive: Path, target: Path) -> None:
-    """Unpack an archive into the new folder `target`, which is whole or absent.
+    """Unpack an archive into the new folder `target`, atomically.
 
     An archive whose only top-level entry is a folder called as `target` is unpacked without it.
 
@@ -106,7 +106,7 @@ def members_of(content: bytes) -> dict[str, bytes]:
     with opened(io.BytesIO(content)) as archive:
         members = {}
         for member in archive:
-            if not is_plain(member):
+            if not is_plain_file(member):
                 raise NotTar(f"'{member.name[:80]}' is no plain file")
             members[member.name] = read_member(archive, member)
         return members
@@ -121,7 +121,7 @@ def headers_of(path: Path) -> dict[str, tarfile.TarInfo]:
     """
     with path.open("rb") as file, opened(file) as archive:
         members = {member.name: member for member in archive}
-        if odd := next((name for name, member in members.items() if not is_plain(member)), None):
+        if odd := next((name for name, member in members.items() if not is_plain_file(member)), None):
             raise NotTar(f"'{odd[:80]}' is no plain file")
         return members
 
@@ -141,7 +141,7 @@ def opened(file: IO[bytes], mode: str = "r:") -> Iterator[tarfile.TarFile]:
         raise NotTar(str(error) or type(error).__name__) from error
 
 
-def is_plain(member: tarfile.TarInfo) -> bool:
+def is_plain_file(member: tarfile.TarInfo) -> bool:
     """Whether a member is a file whose bytes stand in the archive: no link, no device, no sparse file."""
     return member.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not member.issparse()
 
@@ -175,7 +175,7 @@ def unpack_tar(archive: Path, folder: Path, most: int) -> None:
                 if member.isdir():
                     continue
                 parts = PurePosixPath(member.name).parts
-                if not is_plain(member) or not parts or parts[0] == "/" or ".." in parts:
+                if not is_plain_file(member) or not parts or parts[0] == "/" or ".." in parts:
                     raise NotTar(f"'{member.name[:80]}' is no plain file inside of its folder")
                 left -= member.size
                 if left < 0:

@@ -25,7 +25,7 @@ _TRY_AGAIN = {408, 425, 429, 500, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Expected:
-    """What a file must be; what is None is not known.
+    """Size and checksum that a file must have; None is unknown.
 
     Attributes:
         size: bytes.
@@ -39,7 +39,7 @@ class Expected:
 
 
 class _Again(Exception):
-    """A failure that may pass; the message says what it was."""
+    """A temporary failure; the message is the reason."""
 
 
 class _Wrong(Exception):
@@ -47,13 +47,13 @@ class _Wrong(Exception):
 
 
 def fetch(url: str, target: Path, expected: Expected | None = None) -> None:
-    """Download a file. What is there whole and right is kept; what was begun is gone on with.
+    """Download a file. A complete file is kept, a partial download is resumed.
 
-    The bytes go to `<target>.part`, which takes its name when its size and checksum are right. Failures that may pass are
-    tried again with growing pauses, as long as attempts in a row bring nothing.
+    The bytes go to `<target>.part`, which is renamed when its size and checksum are right. After a temporary failure it
+    tries again, with growing pauses, until several attempts in a row bring nothing.
 
     Args:
-        expected: None takes what comes.
+        expected: None accepts any content.
 
     Raises:
         SepmlError: the server refuses, it cannot be reached, the content is not the expected one, or the disk is full.
@@ -106,7 +106,7 @@ def zenodo_file(record: str, name: str, api: str = "https://zenodo.org/api/recor
     except StopIteration as error:
         raise SepmlError(f"{url}: the record has no file '{name}'") from error
     except (OSError, HTTPException, SepmlError, ValueError, KeyError, TypeError) as error:
-        raise SepmlError(f"{url}: cannot be read ({error}); give the file's address by --url") from error
+        raise SepmlError(f"{url}: cannot be read ({error}); give the address of the file itself") from error
 
 
 def _size(path: Path) -> int:
@@ -122,7 +122,7 @@ def _request(url: str, first: int = 0) -> urllib.request.Request:
 
 
 def _get(url: str, part: Path, expected: Expected) -> None:
-    """Add what is missing to `part`."""
+    """Append the missing bytes to `part`."""
     first = _size(part)
     if expected.size is not None and first == expected.size:
         return
@@ -134,7 +134,7 @@ def _get(url: str, part: Path, expected: Expected) -> None:
             _copy(answer, part, first if resumed else 0, expected)
     except urllib.error.HTTPError as error:
         if error.code == 416:
-            # Nothing lies after what there is: it is whole, or of another version and shorter now.
+            # The server has no bytes after these: the file is complete, or is now a shorter version.
             if error.headers["Content-Range"] == f"bytes */{first}":
                 return
             raise _Wrong(f"{first} bytes were fetched, the file is shorter now") from error

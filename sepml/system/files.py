@@ -1,4 +1,4 @@
-"""Atomic writing: a file is whole or absent. Everything sepml writes goes through here.
+"""Atomic writing: to a temporary file, then a rename. Everything sepml writes goes through here.
 
 Symbolic links are followed. What is no regular file, such as a pipe or `/dev/null`, is written through at the end.
 """
@@ -25,7 +25,7 @@ _MOST_LINKS = 40
 
 @contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
-    """A temporary path beside `target` that takes its name only when the block ends well.
+    """A temporary path beside `target` that takes its name only when the block ends without an error.
 
     The suffix is kept, so that libraries which go by it write the right format. The folder is made when absent.
 
@@ -48,7 +48,7 @@ def atomic_path(target: Path) -> Iterator[Path]:
 
 
 def write_bytes(target: Path, content: bytes | memoryview) -> None:
-    """Write a file, whole or not at all, in few calls of the system: data sets are many small files.
+    """Write a file atomically, in few system calls: data sets are many small files.
 
     Raises:
         SepmlError: see `atomic_path`.
@@ -67,17 +67,17 @@ def write_bytes(target: Path, content: bytes | memoryview) -> None:
 
 
 def write_text(target: Path, text: str) -> None:
-    """Write a UTF-8 text file, whole or not at all."""
+    """Write a UTF-8 text file atomically."""
     write_bytes(target, text.encode())
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write JSON with two spaces of indent, whole or not at all; nan and inf are refused as JSON has no such numbers."""
+    """Write JSON with two spaces of indent atomically; nan and inf are refused, as JSON has no such numbers."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def write_csv(target: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:
-    """Write a CSV file with a header line, whole or not at all."""
+    """Write a CSV file with a header line atomically."""
     with atomic_path(target) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(header)
@@ -86,7 +86,7 @@ def write_csv(target: Path, header: Sequence[str], rows: Iterable[Sequence[Any]]
 
 @contextmanager
 def _replacing(place: Path) -> Iterator[tuple[int, str]]:
-    """A new file beside `place`, open for writing, and its path; it takes that place when the block ends well."""
+    """A new file beside `place`, open for writing, and its path; it replaces `place` when the block ends without an error."""
     temporary = None
     try:
         handle, temporary = _create_beside(place)
@@ -121,20 +121,20 @@ def _write_all(handle: int, content: bytes | memoryview) -> None:
 
 def _place_of(target: Path) -> Path | None:
     """The path that a new file takes, with links followed; None where there is something that no file may replace."""
-    # Most files are new, of which `lstat` would tell by an error, four times as slowly.
+    # Most files are new: `lstat` would raise an error for them, which is four times as slow.
     if not os.access(target, os.F_OK, follow_symlinks=False):
         return target
     mode = os.lstat(target).st_mode
     if stat.S_ISLNK(mode):
         with suppress(FileNotFoundError):
-            # Of a link to an absent file, that one is made.
+            # A link to an absent file: the absent file is made.
             mode = os.stat(target).st_mode
         return None if _is_device(mode) or _descriptor_of(target) is not None else Path(os.path.realpath(target))
     return None if _is_device(mode) else target
 
 
 def _is_device(mode: int) -> bool:
-    # A folder is left to the system, which says that it is one.
+    # For a folder, the system call reports the error.
     return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode))
 
 
@@ -163,7 +163,7 @@ def _open_device(target: Path) -> int:
 
 @contextmanager
 def _writing_through(target: Path) -> Iterator[Path]:
-    """A temporary path whose content is copied into `target`, as a whole, when the block ends well."""
+    """A temporary path whose content is copied into `target` when the block ends without an error."""
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fspath(target))
     with temporary_folder("through") as folder:
@@ -175,7 +175,7 @@ def _writing_through(target: Path) -> Iterator[Path]:
 
 
 def _explained(error: OSError, target: Path) -> SepmlError | None:
-    """What went wrong in terms of the target; None where it is about something else."""
+    """The error as a message about the target; None where it concerns another file."""
     if error.errno in _FULL:
         return SepmlError(f"{target}: no space left on the disk; free some and run the same command again")
     if blocking := _not_a_folder(target):

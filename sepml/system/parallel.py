@@ -48,7 +48,7 @@ def map_unordered(
         function: picklable (a module-level function or a `functools.partial` of one).
         jobs: processes; 0 = all cores, 1 = in this process.
         what: the name of the work for the progress display.
-        chunk: items that a process is handed at a time; more than 1 pays where one takes but milliseconds.
+        chunk: items that a process gets at a time; more than 1 is faster where an item takes only milliseconds.
 
     Yields:
         a result, or a `Failure` where the function raised SepmlError. Any other exception is a bug and is raised here.
@@ -124,16 +124,18 @@ class Pool(ProcessPoolExecutor):
 
     def __init__(self, jobs: int, context: BaseContext) -> None:
         self._started: list[BaseProcess] = []
+        # Its class of processes is no part of the declared type.
+        original: Any = context
 
-        def start(*words: Any, **options: Any) -> BaseProcess:
-            self._started.append(context.Process(*words, **options))
+        def start(*arguments: Any, **options: Any) -> BaseProcess:
+            self._started.append(original.Process(*arguments, **options))
             return self._started[-1]
 
-        remembering = copy.copy(context)
+        remembering: Any = copy.copy(context)
         remembering.Process = start
         super().__init__(jobs, mp_context=remembering, initializer=_begin)
 
-    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":  # type: ignore[override]
+    def submit(self, function: Callable[..., Result], /, *args: Any, **options: Any) -> "Future[Result]":
         """As in the base class.
 
         Raises:
@@ -145,11 +147,11 @@ class Pool(ProcessPoolExecutor):
             raise _not_started(error) from error
 
     def endings(self) -> str:
-        """How the processes ended that ended badly, other than by the pool's own SIGTERM; to be called after `shutdown`."""
+        """How processes failed, apart from the pool's own SIGTERM; to be called after `shutdown`."""
         codes = {process.pid: process.exitcode for process in self._started if process.exitcode}
         own = {pid: code for pid, code in codes.items() if code != -signal.SIGTERM} or codes
-        told = [f"pid {pid} {ended_by(code)}" for pid, code in own.items() if code is not None]
-        return ", ".join(told) or "none says how"
+        endings = [f"pid {pid} {ended_by(code)}" for pid, code in own.items() if code is not None]
+        return ", ".join(endings) or "none says how"
 
 
 @contextmanager
@@ -194,7 +196,7 @@ def ended_by(code: int) -> str:
 
 
 def _context(function: Callable[..., object]) -> BaseContext:
-    """How processes start: as copies of this one, which costs nothing, unless it has threads that a copy would lack."""
+    """The start method: fork, which is fast, unless this process has threads, which a fork would lack."""
     if sys.platform == "linux" and "torch" not in sys.modules and threading.active_count() == 1:
         return multiprocessing.get_context("fork")
     context = multiprocessing.get_context("forkserver")
@@ -211,7 +213,7 @@ def _context(function: Callable[..., object]) -> BaseContext:
 def _module_path_in_environment() -> Iterator[None]:
     """Let a Python that is started here find modules where this one does.
 
-    The server would else look in its working folder first, where a folder `sepml` need not be this package.
+    Otherwise the server would look in its working folder first, where a folder `sepml` may be another package.
     """
     wanted = {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONSAFEPATH": "1"}
     before = {name: os.environ.get(name) for name in wanted}
@@ -235,7 +237,7 @@ def _in_pool(
 ) -> Iterator[Result | Failure[Item]]:
     waiting: set[Future[list[Result | Failure[Item]]]] = set()
     with pool_of(jobs, function) as pool:
-        # Only a few items are handed out ahead: results are consumed as they come and memory stays bounded.
+        # Only a few items are submitted ahead, so that memory stays bounded.
         for start in range(0, len(items), chunk):
             waiting.add(pool.submit(_guarded_all, function, items[start : start + chunk]))
             if len(waiting) >= _AHEAD * jobs:

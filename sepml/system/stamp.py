@@ -125,7 +125,7 @@ def file_digest(path: Path, digits: int = 64) -> str:
 
 
 def model_fingerprint(parts: "Iterable[Path | nn.Module]") -> str:
-    """SHA-256 fingerprint of models, in 16 digits, which does not depend on where they lie.
+    """SHA-256 fingerprint of models, 16 digits, independent of their path.
 
     Args:
         parts: model folders and checkpoints, of which the files count; or networks, of which `config` and the weights count.

@@ -38,7 +38,7 @@ class ClosedStream(io.TextIOWrapper):
 
 
 def open_closed_streams() -> None:
-    """Give streams that are closed something to stand on: printing, logging and worker processes need all three.
+    """Open closed standard streams on the null device: printing, logging and worker processes need all three.
 
     Their descriptors are taken as well. A file that is opened later would get them, and with it whatever libraries write to
     standard error.
@@ -60,7 +60,7 @@ def is_closed(stream: IO[str] | None) -> bool:
 
 
 def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items and show how far the work is.
+    """Yield the items and show the progress.
 
     Args:
         what: a short name of the work, such as `mixing tr`.
@@ -71,7 +71,7 @@ def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterato
     if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
         from tqdm import tqdm
 
-        # Its watching thread would keep worker processes from starting as copies of this one.
+        # Its monitor thread would keep worker processes from starting by fork.
         tqdm.monitor_interval = 0
         yield from tqdm(iterable, desc=what, total=total, leave=False, dynamic_ncols=True)
         return

@@ -1,7 +1,7 @@
 """The reader of YAML: bounded in size, depth and numbers; a key that stands twice is an error."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -68,7 +68,7 @@ class _Refused(Exception):
 
     def __init__(self, node: yaml.Node | yaml.Event, message: str) -> None:
         super().__init__(message)
-        self.line = node.start_mark.line + 1
+        self.line = cast(yaml.Mark, node.start_mark).line + 1
 
 
 class _Loader(yaml.SafeLoader):
@@ -85,7 +85,7 @@ class _Loader(yaml.SafeLoader):
         if self._open > DEEPEST:
             raise _Refused(event, f"nested more than {DEEPEST} deep")
         self._open += 1
-        node = super().compose_node(parent, index)
+        node = cast(yaml.Node, super().compose_node(parent, index))
         self._open -= 1
         if isinstance(event, yaml.AliasEvent):
             if node not in self._sizes:

@@ -36,7 +36,9 @@ class CohortSettings:
             from the references), `ml` (everybody, always) or `sml` (gated).
         threshold: confidence from which on a peer teaches, under `sml`.
         weight: of the mimic loss, lambda.
-        teacher, updates: see `Rules`.
+        teacher: from whom a peer learns: from `each` teacher, with the mean of the losses, or from the `mean` of the teachers'
+            outputs.
+        updates: `simultaneous` of all peers, or `alternating`, where a peer sees the outputs of those updated before it.
     """
 
     mechanism: Mechanism = "sml"
@@ -60,6 +62,7 @@ class FitSettings:
     """How long and with which steps to train.
 
     Attributes:
+        epochs: of training at most.
         precision: of the networks; losses are always computed in 32 bits. `auto` is `bf16-mixed` where the processor
             or GPU computes in bfloat16, else `32-true`.
         optimizer: of each network.

@@ -16,7 +16,10 @@ class OptimizerSettings:
     """Which optimiser each network has; its learning rate is scheduled apart.
 
     Attributes:
-        kind: `adam`, with `betas`, or `sgd`, with `momentum`, of Nesterov's kind or not.
+        kind: `adam` or `sgd`.
+        betas: decay rates of Adam's running means of the gradient and of its square.
+        momentum: of SGD.
+        nesterov: whether SGD's momentum is Nesterov's.
         weight_decay: the L2 penalty, added to the gradient.
         decayed: `all` weights, or the `kernels` alone: matrices and convolutions, but not norms, biases and depthwise
             convolutions.

@@ -56,7 +56,12 @@ class ClassifierSettings:
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """The losses, see `ClassificationTask`."""
+    """How logits are compared, see `ClassificationTask`.
+
+    Attributes:
+        temperature: by which logits are divided for the divergence between peers.
+        label_smoothing: the part of the labels' probability that is spread over all classes.
+    """
 
     temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
@@ -67,9 +72,11 @@ class ImageExperiment:
     """Everything that decides a run's outcome.
 
     Attributes:
-        peers: the networks, one entry for each.
-        views: for MutualNet: one network stands for several peers, see `ViewSettings`.
-        seed: decides which images are used, their order and their augmentation; network k's weights are drawn from (seed, k).
+        data: that are trained and validated with.
+        peers: the networks, one entry a peer.
+        task: of the networks.
+        views: for MutualNet: one network stands for several peers.
+        seed: of which images are used, of their order and of how they vary; peer k's weights are drawn from (seed, k).
     """
 
     data: ImageDataSettings

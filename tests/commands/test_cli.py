@@ -159,9 +159,9 @@ def test_the_grammar_needs_no_heavy_library(words):
         ("prepare synthetic --out x --voices 3", "3 voices asked for; 6 to 30 can be had"),
         ("prepare synthetic --out x --utterances 1", "1 utterances a voice asked for"),
         ("train --exp x", "required: --config"),
-        ("train --config c --exp x --fit.epochs", "--fit.epochs: the value is missing"),
-        ("train --config c --exp x epochs", "'epochs': expected a setting as --key value"),
-        ("train --config c --exp x --data.root [", "--data.root"),
+        ("train --config c --exp x --fit.epochs", "fit.epochs: the value is missing; settings are given as --KEY VALUE"),
+        ("train --config c --exp x epochs", "'epochs': expected a setting; settings are given as --KEY VALUE"),
+        ("train --config c --exp x --data.root [", "data.root [: not valid YAML"),
         ("separate a.wav --model m -o x --ovrlap 0.5", "unknown argument: --ovrlap"),
         # Options are not guessed from their first letters.
         ("separate a.wav --model m -o x --over 0.5", "unknown argument: --over"),

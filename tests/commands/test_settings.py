@@ -98,7 +98,7 @@ def test_what_no_file_can_be_called_is_not_extended(base, tmp_path):
 
 NO_VALUES = (
     ": a number of 5,000 digits",
-    "--fit.epochs 2001-99-99: '2001-99-99' is no date",
+    "fit.epochs 2001-99-99: '2001-99-99' is no date",
     "'x' is no whole number",
     "nested more than 64 deep",
     "the key 'epochs' stands in line 1 already",

@@ -176,7 +176,7 @@ def test_what_zenodo_says_of_a_file(server):
     with pytest.raises(SepmlError, match=r"api/7: the record has no file 'b\.zip'"):
         zenodo_file("7", "b.zip", f"{server.url}/api/")
     for record in ("8", "../file"):
-        with pytest.raises(SepmlError, match=r"cannot be read .*; give the file's address by --url"):
+        with pytest.raises(SepmlError, match=r"cannot be read .*; give the address of the file itself"):
             zenodo_file(record, "a.zip", f"{server.url}/api/")
 
 

@@ -242,7 +242,7 @@ def test_losses_that_are_not_finite_end_the_run_with_a_reason(config, data, tmp_
             "smll",
             "'cohort.mechanism': input should be 'solo', 'kd', 'inplace', 'ml' or 'sml', got 'smll'",
         ),
-        ("--peers.5.hidden", "3", "'5' is not one of the 2 items"),
+        ("--peers.5.hidden", "3", "cannot set peers.5.hidden: peers has 2 items, numbered from 0"),
         ("--peers.0.hidden", "-1", "'peers.0.hidden': input should be greater than or equal to 1"),
         ("--peers.0.kind", "dprn", "'peers.0'"),
         ("--peers.0.sample_rate", "16000", "peers differ in 'sample_rate': [8000, 16000]"),

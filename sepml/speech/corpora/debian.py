@@ -15,7 +15,7 @@ from urllib.parse import unquote
 
 from sepml.errors import SepmlError
 from sepml.speech.corpora.packages import Package
-from sepml.system.archives import NotTar, is_plain, opened
+from sepml.system.archives import NotTar, is_plain_file, opened
 from sepml.system.files import atomic_path, write_json
 from sepml.system.json_files import read_object
 from sepml.system.temporaries import temporary_folder
@@ -171,7 +171,7 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
             with opened(stream, "r|") as archive:
                 for member in archive:
                     name = member.name.removeprefix("./")
-                    content = archive.extractfile(member) if is_plain(member) and wanted(name) else None
+                    content = archive.extractfile(member) if is_plain_file(member) and wanted(name) else None
                     if content is not None:
                         spans[name] = (data.tell(), member.size)
                         shutil.copyfileobj(content, data)

@@ -26,11 +26,16 @@ class DPRNNConfig:
     learned encoder. It learns much faster with little data or time and has a lower ceiling.
 
     Attributes:
+        kind: of network.
+        n_src: speakers to separate.
         sample_rate: Hz.
-        window: encoder window, samples. stride: its hop, samples; None is half a window.
+        filterbank: `free`, a learned encoder, or `stft`.
         n_filters: encoder filters (the STFT has window / 2 + 1 bins instead).
-        chunk, chunk_stride: the dual path's chunks, frames; None is half a chunk.
+        window: encoder window, samples. stride: its hop, samples; None is half a window.
+        bottleneck: channels of the dual path.
         hidden: LSTM units a direction. blocks: dual-path blocks.
+        chunk: the dual path's chunks, frames. chunk_stride: their hop, frames; None is half a chunk.
+        mask: function that limits the masks.
     """
 
     kind: Literal["dprnn"] = "dprnn"
@@ -50,7 +55,22 @@ class DPRNNConfig:
 
 @dataclass(frozen=True)
 class ConvTasNetConfig:
-    """Conv-TasNet (Luo and Mesgarani, TASLP 2019), its best sizes as defaults; fields named as in the paper's table 1."""
+    """Conv-TasNet (Luo and Mesgarani, TASLP 2019), its best sizes as defaults.
+
+    Attributes:
+        kind: of network.
+        n_src: speakers to separate.
+        sample_rate: Hz.
+        n_filters: encoder filters; N in the paper's table 1.
+        window: encoder window, samples; L. stride: its hop, samples; None is half a window.
+        bottleneck: channels between blocks; B.
+        hidden: channels in a block; H.
+        skip: channels of the skip connections; Sc.
+        kernel: taps of the convolutions in a block; P.
+        blocks: in a repeat, of growing dilation; X.
+        repeats: of these blocks; R.
+        mask: function that limits the masks.
+    """
 
     kind: Literal["convtasnet"] = "convtasnet"
     n_src: Sources = 2
@@ -69,7 +89,19 @@ class ConvTasNetConfig:
 
 @dataclass(frozen=True)
 class DPTNetConfig:
-    """DPTNet (Chen et al., Interspeech 2020); the paper's sizes; `hidden` is the width of the recurrent part."""
+    """DPTNet (Chen et al., Interspeech 2020); the paper's sizes.
+
+    Attributes:
+        kind: of network.
+        n_src: speakers to separate.
+        sample_rate: Hz.
+        n_filters: encoder filters.
+        window: encoder window, samples. stride: its hop, samples; None is half a window.
+        heads: of the attention.
+        hidden: width of the recurrent part. blocks: dual-path blocks.
+        chunk: the dual path's chunks, frames. chunk_stride: their hop, frames; None is half a chunk.
+        mask: function that limits the masks.
+    """
 
     kind: Literal["dptnet"] = "dptnet"
     n_src: Sources = 2

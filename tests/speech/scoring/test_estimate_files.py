@@ -103,7 +103,7 @@ def test_estimates_some_samples_longer_or_shorter(tmp_path, estimates, capsys):
     assert summary.provenance["inputs"]["length_tolerance"] == "12"
     assert (tmp_path / "o" / "scores.csv").read_text() == scores_text(tmp_path, "whole")
     assert main([*words, "-o", f"{tmp_path}/o", "--length-tolerance", "3"]) == 1, "scores of another tolerance are kept"
-    assert "length_tolerance 12, now 3" in capsys.readouterr().err
+    assert "length_tolerance = 12, now 3" in capsys.readouterr().err
 
 
 def test_a_reference_of_another_length_is_a_fault_whatever_the_tolerance(tmp_path, estimates):
