@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import mixtures, models, prepare, score, separate, train
+from sepml.commands import mixtures, models, prepare, score, separate, study, train
 from sepml.commands.options import FAILED, force_hint, verbosity, verbosity_of
 from sepml.errors import SepmlError, one_line
 from sepml.system.terminal import open_closed_streams, prepare_threads
@@ -29,6 +29,7 @@ _COMMANDS = (
     separate.add_serve,
     models.add_info,
     models.add_export,
+    study.add_study,
 )
 log = logging.getLogger("sepml")
 

@@ -1,5 +1,6 @@
 """The examples in docs/: every Python block is run, in order, page by page."""
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def run(name: str) -> dict[str, object]:
         line = text[: block.start(1)].count("\n")
         exec(compile("\n" * line + block[1], str(page), "exec"), names)
     return names
+
+
+def test_the_names_in_the_walks_exist():
+    walks = (PAGES[0].parent / "architecture.md").read_text(encoding="utf-8").split("## Two walks")[1].split("\n## ")[0]
+    names = re.findall(r"`(sepml(?:\.\w+)+)`", walks)
+    assert len(names) > 20
+    assert [name for name in names if find_object(name) is None] == []
+
+
+def find_object(name: str) -> object | None:
+    """The object of a dotted name, None where there is none."""
+    try:
+        return pkgutil.resolve_name(name)
+    except (ImportError, AttributeError):
+        return None
 
 
 def test_there_are_examples():

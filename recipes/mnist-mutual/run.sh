@@ -57,5 +57,5 @@ if run_stage 1 "train"; then
 fi
 
 if run_stage 2 "tables and plots"; then
-    "$(dirname "$(command -v sepml)")/python" results.py "$exp" "${out:-$exp}"
+    OMP_NUM_THREADS=1 sepml study "$exp" --header header.md -o "${out:-$exp}"
 fi

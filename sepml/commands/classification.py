@@ -8,9 +8,9 @@ from sepml.commands.options import OK
 
 def settings() -> type:
     """The dataclass of an experiment's settings."""
-    from sepml.vision.experiment import Experiment
+    from sepml.vision.experiment import ImageExperiment
 
-    return Experiment
+    return ImageExperiment
 
 
 def train(options: argparse.Namespace, settings: dict[str, object]) -> int:

@@ -19,7 +19,7 @@ from sepml.cli import main
 
 RATE = 8000
 COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "score", "evaluate", "table", "report", "serve")
-COMMANDS += ("info", "export")
+COMMANDS += ("info", "export", "study")
 CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder", "cifar10", "cifar100")
 TINY = {"kind": "dprnn", "filterbank": "stft", "window": 64, "stride": 32, "bottleneck": 4, "hidden": 4, "blocks": 1}
 TINY |= {"chunk": 8, "chunk_stride": 8}
