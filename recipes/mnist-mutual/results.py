@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sepml.mutual import Cohort
 from sepml.system.files import atomic_path, write_csv, write_text
 from sepml.system.markdown import markdown
-from sepml.training.fit import CohortSettings
+from sepml.training.settings import CohortSettings
 from sepml.vision.evaluate import Table, calibration_batches, evaluate, load_experiment, query_table
 from sepml.vision.experiment import experiment_parts
 
@@ -190,11 +190,11 @@ def step_mflops(experiment, steps: int = 20) -> float:
     owners = [optimizer for optimizer, peers in zip(optimizers, views, strict=True) for _ in peers]
     peers = [peer for group in views for peer in group]
     sharing: CohortSettings = experiment.cohort
-    cohort = Cohort(parts.task, peers, owners, sharing.rules(len(peers)))
+    cohort = Cohort(parts.task, peers, owners, sharing.rules)
     torch.manual_seed(0)
     with FlopCounterMode(display=False) as counter:
         for batch in batches:
-            cohort.step(batch, sharing.threshold_at(0), sharing.weight)
+            cohort.step(batch, sharing.threshold_at(0), sharing.weight_at(0, experiment.fit.epochs))
     return counter.get_total_flops() / sum(len(batch.labels) for batch in batches) / 1e6
 
 

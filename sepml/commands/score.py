@@ -144,7 +144,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         options.wrong("the following arguments are required: --manifest")
     from sepml.speech.data.manifest import read_manifest
     from sepml.speech.separation.window_options import check_windows
-    from sepml.training.allocator import keep_large_blocks
+    from sepml.training.hardware import keep_large_blocks
 
     # Before PyTorch is imported, which takes seconds.
     try:

@@ -16,8 +16,8 @@ from sepml.system.files import atomic_path, write_csv, write_json
 from sepml.system.json_files import read_object
 from sepml.system.markdown import markdown
 from sepml.training.experiment import environment
-from sepml.training.flops import count_flops
 from sepml.training.loading import worker_faults
+from sepml.training.model_size import count_flops
 from sepml.vision.datasets import Pictures, Sets, read_sets
 from sepml.vision.experiment import Experiment
 from sepml.vision.loaders import image_shape, test_loader, train_loader

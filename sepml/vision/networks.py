@@ -15,7 +15,6 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError, about
-from sepml.training.flops import count_flops
 from sepml.training.model_folder import (
     fill,
     load_weights,
@@ -24,7 +23,7 @@ from sepml.training.model_folder import (
     require_weights,
     write_model_folder,
 )
-from sepml.training.model_size import shape_of
+from sepml.training.model_size import count_flops, shape_of
 from sepml.vision.image_networks import resnet32, small_cnn, wrn28_10
 from sepml.vision.slimmable import narrow
 

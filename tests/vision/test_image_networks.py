@@ -16,7 +16,7 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.training.flops import count_flops
+from sepml.training.model_size import count_flops
 from sepml.vision.networks import (
     SLIMMABLE,
     Classifier,

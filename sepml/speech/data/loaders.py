@@ -14,8 +14,7 @@ from sepml.speech.data.examples import Batch, Mixtures, Segments, Whole, collate
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.shards import INDEX, Shards, open_shards
 from sepml.system.limits import MOST_BATCH_VALUES, MOST_WORKERS
-from sepml.training.loading import Loader
-from sepml.training.sampling import EpochBatches, Order, shuffled, shuffled_by_shard
+from sepml.training.loading import EpochBatches, Loader, Order, shuffled, shuffled_by_shard
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -82,7 +81,8 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Whole validation mixtures, one at a time: padding would change what normalisation sees."""
     mixtures = _mixtures(settings.root / settings.valid, n_src, settings.moved_to)[rank::world_size]
-    return Loader(Whole(mixtures, settings.sample_rate), collate, batch_size=1)
+    reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
+    return Loader(Whole(mixtures, settings.sample_rate), collate, batch_size=1, generator=torch.Generator(), **reading)
 
 
 def _mixtures(path: Path, n_src: int, moved_to: Path | None) -> Mixtures:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.training.torch_files import load_plain
+from sepml.training.model_folder import load_plain
 
 log = logging.getLogger(__name__)
 _KEYS = ("model_name", "model_args", "state_dict")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from sepml.speech.models.checkpoint_file import Architecture
 from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, load_models, model_format
 from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel, StftDPRNN
-from sepml.training.flops import count_flops
+from sepml.training.model_size import count_flops
 
 
 def describe(model: str | Path | None = None, architecture: Architecture | None = None) -> str:

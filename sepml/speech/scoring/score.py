@@ -19,7 +19,7 @@ from sepml.speech.scoring.estimates import audio_files, estimates_of, find_estim
 from sepml.speech.scoring.journal import Journal, stamps
 from sepml.speech.scoring.utterance import KNOWN, METRICS, scores_of
 from sepml.system.parallel import Failure, map_unordered
-from sepml.training.allocator import keep_large_blocks
+from sepml.training.hardware import keep_large_blocks
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.examples import Batch, Segments, fit_length
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, read_manifest, write_manifest
-from sepml.training.sampling import EpochBatches, shuffled_by_shard
+from sepml.training.loading import EpochBatches, shuffled_by_shard
 
 RATE = 8000
 STEP = 1 / 32768
