@@ -54,7 +54,7 @@ def fit(
     cohort, owners = _gather(task, ready, options, sharing, fabric)
     with TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard:
         while progress.epoch < options.epochs and not progress.is_stalled(options.early_stop):
-            started, epoch = time.perf_counter(), progress.epoch
+            epoch, started = progress.epoch, time.perf_counter()
             # Random numbers inside the networks depend on the epoch only, so that a resumed run draws the same.
             torch.manual_seed((run.seed * 1_000_003 + epoch) % (LARGEST_SEED + 1))
             reports, untrained = _train_epoch(cohort, owners, train, progress, settings, fabric)
@@ -65,18 +65,15 @@ def fit(
                 "weight": sharing.weight_at(_time(epoch, len(reports) - 1, train), options.epochs),
                 "examples_per_s": len(train.dataset) / seconds,  # type: ignore[arg-type]
             }
+            figures = zip(epoch_means(reports, owners, fabric), plain, scores.tolist(), strict=True)
             rows = [
                 EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **means, **shared)
-                for k, (means, optimizer, score) in enumerate(
-                    zip(epoch_means(reports, owners, fabric), plain, scores.tolist(), strict=True)
-                )
+                for k, (means, optimizer, score) in enumerate(figures)
             ]
-            progress.history += rows
-            progress.epoch += 1
+            progress.add(rows)
             if fabric.is_global_zero:
                 save(run, progress, networks, plain, task, options.keep)
-                not_finite = {"training": untrained, "validation": unscored}
-                log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, not_finite)
+                log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
                 tensorboard.write(progress.history, task)
             fabric.barrier()
     return progress.history

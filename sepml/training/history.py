@@ -107,6 +107,10 @@ class Progress:
     history: list[EpochRow]
     skipped: list[int]
 
+    def add(self, rows: list[EpochRow]) -> None:
+        """Count an epoch as done and add its rows, one a network."""
+        self.epoch, self.history = self.epoch + 1, [*self.history, *rows]
+
     def scores(self, network: int) -> list[float]:
         """The validation scores of a network, of which the first is 0, epoch by epoch."""
         return [row.score for row in self.history if row.network == network + 1]
