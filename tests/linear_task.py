@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepml.mutual import Cohort, Mechanism, Rules, listens, supervised
+from sepml.mutual import Cohort, MechanismName, Rules, mechanism_named
 
 
 class Regression:
@@ -68,7 +68,7 @@ def batch(confidence: list[list[float]], size: int = 3, seed: int = 9) -> dict:
 
 def cohort(
     peers: list[nn.Module],
-    mechanism: Mechanism,
+    mechanism: MechanismName,
     clip_norm: float = 1e9,
     lr: float = 0.1,
     task: Regression | None = None,
@@ -76,7 +76,7 @@ def cohort(
 ) -> Cohort:
     """Each peer with an SGD of its own; `rules` are `teacher` and `updates`."""
     optimizers = [torch.optim.SGD(peer.parameters(), lr=lr) for peer in peers]
-    who = Rules(listens(mechanism, len(peers)), supervised(mechanism, len(peers)), **rules)
+    who = Rules(mechanism_named(mechanism), **rules)
     return Cohort(task or Regression(), peers, optimizers, who, clip_norm)
 
 

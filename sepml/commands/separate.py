@@ -76,8 +76,7 @@ def _separate(options: argparse.Namespace) -> int:
     from sepml.speech.separation.outputs import STDOUT
     from sepml.speech.separation.separate_files import FileSettings, separate_files
     from sepml.speech.separation.separator import Separator
-    from sepml.training.allocator import keep_large_blocks
-    from sepml.training.hardware import choose_device
+    from sepml.training.hardware import choose_device, keep_large_blocks
 
     keep_large_blocks()
     with named_network(options) as architecture:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 def settings() -> type:
     """The dataclass of an experiment's settings."""
-    from sepml.speech.experiment import Experiment
+    from sepml.speech.experiment import SeparationExperiment
 
-    return Experiment
+    return SeparationExperiment
 
 
 def train(options: argparse.Namespace, settings: dict[str, object]) -> int:
@@ -33,8 +33,7 @@ def evaluate(options: argparse.Namespace) -> int:
     from sepml.speech.results.columns import METRICS
     from sepml.speech.results.tables import format_table
     from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
-    from sepml.training.allocator import keep_large_blocks
-    from sepml.training.hardware import choose_device
+    from sepml.training.hardware import choose_device, keep_large_blocks
 
     keep_large_blocks()
     with named_network(options) as architecture:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -12,24 +12,23 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sepml.errors import SepmlError
-from sepml.mutual.engine import Engine, LocalEngine
-from sepml.mutual.exchange import UNGATED, exchange
-from sepml.mutual.task import Task
+from sepml.mutual.mechanisms import Mechanism, exchange, gate_open
+from sepml.mutual.task import Engine, LocalEngine, Task
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What happened in a step, on the CPU; K peers, B examples.
+    """The figures of a step, on the CPU; K peers, B examples.
 
     Attributes:
-        loss: `(K,)`, what was minimised.
+        loss: `(K,)`, the loss that was minimised.
         supervised: `(K,)`, mean supervised loss; nan for a peer that does not learn from the references.
-        mimic: `(K,)`, mean mimic loss over the examples on which a peer was taught; nan when there was none.
+        mimic: `(K,)`, mean mimic loss over the examples on which a peer was taught; nan where there is none.
         gate_open: `(K,)`, the fraction of the examples on which a peer's gate was open, so that it could teach; nan where
-            there is no gate, or nobody who listens to the peer.
-        agreement: `(K,)`, minus the mean mimic loss to the other peers over all examples; nan when alone.
+            there is no gate, or where nobody listens to the peer.
+        agreement: `(K,)`, minus the mean mimic loss to the other peers over all examples; nan for one peer alone.
         grad_norm: `(K,)`, global L2 norm of the gradient before clipping.
-        skipped: `(K,)` bool, the peers whose step was left out because the loss or gradient was not finite.
+        skipped: `(K,)` bool, the peers whose step was skipped because the loss or gradient was not finite.
         not_finite: `(B,)` bool, the examples on which any peer's loss was not finite.
     """
 
@@ -48,15 +47,13 @@ class Rules:
     """Who learns from whom and when.
 
     Attributes:
-        listens: bool `(K, K)`, who listens to whom, see `listens`.
-        supervised: bool `(K,)`, who learns from the references, see `supervised`; None is everybody.
+        mechanism: who listens to whom, and who learns from the references.
         teacher: a student's mimic loss is the mean of those to `each` of its teachers, or that to their `mean` prediction.
         updates: `simultaneous`: all losses are taken from the same predictions. `alternating`: peers step in turn, and
             each predicts anew after its step for those that come after it.
     """
 
-    listens: Tensor
-    supervised: Tensor | None = None
+    mechanism: Mechanism
     teacher: Literal["each", "mean"] = "each"
     updates: Literal["simultaneous", "alternating"] = "simultaneous"
 
@@ -76,7 +73,7 @@ class Cohort:
         engine: the device machinery.
 
     Raises:
-        SepmlError: alternating updates of peers that share an optimiser.
+        SepmlError: alternating updates of peers that share an optimiser, or too few peers for the mechanism.
 
     Source: SML, Tan et al., ICASSP 2022, equations 2, 3 and 7, algorithm 1. Alternating updates and the mean teacher are
     those of deep mutual learning (Zhang et al., CVPR 2018), algorithm 1 and DML_e.
@@ -97,6 +94,7 @@ class Cohort:
         self.rules = rules
         self.clip_norm = clip_norm
         self.engine = engine or LocalEngine()
+        self._listens = rules.mechanism.listens(len(self.peers))
         everybody = list(range(len(self.peers)))
         self._turns = [everybody] if rules.updates == "simultaneous" else [[k] for k in everybody]
         if len(self._turns) > len(set(map(id, self.optimizers))):
@@ -113,42 +111,29 @@ class Cohort:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         predictions = [self.task.predict(peer, batch) for peer in self.peers]
-        at_first = [prediction.detach() for prediction in predictions]
+        teachers = [prediction.detach() for prediction in predictions]
         with torch.no_grad():
-            confidence = torch.stack([self.task.confidence(teacher, batch) for teacher in at_first])
-        gate_open = self._gate_open(confidence, threshold)
-        teachers = list(at_first)
-        learnt: list[_Learnt] = []
+            confidence = torch.stack([self.task.confidence(teacher, batch) for teacher in teachers])
+        listens = self._listens.to(confidence.device)
+        shared = torch.stack([gate_open(confidence, threshold, listens), self._agreement(teachers, batch)])
+        figures = []
         for turn in self._turns:
-            weights = exchange(confidence, threshold, self.rules.listens.to(confidence.device))
+            weights = exchange(confidence, threshold, listens)
             parts = [self._learn(k, predictions[k], batch, teachers, weights[k], weight) for k in turn]
-            learnt += self._update(turn, parts)
+            figures.append(self._update(turn, parts, shared))
             if turn is not self._turns[-1]:
                 for k in turn:
                     with torch.no_grad(), _statistics_kept(self.peers[k]):
                         teachers[k] = self.task.predict(self.peers[k], batch)
                         confidence[k] = self.task.confidence(teachers[k], batch)
-        return StepReport(
-            loss=torch.stack([part.loss.detach() for part in learnt]).cpu(),
-            supervised=torch.stack([part.supervised for part in learnt]).cpu(),
-            mimic=torch.stack([part.mimic for part in learnt]).cpu(),
-            gate_open=gate_open.cpu(),
-            agreement=self._agreement(at_first, batch).cpu(),
-            grad_norm=torch.tensor([part.grad_norm for part in learnt]),
-            skipped=torch.tensor([part.skipped for part in learnt]),
-            not_finite=~torch.stack([part.finite for part in learnt]).all(0).cpu(),
-        )
-
-    def _gate_open(self, confidence: Tensor, threshold: float) -> Tensor:
-        """See `StepReport`; of the confidences `(K, B)`."""
-        gated = self.rules.listens.any(0).to(confidence.device) & (threshold > UNGATED)
-        return (confidence >= threshold).float().mean(1).where(gated, math.nan)
+        return _report(torch.cat(figures))
 
     def _learn(
         self, k: int, prediction: Tensor, batch: Any, teachers: list[Tensor], weights: Tensor, weight: float
     ) -> "_Learnt":
-        """What peer k has to learn from the references and from its teachers, of whom it takes `weights`, `(K, B)`."""
-        own = self.task.supervised_loss(prediction, batch) if self._is_supervised(k) else None
+        """The losses of peer k against the references and against its teachers, of whom it takes `weights`, `(K, B)`."""
+        is_supervised = self.rules.mechanism.is_supervised(k, len(self.peers))
+        own = self.task.supervised_loss(prediction, batch) if is_supervised else None
         taught = self._mimic(prediction, teachers, weights, batch)
         # A peer that nobody teaches has exactly the loss of a peer that trains alone, bit for bit.
         if own is None:
@@ -160,74 +145,101 @@ class Cohort:
         return _Learnt(
             loss,
             nothing if own is None else own.detach().mean(),
-            nothing if taught is None else _mean_taught(taught, weights),
+            nothing if taught is None else taught.detach().sum() / weights.sum(),
             torch.stack(losses).isfinite().all(0),
         )
 
-    def _is_supervised(self, k: int) -> bool:
-        return self.rules.supervised is None or bool(self.rules.supervised[k])
-
     def _mimic(self, student: Tensor, teachers: list[Tensor], weights: Tensor, batch: Any) -> Tensor | None:
-        """Weighted mimic losses of a peer, `(B,)`, or None when nobody teaches it; closed gates cost nothing."""
-        if self.rules.teacher == "mean":
-            total = weights.sum(0)
-            examples = torch.nonzero(total).flatten()
-            if not len(examples):
-                return None
-            shares = weights[:, examples] / total[examples]
-            part = self.task.select(batch, examples)
-            teacher = self.task.average(torch.stack([each[examples] for each in teachers]), shares, part)
-            value = total[examples] * self.task.mimic_loss(student[examples], teacher, part)
-            return weights.new_zeros(weights.shape[-1]).index_add(0, examples, value)
+        """Weighted mimic losses of a peer, `(B,)`, or None where nobody teaches it; closed gates cost nothing."""
         total = None
-        for j, teacher in enumerate(teachers):
-            examples = torch.nonzero(weights[j]).flatten()
-            if len(examples):
-                part = self.task.select(batch, examples)
-                value = weights[j, examples] * self.task.mimic_loss(student[examples], teacher[examples], part)
-                total = (weights.new_zeros(weights.shape[-1]) if total is None else total).index_add(0, examples, value)
+        for examples, share, teacher, part in self._lessons(teachers, weights, batch):
+            value = share * self.task.mimic_loss(student[examples], teacher, part)
+            total = (weights.new_zeros(weights.shape[-1]) if total is None else total).index_add(0, examples, value)
         return total
 
-    def _update(self, turn: list[int], parts: "list[_Learnt]") -> "list[_Learnt]":
-        """Backward, clip and step the optimisers of a turn whose loss and gradient are finite, on all processes alike."""
-        for optimizer in dict.fromkeys(self.optimizers[k] for k in turn):
-            sharing = [place for place, k in enumerate(turn) if self.optimizers[k] is optimizer]
-            # One backward an optimiser: different optimisers' graphs share nothing, as teachers are detached.
-            loss = torch.stack([parts[place].loss for place in sharing]).sum() if len(sharing) > 1 else parts[sharing[0]].loss
-            self.engine.backward(loss)
-            weights = [value for group in optimizer.param_groups for value in group["params"]]
-            norm = float(nn.utils.clip_grad_norm_(weights, self.clip_norm))
-            finite = math.isfinite(norm) and math.isfinite(float(self.engine.all_reduce(loss.detach())))
-            if finite:
+    def _lessons(self, teachers: list[Tensor], weights: Tensor, batch: Any) -> Iterator[tuple[Tensor, Tensor, Tensor, Any]]:
+        """From each teacher, or from the mean of them: its E examples, their weights, its predictions, their part of the batch.
+
+        Args:
+            weights: `(K, B)`.
+        """
+        mean = self.rules.teacher == "mean"
+        for j, given in enumerate(weights.sum(0, keepdim=True) if mean else weights):
+            examples = torch.nonzero(given).flatten()
+            if not len(examples):
+                continue
+            part = self.task.select(batch, examples)
+            if mean:
+                predictions = torch.stack([each[examples] for each in teachers])
+                teacher = self.task.average(predictions, weights[:, examples] / given[examples], part)
+            else:
+                teacher = teachers[j][examples]
+            yield examples, given[examples], teacher, part
+
+    def _update(self, turn: list[int], parts: "list[_Learnt]", shared: Tensor) -> Tensor:
+        """Backward, clip and step the optimisers of a turn whose loss and gradient are finite, on all processes alike.
+
+        Args:
+            shared: `(2, K)`, figures of all peers that are reported beside those of the turn.
+
+        Returns:
+            figures of the T peers of the turn, `(T, 7 + B)`, on the CPU, see `_report`.
+        """
+        optimizers = [self.optimizers[k] for k in turn]
+        backward = {optimizer: self._backward(optimizer, turn, parts) for optimizer in dict.fromkeys(optimizers)}
+        rows = [
+            torch.cat([torch.stack([part.loss.detach(), part.supervised, part.mimic, *shared[:, k], *decisive]), part.finite])
+            for k, part, decisive in zip(turn, parts, (backward[optimizer] for optimizer in optimizers), strict=True)
+        ]
+        # The only copy from the device: figures, and what decides whether a step is made.
+        figures = torch.stack(rows).cpu()
+        for optimizer, is_skipped in dict(zip(optimizers, _report(figures).skipped.tolist(), strict=True)).items():
+            if not is_skipped:
                 optimizer.step()
-            for place in sharing:
-                parts[place] = replace(parts[place], grad_norm=norm, skipped=not finite)
-        return parts
+        return figures
+
+    def _backward(self, optimizer: Optimizer, turn: list[int], parts: "list[_Learnt]") -> tuple[Tensor, Tensor]:
+        """Gradients of an optimiser's weights, clipped; their norm before it, and the loss over all processes."""
+        losses = [part.loss for k, part in zip(turn, parts, strict=True) if self.optimizers[k] is optimizer]
+        # One backward an optimiser: the graphs of different optimisers share nothing, as teachers are detached.
+        loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+        self.engine.backward(loss)
+        weights = [value for group in optimizer.param_groups for value in group["params"]]
+        norm = nn.utils.clip_grad_norm_(weights, self.clip_norm)
+        return norm, self.engine.all_reduce(loss.detach())
 
     @torch.no_grad()
     def _agreement(self, teachers: list[Tensor], batch: Any) -> Tensor:
         """Minus the mean mimic loss to each of the other peers, `(K,)`."""
         if len(teachers) == 1:
-            return torch.full((1,), math.nan)
+            return torch.full((1,), math.nan, device=teachers[0].device)
         pairs = [[self.task.mimic_loss(a, b, batch).mean() for b in teachers if b is not a] for a in teachers]
         return -torch.stack([torch.stack(row).mean() for row in pairs])
 
 
 @dataclass(frozen=True)
 class _Learnt:
-    """One peer's share of a step, see `StepReport`; the loss still has its graph, and `finite` is `(B,)`, of its losses."""
+    """The losses of a peer in a step, see `StepReport`; `loss` has its graph, `finite` is `(B,)`, whether losses are finite."""
 
     loss: Tensor
     supervised: Tensor
     mimic: Tensor
     finite: Tensor
-    grad_norm: float = math.nan
-    skipped: bool = False
+
+
+def _report(figures: Tensor) -> StepReport:
+    """A report from `(K, 7 + B)` figures.
+
+    Their columns are loss, supervised, mimic, gate open, agreement, gradient's norm, the loss that the optimiser minimised
+    over all processes, and for each example whether the losses are finite.
+    """
+    skipped = ~figures[:, 5:7].isfinite().all(1)
+    return StepReport(*figures[:, :6].unbind(1), skipped, ~figures[:, 7:].bool().all(0))  # type: ignore[call-arg]
 
 
 @contextmanager
 def _statistics_kept(peer: nn.Module) -> Iterator[None]:
-    """A second pass over a batch leaves the running statistics of batch norms as they are."""
+    """Keep the running statistics of batch norms during a second pass over a batch."""
     norms = [module for module in peer.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
     for norm in norms:
         norm.track_running_stats = False
@@ -236,8 +248,3 @@ def _statistics_kept(peer: nn.Module) -> Iterator[None]:
     finally:
         for norm in norms:
             norm.track_running_stats = True
-
-
-def _mean_taught(mimic: Tensor, weights: Tensor) -> Tensor:
-    """The mean mimic loss over what a peer was taught, from its weighted losses `(B,)` and weights `(K, B)`."""
-    return mimic.detach().sum() / weights.sum()

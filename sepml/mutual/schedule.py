@@ -1,93 +1,60 @@
-"""Schedules: pure functions of the epoch and of the validation history, so a resumed run has them right by construction.
+"""Schedules: pure functions of the epoch and of the validation history, so that a resumed run computes the same values.
 
-Epochs count from 0; a fractional epoch is a place inside one. All classes are configuration: their fields are the keys
-that an experiment's YAML may hold.
+Epochs count from 0; a fractional epoch is a time within one.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+from typing import Literal
 
 
 @dataclass(frozen=True)
-class Threshold:
-    """The confidence from which on a peer teaches.
+class Schedule:
+    """A number that follows the epochs of a run: a threshold, a weight or a learning rate.
 
-    The defaults are the SML paper's: 15 dB, 1 dB more every 10 epochs, at most 20 dB.
-
-    Attributes:
-        start: in the first epoch, in the unit of the task's confidence: for separation dB of SI-SNR.
-        step: added after each `every` epochs; 0 keeps the threshold constant.
-        every: epochs between two steps.
-        max: the highest threshold.
-
-    >>> [Threshold().at(epoch) for epoch in (0, 9, 10, 49, 50, 99)]
-    [15.0, 15.0, 16.0, 19.0, 20.0, 20.0]
-    """
-
-    start: float = 15.0
-    step: float = 1.0
-    every: Count = 10
-    max: float = 20.0
-
-    def at(self, epoch: int) -> float:
-        """The threshold in an epoch, in the unit of the task's confidence."""
-        if self.step == 0:
-            return self.start
-        return min(self.start + self.step * (epoch // self.every), max(self.max, self.start))
-
-
-@dataclass(frozen=True)
-class LearningRate:
-    """The learning rate over a run.
-
-    * `step`: times `gamma` every `every` epochs (the SML and DPRNN papers': 0.98 every 2).
+    * `constant`: `start`.
+    * `add`: plus `step` every `every` epochs, at most `limit` (or `start`, where that is larger).
+    * `step`: times `gamma` every `every` epochs.
     * `plateau`: times `gamma` each time `patience` epochs in a row brought no better validation value.
-    * `cosine`: from the peak down to `floor` times the peak at the last epoch.
-    * `constant`.
+    * `cosine`: from `start` down to `floor` times `start` at the last epoch.
 
-    Attributes:
-        peak: the highest learning rate.
-        kind: `step`, `plateau`, `cosine` or `constant`, as above.
-        gamma: factor of `step` and `plateau`.
-        every: epochs between two changes by `step`.
-        patience: epochs without improvement before a change by `plateau`.
-        floor: last learning rate of `cosine`, as a fraction of the peak.
-        warmup: epochs over which all kinds rise linearly from 0 at first.
+    All of them rise linearly from 0 over the first `warmup` epochs.
     """
 
-    peak: Positive = 1e-4
-    kind: Literal["step", "plateau", "cosine", "constant"] = "step"
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.98
-    every: Count = 2
-    patience: Count = 3
-    floor: Annotated[float, Field(ge=0, le=1)] = 0.03
-    warmup: NotNegative = 0.0
+    start: float
+    kind: Literal["constant", "add", "step", "plateau", "cosine"] = "constant"
+    step: float = 0.0
+    limit: float = math.inf
+    gamma: float = 1.0
+    every: int = 1
+    patience: int = 1
+    floor: float = 0.0
+    warmup: float = 0.0
 
-    def at(self, epoch: float, epochs: int, valid: Sequence[float] = ()) -> float:
-        """The learning rate at a place in the run.
+    def at(self, epoch: float, epochs: int = 1, valid: Sequence[float] = ()) -> float:
+        """The value at a time of the run.
 
         Args:
-            epoch: where the run is; 2.5 is the middle of the third epoch.
-            epochs: the length of the whole run.
-            valid: the peer's validation values of the epochs that are done, bigger is better.
+            epoch: the time; 2.5 is the middle of the third epoch.
+            epochs: the length of the whole run, for `cosine`.
+            valid: the validation values of the epochs that are done, bigger is better, for `plateau`.
 
-        >>> LearningRate(1e-3, "step", gamma=0.5, every=2).at(4.9, 10)
+        >>> [Schedule(15.0, "add", step=1.0, limit=20.0, every=10).at(epoch) for epoch in (0, 9, 10, 49, 50, 99)]
+        [15.0, 15.0, 16.0, 19.0, 20.0, 20.0]
+        >>> Schedule(1e-3, "step", gamma=0.5, every=2).at(4.9)
         0.00025
-        >>> LearningRate(1.0, "cosine", floor=0.0).at(5, 10)
+        >>> Schedule(1.0, "cosine").at(5, 10)
         0.5
         """
         rise = min(1.0, epoch / self.warmup) if self.warmup else 1.0
-        return self.peak * rise * self._decay(epoch, epochs, valid)
+        if self.kind == "add":
+            # Without a step the limit does not count: the start is the constant value.
+            risen = self.start + self.step * (int(epoch) // self.every)
+            return rise * (min(risen, max(self.limit, self.start)) if self.step else self.start)
+        return self.start * rise * self._factor(epoch, epochs, valid)
 
-    def _decay(self, epoch: float, epochs: int, valid: Sequence[float]) -> float:
+    def _factor(self, epoch: float, epochs: int, valid: Sequence[float]) -> float:
         if self.kind == "step":
             return self.gamma ** (int(epoch) // self.every)
         if self.kind == "plateau":
@@ -114,7 +81,7 @@ def plateaus(valid: Sequence[float], patience: int) -> int:
 
 
 def epochs_since_best(valid: Sequence[float]) -> int:
-    """How many epochs ago the best value came (0: the last one, or none at all); nan is never the best.
+    """The number of epochs since the best value; 0 where that is the last one or there is none. nan is never the best.
 
     >>> epochs_since_best([1.0, 3.0, 2.0])
     1

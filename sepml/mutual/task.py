@@ -1,4 +1,4 @@
-"""What a task must offer so that peers can learn it together."""
+"""What a training step needs from outside: the task that peers learn together, and the device machinery."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -63,3 +63,27 @@ class Task(Protocol):
     def score(self, prediction: Tensor, batch: Any) -> Tensor:
         """What a validated peer is judged by: `(B,)`, bigger is better."""
         ...
+
+
+class Engine(Protocol):
+    """The device machinery of a step; a Lightning `Fabric` fits."""
+
+    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Accumulate gradients."""
+        ...
+
+    def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
+        """Combine a value over the processes of a distributed run."""
+        ...
+
+
+class LocalEngine:
+    """One process, one device, full precision."""
+
+    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Accumulate gradients."""
+        tensor.backward()
+
+    def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
+        """Return the value: there is one process only."""
+        return data

@@ -1,6 +1,8 @@
-"""An experiment in separation."""
+"""An experiment in separation: its settings, its networks and the weights that they begin with."""
 
-from dataclasses import asdict, dataclass, field
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,12 +12,51 @@ from pydantic import Field
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
-from sepml.speech.models.model import build_model, save_model, separator_shape
-from sepml.speech.peers import Peer, begin_with_given_weights, network_of
+from sepml.speech.models.load import load_models
+from sepml.speech.models.model import (
+    ConvTasNetConfig,
+    DPRNNConfig,
+    DPTNetConfig,
+    ModelConfig,
+    SeparationModel,
+    build_model,
+    save_model,
+    separator_shape,
+)
 from sepml.speech.task import SeparationTask
 from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
-from sepml.training.fit import CohortSettings, FitSettings
+from sepml.training.model_folder import take_weights
 from sepml.training.model_size import require_memory
+from sepml.training.settings import CohortSettings, FitSettings
+
+log = logging.getLogger(__name__)
+Init = Annotated[str, Field(min_length=1)] | None
+"""Of a peer: the model whose weights it begins with, as `load_models` takes it; None draws them."""
+
+
+@dataclass(frozen=True)
+class DPRNNPeer(DPRNNConfig):
+    """A peer of this kind; `init` names the model whose weights it begins with."""
+
+    init: Init = None
+
+
+@dataclass(frozen=True)
+class ConvTasNetPeer(ConvTasNetConfig):
+    """A peer of this kind; `init` names the model whose weights it begins with."""
+
+    init: Init = None
+
+
+@dataclass(frozen=True)
+class DPTNetPeer(DPTNetConfig):
+    """A peer of this kind; `init` names the model whose weights it begins with."""
+
+    init: Init = None
+
+
+Peer = Annotated[DPRNNPeer | ConvTasNetPeer | DPTNetPeer, Field(discriminator="kind")]
+_NETWORKS: dict[type, type] = {DPRNNPeer: DPRNNConfig, ConvTasNetPeer: ConvTasNetConfig, DPTNetPeer: DPTNetConfig}
 
 
 @dataclass(frozen=True)
@@ -35,8 +76,8 @@ class SeparationSettings:
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Everything that decides a run's outcome.
+class SeparationExperiment:
+    """The settings that decide the result of a run.
 
     Attributes:
         data: that are trained and validated with.
@@ -54,12 +95,12 @@ class Experiment:
     seed: Seed = 0
 
 
-def read_experiment(config: Path, words: list[str]) -> Experiment:
+def read_experiment(config: Path, words: list[str]) -> SeparationExperiment:
     """An experiment from its YAML file and `--key value` words, see `parse_experiment`."""
     return parse_experiment(override(read_yaml(config), words), str(config))
 
 
-def parse_experiment(settings: dict[str, Any], source: str) -> Experiment:
+def parse_experiment(settings: dict[str, Any], source: str) -> SeparationExperiment:
     """An experiment from its settings.
 
     Args:
@@ -68,7 +109,7 @@ def parse_experiment(settings: dict[str, Any], source: str) -> Experiment:
     Raises:
         SepmlError: see `sepml.config.parse`; also peers that cannot learn together.
     """
-    experiment = parse(Experiment, settings, source)
+    experiment = parse(SeparationExperiment, settings, source)
     for name in ("n_src", "sample_rate"):
         values = sorted({getattr(peer, name) for peer in experiment.peers})
         if len(values) > 1:
@@ -85,16 +126,58 @@ def train(settings: dict[str, Any], source: str, exp: Path, machines: Machines) 
     experiment = parse_experiment(settings, source)
     # Before the folder is made and the data are read.
     with about(f"{source}: peers"):
-        require_memory([separator_shape(network_of(peer)) for peer in experiment.peers])
+        require_memory([separator_shape(_network_of(peer)) for peer in experiment.peers])
     train_experiment(experiment, exp, _parts, machines)
 
 
-def _parts(experiment: Experiment, rank: int, world_size: int) -> Parts:
+def _parts(experiment: SeparationExperiment, rank: int, world_size: int) -> Parts:
     n_src = experiment.peers[0].n_src
     loaders = (
         train_loader(experiment.data, n_src, experiment.seed, rank, world_size),
         valid_loader(experiment.data, n_src, rank, world_size),
     )
     task = SeparationTask(**asdict(experiment.separation))
-    networks = fresh_networks([network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
-    return Parts(task, networks, loaders, save_model, partial(begin_with_given_weights, experiment.peers, networks))
+    networks = fresh_networks([_network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
+    return Parts(task, networks, loaders, save_model, partial(_begin_with_given_weights, experiment.peers, networks))
+
+
+def _network_of(peer: Peer) -> ModelConfig:
+    """The peer's network, as its model folder describes it."""
+    kind = _NETWORKS[type(peer)]
+    return kind(**{field.name: getattr(peer, field.name) for field in fields(kind)})
+
+
+def _begin_with_given_weights(peers: Sequence[Peer], networks: Sequence[SeparationModel]) -> None:
+    """Give the networks of peers that name a model its weights.
+
+    Raises:
+        SepmlError: there is no such model, it cannot be read, or its network is another one.
+    """
+    parts: dict[Path, int] = {}
+    for number, (peer, network) in enumerate(zip(peers, networks, strict=True)):
+        if peer.init is None:
+            continue
+        setting = f"peers.{number}.init"
+        try:
+            models, origin = load_models(peer.init)
+        except SepmlError as error:
+            raise SepmlError(f"{setting}: {error}") from error
+        if len(models) > 1:
+            raise SepmlError(f"{setting}: {peer.init} holds {len(models)} models; name one, such as {origin.parts[0]}")
+        others = _differences(models[0], network)
+        take_weights(network, models[0].state_dict(), f"{setting}: {origin.parts[0]}{others}")
+        log.info("peer %d begins with the weights of %s%s", number + 1, origin.parts[0], others)
+        first = parts.setdefault(origin.parts[0].resolve(), number)
+        if first != number:
+            log.warning(
+                "peers %d and %d begin with the same weights: they learn nothing from each other", first + 1, number + 1
+            )
+
+
+def _differences(model: SeparationModel, network: SeparationModel) -> str:
+    """In which settings a model's network differs from a peer's, such as ` (hidden 100, here 64)`."""
+    found, wanted = asdict(model.config), asdict(network.config)
+    if found["kind"] != wanted["kind"]:
+        return f" (kind {found['kind']}, here {wanted['kind']})"
+    differing = [f"{name} {value}, here {wanted[name]}" for name, value in found.items() if value != wanted[name]]
+    return f" ({'; '.join(differing)})" if differing else ""

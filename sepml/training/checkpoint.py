@@ -14,7 +14,7 @@ import torch
 
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path
-from sepml.training.torch_files import load_plain
+from sepml.training.model_folder import load_plain
 
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "sepml-run-2"
@@ -33,7 +33,7 @@ class RunState:
         epoch: epochs done.
         peers: state dictionaries of the K networks.
         optimizers: state dictionaries of their optimisers.
-        history: one row a peer and epoch, see `sepml.training.fit`.
+        history: one row a network and epoch, by the columns of `history.csv`.
         skipped: steps in a row that were skipped for a loss that was not finite, a peer.
     """
 
@@ -175,18 +175,18 @@ def _checked(content: dict[Any, Any]) -> RunState:
             raise ValueError(f"'{name}' is missing")
     if unknown := [name for name in content if name not in names]:
         raise ValueError(f"'{unknown[0]}' is unknown")
-    require("epoch", content["epoch"], _is_count(content["epoch"]), "0 or more")
+    require_part("epoch", content["epoch"], _is_count(content["epoch"]), "0 or more")
     for name in names[1:]:
-        require(name, content[name], isinstance(content[name], list), "a list")
+        require_part(name, content[name], isinstance(content[name], list), "a list")
         for number, item in enumerate(content[name]):
             if name == "skipped":
-                require(f"skipped.{number}", item, _is_count(item), "0 or more")
+                require_part(f"skipped.{number}", item, _is_count(item), "0 or more")
             else:
-                require(f"{name}.{number}", item, isinstance(item, dict), "a dictionary")
+                require_part(f"{name}.{number}", item, isinstance(item, dict), "a dictionary")
     return RunState(**content)
 
 
-def require(what: str, found: Any, holds: bool, expected: str) -> None:
+def require_part(what: str, found: Any, holds: bool, expected: str) -> None:
     """Refuse a part of a state.
 
     Raises:

@@ -1,4 +1,4 @@
-"""An experiment: one YAML file, one folder; what all tasks have in common."""
+"""An experiment, one YAML file and one folder: the part that all tasks share."""
 
 import platform
 import subprocess
@@ -18,23 +18,31 @@ from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.mutual import Task
-from sepml.system.files import write_json, write_text
+from sepml.system.files import write_text
 from sepml.system.limits import LARGEST_SEED
 from sepml.system.lock import locked
 from sepml.system.temporaries import sweep
-from sepml.training.allocator import keep_large_blocks
-from sepml.training.fit import CohortSettings, FitSettings, fit
-from sepml.training.hardware import make_fabric
+from sepml.training.fit import fit
+from sepml.training.hardware import keep_large_blocks, make_fabric
 from sepml.training.history import Run
-from sepml.training.run_folder import CONFIG, EFFECTIVE_BATCH, ENVIRONMENT, Batched, claim, effective_batch, plain
+from sepml.training.run_folder import (
+    CONFIG,
+    EFFECTIVE_BATCH,
+    Batched,
+    claim_run,
+    effective_batch,
+    plain_settings,
+    record_environment,
+)
+from sepml.training.settings import CohortSettings, FitSettings
 
 MOST_PEERS = 64
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
 _PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
 
 
-class Experiment(Batched, Protocol):
-    """What decides a run's outcome: a frozen dataclass, of which a task has more fields.
+class AnyExperiment(Batched, Protocol):
+    """The settings that decide the result of a run: a frozen dataclass, which has more fields for each task.
 
     Attributes:
         seed: of the data's order; network k's weights are drawn from (seed, k).
@@ -48,26 +56,26 @@ class Experiment(Batched, Protocol):
     def seed(self) -> int: ...  # noqa: D102
 
 
-E = TypeVar("E", bound=Experiment)
+E = TypeVar("E", bound=AnyExperiment)
 Model = TypeVar("Model")
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
 class Parts:
-    """What a task makes of an experiment.
+    """The parts of a run that a task builds from an experiment.
 
     Attributes:
         networks: with fresh weights, see `fresh_networks`.
         loaders: training and validation batches of this process, see `fit`.
-        save_network: writes one network as a model folder.
+        save_network: writes one of these networks as a model folder.
         begin: gives networks the weights that the experiment begins with, where it names any; not called when a run goes on.
     """
 
     task: Task
     networks: Sequence[nn.Module]
     loaders: tuple[DataLoader[Any], DataLoader[Any]]
-    save_network: Callable[[Path, nn.Module], None]
+    save_network: Callable[[Path, Any], None]
     begin: Callable[[], None] = lambda: None
 
 
@@ -99,15 +107,15 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
         if not goes_on:
             parts.begin()
         if fabric.is_global_zero:
-            write_text(exp / CONFIG, yaml.safe_dump(plain(experiment), sort_keys=False))
+            write_text(exp / CONFIG, yaml.safe_dump(plain_settings(experiment), sort_keys=False))
             batch = {"processes": fabric.world_size, EFFECTIVE_BATCH: effective_batch(experiment, fabric.world_size)}
-            write_json(exp / ENVIRONMENT, {**environment(fabric.device), **batch})
+            record_environment(exp, {**environment(fabric.device), **batch}, goes_on)
         run = Run(exp, parts.save_network, experiment.seed)
         fit(parts.task, parts.networks, parts.loaders, (experiment.fit, experiment.cohort), run, fabric)
 
 
-def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitStack) -> bool:
-    """Lock the folder and look whether it may be trained in, by the first process for all of them.
+def _take_folder(exp: Path, experiment: AnyExperiment, fabric: Fabric, held: ExitStack) -> bool:
+    """Lock the folder and check whether it may be trained in, by the first process for all of them.
 
     Returns:
         whether a run goes on there.
@@ -116,7 +124,7 @@ def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitSt
     if fabric.is_global_zero:
         try:
             held.enter_context(locked(exp))
-            goes_on = claim(exp, experiment, fabric.world_size)
+            goes_on = claim_run(exp, experiment, fabric.world_size)
             for folder in (exp, *exp.glob("peer*")):
                 sweep(str(folder))
         except SepmlError as error:
@@ -125,13 +133,13 @@ def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitSt
     if refusal is not None:
         raise refusal
     if is_refused:
-        # The first process says why.
+        # The first process reports the reason.
         raise SystemExit(1)
     return goes_on
 
 
 def fresh_networks(models: Sequence[Model], build: Callable[[Model], Network], seed: int) -> list[Network]:
-    """Networks whose weights are drawn from (seed, k): from identical ones they would have nothing to teach each other."""
+    """Networks whose weights are drawn from (seed, k): networks with equal weights have nothing to teach each other."""
     networks = []
     for k, model in enumerate(models):
         torch.manual_seed((seed * 1_000 + k) % (LARGEST_SEED + 1))
@@ -140,7 +148,7 @@ def fresh_networks(models: Sequence[Model], build: Callable[[Model], Network], s
 
 
 def environment(device: torch.device) -> dict[str, Any]:
-    """What a result depends on besides its settings."""
+    """The facts about machine and software that a result depends on, besides its settings."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
         "cpu": torch.backends.cpu.get_cpu_capability(),

@@ -3,89 +3,24 @@
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
-from sepml.mutual import UNGATED, Cohort, LearningRate, Mechanism, Rules, StepReport, Task, Threshold, listens, supervised
+from sepml.mutual import Cohort, StepReport, Task
 from sepml.system.limits import LARGEST_SEED
 from sepml.system.terminal import track
-from sepml.training.checkpoint import RunState
 from sepml.training.hardware import sum_over_processes, union_over_processes
-from sepml.training.history import Row, Run, columns, epoch_rows, save, say, some, stalled, valid_column
+from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, log_epoch, save, some
 from sepml.training.loading import worker_faults
-from sepml.training.optimizers import OptimizerSettings, make_optimizer
 from sepml.training.resume import resume
-from sepml.training.tensorboard import TensorBoardLog
-
-Count = Annotated[int, Field(ge=1)]
+from sepml.training.settings import CohortSettings, FitSettings, make_optimizer
 
 
-@dataclass(frozen=True)
-class CohortSettings:
-    """How the peers learn from each other.
-
-    Attributes:
-        mechanism: `solo`, `kd` (the last peer teaches the others), `inplace` (so, and the others learn from it alone, not
-            from the references), `ml` (everybody, always) or `sml` (gated).
-        threshold: confidence from which on a peer teaches, under `sml`.
-        weight: of the mimic loss, lambda.
-        teacher: from whom a peer learns: from `each` teacher, with the mean of the losses, or from the `mean` of the teachers'
-            outputs.
-        updates: `simultaneous` of all peers, or `alternating`, where a peer sees the outputs of those updated before it.
-    """
-
-    mechanism: Mechanism = "sml"
-    threshold: Threshold = field(default_factory=Threshold)
-    weight: Annotated[float, Field(ge=0)] = 0.001
-    teacher: Literal["each", "mean"] = "each"
-    updates: Literal["simultaneous", "alternating"] = "simultaneous"
-
-    def threshold_at(self, epoch: int) -> float:
-        """The gate of an epoch; other mechanisms than `sml` have none."""
-        return self.threshold.at(epoch) if self.mechanism == "sml" else UNGATED
-
-    def rules(self, n_peers: int) -> Rules:
-        """Who learns from whom among that many peers."""
-        who = listens(self.mechanism, n_peers), supervised(self.mechanism, n_peers)
-        return Rules(*who, self.teacher, self.updates)
-
-
-@dataclass(frozen=True)
-class FitSettings:
-    """How long and with which steps to train.
-
-    Attributes:
-        epochs: of training at most.
-        precision: of the networks; losses are always computed in 32 bits. `auto` is `bf16-mixed` where the processor
-            or GPU computes in bfloat16, else `32-true`.
-        optimizer: of each network.
-        learning_rate: over the run.
-        clip_norm: global L2 norm to which each network's gradient is clipped; None is never.
-        early_stop: epochs without improvement of any peer after which training ends; 0 is never.
-        keep: which state of each network becomes its model folder: the one that validated best, or the last.
-        max_skipped: steps in a row without a finite loss after which training is given up.
-        tensorboard: write the history for TensorBoard too; where that is not installed, the run says so once.
-    """
-
-    epochs: Count = 100
-    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
-    learning_rate: LearningRate = field(default_factory=LearningRate)
-    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
-    early_stop: Annotated[int, Field(ge=0)] = 15
-    keep: Literal["best", "last"] = "best"
-    max_skipped: Count = 20
-    tensorboard: bool = True
-
-
-@worker_faults()
 @worker_faults()
 def fit(
     task: Task,
@@ -94,7 +29,7 @@ def fit(
     settings: tuple[FitSettings, CohortSettings],
     run: Run,
     fabric: Fabric,
-) -> list[Row]:
+) -> list[EpochRow]:
     """Train networks together until the last epoch or until none of them improves any more.
 
     The folder gets `last.ckpt` after every epoch, from which an interrupted run goes on exactly as if it had never
@@ -110,94 +45,111 @@ def fit(
     Raises:
         SepmlError: too many steps in a row without a finite loss, a damaged checkpoint, or a worker that reads ahead ended.
     """
-    train, valid = (fabric.setup_dataloaders(loader, use_distributed_sampler=False) for loader in loaders)
+    train, valid = (_set_up(loader, fabric) for loader in loaders)
     options, sharing = settings
     plain = [make_optimizer(options.optimizer, network, options.learning_rate.peak) for network in networks]
     ready = [fabric.setup(network, optimizer) for network, optimizer in zip(networks, plain, strict=True)]
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
-    state = resume(run.folder, networks, plain, options.epochs, fabric)
+    progress = resume(run.folder, networks, plain, options.epochs, fabric)
     cohort, owners = _gather(task, ready, options, sharing, fabric)
     with TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard:
-        while state.epoch < options.epochs and not stalled(state.history, len(networks), options.early_stop):
-            started = time.perf_counter()
-            # Anything random inside the networks depends on the epoch only, so that a resumed run draws the same.
-            torch.manual_seed((run.seed * 1_000_003 + state.epoch) % (LARGEST_SEED + 1))
-            reports, untrained = _train_epoch(cohort, owners, train, state, settings, fabric)
+        while progress.epoch < options.epochs and not progress.is_stalled(options.early_stop):
+            epoch, started = progress.epoch, time.perf_counter()
+            # Random numbers inside the networks depend on the epoch only, so that a resumed run draws the same.
+            torch.manual_seed((run.seed * 1_000_003 + epoch) % (LARGEST_SEED + 1))
+            reports, untrained = _train_epoch(cohort, owners, train, progress, settings, fabric)
             seconds = time.perf_counter() - started
-            scores, unscored = _validate(task, ready, valid, fabric, f"epoch {state.epoch + 1} validation")
-            rows = epoch_rows(task, reports, owners, scores, fabric, len(train.dataset) / seconds)
-            for k, row in enumerate(rows):
-                row |= {"epoch": state.epoch + 1, "threshold": sharing.threshold_at(state.epoch), "weight": sharing.weight}
-                row["learning_rate"] = plain[k].param_groups[0]["lr"]
-            state.history += [{name: row[name] for name in columns(task)} for row in rows]
-            state.epoch += 1
-            not_finite = {"training": untrained, "validation": unscored}
+            scores, unscored = _validate(task, ready, valid, fabric, f"epoch {epoch + 1} validation")
+            shared = {
+                "threshold": sharing.threshold_at(epoch),
+                "weight": sharing.weight_at(_time(epoch, len(reports) - 1, train), options.epochs),
+                "examples_per_s": len(train.dataset) / seconds,  # type: ignore[arg-type]
+            }
+            figures = zip(epoch_means(reports, owners, fabric), plain, scores.tolist(), strict=True)
+            rows = [
+                EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **means, **shared)
+                for k, (means, optimizer, score) in enumerate(figures)
+            ]
+            progress.add(rows)
             if fabric.is_global_zero:
-                save(run, state, networks, plain, task, options.keep)
-                say(f"{state.epoch}/{options.epochs}", rows, task, seconds, not_finite)
-                tensorboard.write(state.history)
+                save(run, progress, networks, plain, task, options.keep)
+                log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
+                tensorboard.write(progress.history, task)
             fabric.barrier()
-    return state.history
+    return progress.history
+
+
+def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
+    # One loader gives one loader.
+    return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
+
+
+def _time(epoch: int, step: int, loader: DataLoader[Any]) -> float:
+    """The time of a step of an epoch in epochs, for schedules."""
+    return epoch + step / len(loader)
 
 
 def _gather(
     task: Task, ready: list[tuple[Any, Any]], options: FitSettings, sharing: CohortSettings, fabric: Fabric
 ) -> tuple[Cohort, list[int]]:
     """The cohort of all networks' peers, and the network that each of them belongs to."""
-    peers, owners = [], []
+    peers: list[nn.Module] = []
+    owners: list[int] = []
     for owner, (network, _) in enumerate(ready):
         views = task.views(network)
         peers += views
         owners += [owner] * len(views)
     optimizers = [ready[owner][1] for owner in owners]
     clip_norm = math.inf if options.clip_norm is None else options.clip_norm
-    return Cohort(task, peers, optimizers, sharing.rules(len(peers)), clip_norm, fabric), owners
+    return Cohort(task, peers, optimizers, sharing.rules, clip_norm, fabric), owners
 
 
 def _train_epoch(
     cohort: Cohort,
     owners: list[int],
     loader: DataLoader[Any],
-    state: RunState,
+    progress: Progress,
     settings: tuple[FitSettings, CohortSettings],
     fabric: Fabric,
 ) -> tuple[list[StepReport], list[str]]:
-    """One pass over the training batches; what happened in each, and the examples for which a step was skipped."""
+    """One pass over the training batches: the report of each step, and the examples for which a step was skipped."""
     options, sharing = settings
     for peer in cohort.peers:
         peer.train()
-    loader.batch_sampler.epoch = state.epoch
-    histories = [valid_column(state.history, owner + 1) for owner in owners]
-    threshold = sharing.threshold_at(state.epoch)
-    reports, suspects = [], []
-    for step, batch in enumerate(track(loader, f"epoch {state.epoch + 1}/{options.epochs}")):
-        place = state.epoch + step / len(loader)
-        for optimizer, history in zip(cohort.optimizers, histories, strict=True):
+    loader.batch_sampler.epoch = progress.epoch  # type: ignore[union-attr]
+    scores = [progress.scores(owner) for owner in owners]
+    threshold, rate = sharing.threshold_at(progress.epoch), options.learning_rate.schedule
+    reports: list[StepReport] = []
+    suspects: list[str] = []
+    for step, batch in enumerate(track(loader, f"epoch {progress.epoch + 1}/{options.epochs}")):
+        now = _time(progress.epoch, step, loader)
+        for optimizer, valid in zip(cohort.optimizers, scores, strict=True):
             for group in optimizer.param_groups:
-                group["lr"] = options.learning_rate.at(place, options.epochs, history)
-        report = cohort.step(batch, threshold, sharing.weight)
+                group["lr"] = rate.at(now, options.epochs, valid)
+        report = cohort.step(batch, threshold, sharing.weight_at(now, options.epochs))
         reports.append(report)
         if report.skipped.any():
             suspects += [name for name, bad in zip(cohort.task.names(batch), report.not_finite.tolist(), strict=False) if bad]
-        skipped = [bool(report.skipped[owners.index(network)]) for network in range(len(state.skipped))]
-        state.skipped = [(n + 1) * bad for n, bad in zip(state.skipped, skipped, strict=True)]
-        if max(state.skipped) >= options.max_skipped:
+        skipped = [bool(report.skipped[owners.index(network)]) for network in range(len(progress.skipped))]
+        progress.skipped = [(n + 1) * bad for n, bad in zip(progress.skipped, skipped, strict=True)]
+        if max(progress.skipped) >= options.max_skipped:
             break
-    # Steps are skipped on all processes alike, so all come here or none.
+    # Steps are skipped on all processes alike, so all of them come here or none.
     if any(report.skipped.any() for report in reports):
         suspects = union_over_processes(suspects, fabric)
-    _give_up(state, options.max_skipped, suspects)
+    _give_up(progress, options.max_skipped, suspects)
     return reports, suspects
 
 
-def _give_up(state: RunState, max_skipped: int, suspects: list[str]) -> None:
+def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
     """Raise where a network has skipped too many steps in a row."""
-    most = max(state.skipped)
+    most = max(progress.skipped)
     if most >= max_skipped:
         found = f", not finite: {some(suspects)}" if suspects else ""
+        network, epoch = progress.skipped.index(most) + 1, progress.epoch + 1
         raise SepmlError(
-            f"peer {state.skipped.index(most) + 1}: {most} steps in a row without a finite loss in epoch {state.epoch + 1}"
-            f"{found}; check the data (sepml check), lower the learning rate, or train in 32-true"
+            f"peer {network}: {most} steps in a row without a finite loss in epoch {epoch}{found}; check the data "
+            "(sepml check), lower the learning rate, or train in 32-true"
         )
 
 
@@ -210,7 +162,7 @@ def _validate(
     for network in networks:
         network.eval()
     total, count = torch.zeros(len(networks), dtype=torch.float64), 0
-    suspects = []
+    suspects: list[str] = []
     for batch in track(loader, what):
         for k, network in enumerate(networks):
             # To the CPU first: not every device has 64-bit floats.

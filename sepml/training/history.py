@@ -1,35 +1,35 @@
-"""What a run leaves: its history, and the folder that holds it and the networks."""
+"""The history of a run, and the files that hold it and the networks; TensorBoard, where that is installed."""
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType, TracebackType
 from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 
 from sepml.mutual import StepReport, Task, epochs_since_best
 from sepml.system.files import write_csv, write_json
-from sepml.training.checkpoint import RunState, save_state
+from sepml.training.checkpoint import RunState, require_part, save_state
 from sepml.training.hardware import sum_over_processes
 
 log = logging.getLogger(__name__)
-Row = dict[str, Any]
 _NAMED = 5
 
 
 @dataclass(frozen=True)
 class Run:
-    """Where a run lives.
+    """Where a run writes.
 
     Attributes:
         folder: of the experiment.
         save_network: writes one network as a model folder.
-        seed: of what is random inside the networks.
+        seed: of the random numbers inside the networks.
     """
 
     folder: Path
@@ -37,115 +37,214 @@ class Run:
     seed: int = 0
 
 
-def columns(task: Task) -> list[str]:
-    """The columns of `history.csv`."""
-    return [
-        "epoch",
-        "peer",
-        f"train_{task.loss_name}",
-        "mimic",
-        "gate_open",
-        "agreement",
-        "grad_norm",
-        "threshold",
-        "weight",
-        "learning_rate",
-        "skipped",
-        f"valid_{task.score_name}",
-        "examples_per_s",
-    ]
+@dataclass(frozen=True)
+class EpochRow:
+    """The figures of a network in an epoch, in the order of the columns of `history.csv`; nan where there is no value.
+
+    Attributes:
+        epoch, network: counted from 1; the column of the network is `peer`, like its folder `peer1`.
+        train_loss: the mean supervised loss; the column is `train_` and `Task.loss_name`.
+        mimic, gate_open, agreement, grad_norm: means over the steps, see `StepReport`.
+        threshold, weight, learning_rate: at the last step of the epoch.
+        skipped: the number of steps that were skipped.
+        score: on the validation examples; the column is `valid_` and `Task.score_name`.
+        examples_per_s: training examples per second over all processes.
+    """
+
+    epoch: int
+    network: int
+    train_loss: float = math.nan
+    mimic: float = math.nan
+    gate_open: float = math.nan
+    agreement: float = math.nan
+    grad_norm: float = math.nan
+    threshold: float = math.nan
+    weight: float = math.nan
+    learning_rate: float = math.nan
+    skipped: float = math.nan
+    score: float = math.nan
+    examples_per_s: float = math.nan
+
+    def columns(self, task: Task) -> dict[str, Any]:
+        """The values by the columns of `history.csv`."""
+        names = {"network": "peer", "train_loss": f"train_{task.loss_name}", "score": f"valid_{task.score_name}"}
+        return {names.get(name, name): value for name, value in vars(self).items()}
+
+    @classmethod
+    def from_columns(cls, columns: dict[str, Any], where: str) -> "EpochRow":
+        """The row of a file with these columns; one that an earlier version did not write, or wrote as None, is nan.
+
+        Args:
+            where: the row is, for messages.
+
+        Raises:
+            ValueError: a value that is not a number, no column `valid_*`, or several of them.
+        """
+        if not all(type(name) is str for name in columns) or sum(name.startswith("valid_") for name in columns) != 1:
+            raise ValueError(f"'{where}' has no column valid_*, or several")
+        values: dict[str, Any] = {}
+        for column, value in columns.items():
+            start = column.partition("_")[0]
+            name = {"peer": "network", "train": "train_loss", "valid": "score"}.get(start, column)
+            if name in cls.__dataclass_fields__:
+                kinds = (int, float) if name in ("epoch", "network", "score") else (int, float, NoneType)
+                require_part(f"{where}.{column}", value, type(value) in kinds, "a number")
+                values[name] = math.nan if value is None else value
+        return cls(**values)
 
 
-def epoch_rows(
-    task: Task, reports: list[StepReport], owners: list[int], scores: Tensor, fabric: Fabric, examples_per_s: float
-) -> list[Row]:
-    """An epoch's figures over all processes, one row a network.
+@dataclass
+class Progress:
+    """Where a run is after a whole number of epochs.
 
-    Means leave out the steps, and of a network with several views the views, that had no such value.
+    Attributes:
+        epoch: epochs done.
+        history: a row for each epoch and network, in this order.
+        skipped: for each network, the steps in a row that were skipped up to now.
+    """
+
+    epoch: int
+    history: list[EpochRow]
+    skipped: list[int]
+
+    def add(self, rows: list[EpochRow]) -> None:
+        """Count an epoch as done and add its rows, one a network."""
+        self.epoch, self.history = self.epoch + 1, [*self.history, *rows]
+
+    def scores(self, network: int) -> list[float]:
+        """The validation scores of a network, of which the first is 0, epoch by epoch."""
+        return [row.score for row in self.history if row.network == network + 1]
+
+    def is_stalled(self, patience: int) -> bool:
+        """Whether no network has improved for `patience` epochs; 0 is never."""
+        return patience > 0 and all(epochs_since_best(self.scores(k)) >= patience for k in range(len(self.skipped)))
+
+
+def epoch_means(reports: list[StepReport], owners: list[int], fabric: Fabric) -> list[dict[str, float]]:
+    """The figures of an epoch's steps over all processes.
+
+    Means leave out the steps, and of a network with several views the views, that have no such value.
 
     Args:
         owners: for each peer of the reports, the network it belongs to.
-        scores: `(networks,)`, the validation scores.
+
+    Returns:
+        for each network, values of `EpochRow` by their names: the means, and the number of steps that it skipped.
     """
-    names = ("supervised", "mimic", "gate_open", "agreement", "grad_norm")
-    values = torch.stack([torch.stack([getattr(report, name) for report in reports]) for name in names]).double()
+    names = {"train_loss": "supervised", **{name: name for name in ("mimic", "gate_open", "agreement", "grad_norm")}}
+    figures = [torch.stack([getattr(report, name) for report in reports]) for name in names.values()]
+    values = torch.stack(figures).double()
     finite = values.isfinite()
     belongs = nn.functional.one_hot(torch.tensor(owners)).double()
     totals = torch.stack([values.where(finite, 0.0).sum(1), finite.double().sum(1)]) @ belongs
     sums, counts = sum_over_processes(totals, fabric)
-    means = (sums / counts).T.tolist()
     # Views of one network are skipped together.
     skipped = torch.stack([report.skipped for report in reports]).sum(0).tolist()
-    rows = []
-    for k, score in enumerate(scores.tolist()):
-        supervised, *others = means[k]
-        row = {"peer": k + 1, f"train_{task.loss_name}": supervised, **dict(zip(names[1:], others, strict=True))}
-        row |= {"skipped": skipped[owners.index(k)], f"valid_{task.score_name}": score}
-        rows.append(row | {"examples_per_s": examples_per_s})
-    return rows
-
-
-def valid_column(history: list[Row], peer: int) -> list[float]:
-    """A peer's validation scores, epoch by epoch."""
-    return [value for row in history if row["peer"] == peer for name, value in row.items() if name.startswith("valid_")]
-
-
-def stalled(history: list[Row], n_networks: int, patience: int) -> bool:
-    """Whether no network has improved for `patience` epochs; 0 is never."""
-    return patience > 0 and all(epochs_since_best(valid_column(history, k + 1)) >= patience for k in range(n_networks))
+    means = enumerate((sums / counts).T.tolist())
+    return [dict(zip(names, row, strict=True), skipped=skipped[owners.index(k)]) for k, row in means]
 
 
 def save(
     run: Run,
-    state: RunState,
+    progress: Progress,
     networks: Sequence[nn.Module],
     optimizers: Sequence[Optimizer],
     task: Task,
     keep: Literal["best", "last"],
 ) -> None:
-    """Everything a run leaves; the checkpoint last, so that a killed epoch is simply done again."""
-    histories = [valid_column(state.history, k + 1) for k in range(len(networks))]
+    """Write all files of a run; the checkpoint last, so that an epoch that was cut off is done again."""
+    scores = [progress.scores(k) for k in range(len(networks))]
     for k, network in enumerate(networks):
-        if keep == "last" or epochs_since_best(histories[k]) == 0:
+        if keep == "last" or epochs_since_best(scores[k]) == 0:
             run.save_network(run.folder / f"peer{k + 1}", network)
-    kept = [values[-1:] if keep == "last" else values for values in histories]
+    kept = [values[-1:] if keep == "last" else values for values in scores]
     best = [max((value for value in values if not math.isnan(value)), default=-math.inf) for values in kept]
     write_json(run.folder / "best.json", {"peer": best.index(max(best)) + 1})
-    write_csv(
-        run.folder / "history.csv",
-        columns(task),
-        ([_short(row.get(name, math.nan)) for name in columns(task)] for row in state.history),
-    )
-    state.peers = [network.state_dict() for network in networks]
-    state.optimizers = [optimizer.state_dict() for optimizer in optimizers]
-    save_state(run.folder, state)
+    history = [row.columns(task) for row in progress.history]
+    write_csv(run.folder / "history.csv", list(history[0]), ([_short(value) for value in row.values()] for row in history))
+    states = [network.state_dict() for network in networks], [optimizer.state_dict() for optimizer in optimizers]
+    save_state(run.folder, RunState(progress.epoch, *states, history, progress.skipped))
 
 
-def _short(value: Any) -> Any:
+def _short(value: float) -> float | str:
     return f"{value:.6g}" if isinstance(value, float) else value
 
 
-def say(epoch: str, rows: list[Row], task: Task, seconds: float, not_finite: dict[str, Sequence[str]]) -> None:
-    """One line an epoch.
+def log_epoch(epoch: str, rows: list[EpochRow], seconds: float, not_finite: Mapping[str, Sequence[str]]) -> None:
+    """Log one line about an epoch.
 
     Args:
         epoch: its number and how many there are.
         rows: one a network.
         not_finite: `training` and `validation` -> names of the examples without a finite loss or score.
     """
-    parts = [_said(row, task) for row in rows]
+    parts = [_text_of(row) for row in rows]
     parts += [f"not finite in {where}: {some(names)}" for where, names in not_finite.items() if names]
     log.info("epoch %s (%.0f s): %s", epoch, seconds, "; ".join(parts))
 
 
-def _said(row: Row, task: Task) -> str:
-    text = f"peer {row['peer']}: train {row[f'train_{task.loss_name}']:.2f}, valid {row[f'valid_{task.score_name}']:.2f}"
-    if not math.isnan(row["gate_open"]):
-        text += f", gate open {row['gate_open']:.0%}"
-    return text + (f", {row['skipped']} step{'s' * (row['skipped'] != 1)} skipped" if row["skipped"] else "")
+def _text_of(row: EpochRow) -> str:
+    text = f"peer {row.network}: train {row.train_loss:.2f}, valid {row.score:.2f}"
+    if not math.isnan(row.gate_open):
+        text += f", gate open {row.gate_open:.0%}"
+    return text + (f", {row.skipped} step{'s' * (row.skipped != 1)} skipped" if row.skipped else "")
 
 
 def some(names: Sequence[str]) -> str:
     """The first few names, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+class TensorBoardLog:
+    """One event file in `tensorboard/` that holds all epochs of a run, also those of earlier starts.
+
+    The file is created with the first epoch that is written, and replaces the event files that were there.
+
+    Args:
+        exp: the folder of the run.
+        wanted: False: nothing is written. True without the package: that is logged, and nothing is written.
+    """
+
+    def __init__(self, exp: Path, wanted: bool) -> None:
+        self.folder = exp / "tensorboard"
+        self._make: Any = None
+        self._writer: Any = None
+        if wanted:
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+
+                self._make = SummaryWriter
+            except ImportError:
+                log.info(
+                    "fit.tensorboard is true, but tensorboard is not installed: history.csv alone has the figures "
+                    "(pip install 'sepml[tensorboard]' for both)"
+                )
+
+    def __enter__(self) -> "TensorBoardLog":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._writer:
+            self._writer.close()
+
+    def write(self, history: Sequence[EpochRow], task: Task) -> None:
+        """Add the rows of the last epoch of a history; with the first call, those of all epochs."""
+        if not self._make:
+            return
+        if self._writer:
+            self._add([row for row in history if row.epoch == history[-1].epoch], task)
+            return
+        # Later than the workers of a data loader are forked: a writer has a thread.
+        earlier = list(self.folder.glob("events.out.tfevents.*"))
+        self._writer = self._make(str(self.folder))
+        self._add(history, task)
+        for file in earlier:
+            file.unlink()
+
+    def _add(self, rows: Sequence[EpochRow], task: Task) -> None:
+        for row in rows:
+            for name, value in row.columns(task).items():
+                if isinstance(value, float) and math.isfinite(value):
+                    self._writer.add_scalar(f"{name}/peer{row.network}", value, row.epoch)
+        self._writer.flush()

@@ -1,10 +1,12 @@
-"""Model folders: `config.json` (a format and the settings) and `model.safetensors`; reading one runs no code from it."""
+"""Model folders, `config.json` (a format and the settings) and `model.safetensors`, and weights; no code from a file is run."""
 
-from collections.abc import Iterator, Mapping
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
@@ -13,7 +15,6 @@ from sepml.config_errors import shown
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path, write_json
 from sepml.system.json_files import read_object
-from sepml.training.torch_files import load_plain
 
 _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"
@@ -151,3 +152,77 @@ def _require_same_headers(model: nn.Module, found: dict[str, tuple[tuple[int, ..
     for name, (_, kind) in sorted(wanted.items()):
         if found[name][1] != kind and not {kind, found[name][1]} <= _FLOATS:
             raise SepmlError(f"{source}: '{name}' holds {found[name][1]} numbers, {expected} {kind}; save the weights anew")
+
+
+def check_weights(network: nn.Module, weights: Mapping[Any, Any]) -> None:
+    """Refuse weights that are not, by name, type and shape, those of a network, or that are no numbers.
+
+    Raises:
+        ValueError: what differs first.
+    """
+    wanted = network.state_dict()
+    learnt = {name for name, _ in network.named_parameters()}
+    for name in sorted(wanted.keys() | weights.keys(), key=str):
+        found, expected = (_kind(of[name]) if name in of else "absent" for of in (weights, wanted))
+        if found != expected:
+            raise ValueError(f"'{name}' is {found}, the network's {expected}")
+        value = weights[name]
+        # Statistics may be infinite.
+        if not (value.isfinite() if name in learnt else ~value.isnan()).all():
+            raise ValueError(f"'{name}' holds values that are nan or infinite")
+
+
+def take_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
+    """Give a network the weights of another one of the same architecture.
+
+    Args:
+        weights: by their names.
+        source: where they come from, for messages.
+
+    Raises:
+        SepmlError: see `check_weights`.
+    """
+    try:
+        check_weights(network, weights)
+    except ValueError as error:
+        raise SepmlError(f"{source}: {error}") from error
+    network.load_state_dict(dict(weights))
+
+
+def is_plain_tensor(value: Any) -> bool:
+    """Whether something is a tensor of numbers in memory, not of a sparse, quantised or nested kind."""
+    kinds = isinstance(value, Tensor) and (value.is_quantized or value.is_nested or value.is_meta)
+    return isinstance(value, Tensor) and value.layout is torch.strided and not kinds
+
+
+def _kind(value: Any) -> str:
+    """The type and shape of a weight, such as `float32 (64, 2)`."""
+    if not is_plain_tensor(value):
+        return f"no plain tensor but {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
+
+
+def load_plain(file: Path, allowed: Sequence[Any] = ()) -> Any:
+    """The tensors and plain values in a file, on the processor.
+
+    Args:
+        allowed: other types that it may hold, as `torch.serialization.safe_globals` takes them.
+
+    Raises:
+        FileNotFoundError: it is absent.
+        pickle.UnpicklingError: it holds anything else.
+        Exception: it is damaged, which fails anywhere in torch's reader; or its parts are packed, of which some bytes may
+            stand for any amount of memory.
+    """
+    _require_stored(file)
+    with torch.serialization.safe_globals(list(allowed)):
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
+def _require_stored(file: Path) -> None:
+    """Refuse a zip archive whose parts are longer than it is: torch stores them as they are."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            needed = sum(part.file_size for part in archive.infolist())
+        if needed > file.stat().st_size:
+            raise ValueError(f"its parts have {needed:,} bytes, the file {file.stat().st_size:,}")

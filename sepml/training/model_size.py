@@ -1,13 +1,15 @@
-"""How large a network would be, found out on torch's meta device, where tensors have shapes but no memory."""
+"""The size of a network, found on torch's meta device, where tensors have shapes but no memory; the cost of a pass."""
 
+import copy
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils.flop_counter import FlopCounterMode
 
 from sepml.errors import SepmlError
 from sepml.system.limits import MOST_PARTS, MOST_WEIGHTS
@@ -84,3 +86,11 @@ def require_memory(networks: Sequence[nn.Module]) -> None:
 
 def _memory() -> int:
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def count_flops(model: nn.Module, *inputs: Tensor) -> int:
+    """Floating-point operations in the products and convolutions of a pass, by PyTorch's counter: a multiply-add is two."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        copy.deepcopy(model).eval()(*inputs)  # a pass in training would move running statistics
+    return counter.get_total_flops()

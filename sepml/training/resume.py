@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from types import NoneType
 from typing import Any
 
 from lightning_fabric import Fabric
@@ -11,8 +10,9 @@ from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from sepml.errors import SepmlError
-from sepml.training.checkpoint import LAST, PREVIOUS, RunState, adopt_previous, load_state, require, way_out
-from sepml.training.weights import check_weights, is_plain
+from sepml.training.checkpoint import LAST, PREVIOUS, RunState, adopt_previous, load_state, require_part, way_out
+from sepml.training.history import EpochRow, Progress
+from sepml.training.model_folder import check_weights, is_plain_tensor
 
 log = logging.getLogger(__name__)
 _OF_A_WEIGHT: dict[type[Optimizer], dict[str, bool]] = {
@@ -24,21 +24,21 @@ _OF_A_WEIGHT: dict[type[Optimizer], dict[str, bool]] = {
 
 def resume(
     folder: Path, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer], epochs: int, fabric: Fabric
-) -> RunState:
-    """The state that a run goes on from, of which networks and optimisers take theirs; a fresh one where there is none.
+) -> Progress:
+    """Load the state that a run goes on from into its networks and optimisers; without one the run begins.
 
-    Where `last.ckpt` is damaged the state before it takes its place, and a warning says so.
+    Where `last.ckpt` is damaged, the state before it replaces it, with a warning.
 
     Raises:
         SepmlError: the state cannot be read, or is not one of these networks and optimisers.
     """
     loaded = load_state(folder)
     if loaded is None:
-        return RunState(skipped=[0] * len(networks))
+        return Progress(0, [], [0] * len(networks))
     state, reason = loaded
     file = folder / (LAST if reason is None else PREVIOUS)
     try:
-        check_state(state, networks, optimizers)
+        history = check_state(state, networks, optimizers)
     except ValueError as error:
         raise SepmlError(f"{file}: not a state of this run: {error}; {way_out(folder)}") from error
     for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
@@ -55,11 +55,14 @@ def resume(
             log.info("%s: going on after epoch %d of %d", file, state.epoch, epochs)
         else:
             log.info("%s: complete after epoch %d; a larger fit.epochs goes on", file, state.epoch)
-    return state
+    return Progress(state.epoch, history, state.skipped)
 
 
-def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> None:
+def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> list[EpochRow]:
     """Refuse a state that is not one of these networks and optimisers.
+
+    Returns:
+        its history.
 
     Raises:
         ValueError: a part of another type, shape or number, or not a number.
@@ -67,8 +70,8 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
     count = len(networks)
     for name in ("peers", "optimizers", "skipped"):
         found = len(getattr(state, name))
-        require(name, found, found == count, f"{count} of them")
-    _check_history(state, count)
+        require_part(name, found, found == count, f"{count} of them")
+    history = _history_of(state, count)
     for number, (weights, network) in enumerate(zip(state.peers, networks, strict=True)):
         try:
             check_weights(network, weights)
@@ -76,36 +79,32 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
             raise ValueError(f"'peers.{number}': {error}") from error
     for number, (moments, optimizer) in enumerate(zip(state.optimizers, optimizers, strict=True)):
         _check_moments(f"optimizers.{number}", moments, optimizer)
+    return history
 
 
-def _check_history(state: RunState, networks: int) -> None:
+def _history_of(state: RunState, networks: int) -> list[EpochRow]:
     order = [(row.get("epoch"), row.get("peer")) for row in state.history]
     if len(order) != state.epoch * networks or order != [(n // networks + 1, n % networks + 1) for n in range(len(order))]:
         raise ValueError(f"'epoch' is {state.epoch}, but 'history' has no row for each epoch and network, in order")
-    for number, row in enumerate(state.history):
-        if not all(type(name) is str for name in row) or sum(name.startswith("valid_") for name in row) != 1:
-            raise ValueError(f"'history.{number}' has no column valid_*, or several")
-        for name, value in row.items():
-            kinds = (int, float) if name.startswith("valid_") else (int, float, str, NoneType)
-            require(f"history.{number}.{name}", value, type(value) in kinds, "a number")
+    return [EpochRow.from_columns(row, f"history.{number}") for number, row in enumerate(state.history)]
 
 
 def _check_moments(what: str, moments: dict[str, Any], optimizer: Optimizer) -> None:
     weights = [weight for group in optimizer.param_groups for weight in group["params"]]
     kept = _OF_A_WEIGHT.get(type(optimizer))
-    require(f"{what}.state", moments.get("state"), isinstance(moments.get("state"), dict), "a dictionary")
+    require_part(f"{what}.state", moments.get("state"), isinstance(moments.get("state"), dict), "a dictionary")
     for number, values in moments["state"].items():
         where = f"{what}.state.{number}"
         if type(number) is not int or not 0 <= number < len(weights):
             raise ValueError(f"'{where}' is of no weight: the network has {len(weights)}")
-        require(where, values, isinstance(values, dict), "a dictionary")
+        require_part(where, values, isinstance(values, dict), "a dictionary")
         if kept is None or not values:
             continue
         if values.keys() != kept.keys():
             found = ", ".join(sorted(map(str, values)))
             raise ValueError(f"'{where}' has {found}, {type(optimizer).__name__} keeps {', '.join(sorted(kept))}")
         for name, value in values.items():
-            require(f"{where}.{name}", value, is_plain(value) and value.is_floating_point(), "a tensor of floats")
+            require_part(f"{where}.{name}", value, is_plain_tensor(value) and value.is_floating_point(), "a tensor of floats")
             shape = tuple(weights[number].shape) if kept[name] else ()
             if tuple(value.shape) != shape or value.isnan().any():
                 raise ValueError(f"'{where}.{name}' is {tuple(value.shape)} or holds nan, expected {shape} without")

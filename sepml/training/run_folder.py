@@ -1,4 +1,4 @@
-"""The folder of an experiment: whether a run may begin or go on in it."""
+"""The folder of an experiment: whether a run may begin or go on in it, and on which machines it trained."""
 
 import logging
 from dataclasses import asdict
@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 from sepml.config import DEFAULT_TASK, parse, read_yaml
 from sepml.errors import SepmlError
+from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.lock import NAME as LOCK
 from sepml.system.stamp import WAY_OUT, Request, require_own
@@ -16,6 +17,7 @@ from sepml.training.checkpoint import has_state
 CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
 EFFECTIVE_BATCH = "effective_batch"
 _BATCH_SIZE = "data.batch_size"
+_CONTINUED = "continued_on"
 # A run may go on with other values of these; with any other change it would be another experiment.
 _MAY_CHANGE = {
     "fit.epochs",
@@ -48,8 +50,8 @@ def effective_batch(experiment: Batched, processes: int) -> int:
     return experiment.data.batch_size * processes
 
 
-def claim(exp: Path, experiment: Any, processes: int) -> bool:
-    """Refuse a folder that holds another experiment, or anything that is not one. To be called under its lock.
+def claim_run(exp: Path, experiment: Any, processes: int) -> bool:
+    """Refuse a folder that holds another experiment, or anything else. To be called under its lock.
 
     Args:
         experiment: the settings that are to be trained with.
@@ -70,8 +72,8 @@ def claim(exp: Path, experiment: Any, processes: int) -> bool:
     content = read_yaml(exp / CONFIG)
     same_task = content.get("task", DEFAULT_TASK) == experiment.task
     was = parse(type(experiment), content, str(exp / CONFIG)) if same_task else None
-    settings = {"task": DEFAULT_TASK, **(content if was is None else plain(was))}
-    request = Request(plain(experiment), _MAY_CHANGE)
+    settings = {"task": DEFAULT_TASK, **(content if was is None else plain_settings(was))}
+    request = Request(plain_settings(experiment), _MAY_CHANGE)
     request.claim(exp, "a run", settings)
     _require_same_batch(exp, was, experiment, processes)
     for key, (was_there, now) in request.changes(settings).items():
@@ -79,7 +81,34 @@ def claim(exp: Path, experiment: Any, processes: int) -> bool:
     return True
 
 
-def plain(experiment: Any) -> dict[str, Any]:
+def record_environment(exp: Path, facts: dict[str, Any], goes_on: bool) -> None:
+    """Write `environment.json`: the facts of the machine on which the run began.
+
+    A run that goes on elsewhere adds those of the later machine to the list `continued_on`; equal ones in a row are one.
+
+    Args:
+        facts: about this machine.
+        goes_on: whether a run goes on in the folder.
+    """
+    file = exp / ENVIRONMENT
+    first = facts
+    if goes_on:
+        try:
+            first = read_object(file)
+        except (FileNotFoundError, SepmlError) as error:
+            if isinstance(error, SepmlError):
+                log.warning("%s; it is written again, for this machine", error)
+    before = {name: value for name, value in first.items() if name != _CONTINUED}
+    # Earlier versions did not write it.
+    before.setdefault(EFFECTIVE_BATCH, facts[EFFECTIVE_BATCH])
+    later = first.get(_CONTINUED)
+    later = later if isinstance(later, list) else []
+    if facts != (later[-1] if later else before):
+        later = [*later, facts]
+    write_json(file, {**before, **({_CONTINUED: later} if later else {})})
+
+
+def plain_settings(experiment: Any) -> dict[str, Any]:
     """The settings of an experiment as YAML can hold them."""
 
     def of(value: Any) -> Any:

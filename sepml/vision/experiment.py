@@ -13,9 +13,9 @@ from torch import nn
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about
 from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
-from sepml.training.fit import CohortSettings, FitSettings
+from sepml.training.model_folder import take_weights
 from sepml.training.model_size import require_memory
-from sepml.training.weights import take_weights
+from sepml.training.settings import CohortSettings, FitSettings
 from sepml.vision.datasets import ImageDataSettings, Sets, read_sets
 from sepml.vision.loaders import STATISTICS, image_shape, image_test_loader, image_train_loader
 from sepml.vision.networks import (

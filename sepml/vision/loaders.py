@@ -8,8 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from sepml.errors import SepmlError
-from sepml.training.loading import Loader
-from sepml.training.sampling import EpochBatches
+from sepml.training.loading import EpochBatches, Loader
 from sepml.vision.datasets import ImageDataSettings, ImageSet
 from sepml.vision.task import ImageBatch
 

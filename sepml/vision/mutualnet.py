@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path
-from sepml.training.flops import count_flops
 from sepml.training.loading import worker_faults
+from sepml.training.model_size import count_flops
 from sepml.vision.datasets import ImageSet, Sets
 from sepml.vision.experiment import ImageExperiment, load_experiment
 from sepml.vision.loaders import image_shape, image_test_loader, image_train_loader

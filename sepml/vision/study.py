@@ -143,11 +143,11 @@ def _step_mflops(experiment: ImageExperiment, steps: int = 20) -> float:
     optimizers = [torch.optim.SGD(network.parameters(), lr=0.0) for network in parts.networks]
     owners = [optimizer for optimizer, peers in zip(optimizers, views, strict=True) for _ in peers]
     peers = [peer for group in views for peer in group]
-    cohort = Cohort(parts.task, peers, owners, experiment.cohort.rules(len(peers)))
+    cohort = Cohort(parts.task, peers, owners, experiment.cohort.rules)
     torch.manual_seed(0)
     with FlopCounterMode(display=False) as counter:
         for batch in batches:
-            cohort.step(batch, experiment.cohort.threshold_at(0), experiment.cohort.weight)
+            cohort.step(batch, experiment.cohort.threshold_at(0), experiment.cohort.weight_at(0, 1))
     return counter.get_total_flops() / sum(len(batch.labels) for batch in batches) / 1e6
 
 

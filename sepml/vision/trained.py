@@ -12,8 +12,8 @@ from torch.utils.data import DataLoader
 from sepml.errors import SepmlError
 from sepml.system.json_files import read_object
 from sepml.system.tables import markdown
-from sepml.training.flops import count_flops
 from sepml.training.model_folder import fill, read_weights
+from sepml.training.model_size import count_flops
 from sepml.vision.datasets import ImageSet
 from sepml.vision.networks import Classifier, load_network
 from sepml.vision.task import ImageBatch, resize

@@ -9,14 +9,14 @@ from torch import nn
 from sepml.cli import main
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError
-from sepml.speech.experiment import Experiment
+from sepml.speech.experiment import SeparationExperiment
 from sepml.speech.models.config import AnyConfig
 from sepml.training.experiment import fresh_networks
 
 CONTENT = {"data": {"valid": "cv.csv", "train": "tr.csv"}, "peers": [{"kind": "dprnn"}, {"kind": "convtasnet"}]}
 
 
-def fault(*words: str, kind: type = Experiment, content: dict = CONTENT) -> str:
+def fault(*words: str, kind: type = SeparationExperiment, content: dict = CONTENT) -> str:
     with pytest.raises(SepmlError) as caught:
         parse(kind, override(content, [*words]), "a.yaml")
     assert "\n" not in str(caught.value) and len(str(caught.value)) < 500

@@ -9,7 +9,7 @@ from scipy.special import rel_entr, softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
-from sepml.mutual import UNGATED, Cohort, Mechanism, Rules, StepReport, listens
+from sepml.mutual import UNGATED, Cohort, MechanismName, Rules, StepReport, mechanism_named
 from sepml.vision.task import ClassificationTask, ImageBatch
 
 LR = 0.1
@@ -138,12 +138,16 @@ def examples(n: int = 6, seed: int = 9) -> ImageBatch:
 
 
 def step(
-    peers: list[nn.Module], batch: ImageBatch, mechanism: Mechanism = "ml", threshold: float = UNGATED, **options: str | float
+    peers: list[nn.Module],
+    batch: ImageBatch,
+    mechanism: MechanismName = "ml",
+    threshold: float = UNGATED,
+    **options: str | float,
 ) -> StepReport:
     """One step with weight 0.7; `options` are the task's temperature and those of `Rules`."""
     task = ClassificationTask(options.pop("temperature", 1.0))
     optimizers = [torch.optim.SGD(peer.parameters(), lr=LR) for peer in peers]
-    rules = Rules(listens(mechanism, len(peers)), **options)
+    rules = Rules(mechanism_named(mechanism), **options)
     return Cohort(task, peers, optimizers, rules, math.inf).step(batch, threshold, 0.7)
 
 
@@ -243,7 +247,7 @@ def classifier(seed: int = 0) -> nn.Module:
 def trained_together(n_peers: int, seeds: list[int], weight: float) -> tuple[list[nn.Module], StepReport]:
     peers = [classifier(seed) for seed in seeds[:n_peers]]
     optimizers = [torch.optim.SGD(peer.parameters(), lr=LR, momentum=0.9) for peer in peers]
-    cohort = Cohort(ClassificationTask(), peers, optimizers, Rules(listens("ml", n_peers)), math.inf)
+    cohort = Cohort(ClassificationTask(), peers, optimizers, Rules(mechanism_named("ml")), math.inf)
     reports = [cohort.step(examples(8, seed), UNGATED, weight) for seed in range(20)]
     return peers, reports[-1]
 

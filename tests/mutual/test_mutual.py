@@ -8,25 +8,25 @@ from linear_task import Regression, batch, cohort, gradient_by_hand, linear
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.mutual import UNGATED, Cohort, LearningRate, Rules, Threshold, exchange, listens
+from sepml.mutual import UNGATED, Cohort, Rules, exchange, mechanism_named
 
 
 def test_the_gate_opens_at_the_threshold_and_not_below():
     confidence = torch.tensor([[math.nextafter(15.0, 0), 15.0, 15.1], [math.nan, -math.inf, math.inf]], dtype=torch.float64)
-    weights = exchange(confidence, 15.0, listens("sml", 2))
+    weights = exchange(confidence, 15.0, mechanism_named("sml").listens(2))
     assert weights[1, 0].tolist() == [0, 1, 1]
     assert weights[0, 1].tolist() == [0, 0, 1]
     assert weights.diagonal().eq(0).all()
 
 
 def test_without_gate_everything_but_nan_teaches():
-    weights = exchange(torch.tensor([[-300.0, -math.inf, math.nan]] * 2), UNGATED, listens("ml", 2))
+    weights = exchange(torch.tensor([[-300.0, -math.inf, math.nan]] * 2), UNGATED, mechanism_named("ml").listens(2))
     assert weights[0, 1].tolist() == [1, 1, 0]
 
 
 @pytest.mark.parametrize("n_peers", [1, 2, 3, 5])
 def test_a_peer_takes_the_mean_over_the_others(n_peers):
-    weights = exchange(torch.zeros(n_peers, 4), UNGATED, listens("ml", n_peers))
+    weights = exchange(torch.zeros(n_peers, 4), UNGATED, mechanism_named("ml").listens(n_peers))
     expected = 1 / (n_peers - 1) if n_peers > 1 else 0
     for k in range(n_peers):
         for j in range(n_peers):
@@ -34,18 +34,18 @@ def test_a_peer_takes_the_mean_over_the_others(n_peers):
 
 
 def test_a_closed_gate_does_not_raise_the_share_of_the_open_ones():
-    weights = exchange(torch.tensor([[0.0], [20.0], [0.0]]), 15.0, listens("sml", 3))
+    weights = exchange(torch.tensor([[0.0], [20.0], [0.0]]), 15.0, mechanism_named("sml").listens(3))
     assert weights[0, :, 0].tolist() == [0, 0.5, 0]
 
 
 def test_mechanisms_are_who_listens_to_whom():
-    assert not listens("solo", 3).any()
-    assert listens("kd", 3).tolist() == [[False, False, True], [False, False, True], [False, False, False]]
-    assert listens("sml", 3).tolist() == listens("ml", 3).tolist()
+    assert not mechanism_named("solo").listens(3).any()
+    assert mechanism_named("kd").listens(3).tolist() == [[False, False, True], [False, False, True], [False, False, False]]
+    assert mechanism_named("sml").listens(3).tolist() == mechanism_named("ml").listens(3).tolist()
     with pytest.raises(SepmlError, match="did you mean 'sml'"):
-        listens("smll", 2)
+        mechanism_named("smll").listens(2)
     with pytest.raises(SepmlError, match="2 peers or more, got 1"):
-        listens("kd", 1)
+        mechanism_named("kd").listens(1)
 
 
 def test_a_step_is_the_gradient_worked_out_by_hand_from_the_weights_before_it():
@@ -102,7 +102,7 @@ def test_a_gate_that_never_opens_is_solo_bit_for_bit():
     runs = []
     for peers, mechanism, threshold in ((gated, "sml", 1e9), (alone, "solo", UNGATED)):
         optimizers = [torch.optim.Adam(peer.parameters()) for peer in peers]
-        team = Cohort(Regression(), peers, optimizers, Rules(listens(mechanism, 3)), 5.0)
+        team = Cohort(Regression(), peers, optimizers, Rules(mechanism_named(mechanism)), 5.0)
         runs.append([team.step(batch([[5.0] * 8] * 3, seed=s), threshold, 0.001) for s in range(20)])
     for a, b in zip(gated, alone, strict=True):
         assert torch.equal(a.weight, b.weight)
@@ -153,21 +153,3 @@ def test_a_peer_that_is_nan_does_not_poison_those_who_listen_without_gate():
     cohort(peers, "ml").step(batch([[math.nan] * 2, [0.0] * 2]), UNGATED, 1.0)
     cohort(alone, "solo").step(batch([[0.0] * 2] * 2), UNGATED, 1.0)
     assert torch.equal(peers[1].weight, alone[1].weight)
-
-
-def test_thresholds():
-    paper = Threshold()
-    assert [paper.at(e) for e in (0, 9, 10, 19, 20, 50, 51, 500)] == [15, 15, 16, 16, 17, 20, 20, 20]
-    assert [Threshold(start=7, step=0).at(e) for e in (0, 99)] == [7, 7]
-
-
-def test_learning_rates():
-    paper = LearningRate()
-    assert [paper.at(e, 100) for e in (0, 1.99, 2, 4)] == pytest.approx([1e-4, 1e-4, 0.98e-4, 0.98**2 * 1e-4])
-    plateau = LearningRate(1.0, "plateau", gamma=0.5, patience=3)
-    assert plateau.at(5, 9, [1, 2, 2, 2]) == 1.0
-    assert plateau.at(5, 9, [1, 2, 2, 2, 2]) == 0.5
-    assert plateau.at(9, 9, [1, 2, 2, 2, 2, 0, 0, 3, 3, 3, 3]) == 0.125 * 2
-    cosine = LearningRate(2.0, "cosine", floor=0.1, warmup=1)
-    assert [cosine.at(e, 10) for e in (0, 10)] == pytest.approx([0, 0.2])
-    assert cosine.at(0.5, 10) < cosine.at(1, 10) > cosine.at(6, 10)

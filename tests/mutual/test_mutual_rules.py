@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sepml.errors import SepmlError
-from sepml.mutual import UNGATED, Cohort, Rules, StepReport, listens, supervised
+from sepml.mutual import UNGATED, Cohort, Rules, StepReport, mechanism_named
 from sepml.speech.data.examples import Batch
 from sepml.speech.task import SeparationTask
 
@@ -144,11 +144,11 @@ def test_inplace_students_whom_nobody_teaches_stay_where_they_are(rules):
 
 
 def test_inplace_needs_a_student():
-    assert supervised("inplace", 3).tolist() == [False, False, True]
-    assert supervised("kd", 3).all()
-    assert listens("inplace", 3).tolist() == listens("kd", 3).tolist()
+    assert [mechanism_named("inplace").is_supervised(peer, 3) for peer in range(3)] == [False, False, True]
+    assert all(mechanism_named("kd").is_supervised(peer, 3) for peer in range(3))
+    assert mechanism_named("inplace").listens(3).tolist() == mechanism_named("kd").listens(3).tolist()
     with pytest.raises(SepmlError, match=r"'inplace' needs a teacher beside the student: 2 peers or more, got 1"):
-        listens("inplace", 1)
+        mechanism_named("inplace").listens(1)
 
 
 # Each teacher, or their mean.
@@ -235,7 +235,7 @@ def two_views(clip_norm: float) -> tuple[nn.Linear, Cohort]:
     (network,) = linear(1, size=4)
     optimizer = torch.optim.SGD(network.parameters(), lr=LR)
     views = [Masked(network, [0, 1]), Masked(network, [1, 2, 3])]
-    return network, Cohort(Regression(), views, [optimizer, optimizer], Rules(listens("ml", 2)), clip_norm)
+    return network, Cohort(Regression(), views, [optimizer, optimizer], Rules(mechanism_named("ml")), clip_norm)
 
 
 @pytest.mark.parametrize("clip_norm", [math.inf, 1e9, 0.5])
@@ -263,7 +263,7 @@ def test_a_view_without_a_finite_loss_skips_the_step_of_its_network_and_of_no_ot
     other.register_forward_pre_hook(lambda _, inputs: (inputs[0].nan_to_num(),))
     before, apart = weights_of([network, other])
     optimizers = [*team.optimizers, torch.optim.SGD(other.parameters(), lr=LR)]
-    team = Cohort(Regression(), [*team.peers, other], optimizers, Rules(listens("ml", 3)))
+    team = Cohort(Regression(), [*team.peers, other], optimizers, Rules(mechanism_named("ml")))
     b = batch([[math.nan] * 5, [0.0] * 5, [0.0] * 5], size=4)
     b["x"][:, 0] = math.nan
     report = team.step(b, UNGATED, 0.3)
@@ -338,7 +338,7 @@ def classes_cohort(peers: list[nn.Module], rules: Rules) -> Cohort:
 @pytest.mark.parametrize("teacher", ["each", "mean"])
 def test_identical_classifiers_have_nothing_to_teach(teacher):
     peers = [classifier(0) for _ in range(3)]
-    team = classes_cohort(peers, Rules(listens("ml", 3), teacher=teacher))
+    team = classes_cohort(peers, Rules(mechanism_named("ml"), teacher=teacher))
     for seed in range(20):
         report = team.step(labelled(seed), UNGATED, 50.0)
     for peer in peers:
@@ -347,7 +347,7 @@ def test_identical_classifiers_have_nothing_to_teach(teacher):
     assert report.mimic.abs().max() < 1e-12
     # The same test with others in their place must see a difference.
     others = [classifier(0), classifier(1), classifier(2)]
-    classes_cohort(others, Rules(listens("ml", 3), teacher=teacher)).step(labelled(0), UNGATED, 50.0)
+    classes_cohort(others, Rules(mechanism_named("ml"), teacher=teacher)).step(labelled(0), UNGATED, 50.0)
     assert (others[0][0].weight - trained_by_hand(1)[0].weight).abs().max() > 1e-4
 
 
@@ -355,7 +355,7 @@ def test_identical_classifiers_have_nothing_to_teach(teacher):
 @pytest.mark.parametrize("rules", [{}, {"teacher": "mean"}, {"updates": "alternating"}])
 def test_one_peer_is_plain_training_bit_for_bit(mechanism, rules):
     peers = [classifier(0)]
-    team = classes_cohort(peers, Rules(listens(mechanism, 1), supervised(mechanism, 1), **rules))
+    team = classes_cohort(peers, Rules(mechanism_named(mechanism), **rules))
     for seed in range(20):
         team.step(labelled(seed), UNGATED, 50.0)
     for got, expected in zip(peers[0].parameters(), trained_by_hand(20).parameters(), strict=True):
@@ -441,7 +441,7 @@ def separated(n_peers: int, align: str, teacher: str) -> tuple[list[nn.Module], 
     b = Batch(sources.sum(1), sources, tuple("abcd"))
     peers = [Filters(seed) for seed in range(n_peers)]
     optimizers = [torch.optim.Adam(peer.parameters(), lr=0.01) for peer in peers]
-    team = Cohort(SeparationTask(align), peers, optimizers, Rules(listens("sml", n_peers), teacher=teacher))
+    team = Cohort(SeparationTask(align), peers, optimizers, Rules(mechanism_named("sml"), teacher=teacher))
     return peers, [team.step(b, threshold=-8.0, weight=0.1) for _ in range(5)]
 
 

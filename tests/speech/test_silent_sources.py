@@ -7,7 +7,7 @@ import torch
 from former_losses import former_matched, former_upit
 from torch import Tensor
 
-from sepml.mutual import UNGATED, Cohort, Rules, listens
+from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
 from sepml.speech.data.examples import Batch
 from sepml.speech.losses import (
     MAX_LEVEL_DB,
@@ -237,7 +237,7 @@ def test_nobody_teaches_on_silence_and_a_gate_opens_for_one_talker():
     for mechanism, threshold, gates in (("sml", 14.0, [0.5, 0.5]), ("sml", 16.0, [0, 0]), ("ml", UNGATED, None)):
         peers = [Outputs(ests), Outputs(ests + 0.01 * disturbance)]
         optimizers = [torch.optim.SGD(peer.parameters(), 0.1) for peer in peers]
-        report = Cohort(SeparationTask(), peers, optimizers, Rules(listens(mechanism, 2))).step(batch, threshold, 0.1)
+        report = Cohort(SeparationTask(), peers, optimizers, Rules(mechanism_named(mechanism))).step(batch, threshold, 0.1)
         assert report.gate_open.isnan().all() if gates is None else report.gate_open.tolist() == gates
         assert not report.skipped.any() and report.loss.isfinite().all()
         # On the noise nobody teaches: what is learnt there comes from the levels alone.

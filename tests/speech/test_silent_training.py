@@ -4,7 +4,7 @@ import torch
 from former_losses import former_upit
 from torch import Tensor, nn
 
-from sepml.mutual import Cohort, Rules, StepReport, listens
+from sepml.mutual import Cohort, Rules, StepReport, mechanism_named
 from sepml.speech.data.examples import Batch
 from sepml.speech.losses import upit_si_snr
 from sepml.speech.task import SeparationTask
@@ -57,7 +57,7 @@ def trained(task: SeparationTask) -> tuple[list[nn.Module], list[StepReport]]:
     generator = torch.Generator().manual_seed(0)
     peers = [Filters(seed) for seed in range(2)]
     optimizers = [torch.optim.SGD(peer.parameters(), lr=0.001) for peer in peers]
-    team = Cohort(task, peers, optimizers, Rules(listens("sml", 2)), clip_norm=5.0)
+    team = Cohort(task, peers, optimizers, Rules(mechanism_named("sml")), clip_norm=5.0)
     return peers, [team.step(partly_overlapped(8, generator), threshold=10.0, weight=0.001) for _ in range(300)]
 
 

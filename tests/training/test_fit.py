@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from lightning_fabric import Fabric
-from linear_task import Regression, Sure, gradient_by_hand, linear, weights_of
+from linear_task import Sure, gradient_by_hand, linear, weights_of
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from sepml.mutual import LearningRate, StepReport
-from sepml.training.fit import CohortSettings, FitSettings, fit
-from sepml.training.history import Run, epoch_rows
-from sepml.training.optimizers import OptimizerSettings
-from sepml.training.sampling import EpochBatches
+from sepml.mutual import StepReport
+from sepml.training.fit import fit
+from sepml.training.history import EpochRow, Run, epoch_means
+from sepml.training.loading import EpochBatches
+from sepml.training.settings import CohortSettings, FitSettings, LearningRate, OptimizerSettings
 
 # The history of an epoch.
 
@@ -38,19 +38,18 @@ def report_of(**values: list) -> StepReport:
 
 
 @pytest.mark.parametrize("n_processes", [1, 2])
-def test_an_epochs_row_is_a_networks_and_leaves_out_what_is_nan(n_processes):
+def test_means_of_an_epoch_are_of_a_network_and_leave_out_what_is_nan(n_processes):
     nan, inf = math.nan, math.inf
     reports = [
         report_of(supervised=[nan, 1.0, 5.0], mimic=[2.0, nan, nan], grad_norm=[3.0, 3.0, inf], skipped=[True, True, False]),
         report_of(supervised=[nan, 2.0, nan], mimic=[4.0, 9.0, nan], grad_norm=[5.0, 5.0, 8.0], skipped=[True, True, True]),
         report_of(supervised=[nan, 6.0, 6.0], mimic=[nan, nan, nan], grad_norm=[1.0, 1.0, 4.0], skipped=[False, False, False]),
     ]
-    first, second = epoch_rows(Regression(), reports, [0, 0, 1], torch.tensor([7.0, 8.0]), Processes(n_processes), 30.0)
-    assert (first["peer"], first["train_squared"], first["mimic"], first["grad_norm"]) == (1, 3.0, 5.0, 3.0)
-    assert (second["peer"], second["train_squared"], second["grad_norm"]) == (2, 5.5, 6.0)
+    first, second = epoch_means(reports, [0, 0, 1], Processes(n_processes))
+    assert (first["train_loss"], first["mimic"], first["grad_norm"]) == (3.0, 5.0, 3.0)
+    assert (second["train_loss"], second["grad_norm"]) == (5.5, 6.0)
     assert math.isnan(second["mimic"])
     assert (first["skipped"], second["skipped"]) == (2, 1), "the views of one network are skipped together"
-    assert (first["valid_negative_squared"], second["valid_negative_squared"]) == (7.0, 8.0)
 
 
 # The loop.
@@ -78,7 +77,7 @@ def trained(
     settings: FitSettings,
     sharing: CohortSettings,
     fabric: Fabric | None = None,
-) -> list[dict[str, float]]:
+) -> list[EpochRow]:
     def save_network(path: Path, network: nn.Module) -> None:
         path.mkdir(parents=True, exist_ok=True)
         torch.save(network.state_dict(), path / "weights.pt")
@@ -160,7 +159,7 @@ def test_a_resumed_run_of_views_with_momentum_is_one_that_never_stopped(tmp_path
             settings = replace(SGD, epochs=epochs, keep="last")
             sharing, fabric = CohortSettings(mechanism, weight=0.3), Fabric(accelerator=device, devices=1)
             history = trained(tmp_path / str(len(stops)), Viewed(), networks, settings, sharing, fabric)
-        histories.append([{name: value for name, value in row.items() if name != "examples_per_s"} for row in history])
+        histories.append([replace(row, examples_per_s=0.0) for row in history])
         finals.append([weight.cpu() for weight in weights_of(networks)])
     assert len(histories[0]) == 4 * n_networks
     # As text, since nan is not nan.

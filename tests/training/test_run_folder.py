@@ -17,6 +17,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.system.lock import NAME, locked
 from sepml.system.temporaries import temporary_name, this_process
+from sepml.training.run_folder import record_environment
 
 
 @pytest.fixture(scope="module")
@@ -190,7 +191,33 @@ def test_the_effective_batch_is_compared(config, tmp_path, capsys):
     # The same batch from fewer processes goes on.
     assert train(config, exp, "--data.batch_size", "4") == 0
     facts = json.loads((exp / "environment.json").read_text())
-    assert (facts["processes"], facts["effective_batch"], state_of(exp)["epoch"]) == (1, 4, 2)
+    assert (facts["processes"], facts["effective_batch"], state_of(exp)["epoch"]) == (2, 4, 2), "those of its beginning"
+    (later,) = facts["continued_on"]
+    assert (later["processes"], later["effective_batch"]) == (1, 4)
+
+
+def test_environment_json_keeps_the_first_machine_and_lists_later_ones(tmp_path):
+    file = tmp_path / "environment.json"
+    first, second, third = ({"cpu": cpu, "effective_batch": 2} for cpu in "abc")
+    record_environment(tmp_path, third, goes_on=False)
+    record_environment(tmp_path, first, goes_on=False)
+    for facts, later in (
+        (first, []),
+        (second, [second]),
+        (second, [second]),
+        (third, [second, third]),
+        (first, [second, third, first]),
+    ):
+        record_environment(tmp_path, facts, goes_on=True)
+        assert json.loads(file.read_text()) == first | ({"continued_on": later} if later else {})
+    # Of an earlier version, without the batch; absent; damaged.
+    file.write_text('{"cpu": "a"}')
+    record_environment(tmp_path, second, goes_on=True)
+    assert json.loads(file.read_text()) == first | {"continued_on": [second]}
+    for damage in (file.unlink, lambda: file.write_text("{")):
+        damage()
+        record_environment(tmp_path, second, goes_on=True)
+        assert json.loads(file.read_text()) == second
 
 
 def test_a_run_of_an_earlier_version_does_not_say_its_batch_and_goes_on(config, tmp_path, capsys):

@@ -6,7 +6,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from sepml.training.sampling import EpochBatches, shuffled_by_shard
+from sepml.training.loading import EpochBatches, shuffled_by_shard
 
 RATE = 8000
 STEP = 1 / 32768

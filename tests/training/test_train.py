@@ -19,7 +19,7 @@ from sepml.speech.audio.files import write_wav
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.experiment import read_experiment
 from sepml.speech.models.model import load_model
-from sepml.training.fit import CohortSettings, FitSettings
+from sepml.training.settings import CohortSettings, FitSettings
 
 RATE = 8000
 NETWORK = {"kind": "dprnn", "filterbank": "stft", "window": 128, "stride": 64, "bottleneck": 8, "hidden": 8, "blocks": 1}

@@ -8,7 +8,7 @@ from classifiers import HEADS, NETWORKS, SMALL, built, count, on_paper, pictures
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.training.flops import count_flops
+from sepml.training.model_size import count_flops
 from sepml.vision.networks import (
     SLIMMABLE,
     NetworkConfig,

@@ -8,7 +8,7 @@ from slim_networks import CLASSES, assert_same, built, pictures, statistics
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sepml.mutual import UNGATED, Cohort, Rules, listens, supervised
+from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
 from sepml.vision.slimmable import channels_at, narrow
 from sepml.vision.task import ClassificationTask, ImageBatch, View, ViewSettings, resize
 
@@ -111,7 +111,7 @@ def small_by_hand(weights: dict[str, Tensor], images: Tensor, width: float, size
 def mutualnet(network: nn.Module, task: ClassificationTask) -> Cohort:
     views = task.views(network.train())
     optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
-    rules = Rules(listens("inplace", len(views)), supervised("inplace", len(views)))
+    rules = Rules(mechanism_named("inplace"))
     return Cohort(task, views, [optimizer] * len(views), rules, math.inf)
 
 

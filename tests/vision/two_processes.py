@@ -7,7 +7,7 @@ import copy
 
 import torch
 
-from sepml.mutual import Cohort, Rules, listens, supervised
+from sepml.mutual import Cohort, Rules, mechanism_named
 from sepml.training.hardware import make_fabric
 from sepml.vision.networks import NetworkConfig, build_network
 from sepml.vision.task import ClassificationTask, ImageBatch, ViewSettings
@@ -18,7 +18,7 @@ LR = 0.1
 
 def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: ImageBatch, engine: object = None) -> None:
     views = TASK.views(network)
-    rules = Rules(listens("inplace", len(views)), supervised("inplace", len(views)))
+    rules = Rules(mechanism_named("inplace"))
     torch.manual_seed(5)  # the widths and resolutions
     Cohort(TASK, views, [optimizer] * len(views), rules, 1e9, engine).step(batch, -1e9, 1.0)
 

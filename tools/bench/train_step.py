@@ -88,19 +88,18 @@ def _asteroid():
 def _sepml(variant: str):
     import torch
 
-    from sepml.mutual import UNGATED, Cohort, Rules, listens
+    from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
     from sepml.speech.data.examples import Batch
     from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
-    from sepml.training.allocator import keep_large_blocks
-    from sepml.training.hardware import make_fabric
+    from sepml.training.hardware import keep_large_blocks, make_fabric
 
     if "left as it is" not in variant:
         keep_large_blocks()
     fabric = make_fabric("cpu", 1, 1, "auto" if "auto" in variant else "32-true")
     model = build_model(DPRNNConfig(window=16, chunk=100))
     peer, optimizer = fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-3))
-    cohort = Cohort(SeparationTask(), [peer], [optimizer], Rules(listens("solo", 1)), 5.0, fabric)
+    cohort = Cohort(SeparationTask(), [peer], [optimizer], Rules(mechanism_named("solo")), 5.0, fabric)
 
     def step(sources):
         cohort.step(Batch(sources.sum(1), sources, ("",) * len(sources)), UNGATED, 0.0)

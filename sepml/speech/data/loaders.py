@@ -14,8 +14,7 @@ from sepml.speech.data.examples import Batch, Mixtures, Segments, Whole, collate
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.shards import INDEX, Shards, open_shards
 from sepml.system.limits import MOST_BATCH_VALUES, MOST_WORKERS
-from sepml.training.loading import Loader
-from sepml.training.sampling import EpochBatches, Order, shuffled, shuffled_by_shard
+from sepml.training.loading import EpochBatches, Loader, Order, shuffled, shuffled_by_shard
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -97,7 +96,8 @@ def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: 
     if not examples:
         raise SepmlError("data: 'valid' (a manifest or shards) or 'valid_dynamic' (dynamic mixing) is needed")
     size = 1 if settings.valid else settings.batch_size
-    return Loader(ConcatDataset(examples), collate, batch_size=size)
+    reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
+    return Loader(ConcatDataset(examples), collate, batch_size=size, generator=torch.Generator(), **reading)
 
 
 def _segment(settings: DataSettings) -> int:

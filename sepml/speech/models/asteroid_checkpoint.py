@@ -18,8 +18,7 @@ from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture, AsteroidConfig, AsteroidName
 from sepml.speech.models.model import AsteroidModel, asteroid_network
-from sepml.training.model_folder import fill, require_same
-from sepml.training.torch_files import load_plain
+from sepml.training.model_folder import fill, load_plain, require_same
 
 log = logging.getLogger(__name__)
 _DEFAULT_RATE = 8000

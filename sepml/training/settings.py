@@ -1,0 +1,216 @@
+"""Settings of a training run, with the ranges of their values: schedules, optimisers, the cohort and the loop."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Discriminator, Field, Tag
+from torch import nn
+from torch.optim import Optimizer
+
+from sepml.mutual import MechanismName, Rules, Schedule, mechanism_named
+
+Count = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(ge=0, le=1)]
+Factor = Annotated[float, Field(gt=0, le=1)]
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The confidence from which on a peer teaches, in the unit of the task's confidence.
+
+    The defaults are the SML paper's: 15 dB, 1 dB more every 10 epochs, at most 20 dB.
+
+    Attributes:
+        start: in the first epoch, in the unit of the task's confidence: for separation dB of SI-SNR.
+        step: added after each `every` epochs; 0 keeps the threshold constant.
+        every: epochs between two steps.
+        max: the highest threshold.
+    """
+
+    start: float = 15.0
+    step: float = 1.0
+    every: Count = 10
+    max: float = 20.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The threshold over the epochs."""
+        return Schedule(self.start, "add", step=self.step, limit=self.max, every=self.every)
+
+
+@dataclass(frozen=True)
+class LearningRate:
+    """The learning rate over a run; `Schedule` describes the kinds.
+
+    The defaults are the SML and DPRNN papers': times 0.98 every 2 epochs.
+
+    Attributes:
+        peak: the highest learning rate.
+        kind: `step`, `plateau`, `cosine` or `constant`.
+        gamma: factor of `step` and `plateau`.
+        every: epochs between two changes by `step`.
+        patience: epochs without improvement before a change by `plateau`.
+        floor: last learning rate of `cosine`, as a fraction of the peak.
+        warmup: epochs over which all kinds rise linearly from 0 at first.
+    """
+
+    peak: Annotated[float, Field(gt=0)] = 1e-4
+    kind: Literal["step", "plateau", "cosine", "constant"] = "step"
+    gamma: Factor = 0.98
+    every: Count = 2
+    patience: Count = 3
+    floor: Part = 0.03
+    warmup: NotNegative = 0.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The learning rate over the epochs."""
+        options = {name: value for name, value in vars(self).items() if name != "peak"}
+        return Schedule(self.peak, **options)
+
+
+@dataclass(frozen=True)
+class WeightSchedule:
+    """The weight of the mimic loss over a run; `Schedule` describes the kinds.
+
+    Attributes:
+        peak: the highest weight.
+        kind: `step`, `cosine` or `constant`.
+        gamma: factor of `step`.
+        every: epochs between two changes by `step`.
+        floor: last weight of `cosine`, as a fraction of the peak.
+        warmup: epochs over which all kinds rise linearly from 0 at first.
+    """
+
+    peak: NotNegative = 0.001
+    kind: Literal["step", "cosine", "constant"] = "constant"
+    gamma: Factor = 0.98
+    every: Count = 2
+    floor: Part = 0.0
+    warmup: NotNegative = 0.0
+
+    @property
+    def schedule(self) -> Schedule:
+        """The weight over the epochs."""
+        options = {name: value for name, value in vars(self).items() if name != "peak"}
+        return Schedule(self.peak, **options)
+
+
+def _kind_of_weight(value: Any) -> str:
+    """The name of the type that a weight is checked as, so that an error is about that type alone."""
+    return WeightSchedule.__name__ if isinstance(value, dict | WeightSchedule) else float.__name__
+
+
+# A number, or a schedule; the tags are the names of the types, as `sepml.config_errors` expects them.
+Weight = Annotated[
+    Annotated[NotNegative, Tag("float")] | Annotated[WeightSchedule, Tag("WeightSchedule")],
+    Field(discriminator=Discriminator(_kind_of_weight)),
+]
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """Which optimiser each network has; its learning rate is scheduled apart.
+
+    Attributes:
+        kind: `adam` or `sgd`.
+        betas: decay rates of Adam's running means of the gradient and of its square.
+        momentum: of SGD.
+        nesterov: whether SGD's momentum is Nesterov's.
+        weight_decay: the L2 penalty, added to the gradient.
+        decayed: `all` weights, or the `kernels` alone: matrices and convolutions, but not norms, biases and depthwise
+            convolutions.
+    """
+
+    kind: Literal["adam", "sgd"] = "adam"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    momentum: Fraction = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    decayed: Literal["all", "kernels"] = "all"
+
+
+@dataclass(frozen=True)
+class CohortSettings:
+    """How the peers learn from each other.
+
+    Attributes:
+        mechanism: `solo`, `kd` (the last peer teaches the others), `inplace` (so, and the others learn from it alone, not
+            from the references), `ml` (everybody, always) or `sml` (gated).
+        threshold: confidence from which on a peer teaches, under `sml`.
+        weight: of the mimic loss, lambda: a number, or a schedule over the epochs.
+        teacher: from whom a peer learns: from `each` teacher, with the mean of the losses, or from the `mean` of the teachers'
+            outputs.
+        updates: `simultaneous` of all peers, or `alternating`, where a peer sees the outputs of those updated before it.
+    """
+
+    mechanism: MechanismName = "sml"
+    threshold: Threshold = field(default_factory=Threshold)
+    weight: Weight = 0.001
+    teacher: Literal["each", "mean"] = "each"
+    updates: Literal["simultaneous", "alternating"] = "simultaneous"
+
+    def threshold_at(self, epoch: int) -> float:
+        """The threshold of an epoch; `UNGATED` where the mechanism has no gate."""
+        return mechanism_named(self.mechanism).gate(self.threshold.schedule.at(epoch))
+
+    def weight_at(self, epoch: float, epochs: int) -> float:
+        """The weight of the mimic loss at a time of a run of so many epochs, see `Schedule.at`."""
+        return self.weight.schedule.at(epoch, epochs) if isinstance(self.weight, WeightSchedule) else self.weight
+
+    @property
+    def rules(self) -> Rules:
+        """Who learns from whom."""
+        return Rules(mechanism_named(self.mechanism), self.teacher, self.updates)
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How long and with which steps to train.
+
+    Attributes:
+        epochs: of training at most.
+        precision: of the networks; losses are always computed in 32 bits. `auto` is `bf16-mixed` where the processor
+            or GPU computes in bfloat16, else `32-true`.
+        optimizer: of each network.
+        learning_rate: over the run.
+        clip_norm: global L2 norm to which each network's gradient is clipped; None is never.
+        early_stop: epochs without improvement of any peer after which training ends; 0 is never.
+        keep: which state of each network becomes its model folder: the one that validated best, or the last.
+        max_skipped: steps in a row without a finite loss after which training is given up.
+        tensorboard: write the history for TensorBoard too; where that is not installed, the run says so once.
+    """
+
+    epochs: Count = 100
+    precision: Literal["auto", "bf16-mixed", "32-true"] = "auto"
+    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    learning_rate: LearningRate = field(default_factory=LearningRate)
+    clip_norm: Annotated[float, Field(gt=0)] | None = 5.0
+    early_stop: Annotated[int, Field(ge=0)] = 15
+    keep: Literal["best", "last"] = "best"
+    max_skipped: Count = 20
+    tensorboard: bool = True
+
+
+def make_optimizer(settings: OptimizerSettings, network: nn.Module, lr: float) -> Optimizer:
+    """The optimiser of a network's weights at a learning rate."""
+    weights = list(network.parameters())
+    groups: list[dict[str, Any]]
+    if settings.decayed == "kernels":
+        depthwise = {
+            id(module.weight) for module in network.modules() if 1 < getattr(module, "groups", 1) == module.in_channels
+        }
+        bare = [weight.ndim < 2 or id(weight) in depthwise for weight in weights]
+        groups = [
+            {"params": [weight for weight, is_bare in zip(weights, bare, strict=True) if not is_bare]},
+            {"params": [weight for weight, is_bare in zip(weights, bare, strict=True) if is_bare], "weight_decay": 0.0},
+        ]
+    else:
+        groups = [{"params": weights}]
+    if settings.kind == "adam":
+        return torch.optim.Adam(groups, lr=lr, betas=settings.betas, weight_decay=settings.weight_decay)
+    nesterov = settings.nesterov and settings.momentum > 0
+    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, weight_decay=settings.weight_decay)
