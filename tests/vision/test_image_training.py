@@ -416,7 +416,7 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     (tmp_path / "evaluation.json").write_text("[]")
     capsys.readouterr()
     assert main([*words, str(narrowing.exp)]) == 1
-    one_line(capsys, tmp_path, "does not tell")
+    one_line(capsys, tmp_path, "does not name it")
 
 
 def test_what_a_network_gets_is_in_its_folder(cifar):
