@@ -86,7 +86,7 @@ def misleading(tmp_path) -> Path:
 @pytest.mark.timeout(280)
 def test_workers_have_the_module_path_of_their_parent(misleading, tmp_path):
     program = tmp_path / "program.py"
-    program.write_text(PROGRAM.format(tests=str(ROOT / "tests")))
+    program.write_text(PROGRAM.format(tests=str(Path(__file__).parent)))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, str(program)]
     done = subprocess.run(words, cwd=misleading, env=environment, capture_output=True, text=True, timeout=240)

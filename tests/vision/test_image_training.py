@@ -120,7 +120,6 @@ def test_as_for_imagenet(folder, tmp_path):
     assert np.isfinite(float(history(tmp_path / "exp")[0]["train_cross_entropy"]))
 
 
-TASKS = ("separation", "classification")
 CONFIGS = [
     path for path in sorted(ROOT.glob("recipes/*/conf/*.yaml")) if task_of(read_yaml(path), str(path)) == "classification"
 ]

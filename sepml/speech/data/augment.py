@@ -217,7 +217,7 @@ class Augment:
 
 
 @dataclass(frozen=True)
-class Voice:
+class VirtualVoice:
     """How one utterance is turned into another voice.
 
     Attributes:
@@ -236,13 +236,13 @@ class Voice:
         return self.percent / 100 * self.tempo
 
 
-def draw_voice(rng: np.random.Generator, augment: Augment) -> Voice:
+def draw_voice(rng: np.random.Generator, augment: Augment) -> VirtualVoice:
     """The voice of one utterance: resampling changes speed, pitch and formants; what should stay is put back."""
     speed = rng.uniform(*augment.speed.factor) if happens(rng, augment.speed) else 1.0
     pitch = 2 ** (rng.uniform(*augment.pitch.semitones) / 12) if happens(rng, augment.pitch) else 1.0
     formants = rng.uniform(*augment.formants.factor) if happens(rng, augment.formants) else 1.0
     percent = round(100 * speed * pitch)
-    return Voice(percent, 1.0 if pitch == 1 else speed * 100 / percent, formants / pitch)
+    return VirtualVoice(percent, 1.0 if pitch == 1 else speed * 100 / percent, formants / pitch)
 
 
 def happens(rng: np.random.Generator, effect: "object | None") -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sepml.speech.data.augment import Augment, Voice, happens
+from sepml.speech.data.augment import Augment, VirtualVoice, happens
 from sepml.speech.data.codecs import clip, gsm, mp3, mu_law
 from sepml.speech.data.effects import at_tempo, band_limit, equalise, in_turns, reverberate, with_formants
 from sepml.speech.data.noises import NoiseFolder, coloured_noise, hum, unit_power
@@ -19,7 +19,7 @@ _SPEECH = 0.05**2
 _CODEC_PEAK = np.float32(0.7)
 
 
-def as_voice(signal: np.ndarray, voice: Voice, rate: int) -> np.ndarray:
+def as_voice(signal: np.ndarray, voice: VirtualVoice, rate: int) -> np.ndarray:
     """What is left to do to an utterance `(T,)` that has been resampled: tempo and formants."""
     if voice.tempo != 1:
         signal = at_tempo(signal, voice.tempo, rate)

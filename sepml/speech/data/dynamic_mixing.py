@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.data.augment import Augment, Voice, draw_voice, happens
+from sepml.speech.data.augment import Augment, VirtualVoice, draw_voice, happens
 from sepml.speech.data.augmented import Augmenter, as_voice
 from sepml.speech.data.examples import Batch, fit_length
 from sepml.speech.data.mixtures import find_moved
@@ -120,7 +120,7 @@ class DynamicSegments(Dataset[Batch]):
         samples, _ = read_wav(file, self.sample_rate)
         power = float(np.mean(np.square(samples, dtype=np.float64)))
         gain = 10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12))
-        voice = draw_voice(effects, self.settings.augment) if self.settings.augment else Voice()
+        voice = draw_voice(effects, self.settings.augment) if self.settings.augment else VirtualVoice()
         percent = voice.percent
         if self.speed_percent:
             percent = round(percent * (1 + int(rng.integers(-self.speed_percent, self.speed_percent + 1)) / 100))

@@ -119,10 +119,14 @@ def evaluate_manifest(
         est = {"est": str(row.est)} if save_estimates else {}
         of_row = {**inputs[row.label if ensemble else ""], "row": row.label, **est, **commit}
         summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
-    # All tables are written before a journal goes.
+    _remove_journals(rows)
+    return summaries
+
+
+def _remove_journals(rows: Sequence[_Row]) -> None:
+    """Delete the journals, after all tables are written."""
     for row in rows:
         row.journal.remove()
-    return summaries
 
 
 def _sources_to_score(separator: Separator, origin: Origin, mixtures: Sequence[Mixture], manifest: Path) -> int:
