@@ -8,6 +8,7 @@ workspace: a corpus, mixtures, shards, an experiment, model folders, scores, an 
 """
 
 import argparse
+import importlib
 import os
 import random
 import re
@@ -22,6 +23,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+MODULES = (
+    "sepml.training.fit",
+    "sepml.speech.experiment",
+    "sepml.speech.data.write_shards",
+    "sepml.speech.mixing.check",
+    "sepml.speech.mixing.mix",
+    "sepml.speech.models.asteroid_checkpoint",
+    "sepml.speech.models.export",
+    "sepml.speech.report.report",
+    "sepml.speech.results.compare",
+    "sepml.speech.scoring.score",
+    "sepml.speech.separation.separate_files",
+)
 HANG_SECONDS = 120.0
 """Far more than any command takes here, also on a busy machine."""
 MORE_MEMORY_KB = 1 << 20
@@ -335,6 +349,8 @@ def import_everything() -> None:
     import torch
 
     torch.set_num_threads(1)
+    for name in MODULES:
+        importlib.import_module(name)
 
 
 def failures(numbers: range, workspace: Path, jobs: int) -> list[str]:

@@ -36,21 +36,33 @@ Init = Annotated[str, Field(min_length=1)] | None
 
 @dataclass(frozen=True)
 class DPRNNPeer(DPRNNConfig):
-    """A peer of this kind; `init` names the model whose weights it begins with."""
+    """A peer of this kind.
+
+    Attributes:
+        init: the model whose weights it begins with; null draws them.
+    """
 
     init: Init = None
 
 
 @dataclass(frozen=True)
 class ConvTasNetPeer(ConvTasNetConfig):
-    """A peer of this kind; `init` names the model whose weights it begins with."""
+    """A peer of this kind.
+
+    Attributes:
+        init: the model whose weights it begins with; null draws them.
+    """
 
     init: Init = None
 
 
 @dataclass(frozen=True)
 class DPTNetPeer(DPTNetConfig):
-    """A peer of this kind; `init` names the model whose weights it begins with."""
+    """A peer of this kind.
+
+    Attributes:
+        init: the model whose weights it begins with; null draws them.
+    """
 
     init: Init = None
 
@@ -68,6 +80,7 @@ class SeparationSettings:
             both in the order of the references first.
         mimic_ceiling: soft ceiling of the SI-SNR between peers, dB; None is none, as in the SML paper. A large `cohort.weight`
             needs one.
+        ceiling: soft ceiling of the SI-SNR against the references, dB; None is none. Examples of one talker need one.
     """
 
     align: Literal["peers", "reference"] = "peers"

@@ -158,7 +158,8 @@ def _shared_memory(refusal: str, content: bytes) -> str:
     except OSError:
         return f"workers get no shared memory ({refusal})"
     free, size, batch = (round(number / 2**20) for number in (room.free, room.total, len(content)))
-    return f"{_SHARED} has {size} MB ({free} MB free), too little for batches of {batch} MB; a container needs a larger one, such as 1 GB"
+    found = f"{_SHARED} has {size} MB ({free} MB free), too little for batches of {batch} MB"
+    return f"{found}; a container needs a larger one, such as 1 GB"
 
 
 # The order of an epoch: of (length, seed, epoch), a permutation `(length,)` of the indices.

@@ -64,7 +64,7 @@ def test_another_experiments_evaluation_is_kept(cifar, narrowing, tmp_path, caps
     (tmp_path / "evaluation.json").write_text("[]")
     capsys.readouterr()
     assert main([*words, str(narrowing.exp)]) == 1
-    one_line(capsys, tmp_path, "an unknown experiment")
+    one_line(capsys, tmp_path, "holds an evaluation with experiment = unknown", "--force")
 
 
 def test_what_a_network_gets_is_in_its_folder(cifar):

@@ -12,17 +12,10 @@ from speech_signals import speech_like
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.augment import (
-    Alone,
-    Augment,
-    Band,
-    Coloured,
-    Mp3,
-    Silence,
-    Turns,
-)
+from sepml.speech.data.augment import Augment, Mp3
 from sepml.speech.data.augmented import Augmenter
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
+from sepml.speech.data.effect_settings import Alone, Band, Coloured, Silence, Turns
 from sepml.speech.data.examples import Batch
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, write_manifest

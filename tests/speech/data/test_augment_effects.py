@@ -11,20 +11,17 @@ from speech_signals import speech_like
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.augment import (
+from sepml.speech.data.augment import Augment, Clipping, Gsm, Level, Mp3, MuLaw, draw_voice
+from sepml.speech.data.augmented import Augmenter
+from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
+from sepml.speech.data.effect_settings import (
     Alone,
-    Augment,
     Babble,
     Band,
-    Clipping,
     Coloured,
     Equaliser,
     Formants,
-    Gsm,
     Hum,
-    Level,
-    Mp3,
-    MuLaw,
     Pitch,
     Place,
     Recorded,
@@ -32,10 +29,7 @@ from sepml.speech.data.augment import (
     Silence,
     Speed,
     Turns,
-    draw_voice,
 )
-from sepml.speech.data.augmented import Augmenter
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.examples import Batch
 from sepml.speech.data.loaders import DataSettings, train_loader
 

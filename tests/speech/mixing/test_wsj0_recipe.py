@@ -12,12 +12,12 @@ def test_the_settings_are_the_papers(mechanism, size):
     experiment = read_experiment(RECIPE / "conf" / f"{mechanism}{size}.yaml", ["--peers.0.n_src", "3", "--peers.1.n_src", "3"])
     assert experiment.cohort.mechanism == mechanism
     assert experiment.cohort.weight == 0.001
-    assert [experiment.cohort.threshold.at(epoch) for epoch in (0, 9, 10, 99)] == [15, 15, 16, 20]
+    assert [experiment.cohort.threshold.schedule.at(epoch) for epoch in (0, 9, 10, 99)] == [15, 15, 16, 20]
     assert [peer.blocks for peer in experiment.peers] == [3, 6 if mechanism == "kd" else 3]
     assert {(peer.window, peer.chunk) for peer in experiment.peers} == {(16, 100) if size else (2, 256)}
     assert {(peer.n_filters, peer.hidden, peer.n_src) for peer in experiment.peers} == {(64, 100, 3)}
     rate = experiment.fit.learning_rate
-    assert [rate.at(epoch, 200) for epoch in (0, 1, 2)] == [1e-4, 1e-4, 0.98e-4]
+    assert [rate.schedule.at(epoch, 200) for epoch in (0, 1, 2)] == [1e-4, 1e-4, 0.98e-4]
     assert (experiment.fit.clip_norm, experiment.fit.early_stop) == (5, 15)
     assert (experiment.data.batch_size, experiment.data.segment) == (4, 4.0)
 

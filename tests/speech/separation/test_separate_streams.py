@@ -29,7 +29,7 @@ def test_standard_input_is_called_so(model, place, capsys, monkeypatch):
     assert separate(model, "-", "-o", "out") == 0
     assert lines(capsys) == [
         "standard input: the mean of its 2 channels is separated (the setting `channel` selects one)",
-        "standard input: its channels cancel each other in their mean; take one of them with --channel 1",
+        "standard input: its channels cancel each other in their mean; choose one of them instead",
         "written: out/stdin_s1.wav, out/stdin_s2.wav",
     ]
 
