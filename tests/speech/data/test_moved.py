@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from tiny_models import TINY, built
 
 from sepml.cli import main
 from sepml.errors import SepmlError
@@ -14,6 +15,7 @@ from sepml.speech.data.dynamic_mixing import DynamicMixing
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture, find_moved
+from sepml.speech.models.model import save_model
 
 IDS = ("a", "b", "c")
 RATE = 8000
@@ -87,7 +89,10 @@ def test_the_commands_find_it(old, tmp_path, capsys):
     table, here = f"{tmp_path}/lists/tt.csv", ["--moved-to", f"{tmp_path}/new"]
     old.rename(tmp_path / "new")
     score = ["score", "--manifest", table, "--est", f"{tmp_path}/est", "--metrics", "si_snr", "-j1"]
-    for words in ([*score, "-o", f"{tmp_path}/o"], ["shard", table, f"{tmp_path}/shards"], ["check", table]):
+    save_model(tmp_path / "model", built(TINY["stft"]))
+    evaluate = ["evaluate", "--manifest", table, "--model", f"{tmp_path}/model", "--metrics", "si_snr", "-j1", "-d", "cpu"]
+    tried = ([*score, "-o", f"{tmp_path}/o"], ["shard", table, f"{tmp_path}/shards"], [*evaluate, "-o", f"{tmp_path}/e"])
+    for words in (*tried, ["check", table]):
         assert main(words) == 1
         assert "no file" in (said := capsys.readouterr()).err or "no such file" in said.out
         # Noise is no sum of the mixture here.
