@@ -28,7 +28,7 @@ demo: venv
 	$(RECIPE)/run.sh --config conf/demo.yaml --tag demo --corpus $(CORPUS) --shipped yes
 
 test: venv
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The page about the settings of experiments.
 settings: venv
