@@ -40,10 +40,10 @@ test-slow: venv
 # The tests that need a browser, which the others skip without one.
 test-browser: venv
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
-	$(BIN)/python -m pytest tests/test_report_browser.py tests/test_serve_browser.py
+	$(BIN)/python -m pytest tests/speech/report/test_report_browser.py tests/speech/demo/test_serve_browser.py
 
 # Passes over versions of which there is no interpreter. Each has a .venv-VERSION of its own.
-# make test-versions VERSIONS=3.12 TESTS=tests/test_fit.py
+# make test-versions VERSIONS=3.12 TESTS=tests/training/test_fit.py
 VERSIONS := 3.12 3.13
 TESTS :=
 test-versions:
@@ -51,7 +51,7 @@ test-versions:
 
 # 20,000 seeded damages to files of every kind; `make test` runs 400.
 fuzz: venv
-	$(BIN)/python tests/fuzz.py --count 20000
+	$(BIN)/python tests/helpers/fuzz.py --count 20000
 
 lint: venv
 	$(BIN)/ruff check .

@@ -2,11 +2,11 @@
 
 import pkgutil
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from docs_examples import BLOCK, PAGES, run
 from hub_server import serving, use
 from speech_signals import speech_like
 from tiny_models import TINY, built
@@ -15,8 +15,6 @@ from sepml.speech.models import load as pretrained
 from sepml.speech.models.model import save_model
 
 RATE = 8000
-PAGES = sorted((Path(__file__).resolve().parents[1] / "docs").glob("*.md"))
-BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 WITH_CODE = [page for page in PAGES if BLOCK.search(page.read_text(encoding="utf-8"))]
 
 
@@ -35,17 +33,6 @@ def there(tmp_path, monkeypatch):
     with serving() as hub:
         use(hub, str(tmp_path / "cache"), monkeypatch)
         yield tmp_path
-
-
-def run(name: str) -> dict[str, object]:
-    """Run a page's examples; the names that they leave."""
-    names: dict[str, object] = {}
-    page = next(page for page in PAGES if page.name == name)
-    text = page.read_text(encoding="utf-8")
-    for block in BLOCK.finditer(text):
-        line = text[: block.start(1)].count("\n")
-        exec(compile("\n" * line + block[1], str(page), "exec"), names)
-    return names
 
 
 def test_the_names_in_the_walks_exist():

@@ -5,10 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import fuzz
 import pytest
-from fuzz import damage
 
-FUZZ = Path(__file__).with_name("fuzz.py")
+FUZZ = Path(fuzz.__file__)
 
 
 def run(count: int) -> None:
@@ -26,6 +26,6 @@ def test_damaged_files_are_clear_lines():
 
 def test_damage_is_reproducible_and_changes_most_files():
     content = b'{"peer": 2, "score": 1.5}\n' * 20
-    damaged = [damage(content, random.Random(number)) for number in range(200)]
-    assert damaged == [damage(content, random.Random(number)) for number in range(200)]
+    damaged = [fuzz.damage(content, random.Random(number)) for number in range(200)]
+    assert damaged == [fuzz.damage(content, random.Random(number)) for number in range(200)]
     assert sum(each != content for each in damaged) > 180

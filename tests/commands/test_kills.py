@@ -17,7 +17,7 @@ from sepml.speech.data.manifest import read_manifest
 from sepml.speech.models.config import DPRNNConfig
 from sepml.speech.models.model import build_model, save_model
 
-SCRIPT = Path(__file__).with_name("kill_points.py")
+SCRIPT = Path(__file__).parents[1] / "helpers" / "kill_points.py"
 METRICS = ("--metrics", "si_snr", "-j", 1)
 COMMANDS: dict[str, Callable[[Path, Path], list[object]]] = {
     "train": lambda world, out: ["--config", world / "config.yaml", "--exp", out, "-d", "cpu"],

@@ -120,7 +120,7 @@ def test_a_few_names_stand_for_many():
 
 
 def test_processes_tell_each_other_their_names():
-    program = Path(__file__).parent / "two_processes_names.py"
+    program = Path(__file__).parents[1] / "helpers" / "two_processes_names.py"
     done = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     # The lines of the two processes may come in each other's midst.

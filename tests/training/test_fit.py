@@ -3,20 +3,18 @@
 import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from lightning_fabric import Fabric
 from linear_task import Sure, gradient_by_hand, linear, weights_of
+from linear_training import SGD, Rows, trained
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sepml.mutual import StepReport
-from sepml.training.fit import fit
-from sepml.training.history import EpochRow, Run, epoch_means
+from sepml.training.history import epoch_means
 from sepml.training.loading import EpochBatches
-from sepml.training.settings import CohortSettings, FitSettings, LearningRate, OptimizerSettings
+from sepml.training.settings import CohortSettings, OptimizerSettings
 
 # The history of an epoch.
 
@@ -53,50 +51,6 @@ def test_means_of_an_epoch_are_of_a_network_and_leave_out_what_is_nan(n_processe
 
 
 # The loop.
-
-
-class Rows(torch.utils.data.Dataset):
-    """x and y, found by (epoch, index) or by index."""
-
-    def __init__(self, n: int) -> None:
-        generator = torch.Generator().manual_seed(n)
-        self.x, self.y = torch.randn(n, 4, generator=generator), torch.randn(n, 1, generator=generator)
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, place: tuple[int, int] | int) -> dict[str, Tensor]:
-        index = place[1] if isinstance(place, tuple) else place
-        return {"x": self.x[index], "y": self.y[index]}
-
-
-def trained(
-    folder: Path,
-    task: Sure,
-    networks: list[nn.Module],
-    settings: FitSettings,
-    sharing: CohortSettings,
-    fabric: Fabric | None = None,
-) -> list[EpochRow]:
-    def save_network(path: Path, network: nn.Module) -> None:
-        path.mkdir(parents=True, exist_ok=True)
-        torch.save(network.state_dict(), path / "weights.pt")
-
-    rows = Rows(16)
-    loaders = DataLoader(rows, batch_sampler=EpochBatches(16, 4, seed=0)), DataLoader(Rows(5), batch_size=5)
-    folder.mkdir(exist_ok=True)
-    run = Run(folder, save_network, seed=3)
-    return fit(task, networks, loaders, (settings, sharing), run, fabric or Fabric(accelerator="cpu", devices=1))
-
-
-SGD = FitSettings(
-    precision="32-true",
-    optimizer=OptimizerSettings("sgd", momentum=0.9),
-    learning_rate=LearningRate(0.01, "constant"),
-    clip_norm=None,
-    early_stop=0,
-    tensorboard=False,
-)
 
 
 class Scripted(Sure):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 from linear_task import Sure, linear
-from test_fit import SGD, trained
+from linear_training import SGD, trained
 from torch import Tensor
 
 from sepml.speech.losses import upit_si_snr

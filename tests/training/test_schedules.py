@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 from linear_task import Sure, linear
-from test_fit import SGD, trained
+from linear_training import SGD, trained
 
 from sepml.config import parse
 from sepml.errors import SepmlError

@@ -6,13 +6,11 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import test_download
+from download_server import breaking_server, impatient  # noqa: F401
 from image_files import datasets, write_cifar
 
 from sepml.cli import main
 from sepml.vision.datasets import ImageDataSettings, read_sets
-
-server, impatient = test_download.server, test_download.impatient
 
 
 @pytest.fixture

@@ -87,7 +87,7 @@ def test_mutualnet_killed_in_the_midst_and_gone_on_with_is_never_having_stopped(
 
 
 def test_two_processes_step_with_the_mean_of_their_gradients():
-    script = Path(__file__).with_name("two_processes.py")
+    script = Path(__file__).parents[1] / "helpers" / "two_processes_step.py"
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     found = re.findall(r"rank (\d) moved ([\d.e-]+) error ([\d.e-]+)", done.stdout)
     assert sorted(rank for rank, *_ in found) == ["0", "1"], done.stderr

@@ -4,7 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from test_librimix import roots, small_corpora  # noqa: F401
+from librimix_corpora import roots, small_corpora  # noqa: F401
 
 from sepml.cli import main
 from sepml.errors import SepmlError

@@ -4,7 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_shards import RATE, corpus, refusal, settings
+from loading_data import settings
+from noise_corpus import RATE, corpus, refusal
 
 from sepml.speech.data.examples import read_example
 from sepml.speech.data.loaders import train_loader

@@ -2,21 +2,20 @@
 
 import logging
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from loading_data import RATE, epoch_of, settings
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
 from sepml.speech.data.examples import Batch, Segments, fit_length
-from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
+from sepml.speech.data.loaders import train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture
 
-RATE = 8000
 STEP = 1 / 32768
 
 
@@ -38,26 +37,6 @@ def ramps(folder: Path, lengths: list[int], n_src: int = 2, name: str = "all.csv
 def manifest(tmp_path_factory) -> Path:
     """Seven mixtures of 1000 to 4000 samples."""
     return ramps(tmp_path_factory.mktemp("ramps"), [4000, 3000, 2500, 1000, 3500, 1200, 2000])
-
-
-def settings(manifest: Path, **changes: object) -> DataSettings:
-    base = DataSettings(
-        valid=Path(manifest.name), train=Path(manifest.name), root=manifest.parent, segment=0.125, batch_size=2, workers=0
-    )
-    return replace(base, **changes)
-
-
-def epoch_of(
-    manifest: Path, epoch: int = 0, seed: int = 0, where: tuple[int, int] = (0, 1), **changes: object
-) -> dict[str, Batch]:
-    """The examples of an epoch by id, in the order in which they came."""
-    loader = train_loader(settings(manifest, **changes), 2, seed, *where)
-    loader.batch_sampler.epoch = epoch
-    return {
-        name: Batch(mixture, sources, (name,))
-        for batch in loader
-        for mixture, sources, name in zip(batch.mixture, batch.sources, batch.ids, strict=True)
-    }
 
 
 def starts(examples: dict[str, Batch]) -> dict[str, int]:

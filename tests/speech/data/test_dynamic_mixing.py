@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_data import RATE, epoch_of
+from loading_data import RATE, epoch_of
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav

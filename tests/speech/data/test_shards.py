@@ -6,42 +6,24 @@ import os
 import socket
 import tarfile
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 import torch
+from loading_data import settings
+from noise_corpus import COUNT, RATE, corpus, refusal
 
 from sepml.cli import main
-from sepml.errors import SepmlError
 from sepml.speech.data.examples import Segments, read_example
-from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
-from sepml.speech.data.manifest import read_manifest, write_manifest
-from sepml.speech.data.mixtures import Mixture
+from sepml.speech.data.loaders import train_loader, valid_loader
+from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.shards import open_shards
 from sepml.speech.data.write_shards import write_shards
 from sepml.system.stamp import file_digest
 
-RATE, COUNT, SIZE = 8000, 43, 4
-
-
-def corpus(folder: Path, count: int = COUNT, n_src: int = 2) -> Path:
-    """Noises of 700 to 1900 samples, their ids with dots as those of wsj0-mix; some FLAC, every third with a noise."""
-    rng = np.random.default_rng(0)
-    mixtures = []
-    for n in range(count):
-        length = int(rng.integers(700, 1900))
-        id, suffix = f"a{n:02}_{n / 8}_b{n:02}_-{n / 8}", ".flac" if n % 5 == 0 else ".wav"
-        parts = ["mix", *(f"s{k + 1}" for k in range(n_src)), "noise"]
-        files = [folder / part / f"{id}{suffix}" for part in parts]
-        for file in files:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            soundfile.write(file, 0.1 * rng.standard_normal(length), RATE, subtype="PCM_16")
-        mixtures.append(Mixture(id, files[0], tuple(files[1:-1]), length, files[-1] if n % 3 == 0 else None))
-    write_manifest(folder / "tr.csv", mixtures)
-    return folder / "tr.csv"
+SIZE = 4
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +39,6 @@ def sharded(manifest) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in folder.iterdir()}
-
-
-def refusal(action, *words) -> str:
-    with pytest.raises(SepmlError) as caught:
-        action(*words)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 # What is written
@@ -127,12 +102,6 @@ def test_an_interrupted_run_goes_on_and_whole_shards_are_kept(manifest, sharded,
 
 
 # Training from shards
-
-
-def settings(data: Path, **changes) -> DataSettings:
-    name = Path(data.name)
-    base = DataSettings(valid=name, train=name, root=data.parent, segment=0.1, batch_size=2, workers=0)
-    return replace(base, **changes)
 
 
 def epochs_of(data: Path, where: tuple[int, int] = (0, 1), epochs: int = 2, **changes) -> list[list[tuple[str, ...]]]:

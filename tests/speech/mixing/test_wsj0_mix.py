@@ -3,13 +3,13 @@
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
 from mixing_corpus import made, serial_mixtures, speech_like
+from wsj0_recipe import recipe
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
@@ -18,7 +18,6 @@ from sepml.speech.mixing.check_lists import Sums, check_wsj0
 from sepml.speech.mixing.mix import mix_lists
 from sepml.speech.mixing.mixlist import read_levels
 
-RECIPE = Path(__file__).parents[3] / "recipes" / "wsj0-2mix"
 SPLITS = ("tr", "cv", "tt")
 LINES = 50
 FEW = 25
@@ -238,18 +237,6 @@ def test_utterances_that_are_missing_and_folders_of_no_mode(tree, few, corpus, t
         verdict(tree.with_name("mine"), few, corpus)
     with pytest.raises(SepmlError, match="the mix lists are needed as well"):
         check_wsj0(tree, [], corpus)
-
-
-def recipe(tmp_path: Path, *words: object) -> subprocess.CompletedProcess[str]:
-    """Run run.sh from another folder, with this Python's `sepml` as the command."""
-    command = tmp_path / "bin" / "sepml"
-    command.parent.mkdir(exist_ok=True)
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m sepml "$@"\n')
-    command.chmod(0o755)
-    # The recipe prefers the checkout's own environment, where there is one, to this command; they are the same then.
-    env = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}", "PYTHONPATH": str(RECIPE.parents[1])}
-    words = [str(RECIPE / "run.sh"), *map(str, words)]
-    return subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True)
 
 
 def test_the_stages_of_the_recipe_that_make_the_data(lists, corpus, tmp_path):

@@ -1,7 +1,7 @@
 """The settings of the recipe wsj0-2mix, and what its script refuses."""
 
 import pytest
-from test_wsj0_mix import RECIPE, recipe
+from wsj0_recipe import RECIPE, recipe
 
 
 @pytest.mark.parametrize("size", ["", "-win16"])

@@ -9,8 +9,8 @@ import soundfile
 import torch
 from asteroid_files import TINY as ASTEROIDS
 from asteroid_files import published, save
+from docs_examples import run
 from speech_signals import speech_like
-from test_docs import run
 from tiny_models import TINY, built, noise
 
 from sepml.cli import main

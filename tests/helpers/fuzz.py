@@ -1,10 +1,10 @@
 """Seeded damage to files that sepml reads: every command must answer with the right exit code and, at most, clear lines.
 
-    python tests/fuzz.py [--count 20000] [--first 0] [-j 2]
+    python tests/helpers/fuzz.py [--count 20000] [--first 0] [-j 2]
 
 A case is a number. It decides the command, the file and the damage, so that a case which failed can be run alone:
-`python tests/fuzz.py --first 1234 --count 1`. A command runs in a forked child, in a fresh copy (by hard links) of a small
-workspace: a corpus, mixtures, shards, an experiment, model folders, scores, an Asteroid checkpoint.
+`python tests/helpers/fuzz.py --first 1234 --count 1`. A command runs in a forked child, in a fresh copy (by hard links)
+of a small workspace: a corpus, mixtures, shards, an experiment, model folders, scores, an Asteroid checkpoint.
 """
 
 import argparse

@@ -12,7 +12,7 @@ from image_files import Raw
 
 from sepml.cli import main
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 FIT = {
     "epochs": 3,
     "precision": "32-true",
