@@ -8,8 +8,8 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import mixtures, models, prepare, score, separate, study, train
-from sepml.commands.options import FAILED, force_hint, verbosity, verbosity_of
+from sepml.commands import classification, mixtures, prepare, score, separate, tasks
+from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.terminal import open_closed_streams, prepare_threads
 from sepml.version import __version__
@@ -20,16 +20,16 @@ _COMMANDS = (
     mixtures.add_mix,
     mixtures.add_check,
     mixtures.add_shard,
-    train.add_train,
+    tasks.add_train,
     separate.add_separate,
     score.add_score,
     score.add_evaluate,
     score.add_table,
     score.add_report,
     separate.add_serve,
-    models.add_info,
-    models.add_export,
-    study.add_study,
+    tasks.add_info,
+    tasks.add_export,
+    classification.add_study,
 )
 log = logging.getLogger("sepml")
 
@@ -46,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest and options.command != "train":
         parser.error(f"unknown argument: {rest[0]}")
     options.settings = rest
-    _configure_logging(verbosity_of(options))
+    _configure_logging(options)
     prepare_threads()
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -54,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _flush_output()
         return code
     except SepmlError as error:
-        message = one_line(error)
-        print(f"sepml: error: {force_hint(message) if 'force' in options else message}", file=sys.stderr)
+        print(f"sepml: error: {with_flags(one_line(error), options)}", file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print("sepml: interrupted; the same command goes on from here", file=sys.stderr)
@@ -104,9 +103,20 @@ def _terminate(signum: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _configure_logging(verbosity: int) -> None:
-    level = {-1: logging.WARNING, 0: logging.INFO}.get(verbosity, logging.DEBUG if verbosity > 0 else logging.ERROR)
+class _MessageWithFlags(logging.Formatter):
+    """Messages alone, with the settings that they name as options of the command."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        super().__init__("%(message)s")
+        self.options = options
+
+    def format(self, record: logging.LogRecord) -> str:
+        return with_flags(super().format(record), self.options)
+
+
+def _configure_logging(options: argparse.Namespace) -> None:
+    amount = verbosity_of(options)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(_MessageWithFlags(options))
     log.handlers = [handler]
-    log.setLevel(level)
+    log.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(amount, logging.DEBUG if amount > 0 else logging.ERROR))

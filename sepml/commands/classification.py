@@ -1,25 +1,17 @@
-"""What the commands do for experiments with classifiers of images, and their networks."""
+"""What the commands do for experiments with classifiers of images and their networks, and `sepml study`."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
-from sepml.commands.options import OK
+from sepml.commands.options import OK, Commands, command, print_lines
 
 
-def settings() -> type:
-    """The dataclass of an experiment's settings."""
-    from sepml.vision.experiment import ImageExperiment
+def experiment() -> tuple[type, Callable[..., None]]:
+    """The dataclass of an experiment's settings, and the function that trains."""
+    from sepml.vision.experiment import ImageExperiment, train_classifiers
 
-    return ImageExperiment
-
-
-def train(options: argparse.Namespace, settings: dict[str, object]) -> int:
-    """`sepml train`, with the settings of the configuration file and the command line."""
-    from sepml.training.experiment import Machines
-    from sepml.vision.experiment import train_classifiers
-
-    train_classifiers(settings, str(options.config), options.exp, Machines(options.device, options.devices, options.num_nodes))
-    return OK
+    return ImageExperiment, train_classifiers
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -33,9 +25,15 @@ def evaluate(options: argparse.Namespace) -> int:
     from sepml.vision.evaluate import evaluate_classifiers
     from sepml.vision.trained import format_rows
 
-    device = choose_device(options.device)
-    settings = {"widths": options.widths, "resolutions": options.resolutions, "force": options.force}
-    print(format_rows(evaluate_classifiers(Path(options.model), options.out, device, **settings)))
+    table = evaluate_classifiers(
+        Path(options.model),
+        options.out,
+        choose_device(options.device),
+        options.widths,
+        options.resolutions,
+        options.force,
+    )
+    print(format_rows(table))
     return OK
 
 
@@ -61,3 +59,19 @@ def export(options: argparse.Namespace) -> int:
     size = sum(weight.numel() for weight in network.parameters())
     print(f"{options.out}: {network.config.network} at width {options.width}, {size:,} parameters")
     return OK
+
+
+def add_study(commands: Commands) -> None:
+    """The options of `sepml study`."""
+    sub = command(commands, "study", "a study on few labelled images: test its runs and write RESULTS.md with tables and plots")
+    text = "folder of the runs, which are named CONFIG-LABELS-PADDING-SEED, see recipes/mnist-mutual"
+    sub.add_argument("runs", type=Path, metavar="RUNS", help=text)
+    sub.add_argument("-o", "--out", type=Path, required=True, help="folder of the report")
+    sub.add_argument("--header", type=Path, help="a text file that begins the report")
+    sub.set_defaults(run=_study)
+
+
+def _study(options: argparse.Namespace) -> int:
+    from sepml.vision.study import write_study
+
+    return print_lines([write_study(options.runs, options.out, options.header)])

@@ -3,17 +3,7 @@
 import argparse
 from pathlib import Path
 
-from sepml.commands.options import (
-    FAILED,
-    OK,
-    Commands,
-    at_least,
-    command,
-    jobs,
-    moved_to,
-    print_paths,
-    rate_and_mode,
-)
+from sepml.commands.options import FAILED, OK, Commands, at_least, command, jobs, moved_to, print_lines, rate_and_mode
 from sepml.errors import SepmlError
 
 _PAGE = 40
@@ -28,7 +18,7 @@ def add_mix(commands: Commands) -> None:
     rate_and_mode(sub)
     sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
     jobs(sub)
-    sub.set_defaults(run=_mix, wrong=sub.error)
+    sub.set_defaults(run=_mix)
 
 
 def _mix(options: argparse.Namespace) -> int:
@@ -36,7 +26,7 @@ def _mix(options: argparse.Namespace) -> int:
 
     if options.sample_rate not in SAMPLE_RATES:
         options.wrong(f"--sample-rate {options.sample_rate}: expected one of {', '.join(map(str, SAMPLE_RATES))}")
-    return print_paths(
+    return print_lines(
         mix_lists(options.list, options.root, options.out, options.sample_rate, options.mode, options.levels, options.jobs)
     )
 
@@ -61,13 +51,18 @@ def _check(options: argparse.Namespace) -> int:
 
     if options.utterances and not options.list:
         raise SepmlError(f"{options.target}: to compare with --utterances, the mix lists are needed as well (--list)")
-    sums = Sums(options.write_sums, options.verify_sums)
-    of_tree = (options.target, options.list, options.utterances, options.levels)
-    result = check_wsj0(*of_tree, sums, options.jobs, options.moved_to)
+    result = check_wsj0(
+        options.target,
+        options.list,
+        options.utterances,
+        options.levels,
+        Sums(options.write_sums, options.verify_sums),
+        options.jobs,
+        options.moved_to,
+    )
     # Against a list the verdict fits on a page; without one every faulty file is a line.
     shown = result.faults[:_PAGE] if options.list else result.faults
-    for line in (*result.facts, *shown):
-        print(line)
+    print_lines([*result.facts, *shown])
     if len(shown) < len(result.faults):
         print(f"... and {len(result.faults) - len(shown)} more")
     print(f"{len(result.faults) or 'no'} fault{'s' * (len(result.faults) != 1)}")
@@ -88,4 +83,4 @@ def add_shard(commands: Commands) -> None:
 def _shard(options: argparse.Namespace) -> int:
     from sepml.speech.data.write_shards import write_shards
 
-    return print_paths([write_shards(options.manifest, options.out, options.size, options.jobs, options.moved_to)])
+    return print_lines([write_shards(options.manifest, options.out, options.size, options.jobs, options.moved_to)])

@@ -1,6 +1,7 @@
 """What the commands share: options, and the output of results and failures."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
 NETWORKS = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """Those of Asteroid that `--network` takes, listed here so that help is quick."""
+_SETTING = re.compile(r"(?:the setting )?`(\w+)`")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -28,11 +30,28 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
 
 def command(commands: Commands, name: str, text: str, **options: Any) -> argparse.ArgumentParser:
-    """A new command with the options that all have; `text` says what it does."""
+    """A new command with the options that all commands have; `text` says what it does.
+
+    Its parsed options hold the function `wrong`, which ends the command for wrong usage, and the `parser`.
+    """
     about: dict[str, Any] = {"help": text, "description": f"{text[0].upper()}{text[1:]}."}
     sub = commands.add_parser(name, allow_abbrev=False, formatter_class=_Formatter, **about, **options)
     verbosity(sub)
+    sub.set_defaults(wrong=sub.error, parser=sub)
     return sub
+
+
+def with_flags(message: str, options: argparse.Namespace) -> str:
+    """A message of the library with the settings that it names, such as `channel`, as options of the command: --channel.
+
+    Where results of another request prevent the command, the message ends with the option that replaces them.
+    """
+    named = {
+        action.dest: [word for word in action.option_strings if word.startswith("--")] for action in options.parser._actions
+    }
+    flags = {setting: words[0] for setting, words in named.items() if words}
+    message = _SETTING.sub(lambda found: flags.get(found[1], found[0]), message)
+    return f"{message}, or give {flags['force']} to replace it" if "force" in flags and message.endswith(WAY_OUT) else message
 
 
 def verbosity(parser: argparse.ArgumentParser, where: str = "") -> None:
@@ -59,8 +78,12 @@ def jobs(sub: argparse.ArgumentParser) -> None:
 
 def moved_to(sub: argparse.ArgumentParser) -> None:
     """The option for manifests whose files were moved."""
-    text = "where the files are that the manifest names by absolute paths which are gone"
-    sub.add_argument("--moved-to", type=Path, metavar="DIR", help=text)
+    sub.add_argument(
+        "--moved-to",
+        type=Path,
+        metavar="DIR",
+        help="where the files are that the manifest names by absolute paths which are gone",
+    )
 
 
 def at_least(least: int) -> Callable[[str], int]:
@@ -86,6 +109,19 @@ def seed(word: str) -> int:
     return value
 
 
+def channel(word: str) -> int:
+    """The type of an option: a channel counted from 1, or 0 for `mix`, the mean of all."""
+    try:
+        return 0 if word == "mix" else at_least(1)(word)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"'{word}' is neither 'mix' nor a number of 1 or more") from error
+
+
+def device(sub: argparse.ArgumentParser) -> None:
+    """The option for the device that networks compute on."""
+    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+
+
 def rate_and_mode(sub: argparse.ArgumentParser) -> None:
     """The options that name a tree of mixtures."""
     sub.add_argument("--sample-rate", type=at_least(1), default=8000, help="Hz")
@@ -97,27 +133,16 @@ def add_network(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--network", choices=NETWORKS, help="of a checkpoint that holds weights alone: what they are of")
     text = "with --network: what it is made with, YAML or JSON, such as Asteroid's conf.yml (default: what the checkpoint says)"
     sub.add_argument("--arguments", type=Path, metavar="FILE", help=text)
-    sub.set_defaults(wrong=sub.error)
 
 
-@contextmanager
-def named_network(options: argparse.Namespace) -> Iterator["Architecture | None"]:
-    """The network that the options name, for loading a model within; None where they name none.
+def named_network(options: argparse.Namespace) -> "Architecture | None":
+    """The network that the options name; None where they name none.
 
     Raises:
-        SepmlError: the file of the arguments cannot be read; or the model turns out to need the options.
+        SepmlError: the file of the arguments cannot be read.
     """
     if options.arguments is not None and options.network is None:
         options.wrong("--arguments: needs --network")
-    from sepml.speech.models.asteroid_checkpoint import UnknownNetwork
-
-    try:
-        yield _architecture(options)
-    except UnknownNetwork as error:
-        raise SepmlError(f"{error}: --network NAME --arguments FILE") from error
-
-
-def _architecture(options: argparse.Namespace) -> "Architecture | None":
     if options.network is None:
         return None
     from sepml.config import read_yaml
@@ -128,20 +153,24 @@ def _architecture(options: argparse.Namespace) -> "Architecture | None":
     return Architecture(options.network, read_yaml(options.arguments), f"the arguments in {options.arguments}")
 
 
-def force_hint(message: str) -> str:
-    """The message of an error; where results of another request stand in the way, with the option that replaces them."""
-    return f"{message}, or give --force to replace it" if message.endswith(WAY_OUT) else message
+@contextmanager
+def checked_usage(options: argparse.Namespace) -> Iterator[None]:
+    """Errors within are of the command's usage."""
+    try:
+        yield
+    except SepmlError as error:
+        options.wrong(str(error))
 
 
-def print_paths(paths: Sequence[Path]) -> int:
-    """Print the files that were made, a line each; returns the exit code."""
-    for path in paths:
-        print(path)
+def print_lines(lines: Sequence[object]) -> int:
+    """Print lines of results, such as the files that were made; returns the exit code."""
+    for line in lines:
+        print(line)
     return OK
 
 
-def print_failures(failures: Sequence[object]) -> int:
+def print_failures(options: argparse.Namespace, failures: Sequence[object]) -> int:
     """Print failures, a line each; returns the exit code."""
     for failure in failures:
-        print(f"sepml: error: {failure}", file=sys.stderr)
+        print(f"sepml: error: {with_flags(str(failure), options)}", file=sys.stderr)
     return FAILED if failures else OK

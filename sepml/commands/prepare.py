@@ -8,9 +8,11 @@ from sepml.commands.options import (
     OK,
     Commands,
     at_least,
+    channel,
+    checked_usage,
     command,
     jobs,
-    print_paths,
+    print_lines,
     rate_and_mode,
     seed,
     verbosity,
@@ -46,23 +48,33 @@ def _add_synthetic(corpora: Commands) -> None:
     sub.add_argument("--voices", type=at_least(1), default=24, help="6 to 30")
     sub.add_argument("--utterances", type=at_least(1), default=60, help="a voice, 4 or more")
     _drawn_lists(sub)
-    sub.set_defaults(run=_prepare_synthetic, wrong=sub.error)
+    sub.set_defaults(run=_prepare_synthetic)
 
 
 def _drawn_lists(sub: argparse.ArgumentParser) -> None:
     sub.add_argument("--out", type=Path, required=True, help="folder to make")
     sub.add_argument("--seed", type=seed, default=0)
-    sizes = "mixtures of the training list, of each validation and of each test list (default: by the corpus)"
-    sub.add_argument("--lists", type=at_least(1), nargs=3, metavar=("TR", "CV", "TT"), help=sizes)
+    _list_option(sub, "by the corpus")
     jobs(sub)
+
+
+def _list_option(sub: argparse.ArgumentParser, default: str) -> None:
+    text = f"mixtures of the training list, of each validation and of each test list (default: {default})"
+    sub.add_argument("--lists", type=at_least(1), nargs=3, metavar=("TR", "CV", "TT"), help=text)
 
 
 def _add_wsj0(corpora: Commands) -> None:
     sub = command(corpora, "wsj0", "WSJ0 from the LDC's discs (LDC93S6A), for wsj0-2mix and wsj0-3mix")
     sub.add_argument("--ldc", type=Path, nargs="+", required=True, metavar="DIR", help="the discs, in any layout")
     sub.add_argument("--out", type=Path, required=True, help="folder to make wsj0/ in")
-    names = "mix lists and tables of levels, files or folders: utterances that they name and the discs lack are then named"
-    sub.add_argument("--names", type=Path, nargs="+", default=(), metavar="PATH", help=names)
+    sub.add_argument(
+        "--names",
+        type=Path,
+        nargs="+",
+        default=(),
+        metavar="PATH",
+        help="mix lists and tables of levels, files or folders: utterances that they name and the discs lack are then named",
+    )
     jobs(sub)
     sub.set_defaults(run=_prepare_wsj0)
 
@@ -86,7 +98,7 @@ def _add_librimix(corpora: Commands) -> None:
     sub.add_argument("--md5", help="with --url: the archive's checksum")
     sub.add_argument("--out", type=Path, required=True, help="folder for the manifests and the mixtures")
     jobs(sub)
-    sub.set_defaults(run=_prepare_librimix, wrong=sub.error)
+    sub.set_defaults(run=_prepare_librimix)
 
 
 def _add_wham(corpora: Commands) -> None:
@@ -102,35 +114,34 @@ def _add_wham(corpora: Commands) -> None:
 def _add_folder(corpora: Commands) -> None:
     sub = command(corpora, "folder", "your own speech: mixtures with their sources, or single speakers")
     what = sub.add_mutually_exclusive_group(required=True)
-    tree = "folders mix/ s1/ s2/, or one for each mixture with mixture.wav s1.wav s2.wav, or splits of these: manifests"
-    what.add_argument("--mix-tree", type=Path, metavar="DIR", help=tree)
+    what.add_argument(
+        "--mix-tree",
+        type=Path,
+        metavar="DIR",
+        help="folders mix/ s1/ s2/, or one for each mixture with mixture.wav s1.wav s2.wav, or splits of these: manifests",
+    )
     what.add_argument("--utterances", type=Path, metavar="DIR", help="<speaker>/<file>, of any format: a corpus and mix lists")
     sub.add_argument("--out", type=Path, required=True, help="folder for the manifests, or a new one for the corpus")
     sub.add_argument("--n-src", type=at_least(2), default=2, help="speakers in a mixture")
     sub.add_argument("--gain-db", type=float, default=2.5, help="the louder speaker is up by 0 to this, the other down, dB")
-    shares = "of the speakers for training, validation, test"
+    shares = "shares of the speakers for training, validation, test"
     sub.add_argument("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TR", "CV", "TT"), help=shares)
-    sub.add_argument(
-        "--lists", type=at_least(1), nargs=3, metavar=("TR", "CV", "TT"), help="mixtures of the lists (default: 5000 200 200)"
-    )
+    _list_option(sub, "5000 200 200")
     sub.add_argument("--seed", type=seed, default=0)
     sub.add_argument("--sample-rate", type=at_least(1), help="copy the utterances at this rate, Hz (default: link to them)")
-    channel = "of recordings of several channels: one, or their mean (default: such are refused)"
-    sub.add_argument("--channel", type=_channel, metavar="N|mix", help=channel)
+    sub.add_argument(
+        "--channel",
+        type=channel,
+        metavar="N|mix",
+        help="of recordings of several channels: one, or their mean (default: such are refused)",
+    )
     bad = "leave out recordings that cannot be read or are of another rate or number of channels; OUT/skipped.csv names them"
     sub.add_argument("--skip-bad", action="store_true", help=bad)
-    level = "which folder names the speaker: 2 for <part>/<speaker>/<file>"
-    sub.add_argument("--speaker-level", type=at_least(1), default=1, help=level)
+    sub.add_argument(
+        "--speaker-level", type=at_least(1), default=1, help="which folder names the speaker: 2 for <part>/<speaker>/<file>"
+    )
     jobs(sub)
-    sub.set_defaults(run=_prepare_folder, wrong=sub.error)
-
-
-def _channel(word: str) -> int:
-    """A channel counted from 1, or 0 for the mean of all."""
-    try:
-        return 0 if word == "mix" else at_least(1)(word)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"'{word}' is neither 'mix' nor a number of 1 or more") from error
+    sub.set_defaults(run=_prepare_folder)
 
 
 def _prepare_prompts(options: argparse.Namespace) -> int:
@@ -143,12 +154,11 @@ def _prepare_prompts(options: argparse.Namespace) -> int:
 def _prepare_synthetic(options: argparse.Namespace) -> int:
     from sepml.speech.corpora import synthetic
 
-    try:
+    with checked_usage(options):
         synthetic.check_numbers(options.voices, options.utterances)
-    except SepmlError as error:
-        options.wrong(str(error))
-    lists = _list_sizes(options)
-    synthetic.prepare_synthetic(options.out, options.seed, options.voices, options.utterances, options.jobs, lists)
+    synthetic.prepare_synthetic(
+        options.out, options.seed, options.voices, options.utterances, options.jobs, _list_sizes(options)
+    )
     return OK
 
 
@@ -185,13 +195,13 @@ def _prepare_librimix(options: argparse.Namespace) -> int:
         made = librimix.prepare_librimix(
             options.metadata, roots, options.out, types, options.sample_rate, options.mode, options.jobs
         )
-    return print_paths(made)
+    return print_lines(made)
 
 
 def _prepare_wham(options: argparse.Namespace) -> int:
     from sepml.speech.corpora.trees import prepare_wham
 
-    return print_paths(prepare_wham(options.tree, options.task, options.out, options.sample_rate, options.mode))
+    return print_lines(prepare_wham(options.tree, options.task, options.out, options.sample_rate, options.mode))
 
 
 def _prepare_folder(options: argparse.Namespace) -> int:
@@ -203,13 +213,11 @@ def _prepare_folder(options: argparse.Namespace) -> int:
         for name in ("sample_rate", "channel", "skip_bad"):
             if getattr(options, name):
                 options.wrong(f"--{name.replace('_', '-')} goes with --utterances; mixtures are named as they are")
-        return print_paths(trees.prepare_mix_tree(options.mix_tree, options.out))
+        return print_lines(trees.prepare_mix_tree(options.mix_tree, options.out))
     sizes = ListSizes(*options.lists) if options.lists else ListSizes()
     drawing = own_recordings.Drawing(options.n_src, options.gain_db, tuple(options.split), sizes, options.seed)
-    try:
+    with checked_usage(options):
         drawing.check()
-    except SepmlError as error:
-        options.wrong(str(error))
     of_tree = (options.sample_rate, options.speaker_level, options.jobs, options.channel, options.skip_bad)
     try:
         own_recordings.prepare_own_recordings(options.utterances, options.out, drawing, *of_tree)
@@ -231,4 +239,4 @@ def _add_cifar(corpora: Commands, kind: str) -> None:
 def _prepare_cifar(options: argparse.Namespace) -> int:
     from sepml.vision.datasets import prepare_cifar
 
-    return print_paths([prepare_cifar(options.corpus, options.out, options.url, options.md5)])
+    return print_lines([prepare_cifar(options.corpus, options.out, options.url, options.md5)])

@@ -10,10 +10,11 @@ from sepml.commands.options import (
     add_network,
     at_least,
     command,
+    device,
     jobs,
     moved_to,
     print_failures,
-    print_paths,
+    print_lines,
     seed,
 )
 from sepml.commands.tasks import commands_for
@@ -39,7 +40,7 @@ def add_score(commands: Commands) -> None:
     _force(sub, "write over scores of another manifest, other estimates or metrics; compare scores of other references")
     _metrics(sub)
     sub.add_argument("--label", help="name of the table's row")
-    sub.set_defaults(run=_score, wrong=sub.error)
+    sub.set_defaults(run=_score)
     jobs(sub)
 
 
@@ -79,7 +80,7 @@ def _score(options: argparse.Namespace) -> int:
     else:
         summary = score_folders(options.mix, options.ref, options.est, options.out, *settings)
     print(format_summary(options.label or options.out.resolve().name, summary))
-    failed = print_failures([fault.message for fault in summary.faults])
+    failed = print_failures(options, [fault.message for fault in summary.faults])
     return failed or (FAILED if options.strict and summary.unscored else OK)
 
 
@@ -104,8 +105,7 @@ def add_evaluate(commands: Commands) -> None:
         "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
         "of sepml separate and sepml score. The same command goes on where it was broken off."
     )
-    model = "as for sepml separate (default: the model that comes with sepml)"
-    sub.add_argument("--model", help=model)
+    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
     add_network(sub)
     sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
@@ -116,7 +116,7 @@ def add_evaluate(commands: Commands) -> None:
     sub.add_argument(
         "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
     )
-    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    device(sub)
     sub.add_argument("--segment", type=float, help="window, s (default: up to 30 s in one piece, above in windows of 10 s)")
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
     _force(sub, "write over scores of another model, manifest or metrics, and their estimates")
@@ -166,4 +166,4 @@ def _report_page(options: argparse.Namespace) -> int:
     from sepml.speech.report.report import ReportSettings, write_report
 
     write_report(options.paths, options.out, ReportSettings(options.players, options.seed, options.title))
-    return print_paths([options.out])
+    return print_lines([options.out])

@@ -9,8 +9,10 @@ from sepml.commands.options import (
     Commands,
     add_network,
     at_least,
+    channel,
+    checked_usage,
     command,
-    force_hint,
+    device,
     named_network,
     print_failures,
 )
@@ -36,8 +38,8 @@ def add_separate(commands: Commands) -> None:
     add_network(sub)
     out = "folder, or - for one WAV file of a channel a speaker on standard output"
     sub.add_argument("-o", "--out", default="separated", help=out)
-    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
-    sub.add_argument("--channel", type=_channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
+    device(sub)
+    sub.add_argument("--channel", type=channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
     sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
     consistency = "share out what the estimates leave of the mixture, so that they add up to it"
@@ -53,15 +55,6 @@ def add_separate(commands: Commands) -> None:
     sub.set_defaults(run=_separate)
 
 
-def _channel(word: str) -> int | None:
-    if word == "mix":
-        return None
-    try:
-        return at_least(1)(word)
-    except argparse.ArgumentTypeError as error:
-        raise argparse.ArgumentTypeError(f"'{word}' is neither 'mix' nor a number of 1 or more") from error
-
-
 def _separate(options: argparse.Namespace) -> int:
     if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
         options.wrong("-o -: writes one recording, as WAV")
@@ -72,21 +65,20 @@ def _separate(options: argparse.Namespace) -> int:
 
     inputs = [STDIN if word == "-" else Path(word) for word in options.input]
     if options.summary is None and (failures := all_absent(inputs)):
-        return print_failures(failures)
+        return print_failures(options, failures)
     from sepml.speech.separation.outputs import STDOUT
     from sepml.speech.separation.separate_files import FileSettings, separate_files
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device, keep_large_blocks
 
     keep_large_blocks()
-    with named_network(options) as architecture:
-        separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
+    separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
     _check(options, separator.n_src)
     separator.mixture_consistency = options.mixture_consistency
     settings = FileSettings(
         options.segment,
         options.overlap,
-        options.channel,
+        options.channel or None,
         options.clip_mode,
         options.bits,
         options.filename,
@@ -94,18 +86,16 @@ def _separate(options: argparse.Namespace) -> int:
         options.force,
     )
     out = STDOUT if options.out == "-" else Path(options.out)
-    return print_failures(list(map(force_hint, separate_files(inputs, separator, out, settings, options.summary))))
+    return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))
 
 
 def _check(options: argparse.Namespace, n_src: int) -> None:
     """Refuse values that make no sense, before anything heavy is imported."""
     from sepml.speech.separation.options import OutputNames, check_windows
 
-    try:
+    with checked_usage(options):
         check_windows(options.segment, options.overlap)
         OutputNames(options.filename, n_src, options.format)
-    except SepmlError as error:
-        options.wrong(str(error))
 
 
 def add_serve(commands: Commands) -> None:
@@ -114,7 +104,7 @@ def add_serve(commands: Commands) -> None:
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
     add_network(sub)
-    sub.add_argument("-d", "--device", choices=("auto", "cpu", "cuda", "mps"), default="auto")
+    device(sub)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
     sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
     sub.add_argument("--max-seconds", type=at_least(1), default=600, help="longest recording, s")
@@ -129,8 +119,7 @@ def _serve(options: argparse.Namespace) -> int:
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device
 
-    with named_network(options) as architecture:
-        separator = Separator.load(options.model, options.ensemble, choose_device(options.device), architecture)
+    separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
     limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
     with PageServer(separator, options.host, options.port, limits) as server:
         try:

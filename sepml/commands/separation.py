@@ -1,30 +1,22 @@
 """What the commands do for experiments in separation, and their models."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import FAILED, OK, named_network, print_failures
+from sepml.commands.options import FAILED, OK, checked_usage, named_network, print_failures
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
     from sepml.speech.results.summary import Summary
 
 
-def settings() -> type:
-    """The dataclass of an experiment's settings."""
-    from sepml.speech.experiment import SeparationExperiment
+def experiment() -> tuple[type, Callable[..., None]]:
+    """The dataclass of an experiment's settings, and the function that trains."""
+    from sepml.speech.experiment import SeparationExperiment, train
 
-    return SeparationExperiment
-
-
-def train(options: argparse.Namespace, settings: dict[str, object]) -> int:
-    """`sepml train`, with the settings of the configuration file and the command line."""
-    from sepml.speech.experiment import train
-    from sepml.training.experiment import Machines
-
-    train(settings, str(options.config), options.exp, Machines(options.device, options.devices, options.num_nodes))
-    return OK
+    return SeparationExperiment, train
 
 
 def evaluate(options: argparse.Namespace) -> int:
@@ -36,26 +28,25 @@ def evaluate(options: argparse.Namespace) -> int:
     from sepml.training.hardware import choose_device, keep_large_blocks
 
     keep_large_blocks()
-    with named_network(options) as architecture:
-        summaries = evaluate_manifest(
-            options.model,
-            options.manifest,
-            options.out,
-            ensemble=options.ensemble,
-            save_estimates=options.save_estimates,
-            metrics=tuple(options.metrics) or METRICS,
-            windows=Windows(options.segment, options.overlap),
-            device=choose_device(options.device),
-            jobs=options.jobs,
-            force=options.force,
-            architecture=architecture,
-            moved_to=options.moved_to,
-        )
+    summaries = evaluate_manifest(
+        options.model,
+        options.manifest,
+        options.out,
+        ensemble=options.ensemble,
+        save_estimates=options.save_estimates,
+        metrics=tuple(options.metrics) or METRICS,
+        windows=Windows(options.segment, options.overlap),
+        device=choose_device(options.device),
+        jobs=options.jobs,
+        force=options.force,
+        architecture=named_network(options),
+        moved_to=options.moved_to,
+    )
     print(format_table(summaries))
     _report(options, summaries)
     faults = [f"{label}: {fault.message}" for label, summary in summaries.items() for fault in summary.faults]
     unscored = any(summary.unscored for summary in summaries.values())
-    return print_failures(faults) or (FAILED if options.strict and unscored else OK)
+    return print_failures(options, faults) or (FAILED if options.strict and unscored else OK)
 
 
 def _check_evaluation(options: argparse.Namespace) -> None:
@@ -69,10 +60,8 @@ def _check_evaluation(options: argparse.Namespace) -> None:
     from sepml.speech.data.manifest import read_manifest
     from sepml.speech.separation.options import check_windows
 
-    try:
+    with checked_usage(options):
         check_windows(options.segment, options.overlap)
-    except SepmlError as error:
-        options.wrong(str(error))
     read_manifest(options.manifest, options.moved_to)
 
 
@@ -93,8 +82,7 @@ def info(options: argparse.Namespace) -> int:
     """`sepml info` of a separator."""
     from sepml.speech.models.export import describe_separator
 
-    with named_network(options) as architecture:
-        print(describe_separator(options.model, architecture))
+    print(describe_separator(options.model, named_network(options)))
     return OK
 
 
@@ -104,8 +92,7 @@ def export(options: argparse.Namespace) -> int:
         options.wrong("--width is for experiments with slimmable networks")
     from sepml.speech.models.export import export
 
-    with named_network(options) as architecture:
-        done = export(options.model, options.out, architecture)
+    done = export(options.model, options.out, named_network(options))
     compared = f"{len(done.shapes)} lengths, largest difference from PyTorch {done.difference:.1e}"
     print(f"{done.path}: ONNX opset {done.opset}, {done.megabytes:.1f} MB; {compared}")
     return OK

@@ -1,21 +1,25 @@
-"""The tasks that experiments can have, and what the commands do for each."""
+"""The tasks of experiments, and the commands that differ by the task alone: `sepml train`, `info` and `export`."""
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from sepml.commands import classification, separation
+from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.errors import SepmlError, did_you_mean
 from sepml.system.files import write_text
 from sepml.system.limits import MOST_JSON_BYTES, read_limited
 
 
 class TaskCommands(Protocol):
-    """What differs between tasks: the settings, and a function a command, which takes the options and returns the exit code."""
+    """What differs between tasks.
 
-    def settings(self) -> type: ...  # noqa: D102
-    def train(self, options: argparse.Namespace, settings: dict[str, Any], /) -> int: ...  # noqa: D102
+    `experiment` gives the dataclass of the settings, and the function that trains: it takes the settings, the file that they
+    come from, the folder of the run and its machines. The others run a command and return its exit code.
+    """
+
+    def experiment(self) -> tuple[type, Callable[..., None]]: ...  # noqa: D102
     def evaluate(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
     def info(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
     def export(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
@@ -49,7 +53,7 @@ def write_settings_page(target: Path) -> None:
     """Write the documentation of all tasks' settings, see `sepml.config_docs.page`."""
     from sepml.config_docs import page
 
-    write_text(target, page({name: task.settings() for name, task in TASKS.items()}, _INTRODUCTION))
+    write_text(target, page({name: task.experiment()[0] for name, task in TASKS.items()}, _INTRODUCTION))
 
 
 def commands_for(model: str | Path | None) -> TaskCommands:
@@ -66,3 +70,78 @@ def commands_for(model: str | Path | None) -> TaskCommands:
     if model and description.is_file() and b'"sepml-classifier-' in read_limited(description, MOST_JSON_BYTES):
         return classification
     return separation
+
+
+def add_train(commands: Commands) -> None:
+    """The options of `sepml train`."""
+    sub = command(
+        commands,
+        "train",
+        "train an experiment; the same command goes on where it stopped",
+        usage="sepml train --config FILE --exp DIR [-d DEVICE] [--KEY VALUE ...]\n       sepml train --help-settings [TASK]",
+        epilog="Any setting of the file can be given as --KEY VALUE, such as --fit.epochs 20 or --peers.0.hidden 64.",
+    )
+    text = f"print the settings of a task ({' or '.join(TASKS)}; default: of all)"
+    sub.add_argument("--help-settings", action=_HelpSettings, nargs="?", choices=(*TASKS,), metavar="TASK", help=text)
+    sub.add_argument("--config", type=Path, required=True, help="the experiment's YAML file")
+    sub.add_argument("--exp", type=Path, required=True, help="folder of the run")
+    device(sub)
+    sub.add_argument("--devices", type=at_least(1), default=1, help="processes (GPUs) on this machine")
+    sub.add_argument("--num-nodes", type=at_least(1), default=1, help="machines")
+    sub.set_defaults(run=_train)
+
+
+class _HelpSettings(argparse.Action):
+    """Prints the settings and ends the command, whatever else is given, as `--help`."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: object, option_string: str | None = None
+    ) -> None:
+        from sepml.config_docs import listing
+
+        print("\n\n".join(listing(task.experiment()[0]) for name, task in TASKS.items() if values in (None, name)))
+        parser.exit()
+
+
+def _train(options: argparse.Namespace) -> int:
+    from sepml.config import override, read_yaml
+
+    try:
+        # Their form does not depend on the file.
+        override({}, options.settings)
+    except SepmlError as error:
+        options.wrong(f"{error}; settings are given as --KEY VALUE, such as --fit.epochs 20")
+    settings = override(read_yaml(options.config), options.settings)
+    _, train = TASKS[task_of(settings, str(options.config))].experiment()
+    from sepml.training.experiment import Machines
+
+    train(settings, str(options.config), options.exp, Machines(options.device, options.devices, options.num_nodes))
+    return OK
+
+
+def add_info(commands: Commands) -> None:
+    """The options of `sepml info`."""
+    sub = command(commands, "info", "describe a model")
+    sub.add_argument("model", nargs="?", help="as for sepml separate (default: the model that comes with sepml)")
+    add_network(sub)
+    sub.set_defaults(run=_info)
+
+
+def _info(options: argparse.Namespace) -> int:
+    return commands_for(options.model).info(options)
+
+
+def add_export(commands: Commands) -> None:
+    """The options of `sepml export`."""
+    text = "write a separator as an ONNX file, compared with PyTorch; or a slimmable network as a plain, narrower one"
+    sub = command(commands, "export", text)
+    sub.add_argument("model", help="as for sepml separate; of an experiment the best peer")
+    sub.add_argument("out", type=Path, help="file to write, such as model.onnx; of a slimmable network a model folder")
+    sub.add_argument("--width", type=float, help="of a slimmable network: the part of its channels that is left")
+    sub.add_argument("--resolution", type=at_least(8), help="with --width: pixels of height (default: the full one)")
+    add_network(sub)
+    sub.set_defaults(run=_export)
+
+
+def _export(options: argparse.Namespace) -> int:
+    return commands_for(options.model).export(options)

@@ -106,7 +106,7 @@ def zenodo_file(record: str, name: str, api: str = "https://zenodo.org/api/recor
     except StopIteration as error:
         raise SepmlError(f"{url}: the record has no file '{name}'") from error
     except (OSError, HTTPException, SepmlError, ValueError, KeyError, TypeError) as error:
-        raise SepmlError(f"{url}: cannot be read ({error}); give the address of the file itself") from error
+        raise SepmlError(f"{url}: cannot be read ({error}); give the address of the file itself as `url`") from error
 
 
 def _size(path: Path) -> int:

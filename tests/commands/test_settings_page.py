@@ -88,7 +88,7 @@ def test_types_defaults_and_units():
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_setting_is_documented(task):
-    settings = list(documented_settings(TASKS[task].settings()))
+    settings = list(documented_settings(TASKS[task].experiment()[0]))
     assert {"data.batch_size", "fit.epochs", "cohort.weight", "seed"} <= {setting.key for setting in settings}
     assert not [setting.key for setting in settings if not setting.meaning], "add these to the Attributes of their classes"
 

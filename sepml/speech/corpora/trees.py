@@ -142,7 +142,7 @@ def _mode_folder(tree: Path, sample_rate: int, mode: str) -> Path:
     folder = tree / f"wav{sample_rate // 1000}k" / mode
     if not folder.is_dir():
         there = ", ".join(sorted(str(f.relative_to(tree)) for f in tree.glob("wav*k/*") if f.is_dir())) or "nothing"
-        raise SepmlError(f"{folder}: no such folder; {tree} holds {there}; choose another sample rate or mode")
+        raise SepmlError(f"{folder}: no such folder; {tree} holds {there}; choose another `sample_rate` or `mode`")
     return folder
 
 

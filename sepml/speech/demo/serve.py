@@ -125,7 +125,7 @@ def _listening(host: str, port: int) -> socket.socket:
     except (OSError, OverflowError) as error:
         listener.close()
         reason = getattr(error, "strerror", None) or str(error)
-        raise SepmlError(f"{host}, port {port}: cannot be listened on: {reason}; choose another port") from error
+        raise SepmlError(f"{host}, port {port}: cannot be listened on: {reason}; choose another `port`") from error
     return listener
 
 

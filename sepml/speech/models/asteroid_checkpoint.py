@@ -133,14 +133,16 @@ def _read_checkpoint(file: Path, architecture: Architecture | None = None) -> _C
             return _Checkpoint(named["model_name"], named["model_args"], f"{file}: model_args", state)
         missing = "model_name" if "model_name" not in named else "model_args"
         found = f"{len(state)} weights{where}: {_shown(state)}"
-        raise UnknownNetwork(f"{file}: '{missing}' is missing, found {found}; name the network that they are of")
+        raise UnknownNetwork(
+            f"{file}: '{missing}' is missing, found {found}; name the network that they are of: `network`, `arguments`"
+        )
     if "model_name" in named:
         raise SepmlError(f"{file}: names its network itself, {named['model_name']}; name no other")
     arguments, source = architecture.arguments, architecture.source
     if arguments is None:
         key = next((key for key in ("model_args", "training_config") if key in named), None)
         if key is None:
-            raise UnknownNetwork(f"{file}: does not hold the arguments of its {architecture.name}; give them")
+            raise UnknownNetwork(f"{file}: does not hold the arguments of its {architecture.name}; give them as `arguments`")
         arguments, source = named[key], f"{file}: {key}"
     return _Checkpoint(architecture.name, _flat(arguments), source, state)
 

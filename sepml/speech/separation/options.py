@@ -95,7 +95,7 @@ class OutputNames:
         if longest > _LONGEST_NAME:
             raise SepmlError(
                 f"the name of its outputs would be {longest} bytes long, expected {_LONGEST_NAME} at most; "
-                "choose a shorter file name for the outputs, or rename the recording"
+                "choose a shorter `filename`, or rename the recording"
             )
         return outputs
 

@@ -151,8 +151,12 @@ def test_weights_alone_need_a_network(plain, tmp_path):
     assert said.startswith(
         f"{file}: 'model_name' is missing, found 65 weights: encoder.filterbank._filters, masker.bottleneck.0.gamma, "
     )
-    assert said.endswith(" ...; name the network that they are of") and "--" not in said and len(said) < 400
-    with pytest.raises(UnknownNetwork, match="does not hold the arguments of its ConvTasNet; give them"):
+    assert (
+        said.endswith(" ...; name the network that they are of: `network`, `arguments`")
+        and "--" not in said
+        and len(said) < 400
+    )
+    with pytest.raises(UnknownNetwork, match="does not hold the arguments of its ConvTasNet; give them as `arguments`"):
         load_asteroid(file, architecture=Architecture("ConvTasNet"))
     arguments = json.loads(sizes.read_text())
     assert torch.equal(estimates(file, Architecture("ConvTasNet", arguments)), plain)
@@ -235,7 +239,7 @@ def test_the_commands_take_the_network_from_their_options(tmp_path, capsys, monk
         assert main(["-q", command, *words]) == 1
         said = capsys.readouterr().err
         assert said.startswith("sepml: error: bare.pt: 'model_name' is missing, found 65 weights: ") and said.count("\n") == 1
-        assert said.endswith("name the network that they are of: --network NAME --arguments FILE\n")
+        assert said.endswith("name the network that they are of: --network, --arguments\n")
         assert main(["-q", command, *words, "--network", "ConvTasNet", "--arguments", str(sizes)]) == 0, capsys.readouterr().err
     capsys.readouterr()
     # The same weights in another network are another model.

@@ -115,7 +115,7 @@ def test_asking_for_what_the_input_has_changes_nothing(model, place, capsys):
     holding(wav(subtype="PCM_24"), "a.wav")(place)
     assert separate(model, "-q", "a.wav", "-o", "out") == 0
     assert separate(model, "a.wav", "-o", "out", "--bits", "24") == 0
-    assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (`force` separates them again)"]
+    assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (--force separates them again)"]
     assert separate(model, "-q", "a.wav", "-o", "out", "--bits", "16") == 1
     assert "out/a_s1.wav: holds an estimate with settings = " in lines(capsys)[0]
 

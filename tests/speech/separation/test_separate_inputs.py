@@ -134,9 +134,7 @@ def test_channels(model, place, capsys):
     for name, words in same.items():
         assert separate(model, "two.wav", "-o", f"out/{name}", "--float32", *words) == 0
         said = [line for line in lines(capsys) if "channels" in line]
-        assert said == (
-            ["two.wav: the mean of its 2 channels is separated (the setting `channel` selects one)"] if name == "mean" else []
-        )
+        assert said == (["two.wav: the mean of its 2 channels is separated (--channel selects one)"] if name == "mean" else [])
         assert separate(model, "-q", f"{name}.wav", "-o", "out/mono", "--float32") == 0
         for n in (1, 2):
             one, other = (content(place / f"out/{f}_s{n}.wav")[0] for f in (f"{name}/two", f"mono/{name}"))

@@ -93,7 +93,7 @@ def test_outputs_of_another_recording_are_refused(ext, model, place, capsys):
     (place / "a.wav").rename(place / "a.mp4")
     os.utime(place / "a.mp4", (1, 1))
     assert separate(model, "a.mp4", *words) == 0
-    assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (`force` separates them again)"]
+    assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (--force separates them again)"]
     holding(wav(tone(0.4)), "a.flac")(place)
     refusal = f"sepml: error: a.flac: out/a_s1.{ext}: holds an estimate with recording = "
     for _ in range(2):
@@ -167,13 +167,13 @@ def test_where_the_outputs_are(model, place, capsys):
         holding(wav(x), f"{name}.wav")(place)
     assert separate(model, "b.wav", "-o", "out") == 0
     assert lines(capsys) == [
-        "b.wav: the mean of its 2 channels is separated (the setting `channel` selects one)",
+        "b.wav: the mean of its 2 channels is separated (--channel selects one)",
         "written: out/b_s1.wav, out/b_s2.wav",
     ]
     assert separate(model, "a.wav", "b.wav", "c.wav", "-o", "out", "-f") == 0
     assert lines(capsys) == [
         "c.wav: is silent, and so are its outputs",
-        "2 files: the mean of their channels is separated (the setting `channel` selects one)",
+        "2 files: the mean of their channels is separated (--channel selects one)",
         "6 files in out/",
     ]
 

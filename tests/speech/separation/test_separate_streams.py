@@ -28,7 +28,7 @@ def test_standard_input_is_called_so(model, place, capsys, monkeypatch):
     stdin_of(monkeypatch, wav(np.stack([tone(), -tone()], 1)))
     assert separate(model, "-", "-o", "out") == 0
     assert lines(capsys) == [
-        "standard input: the mean of its 2 channels is separated (the setting `channel` selects one)",
+        "standard input: the mean of its 2 channels is separated (--channel selects one)",
         "standard input: its channels cancel each other in their mean; choose one of them instead",
         "written: out/stdin_s1.wav, out/stdin_s2.wav",
     ]
