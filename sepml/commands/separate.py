@@ -124,8 +124,8 @@ def add_serve(commands: Commands) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     _require_server()
-    from sepml.speech.demo.limits import Limits
     from sepml.speech.demo.serve import PageServer
+    from sepml.speech.demo.uploads import Limits
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device
 
