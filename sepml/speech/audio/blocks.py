@@ -153,15 +153,3 @@ def split_at(blocks: Iterable[np.ndarray], samples: int) -> tuple[np.ndarray, It
         size += len(block)
     whole = np.concatenate(held) if held else np.zeros(0, np.float32)
     return whole[:samples], chain([whole[samples:]], remaining)
-
-
-class Counted:
-    """Blocks (t,), and how many samples they have had so far."""
-
-    def __init__(self, blocks: Iterable[np.ndarray]) -> None:
-        self.blocks, self.samples = blocks, 0
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for block in self.blocks:
-            self.samples += block.size
-            yield block

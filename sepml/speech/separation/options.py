@@ -4,7 +4,6 @@ import os
 import re
 import string
 from collections.abc import Sequence
-from numbers import Integral
 from pathlib import Path
 
 from sepml.errors import SepmlError
@@ -34,16 +33,6 @@ def check_windows(segment: float | None, overlap: float | None) -> None:
         raise SepmlError(f"segment is {segment} s, expected {SHORTEST_SEGMENT:g} s or more")
     if overlap is not None and not 0 < overlap <= LARGEST_OVERLAP:
         raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment above 0, {LARGEST_OVERLAP} at most")
-
-
-def check_rate(sample_rate: object) -> None:
-    """Refuse anything but a sample rate.
-
-    Raises:
-        SepmlError: it is not a whole number above 0.
-    """
-    if not isinstance(sample_rate, Integral) or sample_rate <= 0:
-        raise SepmlError(f"the sample rate is {sample_rate!r}, expected a whole number of Hz above 0")
 
 
 class OutputNames:
