@@ -73,8 +73,9 @@ def _separate(options: argparse.Namespace) -> int:
     inputs = [STDIN if word == "-" else Path(word) for word in options.input]
     if options.summary is None and (failures := all_absent(inputs)):
         return print_failures(failures)
+    from sepml.speech.separation.options import FileSettings
     from sepml.speech.separation.outputs import STDOUT
-    from sepml.speech.separation.separate_files import FileSettings, separate_files
+    from sepml.speech.separation.separate_files import separate_files
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device, keep_large_blocks
 

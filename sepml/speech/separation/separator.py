@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.blocks import resampled, split_at, windows
+from sepml.speech.audio.signals import resampled, split_at, windows
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
 from sepml.speech.separation.options import check_windows
