@@ -66,8 +66,9 @@ def _separate(options: argparse.Namespace) -> int:
     inputs = [STDIN if word == "-" else Path(word) for word in options.input]
     if options.summary is None and (failures := all_absent(inputs)):
         return print_failures(options, failures)
+    from sepml.speech.separation.options import FileSettings
     from sepml.speech.separation.outputs import STDOUT
-    from sepml.speech.separation.separate_files import FileSettings, separate_files
+    from sepml.speech.separation.separate_files import separate_files
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device, keep_large_blocks
 
@@ -114,8 +115,8 @@ def add_serve(commands: Commands) -> None:
 
 def _serve(options: argparse.Namespace) -> int:
     _require_server()
-    from sepml.speech.demo.limits import Limits
     from sepml.speech.demo.serve import PageServer
+    from sepml.speech.demo.uploads import Limits
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device
 

@@ -8,8 +8,8 @@ import soundfile
 from scipy.signal import resample_poly
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.active_level import active_level
 from sepml.speech.audio.files import write_wav
+from sepml.speech.audio.signals import active_level
 from sepml.speech.mixing.mix import mix_lists
 
 GAINS = ["1.9857", "-1.9857", "0.44692", "-0.44692", "0", "2.5", "-0.059714", "+1", "1e-1", ".5"]

@@ -20,13 +20,14 @@ import numpy as np
 import soundfile
 import torch
 
-from sepml.speech.demo.limits import Limits
 from sepml.speech.demo.serve import PageServer
+from sepml.speech.demo.uploads import Limits
 from sepml.speech.separation.separator import Separator
 
 RATE = 8000
 PATIENCE = 120.0
 """Seconds after which a test gives up; nothing is tested about how quick anything is."""
+SMALL = Limits(seconds=5, size=400_000)
 
 
 class Halves(torch.nn.Module):

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from sepml.speech.audio.active_level import active_level
+from sepml.speech.audio.signals import active_level
 
 SPLITS = ("seen_test", "unseen_test")
 LEVEL, GAIN_DB, NOISE_DB = 0.05, 2.5, -60.0

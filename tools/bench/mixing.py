@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 from scipy.signal import resample_poly
 
-from sepml.speech.audio.active_level import active_level
+from sepml.speech.audio.signals import active_level
 from sepml.speech.mixing.mix import MODES, mix_lists
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
 from sepml.system.parallel import cores

@@ -2,7 +2,6 @@
 
 import io
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.headers import length_fault
+from sepml.speech.audio.headers import length_fault, require_content, unreadable
 from sepml.system.files import write_bytes
 
 if TYPE_CHECKING:
@@ -22,7 +21,6 @@ FULL_SCALE = 32768
 _SUBTYPES = ("PCM_16", "PCM_24", "FLOAT")
 _SOUND = "wav flac ogg oga opus mp3 aif aiff aifc au caf w64 rf64 sph m4a m4b aac ac3 wma amr wv ape tta mka"
 _VIDEO = "mp4 mov mkv webm avi 3gp mpg mpeg"
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
 class UnknownFormat(SepmlError):
@@ -65,7 +63,8 @@ def read_wav(path: Path, sample_rate: int | None = None, mono: bool = True) -> t
     path = Path(path)
     with open_audio(path) as file:
         require_header(path, _info(file), sample_rate, mono)
-        return _read(path, file), file.samplerate
+        [x] = read_blocks(path, file, file.frames)
+        return x[:, 0] if file.channels == 1 else x, file.samplerate
 
 
 def info(path: Path) -> AudioInfo:
@@ -144,28 +143,6 @@ def write_wav(path: Path, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> 
     write_bytes(path, content.getbuffer())
 
 
-def require_content(path: Path) -> None:
-    """Refuse what cannot be an audio file, before anything opens it: opening a pipe waits for its other end.
-
-    Raises:
-        SepmlError: the file is missing, a folder, a pipe, a socket, a device or empty, or cannot be reached.
-    """
-    try:
-        facts = path.stat()
-    except FileNotFoundError as error:
-        what = "is a link to a file that is missing" if path.is_symlink() else "no such file"
-        raise SepmlError(f"{path}: {what}") from error
-    # ValueError: a NUL in the name.
-    except (OSError, ValueError) as error:
-        raise SepmlError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    if stat.S_ISDIR(facts.st_mode):
-        raise SepmlError(f"{path}: is a folder, expected an audio file")
-    if not stat.S_ISREG(facts.st_mode):
-        raise SepmlError(f"{path}: is {_KINDS.get(stat.S_IFMT(facts.st_mode), 'no file')}, expected an audio file")
-    if facts.st_size == 0:
-        raise SepmlError(f"{path}: is empty (0 bytes), expected an audio file")
-
-
 def are_whole(files: Iterable[Path], frames: int) -> bool:
     """Whether mono 16-bit WAV files of `frames` samples are there, by their size: `write_wav` replaces files in one step."""
     size = 44 + 2 * frames  # a header of 44 bytes
@@ -183,10 +160,8 @@ def file_stamp(file: Path) -> tuple[int, ...]:
     """
     try:
         facts = file.stat()
-    except FileNotFoundError as error:
-        raise SepmlError(f"{file}: no such file") from error
     except OSError as error:
-        raise SepmlError(f"{file}: cannot be read: {error.strerror}") from error
+        raise unreadable(file, error) from error
     return (facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
 
 
@@ -205,15 +180,16 @@ def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
     try:
         fault = length_fault(path)
     except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
     if fault and fault.promised < fault.there:
         found = f"it promises {fault.promised} bytes of samples and {fault.there} follow"
         raise UnfinishedHeader(f"{path}: its header was never finished: {found}; write the file anew with an audio program")
     if fault:
-        missing = fault.promised - fault.there
-        raise SepmlError(f"{path}: breaks off, {missing} bytes of samples are missing; copy or make it again")
+        raise SepmlError(
+            f"{path}: breaks off, {fault.promised - fault.there} bytes of samples are missing; copy or make it again"
+        )
     try:
-        # As bytes: names need not be text. TypeError: a name on .raw is taken for samples without a header.
+        # As bytes: names need not be text. TypeError: a name that ends in .raw stands for samples without a header.
         file = soundfile.SoundFile(os.fsencode(path))
     except (soundfile.LibsndfileError, TypeError) as error:
         said = reason(error) if isinstance(error, soundfile.LibsndfileError) else "no header"
@@ -226,16 +202,25 @@ def _info(file: "soundfile.SoundFile") -> AudioInfo:
     return AudioInfo(frames=file.frames, rate=file.samplerate, channels=file.channels)
 
 
-def _read(path: Path, file: "soundfile.SoundFile") -> np.ndarray:
+def read_blocks(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[np.ndarray]:
+    """All samples of an open file in float32 blocks (t, channels) of `size` samples a channel, of which the last is shorter.
+
+    Raises:
+        SepmlError: the file breaks off or is damaged.
+    """
     import soundfile
 
-    try:
-        samples = file.read(dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise SepmlError(f"{path}: breaks off or is damaged: {reason(error)}") from error
-    if len(samples) != file.frames:
-        raise SepmlError(f"{path}: breaks off after {len(samples)} of {file.frames} samples")
-    return samples
+    promised, found = file.frames, 0
+    while found < promised:
+        try:
+            block = file.read(size, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise SepmlError(f"{path}: breaks off or is damaged: {reason(error)}") from error
+        # libsndfile goes on behind a gap with the next call, as if there were none.
+        if len(block) < min(size, promised - found):
+            raise SepmlError(f"{path}: breaks off or is damaged after {found + len(block)} of {promised} samples")
+        found += len(block)
+        yield block
 
 
 def reason(error: "soundfile.LibsndfileError") -> str:

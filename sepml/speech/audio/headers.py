@@ -1,6 +1,7 @@
-"""Whether audio files are complete, by their headers: WAV, AIFF and others, the pages of Ogg, the frames of MP3."""
+"""Checks before a file is decoded: it can be an audio file, and is complete by its headers (WAV, AIFF, Ogg, MP3 and others)."""
 
 import logging
+import stat
 import struct
 import zlib
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from typing import BinaryIO
 from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 _UNKNOWN_LENGTH = 0x7FFF0000
 _CHUNK = "<4sI"
 _RF64 = (b"RF64", b"BW64")
@@ -30,6 +32,32 @@ class Fault:
 
     promised: int
     there: int
+
+
+def require_content(path: Path) -> None:
+    """Refuse what cannot be an audio file, before anything opens it: opening a pipe waits for its other end.
+
+    Raises:
+        SepmlError: the file is missing, a folder, a pipe, a socket, a device or empty, or cannot be reached.
+    """
+    try:
+        facts = path.stat()
+    # ValueError: a NUL in the name.
+    except (OSError, ValueError) as error:
+        raise unreadable(path, error) from error
+    if stat.S_ISDIR(facts.st_mode):
+        raise SepmlError(f"{path}: is a folder, expected an audio file")
+    if not stat.S_ISREG(facts.st_mode):
+        raise SepmlError(f"{path}: is {_KINDS.get(stat.S_IFMT(facts.st_mode), 'no file')}, expected an audio file")
+    if facts.st_size == 0:
+        raise SepmlError(f"{path}: is empty (0 bytes), expected an audio file")
+
+
+def unreadable(path: Path, error: Exception) -> SepmlError:
+    """The message for a file that the system does not open."""
+    if isinstance(error, FileNotFoundError):
+        return SepmlError(f"{path}: {'is a link to a file that is missing' if path.is_symlink() else 'no such file'}")
+    return SepmlError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def length_fault(path: Path) -> Fault | None:
@@ -72,16 +100,13 @@ def _of_samples(file: BinaryIO, promised: int, size: int) -> Fault | None:
     if behind <= max(promised, struct.calcsize(_CHUNK)):
         return None
     file.seek(promised + promised % 2, 1)
-    return None if _is_chunk(file.read(struct.calcsize(_CHUNK)), behind) else Fault(promised, there)
-
-
-def _is_chunk(head: bytes, room: int) -> bool:
-    """Whether bytes are the head of a chunk that fits into `room` bytes, or begin a tag that players put behind a file."""
-    if len(head) < struct.calcsize(_CHUNK):
-        return False
-    name, length = struct.unpack(_CHUNK, head)
-    fits = name.isascii() and name.decode("ascii").isprintable() and length <= room
-    return fits or name.startswith(_TAGS)
+    head = file.read(struct.calcsize(_CHUNK))
+    if len(head) == struct.calcsize(_CHUNK):
+        name, length = struct.unpack(_CHUNK, head)
+        # The head of a chunk that fits, or of a tag that players put behind a file.
+        if name.startswith(_TAGS) or (name.isascii() and name.decode("ascii").isprintable() and length <= behind):
+            return None
+    return Fault(promised, there)
 
 
 def _in_chunk(file: BinaryIO, start: int, form: str, wanted: bytes) -> int | None:

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.blocks import Recording
-from sepml.speech.audio.files import UnfinishedHeader, UnknownFormat, open_audio, reason, require_content
-from sepml.speech.audio.headers import check_ogg, is_mp3, mp3_has_length
+from sepml.speech.audio.files import UnfinishedHeader, UnknownFormat, open_audio, read_blocks
+from sepml.speech.audio.headers import check_ogg, is_mp3, mp3_has_length, require_content, unreadable
+from sepml.speech.audio.signals import Recording
 
 if TYPE_CHECKING:
     import av
-    import soundfile
     from av.audio.stream import AudioStream
 
 log = logging.getLogger(__name__)
@@ -71,7 +70,7 @@ def _decoded_mp3(path: Path, label: str, stack: ExitStack) -> Recording | None:
     try:
         return stack.enter_context(_decoded(path, label, refusal)) if is_mp3(path) else None
     except PermissionError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
 
 
 def _opened(path: Path, label: str, stack: ExitStack) -> Recording:
@@ -89,23 +88,7 @@ def _opened(path: Path, label: str, stack: ExitStack) -> Recording:
     if (file.format == "OGG" and check_ogg(path)) or file.frames >= _UNKNOWN_LENGTH:
         return stack.enter_context(_decoded(path, label))
     size = max(1, _BLOCK // file.channels)
-    return Recording(file.samplerate, file.channels, file.frames, size, _read(path, file, size), of_subtype(file.subtype))
-
-
-def _read(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[np.ndarray]:
-    import soundfile
-
-    promised, found = file.frames, 0
-    while found < promised:
-        try:
-            block = file.read(size, dtype="float32", always_2d=True)
-        except soundfile.LibsndfileError as error:
-            raise SepmlError(f"{path}: breaks off or is damaged: {reason(error)}") from error
-        # libsndfile goes on behind a gap with the next call, as if there were none.
-        if len(block) < min(size, promised - found):
-            raise SepmlError(f"{path}: breaks off or is damaged after {found + len(block)} of {promised} samples")
-        found += len(block)
-        yield block
+    return Recording(file.samplerate, file.channels, file.frames, size, read_blocks(path, file, size), of_subtype(file.subtype))
 
 
 @contextmanager

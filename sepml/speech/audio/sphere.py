@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.headers import unreadable
 
 _MAGIC = b"NIST_1A\n"
 _FIXED_BYTES = 16  # the magic and the size of the header, a number in a line of its own
@@ -56,10 +57,13 @@ def read_header(path: Path) -> SphereHeader:
         if len(parts) == 3 and not line.startswith(";"):
             fields[parts[0].lower()] = parts[2].strip()
     coding = _coding(path, fields)
+    written = fields.get("sample_byte_format", "")
+    if coding == "pcm" and written not in _ORDERS:
+        raise SepmlError(f"{path}: its sample_byte_format is '{written}', expected 01 (little-endian) or 10 (big-endian)")
     return SphereHeader(
         size=size,
         coding=coding,
-        order=_order(path, fields) if coding == "pcm" else "",
+        order=_ORDERS[written] if coding == "pcm" else "",
         sample_count=_number(path, fields, "sample_count"),
         sample_rate=_number(path, fields, "sample_rate"),
         channel_count=_number(path, fields, "channel_count"),
@@ -83,7 +87,7 @@ def read_samples(path: Path, header: SphereHeader) -> np.ndarray:
     try:
         x = _decompressed(path) if header.coding == "shorten" else _plain(path, header)
     except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
     if len(x) < header.sample_count:
         raise SepmlError(f"{path}: breaks off, it holds {len(x)} samples, its header says {header.sample_count}; copy it again")
     if len(x) > header.sample_count:
@@ -127,10 +131,8 @@ def _header_text(path: Path) -> tuple[str, int]:
             if not _FIXED_BYTES < size <= _LARGEST_HEADER:
                 raise SepmlError(f"{path}: its header is damaged: its size is given as {start[8:].strip()!r}, expected 1024")
             content = file.read(size - _FIXED_BYTES)
-    except FileNotFoundError as error:
-        raise SepmlError(f"{path}: no such file") from error
     except OSError as error:
-        raise SepmlError(f"{path}: cannot be read: {error.strerror}") from error
+        raise unreadable(path, error) from error
     text, end, _ = content.partition(b"end_head")
     if not end or len(content) < size - _FIXED_BYTES:
         raise SepmlError(f"{path}: its header is damaged: its {size} bytes have no end_head, or the file breaks off in them")
@@ -157,13 +159,6 @@ def _coding(path: Path, fields: Mapping[str, str]) -> str:
     if plain == "pcm" and packing.startswith("embedded-shorten"):
         return "shorten"
     raise SepmlError(f"{path}: its samples are coded as '{fields['sample_coding']}'; known: pcm, mu-law, pcm,embedded-shorten")
-
-
-def _order(path: Path, fields: Mapping[str, str]) -> str:
-    text = fields.get("sample_byte_format", "")
-    if text not in _ORDERS:
-        raise SepmlError(f"{path}: its sample_byte_format is '{text}', expected 01 (little-endian) or 10 (big-endian)")
-    return _ORDERS[text]
 
 
 def _plain(path: Path, header: SphereHeader) -> np.ndarray:

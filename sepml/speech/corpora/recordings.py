@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.blocks import one_channel
 from sepml.speech.audio.files import info, is_recording, open_audio, write_wav
 from sepml.speech.audio.recordings import open_recording
+from sepml.speech.audio.signals import one_channel
 from sepml.speech.corpora.corpus_folder import walk
 from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.system.parallel import map_unordered, sorted_out

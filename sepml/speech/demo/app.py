@@ -16,9 +16,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sepml.errors import SepmlError, one_line
 from sepml.speech.demo.guard import Guard
 from sepml.speech.demo.jobs import Jobs, UploadJob
-from sepml.speech.demo.limits import Limits, Refused
 from sepml.speech.demo.separate_upload import check_header
-from sepml.speech.demo.uploads import FORM_BYTES, Pace, UploadBudget, receive
+from sepml.speech.demo.uploads import FORM_BYTES, Limits, Pace, Refused, UploadBudget, receive
 from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.version import __version__
 

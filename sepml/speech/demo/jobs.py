@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from sepml.errors import SepmlError, one_line
-from sepml.speech.demo.limits import Limits, Refused
 from sepml.speech.demo.separate_upload import Result, separate_upload
+from sepml.speech.demo.uploads import Limits, Refused
 from sepml.speech.separation.separator import Separator
 
 log = logging.getLogger(__name__)

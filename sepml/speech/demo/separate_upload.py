@@ -12,10 +12,10 @@ import numpy as np
 import soundfile
 
 from sepml.errors import SepmlError, one_line
-from sepml.speech.audio.blocks import one_channel
 from sepml.speech.audio.files import reason
 from sepml.speech.audio.recordings import open_recording
-from sepml.speech.demo.limits import Limits
+from sepml.speech.audio.signals import one_channel
+from sepml.speech.demo.uploads import Limits
 from sepml.speech.report.rendering import player
 from sepml.speech.report.spectrograms import StoredSamples, loudest
 from sepml.speech.separation.separate_files import separate_file

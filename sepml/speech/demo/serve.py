@@ -3,10 +3,9 @@
 import asyncio
 import logging
 import socket
-import threading
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
-from types import TracebackType
+from contextlib import ExitStack, contextmanager
 
 import uvicorn
 
@@ -14,10 +13,9 @@ from sepml.errors import SepmlError
 from sepml.speech.demo.app import Page
 from sepml.speech.demo.guard import DeadlineProtocol, is_loopback
 from sepml.speech.demo.jobs import Capacity, Jobs
-from sepml.speech.demo.limits import Limits
-from sepml.speech.demo.uploads import Pace
-from sepml.speech.demo.workfolder import WorkFolder
+from sepml.speech.demo.uploads import Limits, Pace
 from sepml.speech.separation.separator import Separator
+from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
 _MOST_CONNECTIONS = 500
@@ -51,14 +49,16 @@ class PageServer:
         pace: Pace | None = None,
     ) -> None:
         self.host = host
-        self._socket = _listening(host, port)
-        try:
-            self.folder = WorkFolder()
-        except SepmlError:
-            self._socket.close()
-            raise
-        self.port: int = self._socket.getsockname()[1]
-        self.jobs = Jobs(separator, self.folder.path, limits or Limits(), capacity)
+        with ExitStack() as stack:
+            self._socket = stack.enter_context(_listening(host, port))
+            try:
+                self.folder = stack.enter_context(temporary_folder("serve"))
+            except OSError as error:
+                raise SepmlError(f"{tempfile.gettempdir()}: cannot hold uploads and results: {error.strerror}") from error
+            self.port: int = self._socket.getsockname()[1]
+            self.jobs = Jobs(separator, self.folder, limits or Limits(), capacity)
+            stack.callback(self.jobs.close)
+            self._opened = stack.pop_all()
         app = Page(self.jobs, host, pace or Pace()).app()
         config = uvicorn.Config(
             app,
@@ -76,8 +76,6 @@ class PageServer:
             timeout_graceful_shutdown=_ENDING_SECONDS,
         )
         self._server = uvicorn.Server(config)
-        self._ended = threading.Event()
-        self._ended.set()
         if not is_loopback(host):
             log.warning("%s: everyone who can reach this machine over the network can use the page", host)
 
@@ -89,28 +87,21 @@ class PageServer:
 
     def serve_forever(self) -> None:
         """Answer requests until `shutdown` is called, or in the main thread until SIGINT or SIGTERM, which is raised again."""
-        self._ended.clear()
-        try:
-            with _forwarded():
-                self._server.run(sockets=[self._socket])
-        finally:
-            self._ended.set()
+        with _forwarded():
+            self._server.run(sockets=[self._socket])
 
     def shutdown(self) -> None:
-        """End `serve_forever`, which runs in another thread, and wait for its end."""
+        """Let `serve_forever`, which runs in another thread, end."""
         self._server.should_exit = True
-        self._ended.wait()
 
     def close(self) -> None:
-        """Stop listening, and delete uploads and results."""
-        self._socket.close()
-        self.jobs.close()
-        self.folder.close()
+        """Stop the separations and listening, and delete uploads and results; further calls do nothing."""
+        self._opened.close()
 
     def __enter__(self) -> "PageServer":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 

@@ -1,26 +1,91 @@
-"""Receives uploads: their least rate, their bytes at a time, and the one file of a form written to the disk."""
+"""Uploads: the limits of one recording, the least rate at which it arrives, and the one file of a form, written to the disk."""
 
 import asyncio
 import os
+import shutil
 import time
-from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from types import MappingProxyType
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from python_multipart.multipart import parse_options_header
+from starlette.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 
-from sepml.speech.demo.limits import Limits, Refused
-
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
+from sepml.errors import SepmlError
 
 FIELD = "file"
 """The field of the form that holds the recording."""
 FORM_BYTES = 10_000
 """What a form may hold beside the recording."""
+_HIGHEST_RATE = 96_000
+_MOST_CHANNELS = 4
 _LONGEST_STEM, _LONGEST_SUFFIX = 100, 20
+
+
+class Refused(SepmlError):
+    """A request that is answered with an error.
+
+    Args:
+        status: of HTTP. message: one line.
+    """
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one upload.
+
+    Attributes:
+        seconds: of sound.
+        size: of the file, bytes.
+        samples: of one channel; None is `seconds` at 96 kHz. All channels together may have four times as many.
+        ways_out: advice for a visitor beyond a limit, by the limit's name: `seconds`, `size`, `samples`.
+    """
+
+    seconds: float = 600.0
+    size: int = 50_000_000
+    samples: int | None = None
+    ways_out: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def check_sound(self, name: str, rate: int, channels: int, frames: int) -> None:
+        """Refuse a recording by the samples that its header promises or that were decoded so far.
+
+        Args:
+            rate: Hz. frames: samples of a channel.
+
+        Raises:
+            Refused: it is too long or has too many samples.
+        """
+        if frames > self.seconds * rate:
+            raise self.refusal("seconds", f"{name}: is longer than {self.seconds:g} s, the longest that is separated here")
+        most_of_one = round(self.seconds * _HIGHEST_RATE) if self.samples is None else self.samples
+        for number, most, what in (
+            (frames, most_of_one, f"samples at {rate} Hz"),
+            (frames * channels, most_of_one * _MOST_CHANNELS, f"samples in {channels} channels at {rate} Hz"),
+        ):
+            if number > most:
+                found = f"{number / 1e6:.1f} million {what}, expected {most / 1e6:.1f} million at most"
+                raise self.refusal("samples", f"{name}: holds {found}; resample it")
+
+    def check_size(self, name: str, size: int) -> None:
+        """Refuse a file by its bytes.
+
+        Raises:
+            Refused: it is too large.
+        """
+        if size > self.size:
+            raise self.refusal("size", f"{name}: is larger than {self.size / 1e6:g} MB")
+
+    def refusal(self, limit: str, message: str) -> Refused:
+        """The error that gives the advice for a limit."""
+        way = self.ways_out.get(limit)
+        return Refused(413, f"{message}; {way}" if way else message)
 
 
 @dataclass(frozen=True)
@@ -74,107 +139,47 @@ async def receive(
         Refused: the form is malformed or has another content, is too large, or arrives too slowly; there is no room.
     """
     kind, options = parse_options_header(content_type)
-    boundary = options.get(b"boundary", b"")
-    if kind != b"multipart/form-data" or not boundary:
+    if kind != b"multipart/form-data" or not options.get(b"boundary"):
         raise Refused(415, f"expected a form (multipart/form-data) with the recording in its field '{FIELD}'")
     start, received = time.monotonic(), 0
-    form = _Form(folder, limits)
-    try:
-        parser = MultipartParser(boundary, form.callbacks())
-        chunks = stream.__aiter__()
+
+    async def limited() -> AsyncGenerator[bytes, None]:
+        nonlocal received
         while True:
             async with asyncio.timeout(start + pace.allowed(received) - time.monotonic()):
-                chunk = await anext(chunks, None)
+                chunk = await anext(stream, None)
             if chunk is None:
-                break
+                return
             budget.take(len(chunk))
             received += len(chunk)
-            if received > limits.size + FORM_BYTES:
-                limits.check_size(form.name or "the upload", received)
-            parser.write(chunk)
-        return form.finished()
+            limits.check_size("the upload", received - FORM_BYTES)
+            yield chunk
+
+    try:
+        parser = MultiPartParser(Headers({"content-type": content_type}), limited(), max_files=1, max_fields=0)
+        form = await parser.parse()
+        if not form:
+            raise Refused(400, "the form breaks off")
+        upload = form.get(FIELD)
+        if not isinstance(upload, UploadFile):
+            raise Refused(400, f"expected a form with one field, '{FIELD}'")
+        return await run_in_threadpool(_store, upload, folder, limits)
     except TimeoutError as error:
         raise Refused(408, "the upload comes too slowly or has stopped; send it again") from error
-    except FormParserError as error:
-        raise Refused(400, "the form is malformed") from error
+    except MultiPartException as error:
+        raise Refused(400, f"the form is malformed, or has more than one field, '{FIELD}'") from error
     except OSError as error:
         raise Refused(507, f"the upload cannot be kept: {error.strerror}") from error
     finally:
-        form.close()
         budget.taken -= received
 
 
-class _Form:
-    """The one file of a form, written as its parts are parsed."""
-
-    def __init__(self, folder: Path, limits: Limits) -> None:
-        self._folder, self._limits = folder, limits
-        self._file: BinaryIO | None = None
-        self._path: Path | None = None
-        self._header, self._value = b"", b""
-        self._headers: dict[bytes, bytes] = {}
-        self._header_bytes, self._size, self._ended = 0, 0, False
-
-    @property
-    def name(self) -> str | None:
-        """What the file is called."""
-        return None if self._path is None else self._path.name
-
-    def callbacks(self) -> "MultipartCallbacks":
-        """The callbacks of `MultipartParser`."""
-        return {
-            "on_header_field": self._on_header_field,
-            "on_header_value": self._on_header_value,
-            "on_header_end": self._on_header_end,
-            "on_headers_finished": self._on_headers_finished,
-            "on_part_data": self._on_part_data,
-            "on_end": self._on_end,
-        }
-
-    def finished(self) -> Path:
-        """The complete file."""
-        if self._path is None or self._file is None or not self._ended:
-            raise Refused(400, "the form breaks off")
-        self._file.flush()
-        return self._path
-
-    def close(self) -> None:
-        """Close the file."""
-        if self._file is not None:
-            self._file.close()
-
-    def _on_header_field(self, data: bytes, start: int, end: int) -> None:
-        self._header += self._of_header(data[start:end])
-
-    def _on_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += self._of_header(data[start:end])
-
-    def _of_header(self, data: bytes) -> bytes:
-        self._header_bytes += len(data)
-        if self._header_bytes > FORM_BYTES:
-            raise Refused(400, "the form is malformed: its header is too long")
-        return data
-
-    def _on_header_end(self) -> None:
-        self._headers[self._header.lower()] = self._value
-        self._header = self._value = b""
-
-    def _on_headers_finished(self) -> None:
-        _, options = parse_options_header(self._headers.get(b"content-disposition"))
-        self._headers = {}
-        if options.get(b"name") != FIELD.encode() or self._file is not None:
-            raise Refused(400, f"expected a form with one field, '{FIELD}'")
-        self._path = self._folder / safe_name(options.get(b"filename", b"").decode(errors="replace"))
-        self._file = self._path.open("xb")
-
-    def _on_part_data(self, data: bytes, start: int, end: int) -> None:
-        self._size += end - start
-        self._limits.check_size(self.name or "", self._size)
-        if self._file is not None:
-            self._file.write(data[start:end])
-
-    def _on_end(self) -> None:
-        self._ended = True
+def _store(upload: UploadFile, folder: Path, limits: Limits) -> Path:
+    path = folder / safe_name(upload.filename or "")
+    limits.check_size(path.name, upload.size or 0)
+    with upload.file as received, path.open("xb") as file:
+        shutil.copyfileobj(received, file)
+    return path
 
 
 def safe_name(name: str) -> str:

@@ -12,8 +12,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.active_level import active_level
 from sepml.speech.audio.files import file_stamp, info, read_wav, require_header
+from sepml.speech.audio.signals import active_level
 from sepml.system.parallel import Failure, map_unordered
 from sepml.system.temporaries import temporary_folder
 from sepml.system.terminal import track

@@ -27,7 +27,8 @@ from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_r
 from sepml.speech.scoring.score import score_utterance, settings_of, write_results
 from sepml.speech.scoring.trial import Trial, read_trial
 from sepml.speech.scoring.utterance import check_metrics
-from sepml.speech.separation.outputs import Estimates, OutputFormat, write_sources
+from sepml.speech.separation.options import OutputFormat
+from sepml.speech.separation.outputs import Estimates, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
 from sepml.system.stamp import model_fingerprint

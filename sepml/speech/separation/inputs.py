@@ -1,4 +1,4 @@
-"""Lists the recordings that arguments name: files, folders, patterns, standard input."""
+"""The recordings that arguments name (files, folders, patterns, standard input), and the result of each."""
 
 import glob
 import logging
@@ -13,8 +13,10 @@ from itertools import takewhile
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import is_recording, require_content
-from sepml.speech.separation.options import OutputNames, is_output
+from sepml.speech.audio.files import is_recording
+from sepml.speech.audio.headers import require_content
+from sepml.speech.separation.options import OutputNames
+from sepml.speech.separation.outputs import is_output
 from sepml.system.terminal import is_closed
 
 log = logging.getLogger(__name__)
@@ -32,6 +34,43 @@ class Input:
 
     file: Path
     below: Path = Path()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of one input; None where a value is not known.
+
+    Attributes:
+        status: `done`, `kept` (its outputs existed) or `failed`.
+        reason: why it failed, one line.
+        outputs: the files, empty for standard output.
+        sample_rate: Hz, of input and outputs. channels: of the input. channel: the one taken, None for their mean.
+        seconds: of sound. gain: the factor by which all sources were turned down to stay below full scale.
+        work_seconds: reading, separating and writing. real_time_factor: work_seconds / seconds.
+    """
+
+    input: str
+    status: str
+    reason: str | None = None
+    outputs: tuple[str, ...] = ()
+    sample_rate: int | None = None
+    channels: int | None = None
+    channel: int | None = None
+    seconds: float | None = None
+    gain: float | None = None
+    work_seconds: float | None = None
+    real_time_factor: float | None = None
+
+
+def label_of(file: Path) -> str:
+    """The name of a recording for users."""
+    return "standard input" if file == STDIN else str(file)
+
+
+def failed_outcome(file: Path, error: SepmlError) -> Outcome:
+    """The result of an input that could not be separated."""
+    label, message = label_of(file), str(error)
+    return Outcome(label, "failed", message if label in message else f"{label}: {message}")
 
 
 def list_inputs(arguments: Iterable[Path], out: Path, names: OutputNames) -> tuple[list[Input], list[str]]:

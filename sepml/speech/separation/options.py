@@ -1,24 +1,28 @@
-"""Options of a separation that are checked before anything is loaded: windows, and the names of the outputs."""
+"""Options of a separation, checked before any work: windows, the format of the outputs, and their names."""
 
 import os
 import re
 import string
-from collections.abc import Sequence
-from numbers import Integral
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.recordings import check_bits, written_bits
+from sepml.speech.audio.signals import Recording
 
 SHORTEST_SEGMENT = 1.0
 """Seconds: shorter windows hold too little speech to tell speakers apart, and most of their computation is overlap."""
 LARGEST_OVERLAP = 0.95
 FILENAME = "{name}_s{n}.{ext}"
 FORMATS = ("wav", "flac")
+CLIP_MODES = ("rescale", "clamp", "none")
 APART = "{name}_{suffix}_s{n}.{ext}"
 """For recordings that differ in their suffix only."""
 BY_FOLDER = "{parent}/{name}_s{n}.{ext}"
 """For recordings of one name in several folders."""
 _FIELDS = {"name", "suffix", "parent", "n", "ext"}
+_LARGEST_FLAC_RATE = 655_350
 _LONGEST_NAME, _DEEPEST = 255, 32
 # {n} takes a width below 100 and the others a number of characters; more could make a name of a gigabyte.
 _WIDTH, _PRECISION = re.compile(r"0?\d{0,2}d?"), re.compile(r"(\.\d{1,3})?")
@@ -36,14 +40,73 @@ def check_windows(segment: float | None, overlap: float | None) -> None:
         raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment above 0, {LARGEST_OVERLAP} at most")
 
 
-def check_rate(sample_rate: object) -> None:
-    """Refuse anything but a sample rate.
+@dataclass(frozen=True)
+class OutputFormat:
+    """How samples are written.
 
-    Raises:
-        SepmlError: it is not a whole number above 0.
+    Attributes:
+        rate: Hz.
+        ext: `wav` or `flac`.
+        bits: of `recordings.BITS`.
+        clip_mode: what happens where the loudest sample of any source is over 1: `rescale` turns all sources down by one
+            factor, `clamp` cuts the peaks off, `none` leaves that to the sample format.
     """
-    if not isinstance(sample_rate, Integral) or sample_rate <= 0:
-        raise SepmlError(f"the sample rate is {sample_rate!r}, expected a whole number of Hz above 0")
+
+    rate: int
+    ext: str = "wav"
+    bits: str = "16"
+    clip_mode: str = "rescale"
+
+    def __post_init__(self) -> None:
+        if self.clip_mode not in CLIP_MODES:
+            raise SepmlError(f"unknown clip mode '{self.clip_mode}'; known: {', '.join(CLIP_MODES)}")
+        check_bits(self.bits, self.ext)
+        if self.ext == "flac" and self.rate > _LARGEST_FLAC_RATE:
+            raise SepmlError(f"its rate is {self.rate} Hz, FLAC files take {_LARGEST_FLAC_RATE} Hz at most; write WAV files")
+
+
+@dataclass(frozen=True)
+class FileSettings:
+    """How files are separated and written.
+
+    Attributes:
+        segment: seconds that the models see at a time, overlap: the part of it shared with the one before; see
+            `Separator.separate`.
+        channel: the one to separate of several, counted from 1; None is the mean of all.
+        clip_mode: see `OutputFormat`.
+        bits: of the outputs, of `recordings.BITS`; None is the input's resolution.
+        filename, ext: see `OutputNames`.
+        force: overwrite existing outputs.
+    """
+
+    segment: float | None = None
+    overlap: float | None = None
+    channel: int | None = None
+    clip_mode: str = "rescale"
+    bits: str | None = None
+    filename: str = FILENAME
+    ext: str | None = None
+    force: bool = False
+
+    def __post_init__(self) -> None:
+        check_bits(self.bits, self.ext)
+        OutputFormat(8000, clip_mode=self.clip_mode)
+        check_windows(self.segment, self.overlap)
+
+    def output_format(self, recording: Recording) -> OutputFormat:
+        """How the sources of a recording are written.
+
+        Raises:
+            SepmlError: the format does not take them.
+        """
+        ext = self.ext or "wav"
+        return OutputFormat(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
+
+    def of_samples(self, bits: str) -> tuple[object, ...]:
+        """The settings that change the samples of outputs with resolution `bits`."""
+        # Earlier versions had two resolutions and stored whether it was float; their outputs must still match.
+        resolution = {"16": False, "32f": True}.get(bits, bits)
+        return self.segment, self.overlap, self.channel, self.clip_mode, resolution
 
 
 class OutputNames:
@@ -140,34 +203,16 @@ def _require_inside(name: str, what: str) -> None:
         raise SepmlError(f"{what}: has {len(parts) - 1} folders, expected fewer than {_DEEPEST}")
 
 
-def header_texts(file: Path) -> tuple[str, str]:
-    """The program and the comment in the header of a WAV or FLAC file; empty for other files and unreadable ones."""
-    import soundfile
-
-    if file.suffix.lower()[1:] not in FORMATS or not file.is_file():
-        return "", ""
-    try:
-        with soundfile.SoundFile(os.fsencode(file)) as opened:
-            return opened.software, opened.comment
-    except (soundfile.LibsndfileError, OSError):
-        return "", ""
-
-
-def is_output(file: Path) -> bool:
-    """Whether a file was written by `sepml separate`, as its header says."""
-    return header_texts(file)[0].startswith("sepml ")
-
-
-def collisions(plan: Sequence[tuple[Path, Sequence[Path]]]) -> dict[Path, str]:
+def collisions(plan: Mapping[Path, Sequence[Path]]) -> dict[Path, str]:
     """Files that cannot be separated, and why: an output would overwrite an input or the output of another file.
 
     Args:
-        plan: each file and its outputs.
+        plan: the outputs of each file.
     """
-    inputs = {os.path.realpath(file) for file, _ in plan}
+    inputs = {os.path.realpath(file) for file in plan}
     owners: dict[str, list[Path]] = {}
     refused: dict[Path, str] = {}
-    for file, outputs in plan:
+    for file, outputs in plan.items():
         for output in outputs:
             target = os.path.realpath(output)
             if target in inputs:

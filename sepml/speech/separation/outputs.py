@@ -1,8 +1,9 @@
-"""Writes one file for each speaker, of any length and with one common gain; a failed write leaves no file."""
+"""Writes one file for each speaker, with one common gain and the provenance in its header, and reads that back."""
 
 import errno
 import io
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -16,17 +17,20 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, reason
-from sepml.speech.audio.recordings import BYTES, SUBTYPES, check_bits
+from sepml.speech.audio.headers import require_content
+from sepml.speech.audio.recordings import BYTES, SUBTYPES
+from sepml.speech.separation.options import FORMATS, OutputFormat
 from sepml.system.files import atomic_path, write_bytes
+from sepml.system.stamp import digest_of, file_digest
 from sepml.system.terminal import is_closed
 from sepml.version import __version__
 
 STDOUT = Path("/dev/stdout")
-CLIP_MODES = ("rescale", "clamp", "none")
+_DIGITS = 16
+_COMMENT = re.compile(r"made of recording ([0-9a-f]{16}), settings ([0-9a-f]{16}), model ([0-9a-f]{16})")
 _IN_MEMORY = 1 << 26
 _CHUNK = 1 << 18
 _LARGEST_WAV = (1 << 32) - (1 << 16)
-_LARGEST_FLAC_RATE = 655_350
 
 
 class _Enough(Exception):
@@ -44,28 +48,61 @@ def require_writable(target: Path) -> None:
 
 
 @dataclass(frozen=True)
-class OutputFormat:
-    """How samples are written.
+class Provenance:
+    """Digests of all that an output depends on, kept in the comment of the file; outputs with the same three are equal.
 
     Attributes:
-        rate: Hz.
-        ext: `wav` or `flac`.
-        bits: of `resolution.BITS`.
-        clip_mode: what happens where the loudest sample of any source is over 1: `rescale` turns all sources down by one
-            factor, `clamp` cuts the peaks off, `none` leaves that to the sample format.
+        recording: of the bytes of the file; its name and date change when it is copied.
+        settings: of all settings that change the samples.
+        model: of configuration and weights.
     """
 
-    rate: int
-    ext: str = "wav"
-    bits: str = "16"
-    clip_mode: str = "rescale"
+    recording: str
+    settings: str
+    model: str
 
-    def __post_init__(self) -> None:
-        if self.clip_mode not in CLIP_MODES:
-            raise SepmlError(f"unknown clip mode '{self.clip_mode}'; known: {', '.join(CLIP_MODES)}")
-        check_bits(self.bits, self.ext)
-        if self.ext == "flac" and self.rate > _LARGEST_FLAC_RATE:
-            raise SepmlError(f"its rate is {self.rate} Hz, FLAC files take {_LARGEST_FLAC_RATE} Hz at most; write WAV files")
+    @property
+    def comment(self) -> str:
+        """The comment that is written to an output."""
+        return f"made of recording {self.recording}, settings {self.settings}, model {self.model}"
+
+
+def provenance_of(output: Path) -> Provenance | None:
+    """The provenance in the comment of an output; None where there is none, as in files of earlier versions."""
+    found = _COMMENT.search(_header_texts(output)[1])
+    return Provenance(*found.groups()) if found else None
+
+
+def expected_provenance(recording: Path, settings: Sequence[object], model: str) -> Provenance:
+    """The provenance of the outputs of a recording.
+
+    Args:
+        settings: that change the samples; equal ones have an equal `repr`.
+        model: its fingerprint.
+
+    Raises:
+        SepmlError: the recording is no file, is empty, or cannot be read.
+    """
+    require_content(recording)
+    return Provenance(file_digest(recording, _DIGITS), digest_of([repr(tuple(settings))], _DIGITS), model)
+
+
+def _header_texts(file: Path) -> tuple[str, str]:
+    """The program and the comment in the header of a WAV or FLAC file; empty for other files and unreadable ones."""
+    import soundfile
+
+    if file.suffix.lower()[1:] not in FORMATS or not file.is_file():
+        return "", ""
+    try:
+        with soundfile.SoundFile(os.fsencode(file)) as opened:
+            return opened.software, opened.comment
+    except (soundfile.LibsndfileError, OSError):
+        return "", ""
+
+
+def is_output(file: Path) -> bool:
+    """Whether a file was written by `sepml separate`, as its header says."""
+    return _header_texts(file)[0].startswith("sepml ")
 
 
 class Estimates:

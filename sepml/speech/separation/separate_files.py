@@ -3,20 +3,28 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.blocks import Recording, one_channel
-from sepml.speech.audio.recordings import check_bits, open_recording, written_bits
-from sepml.speech.separation.inputs import STDIN, list_inputs, readable
-from sepml.speech.separation.options import FILENAME, OutputNames, check_windows, collisions, is_output
-from sepml.speech.separation.outcomes import Outcome, as_utf8, failed_outcome, log_outcomes, note_mean, printable, reasons
-from sepml.speech.separation.outputs import STDOUT, Estimates, OutputFormat, require_writable, write_sources
-from sepml.speech.separation.provenance import Provenance, provenance_of, recording_digest, settings_digest
+from sepml.speech.audio.recordings import open_recording
+from sepml.speech.audio.signals import Recording, one_channel
+from sepml.speech.separation.inputs import STDIN, Outcome, failed_outcome, label_of, list_inputs, readable
+from sepml.speech.separation.options import FileSettings, OutputNames, collisions
+from sepml.speech.separation.outputs import (
+    STDOUT,
+    Estimates,
+    Provenance,
+    expected_provenance,
+    is_output,
+    provenance_of,
+    require_writable,
+    write_sources,
+)
 from sepml.speech.separation.separator import Separator
 from sepml.system.files import write_json
 from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
@@ -27,63 +35,6 @@ LONG_SECONDS = 60.0
 """Recordings above this length show their progress."""
 ProvenanceOf = Callable[[Path, str], Provenance]
 """From a recording and the resolution of its outputs to the provenance of these."""
-
-
-@dataclass(frozen=True)
-class FileSettings:
-    """How files are separated and written.
-
-    Attributes:
-        segment: seconds that the models see at a time, overlap: the part of it shared with the one before; see
-            `Separator.separate`.
-        channel: the one to separate of several, counted from 1; None is the mean of all.
-        clip_mode: see `outputs.OutputFormat`.
-        bits: of the outputs, of `resolution.BITS`; None is the input's resolution.
-        filename, ext: see `options.OutputNames`.
-        force: overwrite existing outputs.
-    """
-
-    segment: float | None = None
-    overlap: float | None = None
-    channel: int | None = None
-    clip_mode: str = "rescale"
-    bits: str | None = None
-    filename: str = FILENAME
-    ext: str | None = None
-    force: bool = False
-
-    def __post_init__(self) -> None:
-        check_bits(self.bits, self.ext)
-        OutputFormat(8000, clip_mode=self.clip_mode)
-        check_windows(self.segment, self.overlap)
-
-    def output_format(self, recording: Recording) -> OutputFormat:
-        """How the sources of a recording are written.
-
-        Raises:
-            SepmlError: the format does not take them.
-        """
-        ext = self.ext or "wav"
-        return OutputFormat(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
-
-    def of_samples(self, bits: str) -> tuple[object, ...]:
-        """The settings that change the samples of outputs with resolution `bits`."""
-        # Earlier versions had two resolutions and stored whether it was float; their outputs must still match.
-        resolution = {"16": False, "32f": True}.get(bits, bits)
-        return self.segment, self.overlap, self.channel, self.clip_mode, resolution
-
-
-@dataclass(frozen=True)
-class _PlannedFile:
-    """A recording and the outputs that it will have."""
-
-    file: Path
-    outputs: tuple[Path, ...]
-
-    @property
-    def label(self) -> str:
-        """Its name for users."""
-        return "standard input" if self.file == STDIN else str(self.file)
 
 
 def separate_files(
@@ -119,93 +70,93 @@ def separate_files(
     if out == STDOUT and len(files) > 1:
         raise SepmlError(f"{len(files)} recordings, expected one for standard output; choose a folder")
     outcomes = [Outcome(line.partition(": ")[0], "failed", line) for line in failures]
-    jobs: list[_PlannedFile] = []
+    plan: dict[Path, Sequence[Path]] = {}
     for item in files:
         try:
-            outputs = () if out == STDOUT else tuple(names.of(item.file, out, item.below))
-            jobs.append(_PlannedFile(item.file, outputs))
+            plan[item.file] = () if out == STDOUT else names.of(item.file, out, item.below)
         except SepmlError as error:
-            outcomes.append(failed_outcome(_PlannedFile(item.file, ()).label, error))
-    outcomes += _run(jobs, separator, settings)
-    log_outcomes(outcomes, out)
+            outcomes.append(failed_outcome(item.file, error))
+    outcomes += _run(plan, separator, settings)
+    _log_outcomes(outcomes, out)
     if summary is not None:
-        write_json(summary, {"files": [as_utf8(asdict(outcome)) for outcome in outcomes]})
-    return reasons(outcomes)
+        write_json(summary, {"files": [_as_utf8(asdict(outcome)) for outcome in outcomes]})
+    return [_printable(line) for line in dict.fromkeys(outcome.reason for outcome in outcomes) if line is not None]
 
 
-def _run(jobs: Sequence[_PlannedFile], separator: Separator, settings: FileSettings) -> list[Outcome]:
-    refused = collisions([(job.file, job.outputs) for job in jobs])
+def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: FileSettings) -> list[Outcome]:
+    refused = collisions(plan)
     model = model_fingerprint(separator.models)
 
     def made(file: Path, bits: str) -> Provenance:
-        of_samples = [*settings.of_samples(bits), separator.mixture_consistency]
-        return Provenance(recording_digest(file), settings_digest(of_samples), model)
+        return expected_provenance(file, [*settings.of_samples(bits), separator.mixture_consistency], model)
 
     outcomes = []
-    for job in track(jobs, "separating"):
+    for file, outputs in track(plan.items(), "separating"):
         try:
-            if job.file in refused:
-                raise SepmlError(refused[job.file])
-            if not settings.force and _is_done(job, settings, made):
-                log.debug("%s: kept, its outputs exist", job.file)
-                outcomes.append(Outcome(str(job.file), "kept", outputs=tuple(map(str, job.outputs))))
+            if file in refused:
+                raise SepmlError(refused[file])
+            if not settings.force and _is_done(file, outputs, settings, made):
+                log.debug("%s: kept, its outputs exist", file)
+                outcomes.append(Outcome(str(file), "kept", outputs=tuple(map(str, outputs))))
                 continue
-            outcomes.append(_separate_file(job, separator, settings, made, alone=len(jobs) == 1))
+            outcomes.append(_separate_file(file, outputs, separator, settings, made, alone=len(plan) == 1))
         except SepmlError as error:
-            outcomes.append(failed_outcome(job.label, error))
+            outcomes.append(failed_outcome(file, error))
     return outcomes
 
 
-def _is_done(job: _PlannedFile, settings: FileSettings, made: ProvenanceOf) -> bool:
+def _is_done(file: Path, outputs: Sequence[Path], settings: FileSettings, made: ProvenanceOf) -> bool:
     """Whether all outputs of a recording exist.
 
     Raises:
         SepmlError: files of these names exist that were made from something else.
     """
-    existing = [output for output in job.outputs if os.path.lexists(output)]
+    existing = [output for output in outputs if os.path.lexists(output)]
     if not existing:
         return False
-    if job.file == STDIN:
+    if file == STDIN:
         raise OtherContent(f"{existing[0]}: already exists, perhaps from another recording; {WAY_OUT}")
     if foreign := [output for output in existing if not is_output(output)]:
         raise OtherContent(f"{foreign[0]}: already exists and was not written by sepml; {WAY_OUT}")
     # Outputs of earlier versions hold no provenance.
     if found := {output: other for output in existing if (other := provenance_of(output))}:
-        with open_recording(job.file) as recording:
-            expected = made(job.file, settings.output_format(recording).bits)
+        with open_recording(file) as recording:
+            expected = made(file, settings.output_format(recording).bits)
         for output, other in found.items():
             Request(asdict(expected)).claim(output, "an estimate", asdict(other))
-    return len(existing) == len(job.outputs)
+    return len(existing) == len(outputs)
 
 
-def _separate_file(job: _PlannedFile, separator: Separator, settings: FileSettings, made: ProvenanceOf, alone: bool) -> Outcome:
-    start = time.perf_counter()
-    folder = job.outputs[0].parent if job.outputs else None
+def _separate_file(
+    file: Path, outputs: Sequence[Path], separator: Separator, settings: FileSettings, made: ProvenanceOf, alone: bool
+) -> Outcome:
+    start, label = time.perf_counter(), label_of(file)
+    folder = outputs[0].parent if outputs else None
     try:
-        with readable(job.file) as path, open_recording(path, job.label) as recording:
+        with readable(file) as path, open_recording(path, label) as recording:
             output_format = settings.output_format(recording)
-            for output in job.outputs:
+            for output in outputs:
                 require_writable(output)
-            comment = made(path, output_format.bits).comment if job.outputs else ""
+            comment = made(path, output_format.bits).comment if outputs else ""
             if alone and settings.channel is None:
-                note_mean(job.label, recording.channels)
+                _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
-                for block in _estimated(job.label, recording, separator, settings):
+                for block in _estimated(label, recording, separator, settings):
                     est.append(block)
                 gain, frames = est.factor(settings.clip_mode), est.frames
                 if gain < 1:
                     down = -20 * np.log10(gain)
-                    log.info("%s: sources turned down by %.1f dB to stay below full scale", printable(job.label), down)
+                    log.info("%s: sources turned down by %.1f dB to stay below full scale", _printable(label), down)
                 if est.peak == 0:
-                    log.info("%s: is silent, and so are its outputs", printable(job.label))
-                write_sources(est, job.outputs, output_format, comment)
+                    log.info("%s: is silent, and so are its outputs", _printable(label))
+                write_sources(est, outputs, output_format, comment)
     except MemoryError as error:
         raise SepmlError("there is too little memory") from error
     work, seconds = time.perf_counter() - start, frames / recording.rate
     return Outcome(
-        job.label,
+        label,
         "done",
-        outputs=tuple(map(str, job.outputs)),
+        outputs=tuple(map(str, outputs)),
         sample_rate=recording.rate,
         channels=recording.channels,
         channel=1 if recording.channels == 1 else settings.channel,
@@ -232,4 +183,44 @@ def separate_file(file: Path, outputs: Sequence[Path], separator: Separator, set
         the result, also of a failure.
     """
     settings = replace(settings or FileSettings(), force=True)
-    return _run([_PlannedFile(file, tuple(outputs))], separator, settings)[0]
+    return _run({file: outputs}, separator, settings)[0]
+
+
+def _log_outcomes(outcomes: Sequence[Outcome], out: Path) -> None:
+    """Log the kept files, the recordings whose channels were averaged, and the outputs: one line each."""
+    done = [outcome for outcome in outcomes if outcome.status == "done"]
+    kept = sum(outcome.status == "kept" for outcome in outcomes)
+    if kept:
+        log.info("%d of %d files kept, as their outputs exist (`force` separates them again)", kept, len(outcomes))
+    mixed = [outcome for outcome in done if (outcome.channels or 1) > 1 and outcome.channel is None]
+    if len(mixed) == 1 and len(outcomes) > 1:
+        _note_mean(mixed[0].input, mixed[0].channels or 1)
+    elif len(mixed) > 1:
+        log.info("%d files: the mean of their channels is separated (the setting `channel` selects one)", len(mixed))
+    written = [output for outcome in done for output in outcome.outputs]
+    if len(done) == 1 and out != STDOUT:
+        log.info("written: %s", _printable(", ".join(written)))
+    elif len(done) > 1:
+        log.info("%d files in %s/", len(written), _printable(str(out)))
+
+
+def _note_mean(label: str, channels: int) -> None:
+    """Log that the channels of a recording were averaged."""
+    if channels > 1:
+        log.info(
+            "%s: the mean of its %d channels is separated (the setting `channel` selects one)", _printable(label), channels
+        )
+
+
+def _printable(line: str) -> str:
+    """The line with unprintable characters escaped, such as those of file names."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+
+
+def _as_utf8(value: Any) -> Any:
+    """The value with all text valid in UTF-8; other bytes of file names are escaped."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _as_utf8(item) for key, item in value.items()}
+    return [_as_utf8(item) for item in value] if isinstance(value, tuple | list) else value

@@ -3,16 +3,17 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
+from numbers import Integral
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.blocks import Counted, resampled, split_at, windows
+from sepml.speech.audio.signals import resampled, split_at, windows
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
-from sepml.speech.separation.options import check_rate, check_windows
+from sepml.speech.separation.options import check_windows
 from sepml.speech.separation.stitch import Stitcher, align_to, level_gains
 from sepml.training.hardware import computes_bf16
 
@@ -101,7 +102,8 @@ class Separator(HubMixin):
         Raises:
             SepmlError: see `separate`.
         """
-        check_rate(sample_rate)
+        if not isinstance(sample_rate, Integral) or sample_rate <= 0:
+            raise SepmlError(f"the sample rate is {sample_rate!r}, expected a whole number of Hz above 0")
         length, hop = self._windows(segment, overlap)
         longest = max(int((WHOLE_SECONDS if segment is None else segment) * sample_rate), 1)
         head, rest = split_at(map(_checked, blocks), longest)
@@ -109,14 +111,20 @@ class Separator(HubMixin):
         level = float(np.abs(head.astype(np.float64)).max(initial=0)) or 1.0
         offset = float((head / np.float64(level)).mean()) if head.size else 0.0
         later = next((block for block in rest if block.size), None)
-        counted = Counted([head] if later is None else chain([head, later], rest))
-        units = ((block / np.float64(level) - offset).astype(np.float32) for block in counted)
-        low = resampled(units, sample_rate, self.sample_rate)
+        samples = 0
+
+        def units() -> Iterator[np.ndarray]:
+            nonlocal samples
+            for block in [head] if later is None else chain([head, later], rest):
+                samples += block.size
+                yield (block / np.float64(level) - offset).astype(np.float32)
+
+        low = resampled(units(), sample_rate, self.sample_rate)
         ests = self._whole(head, low) if later is None else self._in_windows(low, length, hop)
         done = 0
         for est in resampled(ests, self.sample_rate, sample_rate):
             # Resampling to the models' rate and back adds some samples.
-            est = est[:, : counted.samples - done]
+            est = est[:, : samples - done]
             done += est.shape[1]
             yield (est * np.float64(level)).astype(np.float32)
 
@@ -138,7 +146,7 @@ class Separator(HubMixin):
         if mixture.size == 0 or np.ptp(head) == 0:
             mixture = np.zeros_like(mixture)
         [est] = self._estimates([mixture])
-        est = est * level_gains(torch.from_numpy(est), torch.from_numpy(mixture)).float().numpy()[:, None]
+        est = est * level_gains(est, mixture).astype(np.float32)[:, None]
         if self.mixture_consistency:
             est += (mixture - est.sum(0)) / self.n_src
         yield est
@@ -148,15 +156,13 @@ class Separator(HubMixin):
         lag = min(max(round(_LAG_SECONDS * self.sample_rate / hop), 2), _LAG_WINDOWS)
         stitcher = Stitcher(self.n_src, self.sample_rate, lag, self.mixture_consistency)
         cut = windows(mixture, length, hop)
-        while batch := list(islice(cut, self._batch(length))):
+        # Networks of few frames become faster with several windows at a time, the others need the memory.
+        at_a_time = int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
+        while batch := list(islice(cut, at_a_time)):
             signals = [signal - signal.mean() for _, signal in batch]
             for (begin, _), signal, est in zip(batch, signals, self._estimates(signals, fast=True), strict=True):
                 yield from stitcher.push(begin, signal, est)
         yield from stitcher.finish()
-
-    def _batch(self, length: int) -> int:
-        """Windows that a model separates at a time: networks of few frames become faster, the others need the memory."""
-        return int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
 
     def _stride(self) -> int:
         """Samples of a frame of the networks."""
@@ -175,9 +181,9 @@ class Separator(HubMixin):
             return ests
         batch = torch.from_numpy(np.stack([mixtures[n] for n in sounding]))
         with torch.inference_mode():
-            of_models = [self._run(model, batch, fast) for model in self.models]
+            of_models = [self._run(model, batch, fast).numpy() for model in self.models]
         for row, n in enumerate(sounding):
-            ests[n] = _together([of_model[row] for of_model in of_models], batch[row]).numpy()
+            ests[n] = _together([of_model[row] for of_model in of_models], mixtures[n])
         return ests
 
     def _run(self, model: SeparationModel, mixture: Tensor, fast: bool) -> Tensor:
@@ -197,13 +203,12 @@ class Separator(HubMixin):
         return est
 
 
-def _together(ests: list[Tensor], mixture: Tensor) -> Tensor:
+def _together(ests: list[np.ndarray], mixture: np.ndarray) -> np.ndarray:
     """The average of estimates (n_src, T), aligned and in the mixture's level; those of one model are unchanged."""
     if len(ests) == 1:
         return ests[0]
-    ests = [(est * level_gains(est, mixture)[:, None]).float() for est in ests]
-    total = ests[0]
-    for est in ests[1:]:
+    total, *others = [(est * level_gains(est, mixture)[:, None]).astype(np.float32) for est in ests]
+    for est in others:
         total = total + est[align_to(total, est)]
     return total / len(ests)
 

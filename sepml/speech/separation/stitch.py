@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
 from sepml.speech.separation.voice_statistics import QUIET_DB, STEP_SECONDS, frame_energies, frame_gain, measure_voices
@@ -47,7 +45,7 @@ class Stitcher:
         self.loud = 0.0
         self.before: _Window | None = None
         self.begin, self.tail = 0, np.zeros((n_src, 0), np.float32)
-        self.gram, self.cross, self.energy = np.zeros((n_src, n_src)), np.zeros(n_src), 0.0
+        self.products: tuple[np.ndarray, ...] = (np.zeros((n_src, n_src)), np.zeros(n_src), np.zeros(()))
 
     def push(self, begin: int, mixture: np.ndarray, est: np.ndarray) -> Iterator[np.ndarray]:
         """Add the next window.
@@ -60,7 +58,7 @@ class Stitcher:
             (n_src, t) finished samples.
         """
         self.open.append(_Window(begin, mixture, est))
-        levelled = _Window(begin, mixture, est * _least_squares_gains(est, mixture)[:, None])
+        levelled = _Window(begin, mixture, est * level_gains(est, mixture).astype(np.float32)[:, None])
         for order in self.speaker_order.push(self._evidence(levelled)):
             yield self._join(self.open.popleft(), list(order))
         self.before = levelled
@@ -98,19 +96,12 @@ class Stitcher:
         return done
 
     def _gains(self, est: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-        est, mixture = est.astype(np.float64), mixture.astype(np.float64)
-        self.gram = _KEPT * self.gram + est @ est.T
-        self.cross = _KEPT * self.cross + est @ mixture
-        self.energy = _KEPT * self.energy + float(mixture @ mixture)
-        return gains_of(self.gram, self.cross, self.energy).astype(np.float32)
+        new = _inner_products(est, mixture)
+        self.products = tuple(_KEPT * before + now for before, now in zip(self.products, new, strict=True))
+        return _gains_of(*self.products).astype(np.float32)
 
 
-def _least_squares_gains(est: np.ndarray, mixture: np.ndarray) -> np.ndarray:
-    est, mixture = est.astype(np.float64), mixture.astype(np.float64)
-    return gains_of(est @ est.T, est @ mixture, float(mixture @ mixture)).astype(np.float32)
-
-
-def align_to(reference_est: Tensor, est: Tensor) -> Tensor:
+def align_to(reference_est: np.ndarray, est: np.ndarray) -> np.ndarray:
     """The order of estimates that comes closest, in squared error, to estimates whose order is given.
 
     Args:
@@ -120,19 +111,17 @@ def align_to(reference_est: Tensor, est: Tensor) -> Tensor:
     Returns:
         (n_src,) the permutation: `est[permutation]` is in the order of `reference_est`.
 
-    >>> apart = torch.tensor([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
-    >>> align_to(apart, apart.flip(0)).tolist()
+    >>> apart = np.array([[1.0, 0.0, 2.0], [0.0, 3.0, 0.0]])
+    >>> align_to(apart, apart[::-1]).tolist()
     [1, 0]
     """
     from scipy.optimize import linear_sum_assignment
 
     # Plain inner products, not correlations: a speaker who is silent here leaves only leakage, which must not decide.
-    similarity = reference_est.double() @ est.double().T
-    _, permutation = linear_sum_assignment(similarity.cpu().numpy(), maximize=True)
-    return torch.from_numpy(permutation).to(est.device)
+    return linear_sum_assignment(reference_est.astype(np.float64) @ est.astype(np.float64).T, maximize=True)[1]
 
 
-def level_gains(est: Tensor, mixture: Tensor) -> Tensor:
+def level_gains(est: np.ndarray, mixture: np.ndarray) -> np.ndarray:
     """The gain of each estimate with which their sum comes closest to the mixture.
 
     SI-SNR teaches a separator neither level nor sign, so both are read off the mixture: least squares, one gain a
@@ -146,18 +135,17 @@ def level_gains(est: Tensor, mixture: Tensor) -> Tensor:
     Returns:
         (n_src,) float64 gains; 0 for a silent estimate. Negative only where an estimate is plainly upside down.
     """
-    est, mixture = est.double(), mixture.double()
-    gains = gains_of((est @ est.T).cpu().numpy(), (est @ mixture).cpu().numpy(), float(mixture @ mixture))
-    return torch.from_numpy(gains).to(est.device)
+    return _gains_of(*_inner_products(est, mixture))
 
 
-def gains_of(gram: np.ndarray, cross: np.ndarray, energy: float) -> np.ndarray:
-    """`level_gains` from inner products, which add up over segments.
+def _inner_products(est: np.ndarray, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inner products of estimates (n_src, n_src), of them with the mixture (n_src,), and the mixture's energy ()."""
+    est, mixture = est.astype(np.float64), mixture.astype(np.float64)
+    return est @ est.T, est @ mixture, np.asarray(mixture @ mixture)
 
-    Args:
-        gram: (n_src, n_src) of the estimates with each other. cross: (n_src,) of them with the mixture.
-        energy: of the mixture.
-    """
+
+def _gains_of(gram: np.ndarray, cross: np.ndarray, energy: np.ndarray) -> np.ndarray:
+    """`level_gains` from `_inner_products`, which add up over segments."""
     gains = np.zeros(len(cross))
     levels = np.sqrt(np.diag(gram))
     sounding = np.flatnonzero(levels > 1e-10 * levels.max(initial=0))

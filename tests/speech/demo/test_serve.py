@@ -12,8 +12,8 @@ from speech_signals import speech_like
 from sepml import cli
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
-from sepml.speech.demo.limits import Limits
 from sepml.speech.demo.serve import PageServer
+from sepml.speech.demo.uploads import Limits
 from sepml.speech.separation.separator import Separator
 
 WAYS_OUT = {"seconds": "the way out", "size": "another way out"}

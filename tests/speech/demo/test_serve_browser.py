@@ -10,7 +10,7 @@ from page_server import RATE, Halves, serving, until, wav
 from speech_signals import speech_like
 
 from sepml.speech.audio.files import quantise
-from sepml.speech.demo.limits import Limits
+from sepml.speech.demo.uploads import Limits
 
 CARDS = "[...document.querySelectorAll('.result')]"
 STATUS = "document.getElementById('status').textContent"

@@ -7,7 +7,7 @@ from speech_signals import speech_like
 
 from sepml.speech.demo import jobs as page_jobs
 from sepml.speech.demo.jobs import Capacity, Jobs
-from sepml.speech.demo.limits import Limits
+from sepml.speech.demo.uploads import Limits
 from sepml.speech.separation.separator import Separator
 
 
@@ -52,12 +52,12 @@ def test_a_separation_that_nobody_waits_for_stops(model):
             model.may_go_on.set()
         assert visitor.get(f"/jobs/{token}").status == 404
         visitor.separated(wav(speech_like(0, 0.3)))
-        assert [path.name for path in server.folder.path.iterdir() if token in path.name] == []
+        assert [path.name for path in server.folder.iterdir() if token in path.name] == []
 
 
 def test_old_results_make_room_and_temporary_files_go(model):
     with serving(model, capacity=Capacity(results=3)) as server:
-        visitor, folder = Visitor(server.port), server.folder.path
+        visitor, folder = Visitor(server.port), server.folder
         tokens = [visitor.separated(wav(speech_like(0, 0.3)), f"{n}.wav")[0] for n in range(5)]
         # The oldest go right after the last one is said to be done.
         until(lambda: visitor.get(f"/jobs/{tokens[1]}").status == 404)

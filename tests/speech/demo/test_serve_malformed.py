@@ -1,32 +1,10 @@
 """Requests that are no requests: each is refused plainly, none is an error of the server, which answers the next."""
 
-import logging
 import random
 
 import pytest
-from page_server import Halves, Visitor, form_of, read_to_end, serving, until, wav
+from page_server import form_of, read_to_end, until, wav
 from speech_signals import speech_like
-
-from sepml.speech.demo.limits import Limits
-from sepml.speech.demo.uploads import Pace
-
-LIMITS = Limits(seconds=5, size=400_000)
-
-
-@pytest.fixture(scope="module")
-def server():
-    with serving(Halves(), LIMITS, pace=Pace(grace=1000.0)) as server:
-        yield server
-
-
-@pytest.fixture
-def visitor(server, caplog):
-    """A visitor; nothing they do is an error of the server."""
-    caplog.set_level(logging.DEBUG)
-    yield Visitor(server.port)
-    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING] == []
-    assert "Traceback" not in caplog.text and "Exception in ASGI" not in caplog.text
-
 
 REQUESTS = {
     "garbage": b"\x00\xff\x01garbage\r\n\r\n",
@@ -81,13 +59,13 @@ def test_malformed_chunks_behind_an_answer_that_has_begun(server, visitor):
         connection.sendall(b"no number\r\n")
         read_to_end(connection)
     # And before: the upload is given up.
-    before = set(server.folder.path.iterdir())
+    before = set(server.folder.iterdir())
     with visitor.connect() as connection:
         connection.sendall(head + b"Content-Type: multipart/form-data; boundary=x\r\n\r\n5\r\n--x\r\n\r\n")
-        until(lambda: set(server.folder.path.iterdir()) != before)
+        until(lambda: set(server.folder.iterdir()) != before)
         connection.sendall(b"no number\r\n")
         assert b"400 Bad Request" in read_to_end(connection)
-    until(lambda: set(server.folder.path.iterdir()) == before)
+    until(lambda: set(server.folder.iterdir()) == before)
     assert visitor.get("/").status == 200
 
 

@@ -10,8 +10,8 @@ from mixing_corpus import made, mix, refused, small_corpus, speech_like  # noqa:
 from scipy.signal import resample_poly
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.active_level import active_level
 from sepml.speech.audio.files import write_wav
+from sepml.speech.audio.signals import active_level
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
 from sepml.speech.mixing.mixlist import read_mix_list

@@ -24,7 +24,8 @@ from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
 from sepml.speech.scoring.peers import Remembering
 from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import score_manifest
-from sepml.speech.separation.separate_files import FileSettings, separate_files
+from sepml.speech.separation.options import FileSettings
+from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator
 
 QUICK = ("si_snr", "sdr", "stoi")

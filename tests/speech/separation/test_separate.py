@@ -8,8 +8,8 @@ from bands import RATE, Bands, error_db, sources
 from separating import files, write
 
 from sepml.errors import SepmlError
-from sepml.speech.separation.outputs import OutputFormat
-from sepml.speech.separation.separate_files import FileSettings, separate_files
+from sepml.speech.separation.options import FileSettings, OutputFormat
+from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator
 
 

@@ -9,7 +9,8 @@ import soundfile
 from bands import Bands, sources
 from separating import files, write
 
-from sepml.speech.separation.separate_files import FileSettings, separate_files
+from sepml.speech.separation.options import FileSettings
+from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator
 
 

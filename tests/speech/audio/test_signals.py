@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from sepml.speech.audio.active_level import HANGOVER_SECONDS, active_level
+from sepml.speech.audio.signals import HANGOVER_SECONDS, active_level
 
 RATE = 8000
 
