@@ -11,6 +11,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import (
+    PassedOver,
     SpeakerRow,
     UtteranceRow,
     begin_corpus,
@@ -21,14 +22,12 @@ from sepml.speech.corpora.corpus_folder import (
     write_tables,
 )
 from sepml.speech.corpora.draw_mix_lists import ListSizes, draw_mix_list
-from sepml.speech.corpora.passed_over import PassedOver
 from sepml.speech.corpora.recordings import (
     BadRecordings,
     Conversion,
     SourceRecording,
     Surveyed,
     find_recordings,
-    rates_of,
     survey_recordings,
     take_recording,
 )
@@ -177,7 +176,7 @@ def _make(
 
 def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: PassedOver) -> list[Surveyed]:
     """The recordings of the rate that most have, where they keep theirs."""
-    rates = rates_of(surveyed)
+    rates = Counter(item.rate for item in surveyed)
     if conversion.sample_rate or len(rates) < 2:
         return [*surveyed]
     if not passed.allowed:
@@ -244,7 +243,7 @@ def _write_tables(
         rows.append(UtteranceRow(file, r.speaker, "", "", split_of[r.speaker], f"{seconds[r]:.2f}", r.source.name))
         of_speaker[r.speaker].append(seconds[r])
     speakers = [
-        SpeakerRow(name, "", "", "", "", split_of[name], len(own), len(own), f"{sum(own) / 60:.2f}", "", "")
+        SpeakerRow(name, set=split_of[name], clips=len(own), utterances=len(own), minutes=f"{sum(own) / 60:.2f}")
         for name, own in sorted(of_speaker.items())
     ]
     write_tables(out, rows, speakers)
