@@ -121,7 +121,7 @@ def prepare_own_recordings(
 def _request(
     utterances: Path, files: int, drawing: Drawing, conversion: Conversion, speaker_level: int, skip_bad: bool
 ) -> dict[str, object]:
-    """What decides the corpus; what earlier versions could not be asked for is in it only where it is asked for."""
+    """What decides the corpus; options that earlier versions did not have are in it only where they are set."""
     request: dict[str, object] = {
         "kind": "folder",
         "utterances": str(utterances.resolve()),
@@ -139,7 +139,7 @@ def _request(
 
 
 def _before_it_moved(out: Path, request: Mapping[str, object]) -> dict[str, object] | None:
-    """The request with the former path of the tree, where that is gone: links to it have to be made again."""
+    """The request with the former path of the tree, where that is absent now: the links to it have to be made again."""
     former = (request_of(out) or {}).get("utterances")
     return {**request, "utterances": former} if isinstance(former, str) and not Path(former).exists() else None
 

@@ -144,7 +144,7 @@ def survey_recordings(
 
 
 def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[SourceRecording, float]:
-    """Link to one recording or write it as 16-bit WAV, unless a run before has; the recording and its length in s.
+    """Link to one recording or write it as 16-bit WAV, unless an earlier run did; the recording and its length in s.
 
     Raises:
         SepmlError: it breaks off, is damaged or holds samples that are no numbers; or the disk is full.
