@@ -46,8 +46,7 @@ def add_check(commands: Commands) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from sepml.speech.mixing.check_lists import check_wsj0
-    from sepml.speech.mixing.checksums import Sums
+    from sepml.speech.mixing.check_lists import Sums, check_wsj0
 
     if options.utterances and not options.list:
         raise SepmlError(f"{options.target}: to compare with --utterances, the mix lists are needed as well (--list)")

@@ -1,12 +1,17 @@
-"""The signal side of the corpora: to 8 kHz, trim, level, fade, cut and join."""
+"""The signals of the corpora: brought to 8 kHz, trimmed, levelled, faded, cut, joined and written as utterances."""
 
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from functools import lru_cache
 from math import gcd
+from pathlib import Path
 
 import numpy as np
 from scipy.signal import butter, firwin, resample_poly, sosfilt
+
+from sepml.speech.audio.files import write_wav
+from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow, save_speaker
 
 SAMPLE_RATE = 8000
 FRAME, HOP = 160, 80  # 20 ms and 10 ms: the frames in which speech and pauses are told apart
@@ -135,3 +140,33 @@ def utterances(name: str, clips: Iterable[tuple[str, np.ndarray]]) -> Iterator[t
                 parts, names = [], []
     if sum(map(len, parts)) >= REMAINDER_S * SAMPLE_RATE:
         yield np.concatenate(parts), names
+
+
+def write_speaker(
+    out: Path,
+    row: SpeakerRow,
+    origin: Mapping[str, str],
+    spoken: Iterable[tuple[np.ndarray, list[str]]],
+    split: Callable[[int], str],
+) -> tuple[SpeakerRow, list[UtteranceRow]]:
+    """Write a speaker's utterances as `out/<speaker>/<speaker>-NNNN.wav` at 8 kHz, and record that they are complete.
+
+    Args:
+        row: the speaker; utterances and minutes are filled in, and clips where they are 0.
+        origin: the versions of what the audio is made of, see `save_speaker`.
+        spoken: the samples of each utterance, int16 or floats `(T,)`, and the names of its clips.
+        split: of an utterance, by its number.
+
+    Returns:
+        the rows of the tables.
+    """
+    listed, samples, clips = [], 0, 0
+    for i, (x, names) in enumerate(spoken):
+        file, seconds = f"{row.speaker}/{row.speaker}-{i:04d}.wav", f"{len(x) / SAMPLE_RATE:.2f}"
+        write_wav(out / file, x, SAMPLE_RATE)
+        listed.append(UtteranceRow(file, row.speaker, row.sex[0], row.tier, split(i), seconds, " ".join(names)))
+        samples, clips = samples + len(x), clips + len(names)
+    minutes = f"{samples / SAMPLE_RATE / 60:.2f}"
+    row = replace(row, clips=row.clips or clips, utterances=len(listed), minutes=minutes)
+    save_speaker(out, row, listed, origin)
+    return row, listed

@@ -84,11 +84,9 @@ def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
     """
     found = []
     for package in speaker.packages():
-        mine = [
-            clip
-            for clip in READERS[package.reader](contents[package.name], package, speaker.groups)
-            if any(fnmatchcase(clip.group, pattern) for pattern in speaker.groups)
-        ]
+        held = contents[package.name]
+        clips = _queen(held, package) if package.reader == "queen" else _files(held, package, speaker.groups)
+        mine = [clip for clip in clips if any(fnmatchcase(clip.group, pattern) for pattern in speaker.groups)]
         if not mine:
             known = f"the tables were made with version {package.version}"
             raise SepmlError(f"{package.name}: no clips of {speaker.name} in {package.place}; {known}")
@@ -107,17 +105,6 @@ def _is_excluded(clip: Clip) -> bool:
     return any(fnmatchcase(clip.group, group) and fnmatchcase(clip.key, key) for group, key in _exclusions())
 
 
-def _files(contents: Contents, package: Package, suffixes: tuple[str, ...] = _AUDIO) -> Iterator[tuple[str, str]]:
-    """Sound files of a package: their paths, whole and relative to the place of the speech, in order."""
-    for name in sorted(contents.spans):
-        if name.startswith(f"{package.place}/") and name.lower().endswith(suffixes):
-            yield name, name.removeprefix(f"{package.place}/")
-
-
-def _key(relative: str) -> str:
-    return splitext(relative)[0].replace("/", "_")
-
-
 def _format_label(contents: Contents, name: str) -> str:
     """Rate and channels: one language's volunteers, where there are several, mostly differ in the file format too."""
     head = contents.read(name, count=44)
@@ -133,41 +120,52 @@ def _format_label(contents: Contents, name: str) -> str:
     return f"{rate // 1000}k{channels}"
 
 
-def _asterisk(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
-    for name, relative in _files(contents, package, (".wav", ".gsm")):
-        if not _TONES.search(relative.split("/", 1)[-1]):
-            yield Clip(package.prefix, _key(relative), contents, name)
+def _prompt(package: Package, relative: str) -> str | None:
+    return None if _TONES.search(relative.split("/", 1)[-1]) else package.prefix
 
 
-def _in_language(package: Package, language: str, groups: tuple[str, ...]) -> bool:
-    """Whether any of the wanted groups is of this language, before a file is looked into for its format."""
-    return any(group.startswith(f"{package.prefix}-{language}-") for group in groups)
+def _stamp(package: Package, relative: str) -> str | None:
+    described = re.search(r"_desc(?:_([A-Za-z_]+))?\.(ogg|wav)$", relative)
+    return f"{package.prefix}-{described[1] or 'en'}" if described else None
 
 
-def _tuxpaint(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
-    for name, relative in _files(contents, package):
-        described = re.search(r"_desc(?:_([A-Za-z_]+))?\.(ogg|wav)$", relative)
-        language = (described.group(1) or "en") if described else ""
-        if _in_language(package, language, groups):
-            yield Clip(f"{package.prefix}-{language}-{_format_label(contents, name)}", _key(relative), contents, name)
+def _language(package: Package, relative: str) -> str | None:
+    return f"{package.prefix}-{relative.split('/')[0]}"
 
 
-def _by_language(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
-    for name, relative in _files(contents, package):
-        language = relative.split("/")[0]
-        if _in_language(package, language, groups):
-            yield Clip(f"{package.prefix}-{language}-{_format_label(contents, name)}", _key(relative), contents, name)
+def _fish(package: Package, relative: str) -> str | None:
+    fish = re.search(r"-([mv])-", relative.rsplit("/", 1)[-1])
+    own_language = f"/{package.prefix.rsplit('-', 1)[1]}/" in relative
+    return f"{package.prefix}-{fish[1]}" if fish and own_language else None
 
 
-def _fillets(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
-    language = package.prefix.rsplit("-", 1)[1]
-    for name, relative in _files(contents, package):
-        fish = re.search(r"-([mv])-", relative.rsplit("/", 1)[-1])
-        if fish and f"/{language}/" in relative:
-            yield Clip(f"{package.prefix}-{fish.group(1)}", _key(relative), contents, name)
+# How the group of a file follows from its path below the folder of the speech; None where the file is not wanted.
+_GROUPS: dict[str, Callable[[Package, str], str | None]] = {
+    "asterisk": _prompt,
+    "tuxpaint": _stamp,
+    "by_language": _language,
+    "fillets": _fish,
+}
+_GROUPED_BY_FORMAT = ("tuxpaint", "by_language")
 
 
-def _queen(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+def _files(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+    """The sound files of a package as clips, in the order of their paths."""
+    suffixes = (".wav", ".gsm") if package.reader == "asterisk" else _AUDIO
+    for name in sorted(contents.spans):
+        if not (name.startswith(f"{package.place}/") and name.lower().endswith(suffixes)):
+            continue
+        relative = name.removeprefix(f"{package.place}/")
+        group = _GROUPS[package.reader](package, relative)
+        if group and package.reader in _GROUPED_BY_FORMAT:
+            # Only files of wanted languages are read for their format.
+            wanted = any(pattern.startswith(f"{group}-") for pattern in groups)
+            group = f"{group}-{_format_label(contents, name)}" if wanted else None
+        if group:
+            yield Clip(group, splitext(relative)[0].replace("/", "_"), contents, name)
+
+
+def _queen(contents: Contents, package: Package) -> Iterator[Clip]:
     """Speech members of the game's container: a table of named members, of which the speech is bare MP3.
 
     Dialogue is called `<talk key><node>J<segment>` for the hero and `...P<segment>` for the other person, whose talk key
@@ -198,12 +196,3 @@ def _queen(contents: Contents, package: Package, groups: tuple[str, ...]) -> Ite
         else:
             continue
         yield Clip(f"{package.prefix}-{voice}", name.removesuffix(".SB"), contents, place, *members[name])
-
-
-READERS: dict[str, Callable[[Contents, Package, tuple[str, ...]], Iterator[Clip]]] = {
-    "asterisk": _asterisk,
-    "tuxpaint": _tuxpaint,
-    "by_language": _by_language,
-    "fillets": _fillets,
-    "queen": _queen,
-}

@@ -1,24 +1,28 @@
-"""The folder of a corpus: which one it holds, whether it is complete, its tables.
+"""The folder of a corpus: which one it holds, whether it is complete, its tables, and what was left out of it.
 
 A finished folder has `corpus.json`, written last; one in the making has `.sepml-build/request.json`. A folder with
 other content is refused.
 """
 
-import os
+import logging
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from sepml.errors import SepmlError
+from sepml.speech.corpora.recordings import BadRecordings, SourceRecording, other_files
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv, write_json
 from sepml.system.json_files import read_object
 from sepml.system.stamp import Request, require_own
 from sepml.system.temporaries import contents
 
+log = logging.getLogger(__name__)
 STAMP = "corpus.json"
+SKIPPED = "skipped.csv"
+_NAMED = 3
 _BUILD = ".sepml-build"
 _REQUEST = "request.json"
 _KEPT = {"debs"}
@@ -42,16 +46,16 @@ class SpeakerRow:
     """A row of `speakers.csv`; `set` is train, valid or test."""
 
     speaker: str
-    sex: str
-    tier: str
-    language: str
-    who: str
-    set: str
-    clips: int
-    utterances: int
-    minutes: str
-    groups: str
-    note: str
+    sex: str = ""
+    tier: str = ""
+    language: str = ""
+    who: str = ""
+    set: str = ""
+    clips: int = 0
+    utterances: int = 0
+    minutes: str = ""
+    groups: str = ""
+    note: str = ""
 
 
 def split_of_utterance(use: str, index: int) -> str:
@@ -83,12 +87,10 @@ def claim_corpus(out: Path, request: Mapping[str, Any], grows_from: Mapping[str,
     """
     if out.exists() and not out.is_dir():
         raise SepmlError(f"{out}: is a file, a folder for the corpus was expected")
-    stamp = _read(out / STAMP)
-    started = _read(build_folder(out) / _REQUEST)
-    if stamp is None and started is None:
+    stamp, found = _read(out / STAMP), request_of(out)
+    if found is None:
         foreign = [name for name in contents(out) if name not in _KEPT] if out.is_dir() else []
         require_own(out, "a corpus", STAMP, [] if foreign == [_BUILD] else foreign)
-    found = started if stamp is None else stamp["corpus"]
     if found != grows_from:
         Request(request).claim(out, "a corpus", found)
     if stamp is not None and found == request and _is_whole(out):
@@ -125,8 +127,14 @@ def build_folder(out: Path) -> Path:
 
 def write_tables(out: Path, utterances: Iterable[UtteranceRow], speakers: Iterable[SpeakerRow]) -> None:
     """Write `utterances.csv` and `speakers.csv`."""
-    write_csv(out / "utterances.csv", [field.name for field in fields(UtteranceRow)], map(astuple, utterances))
-    write_csv(out / "speakers.csv", [field.name for field in fields(SpeakerRow)], map(astuple, speakers))
+    write_csv(out / "utterances.csv", [column.name for column in fields(UtteranceRow)], map(astuple, utterances))
+    write_csv(out / "speakers.csv", [column.name for column in fields(SpeakerRow)], map(astuple, speakers))
+
+
+def write_speakers(out: Path, built: Iterable[tuple[SpeakerRow, list[UtteranceRow]]], order: Sequence[str]) -> None:
+    """Write both tables with the speakers in the order of their names in `order`."""
+    ordered = sorted(built, key=lambda rows: order.index(rows[0].speaker))
+    write_tables(out, (utterance for _, listed in ordered for utterance in listed), (row for row, _ in ordered))
 
 
 def read_utterances(path: Path) -> list[UtteranceRow]:
@@ -135,36 +143,19 @@ def read_utterances(path: Path) -> list[UtteranceRow]:
     Raises:
         SepmlError: absent, or not such a table, see `read_rows`.
     """
-    names = [field.name for field in fields(UtteranceRow)]
+    names = [column.name for column in fields(UtteranceRow)]
     rows = read_rows(path, "table of utterances, which `sepml prepare` writes", names)
     return [UtteranceRow(*(row[name] for name in names)) for _, row in rows]
 
 
-def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk`, sorted, through symbolic links too, by which trees are often joined; a folder that is met again is skipped."""
-    seen: set[tuple[int, int]] = set()
-    for top, folders, files in os.walk(root, followlinks=True):
-        status = os.stat(top)
-        if (status.st_dev, status.st_ino) in seen:
-            folders.clear()
-            continue
-        seen.add((status.st_dev, status.st_ino))
-        folders.sort()
-        yield Path(top), folders, sorted(files)
-
-
 def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[UtteranceRow], origin: Mapping[str, str]) -> None:
-    """Note that all files of a speaker are written, and with what versions, for a run that has to go on later."""
-    content = {
-        "origin": origin,
-        "speaker": asdict(speaker),
-        "utterances": [asdict(utterance) for utterance in utterances],
-    }
+    """Record that all files of a speaker are written, and with what versions, for a run that is resumed later."""
+    content = {"origin": origin, "speaker": asdict(speaker), "utterances": [asdict(utterance) for utterance in utterances]}
     write_json(build_folder(out) / "speakers" / f"{speaker.speaker}.json", content)
 
 
 def load_speaker(out: Path, name: str, origin: Mapping[str, str]) -> tuple[SpeakerRow, list[UtteranceRow]] | None:
-    """What `save_speaker` noted, if the versions are the same and the files are there."""
+    """What `save_speaker` recorded, if the versions are the same and the files are there."""
     content = _read(build_folder(out) / "speakers" / f"{name}.json")
     if content is None or content["origin"] != origin:
         return None
@@ -185,3 +176,56 @@ def _read(path: Path) -> dict[str, Any] | None:
         return read_object(path, "note that sepml writes, give another folder")
     except FileNotFoundError:
         return None
+
+
+@dataclass
+class PassedOver:
+    """The recordings of a tree that are left out.
+
+    Attributes:
+        root: the tree.
+        allowed: whether recordings may be left out; otherwise the first ones are refused.
+        skipped: the path below the root -> the reason.
+    """
+
+    root: Path
+    allowed: bool
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    def add(self, bad: Mapping[SourceRecording, str], of: int, several_channels: bool = False) -> None:
+        """Leave recordings out.
+
+        Args:
+            bad: with the reason.
+            of: recordings that were looked at.
+            several_channels: whether some are refused for their channels alone.
+
+        Raises:
+            BadRecordings: there are some, and they are not to be left out.
+        """
+        if bad and not self.allowed:
+            raise BadRecordings(f"{min(bad.values())} ({len(bad)} of {of} utterances are at fault)", several_channels)
+        self.skipped |= {str(item.source.relative_to(self.root)): why for item, why in bad.items()}
+
+    def write(self, out: Path) -> None:
+        """Log how many recordings and other files were left out, and list all in `out/skipped.csv`."""
+        others = other_files(self.root)
+        if self.skipped:
+            first = "; ".join([*self.skipped.values()][:_NAMED])
+            log.warning("%s: %d recordings are left out: %s%s", out, len(self.skipped), first, _and_more(len(self.skipped)))
+        if others:
+            first, more = ", ".join(others[:_NAMED]), _and_more(len(others))
+            log.info(
+                "%s: %d files are ignored, as their names are not those of recordings: %s%s",
+                self.root,
+                len(others),
+                first,
+                more,
+            )
+        rows = [*sorted(self.skipped.items()), *((file, "no recording by its name") for file in others)]
+        if rows:
+            write_csv(out / SKIPPED, ["file", "reason"], rows)
+
+
+def _and_more(count: int) -> str:
+    return f" and {count - _NAMED} more ({SKIPPED} names all)" if count > _NAMED else ""

@@ -5,7 +5,6 @@ import shutil
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 
@@ -19,22 +18,12 @@ _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 
 
-def require_espeak() -> None:
-    """Refuse to go on without the library.
-
-    Raises:
-        SepmlError: the package that carries it is not installed.
-    """
-    if find_spec("espeakng_loader") is None:
-        raise SepmlError("the speech synthesiser is not installed; `pip install sepml[synthetic]` brings espeakng-loader")
-
-
-class Espeak:
+class Espeak(ExitStack):
     """One voice of a private copy of espeak-ng; a context manager.
 
     The library keeps state from sentence to sentence (the phase of the glottis, a noise generator), which neither a new voice
-    nor a new start resets. A copy of its file is loaded as a library of its own, so what is said in this object depends on what
-    was said in this object alone.
+    nor a new start resets. A copy of its file is loaded as a library of its own, so what this object says depends only on what
+    it has said before.
 
     Args:
         voice: a language and a variant, such as `en+f2`.
@@ -45,11 +34,12 @@ class Espeak:
     """
 
     def __init__(self, voice: str, **parameters: int) -> None:
-        require_espeak()
+        if find_spec("espeakng_loader") is None:
+            raise SepmlError("the speech synthesiser is not installed; `pip install sepml[synthetic]` brings espeakng-loader")
         import espeakng_loader
 
-        self._stack = ExitStack()
-        folder = self._stack.enter_context(temporary_folder("espeak"))
+        super().__init__()
+        folder = self.enter_context(temporary_folder("espeak"))
         library = Path(espeakng_loader.get_library_path())
         try:
             shutil.copyfile(library, folder / library.name)
@@ -57,30 +47,20 @@ class Espeak:
             (folder / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
             self._library = ctypes.CDLL(str(folder / library.name))
         except (OSError, RuntimeError) as error:
-            self._stack.close()
+            self.close()
             raise SepmlError(f"{library}: espeak-ng cannot be loaded ({error}); install espeakng-loader again") from error
+        self.callback(self._library.espeak_Terminate)
         self._chunks: list[np.ndarray] = []
-        self._callback = _CALLBACK(self._receive)
+        self._receiver = _CALLBACK(self._receive)
         self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(folder).encode(), _DO_NOT_EXIT)
         if self.rate <= 0 or self._library.espeak_SetVoiceByName(voice.encode()):
             found = f"does not know the voice '{voice}'" if self.rate > 0 else "does not start"
             self.close()
             raise SepmlError(f"espeak-ng {found}; install espeakng-loader again")
-        self._library.espeak_SetSynthCallback(self._callback)
+        self._library.espeak_SetSynthCallback(self._receiver)
         self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
         for name, value in parameters.items():
             self._library.espeak_SetParameter(_PARAMETERS[name], value, 0)
-
-    def __enter__(self) -> "Espeak":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Free the library's memory and remove its copy."""
-        self._library.espeak_Terminate()
-        self._stack.close()
 
     @property
     def version(self) -> str:

@@ -191,7 +191,7 @@ def _plan(
 
 
 def _left(plan: Sequence[_Planned], folder: Path, roots: Roots, stamps: Mapping[Path, tuple[int, ...]]) -> list[_Planned]:
-    """The mixtures to be made: those that are not there, or were made of other recordings."""
+    """The mixtures that have to be made: those that are not there, or were made of other recordings."""
     made_of = {}
     for job in plan:
         noise = [roots.wham / job.recipe.noise] if roots.wham else []

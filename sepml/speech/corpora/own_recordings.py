@@ -11,6 +11,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import (
+    PassedOver,
     SpeakerRow,
     UtteranceRow,
     begin_corpus,
@@ -21,14 +22,12 @@ from sepml.speech.corpora.corpus_folder import (
     write_tables,
 )
 from sepml.speech.corpora.draw_mix_lists import ListSizes, draw_mix_list
-from sepml.speech.corpora.passed_over import PassedOver
 from sepml.speech.corpora.recordings import (
     BadRecordings,
     Conversion,
     SourceRecording,
     Surveyed,
     find_recordings,
-    rates_of,
     survey_recordings,
     take_recording,
 )
@@ -122,7 +121,7 @@ def prepare_own_recordings(
 def _request(
     utterances: Path, files: int, drawing: Drawing, conversion: Conversion, speaker_level: int, skip_bad: bool
 ) -> dict[str, object]:
-    """What decides the corpus; what earlier versions could not be asked for is in it only where it is asked for."""
+    """What decides the corpus; options that earlier versions did not have are in it only where they are set."""
     request: dict[str, object] = {
         "kind": "folder",
         "utterances": str(utterances.resolve()),
@@ -140,7 +139,7 @@ def _request(
 
 
 def _before_it_moved(out: Path, request: Mapping[str, object]) -> dict[str, object] | None:
-    """The request with the former path of the tree, where that is gone: links to it have to be made again."""
+    """The request with the former path of the tree, where that is absent now: the links to it have to be made again."""
     former = (request_of(out) or {}).get("utterances")
     return {**request, "utterances": former} if isinstance(former, str) and not Path(former).exists() else None
 
@@ -177,7 +176,7 @@ def _make(
 
 def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: PassedOver) -> list[Surveyed]:
     """The recordings of the rate that most have, where they keep theirs."""
-    rates = rates_of(surveyed)
+    rates = Counter(item.rate for item in surveyed)
     if conversion.sample_rate or len(rates) < 2:
         return [*surveyed]
     if not passed.allowed:
@@ -244,7 +243,7 @@ def _write_tables(
         rows.append(UtteranceRow(file, r.speaker, "", "", split_of[r.speaker], f"{seconds[r]:.2f}", r.source.name))
         of_speaker[r.speaker].append(seconds[r])
     speakers = [
-        SpeakerRow(name, "", "", "", "", split_of[name], len(own), len(own), f"{sum(own) / 60:.2f}", "", "")
+        SpeakerRow(name, set=split_of[name], clips=len(own), utterances=len(own), minutes=f"{sum(own) / 60:.2f}")
         for name, own in sorted(of_speaker.items())
     ]
     write_tables(out, rows, speakers)

@@ -11,7 +11,7 @@ class Package:
 
     Attributes:
         version: the one the tables below were made with (Debian 12).
-        reader: how its clips are found, a key of `clips.READERS`.
+        reader: how its clips are found, see `clips.py`.
         place: the folder (or container file) with the speech, inside the package.
         prefix: what the names of its clip groups begin with.
     """

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.audio.files import write_wav
 from sepml.speech.corpora import debian
-from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances
+from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances, write_speaker
 from sepml.speech.corpora.clips import clips_of
 from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
@@ -20,9 +19,8 @@ from sepml.speech.corpora.corpus_folder import (
     build_folder,
     claim_corpus,
     load_speaker,
-    save_speaker,
     split_of_utterance,
-    write_tables,
+    write_speakers,
 )
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.speech.corpora.packages import PACKAGES, SIZES, Package, Speaker
@@ -92,9 +90,7 @@ def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], vers
     _write_licences(out, speakers, packages, unpacked, versions)
     work = partial(_build_speaker, out, unpacked, versions)
     built = all_of(map_unordered(work, list(speakers), jobs, "cutting speech"))
-    rows = {row.speaker: (row, listed) for row, listed in built}
-    ordered = [rows[speaker.name] for speaker in speakers]
-    write_tables(out, (utterance for _, listed in ordered for utterance in listed), (row for row, _ in ordered))
+    write_speakers(out, built, [speaker.name for speaker in speakers])
 
 
 def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
@@ -116,18 +112,9 @@ def _build_speaker(
 ) -> tuple[SpeakerRow, list[UtteranceRow]]:
     """Write one speaker's utterances; gives their rows in the tables."""
     origin = {package.name: versions[package.name] for package in speaker.packages()}
-    done = load_speaker(out, speaker.name, origin)
-    if done is not None:
+    if done := load_speaker(out, speaker.name, origin):
         return done
     clips = sorted(_clean_clips(speaker, unpacked), key=lambda clip: clip[0])
-    listed, samples = [], 0
-    for i, (x, names) in enumerate(utterances(speaker.name, ((f"{group}:{key}", y) for (group, key), y in clips))):
-        file = f"{speaker.name}/{speaker.name}-{i:04d}.wav"
-        integers = np.clip(np.round(x * _FULL_SCALE), -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16)
-        write_wav(out / file, integers, SAMPLE_RATE)
-        split, seconds = split_of_utterance(speaker.use, i), f"{len(x) / SAMPLE_RATE:.2f}"
-        listed.append(UtteranceRow(file, speaker.name, speaker.sex[0], speaker.tier, split, seconds, " ".join(names)))
-        samples += len(x)
     row = SpeakerRow(
         speaker=speaker.name,
         sex=speaker.sex,
@@ -136,13 +123,12 @@ def _build_speaker(
         who=speaker.who,
         set=speaker.use,
         clips=len(clips),
-        utterances=len(listed),
-        minutes=f"{samples / SAMPLE_RATE / 60:.2f}",
         groups=" ".join(speaker.groups),
         note=speaker.note,
     )
-    save_speaker(out, row, listed, origin)
-    return row, listed
+    spoken = utterances(speaker.name, ((f"{group}:{key}", x) for (group, key), x in clips))
+    integers = ((np.clip(np.round(x * _FULL_SCALE), -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16), n) for x, n in spoken)
+    return write_speaker(out, row, origin, integers, partial(split_of_utterance, speaker.use))
 
 
 def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tuple[tuple[str, str], np.ndarray]]:

@@ -3,7 +3,7 @@
 import os
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -13,7 +13,6 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import info, is_recording, open_audio, write_wav
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import one_channel
-from sepml.speech.corpora.corpus_folder import walk
 from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.system.parallel import map_unordered, sorted_out
 
@@ -144,13 +143,8 @@ def survey_recordings(
     return [found[recording] for recording in recordings if recording not in bad], bad, stereo and conversion.channel is None
 
 
-def rates_of(surveyed: Sequence[Surveyed]) -> Counter[int]:
-    """How many recordings have which rate."""
-    return Counter(item.rate for item in surveyed)
-
-
 def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[SourceRecording, float]:
-    """Link to one recording or write it as 16-bit WAV, unless a run before has; the recording and its length in s.
+    """Link to one recording or write it as 16-bit WAV, unless an earlier run did; the recording and its length in s.
 
     Raises:
         SepmlError: it breaks off, is damaged or holds samples that are no numbers; or the disk is full.
@@ -161,13 +155,28 @@ def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[S
     elif not target.is_file():
         from scipy.signal import resample_poly
 
-        x = _samples(item.recording.source, item.channels, conversion.channel)
+        source, channel = item.recording.source, conversion.channel or None if item.channels > 1 else None
+        with open_recording(source) as recording:
+            x = np.concatenate([*one_channel(source, recording, channel)])
         rate = conversion.sample_rate or item.rate
         write_wav(target, x if rate == item.rate else resample_poly(x, rate, item.rate), rate)
     if item.frames is not None:
         return item.recording, item.frames / item.rate
     facts = info(target)
     return item.recording, facts.frames / facts.rate
+
+
+def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
+    """`os.walk`, sorted, through symbolic links too, by which trees are often joined; a folder that is met again is skipped."""
+    seen: set[tuple[int, int]] = set()
+    for top, folders, files in os.walk(root, followlinks=True):
+        status = os.stat(top)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders.sort()
+        yield Path(top), folders, sorted(files)
 
 
 def _visible(root: Path) -> list[PurePosixPath]:
@@ -224,11 +233,6 @@ def _fault(item: Surveyed, conversion: Conversion) -> str:
     if conversion.sample_rate and item.rate < conversion.sample_rate:
         return f"{source}: its rate is {item.rate} Hz, below the {conversion.sample_rate} Hz asked for"
     return ""
-
-
-def _samples(source: Path, channels: int, channel: int | None) -> np.ndarray:
-    with open_recording(source) as recording:
-        return np.concatenate([*one_channel(source, recording, channel or None if channels > 1 else None)])
 
 
 def _link(target: Path, source: Path) -> None:

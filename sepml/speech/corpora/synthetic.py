@@ -13,16 +13,14 @@ from typing import Any
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import write_wav
-from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances
+from sepml.speech.corpora.cleanup import fade, level, to_8k, trim, utterances, write_speaker
 from sepml.speech.corpora.corpus_folder import (
     SpeakerRow,
     UtteranceRow,
     begin_corpus,
     claim_corpus,
     load_speaker,
-    save_speaker,
-    write_tables,
+    write_speakers,
 )
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.speech.corpora.espeak import Espeak
@@ -67,7 +65,7 @@ class Voice:
         return {"rate": self.rate, "pitch": self.pitch, "pitch_range": self.pitch_range, "volume": _VOLUME}
 
 
-_FEMALE = (
+_FEMALE = [
     "f1",
     "f2",
     "f3",
@@ -83,7 +81,7 @@ _FEMALE = (
     "shelby",
     "steph",
     "anika",
-)
+]
 
 # Women and men in turn, so that any number of them is balanced; chosen to differ in timbre (the variant), pitch and accent.
 VOICES = (
@@ -176,9 +174,8 @@ def _make(out: Path, request: Mapping[str, Any], version: str, jobs: int) -> Non
     """Write audio, tables and licence."""
     voices = VOICES[: request["voices"]]
     work = partial(_build_voice, out, request, version)
-    built = {row.speaker: (row, listed) for row, listed in all_of(map_unordered(work, range(len(voices)), jobs, "synthesis"))}
-    ordered = [built[voice.name] for voice in voices]
-    write_tables(out, (utterance for _, listed in ordered for utterance in listed), (row for row, _ in ordered))
+    built = all_of(map_unordered(work, range(len(voices)), jobs, "synthesis"))
+    write_speakers(out, built, [voice.name for voice in voices])
     names = ", ".join(f"{voice.name} ({voice.language}+{voice.variant})" for voice in voices)
     write_text(out / "LICENSES" / "README.txt", _LICENCE.format(version=version, voices=names))
 
@@ -186,20 +183,9 @@ def _make(out: Path, request: Mapping[str, Any], version: str, jobs: int) -> Non
 def _build_voice(out: Path, request: Mapping[str, Any], version: str, number: int) -> tuple[SpeakerRow, list[UtteranceRow]]:
     """Write one voice's utterances; gives their rows in the tables."""
     voice = VOICES[number]
-    done = load_speaker(out, voice.name, {"espeak-ng": version})
-    if done is not None:
+    origin, count, use = {"espeak-ng": version}, request["utterances"], _use(number, request["voices"])
+    if done := load_speaker(out, voice.name, origin):
         return done
-    use = _use(number, request["voices"])
-    count = request["utterances"]
-    listed, samples, clips = [], 0, 0
-    with Espeak(f"{voice.language}+{voice.variant}", **voice.parameters()) as espeak:
-        sentences = _sentences(espeak, np.random.default_rng([request["seed"], zlib.crc32(voice.name.encode())]))
-        for i, (x, names) in enumerate(islice(utterances(voice.name, sentences), count)):
-            file = f"{voice.name}/{voice.name}-{i:04d}.wav"
-            write_wav(out / file, x, SAMPLE_RATE)
-            seconds = f"{len(x) / SAMPLE_RATE:.2f}"
-            listed.append(UtteranceRow(file, voice.name, voice.sex, "A", _split(use, i, count), seconds, " ".join(names)))
-            samples, clips = samples + len(x), clips + len(names)
     row = SpeakerRow(
         speaker=voice.name,
         sex=voice.sex,
@@ -207,14 +193,12 @@ def _build_voice(out: Path, request: Mapping[str, Any], version: str, number: in
         language=voice.language,
         who=f"espeak-ng {version}",
         set=use,
-        clips=clips,
-        utterances=len(listed),
-        minutes=f"{samples / SAMPLE_RATE / 60:.2f}",
         groups=f"{voice.language}+{voice.variant}",
         note=f"pitch {voice.pitch}, range {voice.pitch_range}, {voice.rate} words a minute",
     )
-    save_speaker(out, row, listed, {"espeak-ng": version})
-    return row, listed
+    with Espeak(f"{voice.language}+{voice.variant}", **voice.parameters()) as espeak:
+        sentences = _sentences(espeak, np.random.default_rng([request["seed"], zlib.crc32(voice.name.encode())]))
+        return write_speaker(out, row, origin, islice(utterances(voice.name, sentences), count), partial(_split, use, count))
 
 
 def _use(number: int, voices: int) -> str:
@@ -223,7 +207,7 @@ def _use(number: int, voices: int) -> str:
     return "test" if number >= voices - unseen else "valid" if number >= voices - 2 * unseen else "train"
 
 
-def _split(use: str, index: int, count: int) -> str:
+def _split(use: str, count: int, index: int) -> str:
     """The split of an utterance; of a training voice the last twentieth, at least one, is for test, and so on."""
     if use != "train":
         return f"unseen_{use}"

@@ -46,9 +46,9 @@ def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
     """
     tree = Path(tree)
     if folders := splits_of_folders(tree) if not (tree / "mix").is_dir() else {}:
-        return [_write(Path(out) / f"{name}.csv", _of_folders(of_split)) for name, of_split in folders.items()]
+        return [_write(Path(out) / f"{name}.csv", *_of_folders(of_split)) for name, of_split in folders.items()]
     splits = {tree.resolve().name: tree} if (tree / "mix").is_dir() else _splits(tree, "mix")
-    return [_write(Path(out) / f"{name}.csv", _own(folder)) for name, folder in splits.items()]
+    return [_write(Path(out) / f"{name}.csv", *_of_split(folder)) for name, folder in splits.items()]
 
 
 def prepare_wham(tree: Path, task: str, out: Path, sample_rate: int = 8000, mode: str = "min") -> list[Path]:
@@ -97,8 +97,8 @@ def prepare_librimix_tree(
     for kind in types:
         for name, folder in _splits(base, kind).items():
             table = base / "metadata" / f"mixture_{name}_{kind}.csv"
-            mixtures = _from_table(table, base) if table.is_file() else manifest_of_tree(folder, kind)
-            manifests.append(_write(Path(out) / table.name, mixtures))
+            mixtures, faults = _from_table(table, base) if table.is_file() else (manifest_of_tree(folder, kind), [])
+            manifests.append(_write(Path(out) / table.name, mixtures, faults))
     return manifests
 
 
@@ -158,34 +158,32 @@ def _splits(base: Path, kind: str) -> dict[str, Path]:
     return splits
 
 
-def _from_table(table: Path, base: Path) -> list[Mixture]:
-    """The mixtures of LibriMix's own table, their files in the tree where it is now."""
+def _from_table(table: Path, base: Path) -> tuple[list[Mixture], list[str]]:
+    """The mixtures of LibriMix's own table, with their files in the tree where it is now, and the faults."""
     rows, faults = scan_manifest(table)
     mixtures = []
     for line, mixture in rows.items():
-        files = [_in_tree(file, base) for file in (mixture.mixture, *mixture.sources)]
-        noise = _in_tree(mixture.noise, base) if mixture.noise else None
-        absent = [file for file in (*files, *([noise] if noise else [])) if ".." in file.parts or not file.is_file()]
+        named = [mixture.mixture, *mixture.sources, *([mixture.noise] if mixture.noise else [])]
+        files = [base.joinpath(*file.parts[-3:]) for file in named]
+        absent = [file for file in files if ".." in file.parts or not file.is_file()]
         faults += [f"{table}:{line}: id '{mixture.id}': there is no file {file}" for file in absent]
+        noise = files.pop() if mixture.noise else None
         mixtures.append(replace(mixture, mixture=files[0], sources=tuple(files[1:]), noise=noise))
-    _refuse(faults)
-    return mixtures
+    return mixtures, faults
 
 
-def _own(folder: Path) -> list[Mixture]:
+def _of_split(folder: Path) -> tuple[list[Mixture], list[str]]:
+    """The mixtures of a folder of mix/ s1/ s2/, and their faults."""
     faults: list[str] = []
     _warn_of_other_formats(folder, [file for part in folder.iterdir() if part.is_dir() for file in part.iterdir()])
-    mixtures = with_noise(folder, manifest_of_tree(folder), faults)
-    _refuse(faults)
-    return mixtures
+    return with_noise(folder, manifest_of_tree(folder), faults), faults
 
 
-def _of_folders(folders: list[Path]) -> list[Mixture]:
+def _of_folders(folders: list[Path]) -> tuple[list[Mixture], list[str]]:
+    """The mixtures of folders for one mixture each, and their faults."""
     faults: list[str] = []
     _warn_of_other_formats(folders[0].parent, [file for folder in folders for file in folder.iterdir()])
-    mixtures = mixtures_of_folders(folders, faults)
-    _refuse(faults)
-    return mixtures
+    return mixtures_of_folders(folders, faults), faults
 
 
 def _warn_of_other_formats(where: Path, files: Sequence[Path]) -> None:
@@ -197,16 +195,10 @@ def _warn_of_other_formats(where: Path, files: Sequence[Path]) -> None:
         log.warning("%s: %d recordings are ignored, as they are not %s: %s", where, len(others), form, first)
 
 
-def _refuse(faults: list[str]) -> None:
+def _write(path: Path, mixtures: list[Mixture], faults: Sequence[str] = ()) -> Path:
+    """Write the manifest of mixtures without faults."""
     if faults:
         raise SepmlError(f"{faults[0]}{f' (and {len(faults) - 1} more faults)' if len(faults) > 1 else ''}")
-
-
-def _in_tree(file: Path, base: Path) -> Path:
-    return base.joinpath(*file.parts[-3:])
-
-
-def _write(path: Path, mixtures: list[Mixture]) -> Path:
     write_manifest(path, mixtures)
     log.info("%s: %d mixtures of %d sources", path, len(mixtures), len(mixtures[0].sources))
     return path

@@ -12,7 +12,7 @@ from pathlib import Path
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import are_whole, write_wav
 from sepml.speech.audio.sphere import SphereHeader, checksum_fits, read_header, read_samples, require_decoder
-from sepml.speech.corpora.corpus_folder import walk
+from sepml.speech.corpora.recordings import walk
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
 from sepml.system.files import write_text
 from sepml.system.parallel import map_unordered, sorted_out

@@ -1,30 +1,41 @@
-"""Compares a wsj0-mix tree with its published mix lists and with the corpus that it was made of."""
+"""Compares a wsj0-mix tree with its published mix lists, with the corpus that it was made of and with SHA-256 sums."""
 
-import logging
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import FULL_SCALE, read_wav
-from sepml.speech.data.mixtures import stems
+from sepml.speech.data.mixtures import AUDIO_SUFFIXES, stems
 from sepml.speech.mixing.check import CheckResult, check
-from sepml.speech.mixing.checksums import Sums, some_of, verify_sums, write_sums
 from sepml.speech.mixing.mix import PEAK
 from sepml.speech.mixing.mixlist import MixLine, lists_by_split, read_mix_list
 from sepml.speech.mixing.remix import Listed, compare_with_utterances, mode_of
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.files import write_text
+from sepml.system.parallel import all_of, map_unordered, sorted_out
+from sepml.system.stamp import file_digest
 
-log = logging.getLogger(__name__)
 _ENOUGH = 20
-# The list sets active levels, the SI-SNR is of whole signals: pauses, lengths and cutting set them apart. In one mixture
-# by some dB (of recorded speech by 3.5 at most in min, 5 in max mode), over a split by little.
+# The list sets active levels, the SI-SNR is of whole signals: pauses, lengths and cutting make a difference. In one mixture
+# it is some dB (of recorded speech by 3.5 at most in min, 5 in max mode), over a split by little.
 _MEDIAN_DB = 1.0
 _ERRORS = 3
 _OUTLIER_DB = 15.0
 _HELD_OUT = "tt"
+_SHOWN = 3
+_SUM = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
+
+
+@dataclass(frozen=True)
+class Sums:
+    """Files of sums in the format of `sha256sum`: one to write when there are no faults, one to compare with."""
+
+    write: Path | None = None
+    verify: Path | None = None
 
 
 def check_wsj0(
@@ -64,8 +75,8 @@ def check_wsj0(
     facts, faults = list(result.facts), set(result.faults)
     for split, found in listed.items():
         faults.update(found.faults)
-        measured = list(map_unordered(_measure, found.complete, jobs, f"measuring {split}"))
-        more = _judge(split, found, [m for m in measured if not isinstance(m, Failure)])
+        measured, _ = sorted_out(map_unordered(_measure, found.complete, jobs, f"measuring {split}"))
+        more = _judge(split, found, measured)
         facts += more.facts
         faults.update(more.faults)
     faults.update(_shared_speakers({split: found.lines for split, found in listed.items()}))
@@ -75,9 +86,10 @@ def check_wsj0(
         facts += compared.facts
         faults.update(compared.faults)
     if sums.verify is not None:
-        faults.update(verify_sums(target, sums.verify, jobs))
+        faults.update(_differences(target, sums.verify, jobs))
     if sums.write is not None and not faults:
-        write_sums(target, sums.write, jobs)
+        text = "".join(f"{digest}  {name}\n" for name, digest in sorted(_sums(target, jobs).items()))
+        write_text(sums.write, text)
         facts.append(f"{sums.write}: sums written")
     return CheckResult(sorted(faults), facts)
 
@@ -173,7 +185,7 @@ def _judge(split: str, found: _Found, measured: Sequence[_Measured]) -> CheckRes
 
 
 def _shared_speakers(splits: dict[str, list[MixLine]]) -> list[str]:
-    """Test speakers that are also in training or validation; in wsj0-mix those two share theirs."""
+    """Test speakers that are also in training or validation; in wsj0-mix, training and validation share speakers."""
     speakers = {
         split: {PurePosixPath(path).parent.name for line in lines for path in line.paths} for split, lines in splits.items()
     }
@@ -183,3 +195,40 @@ def _shared_speakers(splits: dict[str, list[MixLine]]) -> list[str]:
         for split, others in speakers.items()
         if split != _HELD_OUT and (both := others & held_out)
     ]
+
+
+def _differences(target: Path, file: Path, jobs: int) -> list[str]:
+    """A line for each kind of difference between the files below a folder and the sums in a file."""
+    expected: dict[str, str] = {}
+    try:
+        text = Path(file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SepmlError(f"{file}: cannot be read as sums: {error}") from error
+    for number, line in enumerate(text.splitlines(), start=1):
+        match = _SUM.fullmatch(line)
+        if match is None:
+            raise SepmlError(f"{file}:{number}: found '{line[:80]}', expected a SHA-256 sum, two spaces and a path")
+        expected[match[2].removeprefix("./")] = match[1]
+    found = _sums(target, jobs)
+    kinds = {
+        "are missing": expected.keys() - found.keys(),
+        "are not in it": found.keys() - expected.keys(),
+        "have other sums": {name for name in expected.keys() & found.keys() if expected[name] != found[name]},
+    }
+    return [f"{target}: {some_of(names, 'files')} {what}, by {file}" for what, names in kinds.items() if names]
+
+
+def _sums(target: Path, jobs: int) -> dict[str, str]:
+    """The SHA-256 sum of each audio file below a folder, by its path there."""
+    files = sorted(f for f in target.rglob("*") if f.suffix.lower() in AUDIO_SUFFIXES and not f.name.startswith("."))
+    return dict(all_of(map_unordered(partial(_sum_of, target=target), files, jobs, "checksums")))
+
+
+def _sum_of(file: Path, target: Path) -> tuple[str, str]:
+    return file.relative_to(target).as_posix(), file_digest(file)
+
+
+def some_of(names: Iterable[str], what: str) -> str:
+    """`12 files (a, b, c ...)`."""
+    names = sorted(names)
+    return f"{len(names)} {what} ({', '.join(names[:_SHOWN])}{' ...' if len(names) > _SHOWN else ''})"

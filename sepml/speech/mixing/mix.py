@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -14,9 +14,9 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, write_wav
 from sepml.speech.data.manifest import write_manifest
 from sepml.speech.data.mixtures import Mixture
-from sepml.speech.mixing.mix_plan import MixJob, Reader, Setting, jobs_left, plan_split
-from sepml.speech.mixing.mixlist import lists_by_split, named_in, read_levels, read_mix_list
-from sepml.speech.mixing.utterances import Utterance, cache_folder, load, survey
+from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split
+from sepml.speech.mixing.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
+from sepml.speech.mixing.utterances import Reader, Utterance, cache_folder, load, survey
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
@@ -70,10 +70,10 @@ def mix_lists(
 ) -> list[Path]:
     """Make the mixtures of mix lists as `out/wav{8,16}k/{min,max}/<split>/{mix,s1,s2,...}/<id>.wav`, 16 bit.
 
-    A split is called as its list without `mix_<n>_spk_` and `.txt`. Its manifest `<split>.csv`, beside its folder, is
+    A split has the name of its list without `mix_<n>_spk_` and `.txt`. Its manifest `<split>.csv`, beside its folder, is
     written when it is complete. Mixtures that are there already, and were made of the same samples, levels and gains, are
-    kept, so an interrupted run goes on where it was; files are written atomically. Those of an earlier list that this one lacks
-    are deleted. Meanwhile the utterances lie at the target rate in a hidden folder in `out`, 4 bytes a
+    kept, so an interrupted run resumes where it stopped; files are written atomically. Mixtures of an earlier list that this
+    one lacks are deleted. During the run, the utterances are kept at the target rate in a hidden folder in `out`, 4 bytes a
     sample.
 
     Args:
@@ -105,17 +105,15 @@ def mix_lists(
     plans = {split: plan_split(lines, base / split, utterances, mode) for split, lines in splits.items()}
     faults: list[str] = []
     with cache_folder(Path(out)) as cache:
-        setting = Setting(mode, sample_rate, cache, jobs)
-        reader = Reader(setting)
-        left = jobs_left({base / split: plan for split, plan in plans.items()}, reader)
-        work = partial(_mix, setting=setting)
+        reader = Reader(cache, sample_rate, jobs)
+        left = {split: jobs_left(base / split, plan, reader, mode) for split, plan in plans.items()}
+        work = partial(_mix, cache=cache, sample_rate=sample_rate, mode=mode)
         for split, plan in plans.items():
-            todo = left[base / split]
-            if todo:
+            if left[split]:
                 # A manifest promises a complete split: it goes now and comes back at the end.
                 (base / f"{split}.csv").unlink(missing_ok=True)
                 write_json(base / split / _SETTINGS, settings | {"sources": len(plan[0].utterances)})
-            new_faults = _make(todo, reader.found, work, jobs, f"mixing {split}")
+            new_faults = _make(left[split], reader, work, f"mixing {split}")
             faults += new_faults
             if not new_faults:
                 _finish(plan, base / split)
@@ -129,43 +127,41 @@ def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
     """Refuse to go on in a split whose mixtures were made in another way."""
     with suppress(FileNotFoundError):
         before = read_object(folder / _SETTINGS)
-        # Earlier versions noted more.
+        # Earlier versions recorded more settings.
         Request(settings).claim(folder, "mixtures", {key: before.get(key) for key in settings})
 
 
-def _make(
-    todo: list[MixJob],
-    prepared: Mapping[str, Utterance | Failure[Utterance]],
-    work: Callable[[MixJob], None],
-    jobs: int,
-    what: str,
-) -> list[str]:
-    """Make the mixtures whose utterances are all ready; the faults of the others."""
+def _make(todo: list[MixJob], reader: Reader, work: Callable[[MixJob], None], what: str) -> list[str]:
+    """Make the mixtures whose utterances could all be read; the faults of the others."""
     faults: list[str] = []
     ready: list[MixJob] = []
     for job in todo:
-        sources = [prepared[utterance.path] for utterance in job.utterances]
-        failures = [source.message for source in sources if isinstance(source, Failure)]
-        if failures:
-            faults.append(failures[0])
-        else:
-            ready.append(replace(job, utterances=tuple(source for source in sources if isinstance(source, Utterance))))
-    faults += [done.message for done in map_unordered(work, ready, jobs, what, chunk=8) if isinstance(done, Failure)]
+        try:
+            ready.append(replace(job, utterances=reader.ready(job.line.paths)))
+        except SepmlError as error:
+            faults.append(str(error))
+    faults += [done.message for done in map_unordered(work, ready, reader.jobs, what, chunk=8) if isinstance(done, Failure)]
     return sorted(faults)
 
 
-def _mix(job: MixJob, setting: Setting) -> None:
-    utterances = [load(utterance, setting.cache) for utterance in job.utterances]
-    levels = [utterance.level or 0.0 for utterance in job.utterances]
-    mixture, sources = mix_utterances(utterances, levels, job.line.gains, setting.mode)
-    rounded = [quantise(x) for x in (mixture, *sources)]
-    for number, (x, its) in enumerate(zip(sources, rounded[1:], strict=True), start=1):
-        if x.any() and not its.any():
+def mix_line(line: MixLine, utterances: Sequence[Utterance], cache: Path, mode: str) -> list[np.ndarray]:
+    """The mixture of a line and its sources, `(T,)` each, before they are rounded; see `mix_utterances`."""
+    levels = [utterance.level or 0.0 for utterance in utterances]
+    mixture, sources = mix_utterances([load(utterance, cache) for utterance in utterances], levels, line.gains, mode)
+    return [mixture, *sources]
+
+
+def _mix(job: MixJob, cache: Path, sample_rate: int, mode: str) -> None:
+    signals = mix_line(job.line, job.utterances, cache, mode)
+    rounded = [quantise(x) for x in signals]
+    for number, (x, its) in enumerate(zip(signals, rounded, strict=True)):
+        if number and x.any() and not its.any():
             gains = ", ".join(f"{gain:g} dB" for gain in job.line.gains)
-            of_all = f"the gains are {gains}, the active levels {', '.join(f'{level:.3g}' for level in levels)}"
+            levels = ", ".join(f"{utterance.level or 0.0:.3g}" for utterance in job.utterances)
+            of_all = f"the gains are {gains}, the active levels {levels}"
             raise SepmlError(f"{job.line.where}: source {number} would be all zeros in 16 bits: {of_all}")
     for file, x in zip(job.files, rounded, strict=True):
-        write_wav(file, x, setting.sample_rate)
+        write_wav(file, x, sample_rate)
 
 
 def _finish(plan: list[MixJob], folder: Path) -> None:

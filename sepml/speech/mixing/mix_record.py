@@ -1,7 +1,7 @@
-"""The record of what the mixtures of a split were made of, by which those made of something else are found.
+"""Which mixtures of a split have to be made: those that are absent, incomplete, or made of something else than now.
 
-A mixture's recipe is a digest of its utterances' samples, their levels, the gains, the mode and the rate. Utterances whose
-files are as they were (see `file_stamp`) are not read to know it.
+The record of a split holds the recipe of each mixture: a digest of its utterances' samples, their levels, the gains, the mode
+and the rate. Utterances whose files have not changed (see `file_stamp`) are not read again for it.
 """
 
 import json
@@ -9,13 +9,14 @@ import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.files import are_whole
 from sepml.speech.mixing.mixlist import MixLine
-from sepml.speech.mixing.utterances import Utterance
+from sepml.speech.mixing.utterances import Reader, Utterance
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
+from sepml.system.parallel import Failure
 from sepml.system.stamp import digest_of
 
 log = logging.getLogger(__name__)
@@ -25,15 +26,11 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Known:
-    """An utterance as it was when it was mixed: see `Utterance` for stamp, digest and level."""
+    """An utterance at the time when it was mixed: see `Utterance` for stamp, digest and level."""
 
     stamp: tuple[int, ...]
     digest: str
     level: float
-
-    def fits(self, utterance: Utterance) -> bool:
-        """Whether the file has not changed since."""
-        return self.stamp == utterance.stamp
 
 
 @dataclass(frozen=True)
@@ -49,21 +46,123 @@ class MixRecord:
     recipes: dict[str, str] = field(default_factory=dict)
 
     def known(self, utterance: Utterance) -> Utterance | None:
-        """The utterance with digest and level, where its file is as it was; None where it has to be read."""
+        """The utterance with digest and level, where its file has not changed; None where it has to be read."""
         known = self.utterances.get(utterance.path)
-        if known is None or not known.fits(utterance):
+        if known is None or known.stamp != utterance.stamp:
             return None
         return replace(utterance, digest=known.digest, level=known.level if utterance.level is None else utterance.level)
 
 
-def recipe(line: MixLine, utterances: Sequence[Utterance], mode: str, sample_rate: int) -> str:
-    """What decides the samples of a mixture and its sources, as a digest.
+@dataclass(frozen=True)
+class MixJob:
+    """A mixture: its line, the files of mix, s1, s2 ... and their length in samples."""
+
+    line: MixLine
+    files: tuple[Path, ...]
+    frames: int
+    utterances: tuple[Utterance, ...]
+
+
+def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, Utterance], mode: str) -> list[MixJob]:
+    """The mixtures of a list.
+
+    Raises:
+        SepmlError: two utterances of a line are the same file.
+    """
+    plan = []
+    for line in lines:
+        sources = tuple(utterances[path] for path in line.paths)
+        if len({source.stamp for source in sources}) < len(sources):
+            raise SepmlError(f"{line.where}: an utterance is mixed with itself: {' and '.join(line.paths)} are the same file")
+        files = tuple(folder / name / f"{line.id}.wav" for name in ("mix", *(f"s{i + 1}" for i in range(len(sources)))))
+        plan.append(MixJob(line, files, (min if mode == "min" else max)(source.frames for source in sources), sources))
+    return plan
+
+
+def jobs_left(folder: Path, plan: Sequence[MixJob], reader: Reader, mode: str) -> list[MixJob]:
+    """The mixtures of a split that have to be made, their utterances read; see `left_to_make` for the rules.
+
+    Raises:
+        SepmlError: the record is damaged, or a file cannot be deleted or written.
+    """
+    record = read_record(folder)
+    whole = {job.line.id for job in plan if are_whole(job.files, job.frames)}
+    # Mixtures of earlier versions, which are in no record, are kept without reading their utterances.
+    recorded = [job for job in plan if job.line.id in record.recipes or job.line.id not in whole]
+    reader.read(u for job in recorded for u in job.utterances if job.line.id not in whole or not record.known(u))
+    made_of = _recipes(recorded, _described(recorded, record, reader), reader.sample_rate, mode)
+    changed = [job for job in recorded if made_of[job.line.id] != record.recipes.get(job.line.id)]
+    reader.read(record.known(u) or u for job in changed for u in job.utterances)
+    described = _described(recorded, record, reader)
+    made_of = dict.fromkeys((job.line.id for job in plan), None) | _recipes(recorded, described, reader.sample_rate, mode)
+    used = {u.path for job in recorded if made_of[job.line.id] for u in job.utterances}
+    found = [u for path, u in described.items() if path in used and isinstance(u, Utterance)]
+    left = left_to_make(folder, made_of, {job.line.id: job.files for job in plan}, whole, found)
+    return [job for job in plan if job.line.id in left]
+
+
+def _described(jobs: Sequence[MixJob], record: MixRecord, reader: Reader) -> dict[str, Utterance | Failure[Utterance] | None]:
+    """The utterances with digest and level, by path: as they were read or, unchanged, as they are recorded."""
+    return {u.path: reader.found.get(u.path) or record.known(u) for job in jobs for u in job.utterances}
+
+
+def _recipes(
+    jobs: Sequence[MixJob], described: Mapping[str, Utterance | Failure[Utterance] | None], sample_rate: int, mode: str
+) -> dict[str, str | None]:
+    """What decides the samples of each mixture and its sources, as a digest; None where an utterance cannot be read."""
+    recipes: dict[str, str | None] = {}
+    for job in jobs:
+        pairs = [(described[path], gain) for path, gain in zip(job.line.paths, job.line.gains, strict=True)]
+        parts = [[u.digest, float(u.level or 0.0).hex(), gain] for u, gain in pairs if isinstance(u, Utterance)]
+        text = json.dumps([_FORMAT, mode, sample_rate, parts])
+        recipes[job.line.id] = digest_of([text], 16) if len(parts) == len(pairs) else None
+    return recipes
+
+
+def left_to_make(
+    folder: Path,
+    made_of: Mapping[str, str | None],
+    files: Mapping[str, Sequence[Path]],
+    whole: Collection[str],
+    utterances: Iterable[Utterance] = (),
+) -> set[str]:
+    """The ids of the mixtures of a split that have to be made; files that are made of something else are deleted.
+
+    A mixture whose files are there is kept where its record says that it was made of the same samples, levels and gains, or
+    where there is no record of it, as in trees of earlier versions. Each recipe is recorded before the mixture is made, and
+    files of another recipe are deleted before that: whenever a run ends, the record holds for every file.
 
     Args:
-        utterances: those of the line, with digest and level.
+        made_of: the recipe of each mixture by its id; None where it is not known, as an utterance cannot be read.
+        files: of each mixture.
+        whole: the ids of those whose files are all there.
+        utterances: of the recipes, with digest and level, for the record.
+
+    Raises:
+        SepmlError: the record is damaged, or a file cannot be deleted or written.
     """
-    parts = [[u.digest, float(u.level or 0.0).hex(), gain] for u, gain in zip(utterances, line.gains, strict=True)]
-    return digest_of([json.dumps([_FORMAT, mode, sample_rate, parts])], 16)
+    record = read_record(folder)
+    stale = {name for name in whole if name in record.recipes and record.recipes[name] != made_of[name]}
+    if stale:
+        log.warning("%s: %d mixtures are of other recordings or levels, and are made again", folder, len(stale))
+    left = {name for name in made_of if name not in whole or name in stale}
+    for name, recipe in made_of.items():
+        if name in left and recipe not in (None, record.recipes.get(name)):
+            delete_files(files[name])
+    if former := [name for name in record.recipes if name not in made_of]:
+        log.warning("%s: %d mixtures of an earlier list, which this one lacks, are deleted", folder, len(former))
+        delete_files(file.with_name(f"{name}.wav") for name in former for file in next(iter(files.values())))
+    if unknown := len(made_of) - len(left | record.recipes.keys() & made_of.keys()):
+        log.info("%s: %d mixtures were made by an earlier version and are kept as they are", folder, unknown)
+    recipes = {
+        name: recipe or record.recipes[name]
+        for name, recipe in made_of.items()
+        if name in record.recipes or (recipe and name in left)
+    }
+    known = {u.path: Known(u.stamp, u.digest, u.level) for u in utterances if u.digest and u.level is not None}
+    if (now := MixRecord(known, recipes)) != record:
+        write_record(folder, now)
+    return left
 
 
 def read_record(folder: Path) -> MixRecord:
@@ -94,43 +193,12 @@ def write_record(folder: Path, record: MixRecord) -> None:
         SepmlError: the disk is full, or the folder cannot be written.
     """
     utterances = {path: [list(known.stamp), known.digest, known.level] for path, known in sorted(record.utterances.items())}
-    content: dict[str, Any] = {"format": _FORMAT, "utterances": utterances, "recipes": dict(sorted(record.recipes.items()))}
+    content = {"format": _FORMAT, "utterances": utterances, "recipes": dict(sorted(record.recipes.items()))}
     write_json(folder / NAME, content)
 
 
-def record_of(recipes: Mapping[str, str], utterances: Iterable[Utterance]) -> MixRecord:
-    """A record of mixtures and the utterances, with digest and level, that they are made of."""
-    known = {u.path: Known(u.stamp, u.digest, u.level) for u in utterances if u.digest and u.level is not None}
-    return MixRecord(known, dict(recipes))
-
-
-def left_to_make(
-    folder: Path, made_of: Mapping[str, str], files: Mapping[str, Sequence[Path]], whole: Collection[str]
-) -> set[str]:
-    """The mixtures of a split to be made, where recipes are known without reading; see `mix_plan.jobs_left` for the rules.
-
-    Args:
-        made_of: the recipe of each mixture by its id.
-        files: of each mixture; those of something else are deleted.
-        whole: the ids of those whose files are all there.
-
-    Raises:
-        SepmlError: the record is damaged, or a file cannot be deleted or written.
-    """
-    record = read_record(folder)
-    stale = {name for name in whole if name in record.recipes and record.recipes[name] != made_of[name]}
-    if stale:
-        log.warning("%s: %d mixtures are of other recordings, and are made anew", folder, len(stale))
-    left = {name for name in made_of if name not in whole or name in stale}
-    delete_files(file for name in left if record.recipes.get(name) != made_of[name] for file in files[name])
-    recipes = {name: recipe for name, recipe in made_of.items() if name in left or name in record.recipes}
-    if recipes != record.recipes:
-        write_record(folder, MixRecord({}, recipes))
-    return left
-
-
 def delete_files(files: Iterable[Path]) -> None:
-    """Delete files, those that are absent aside.
+    """Delete files; those that are absent are passed over.
 
     Raises:
         SepmlError: one cannot be deleted.

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,10 +12,10 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import FULL_SCALE, info, quantise, read_wav
 from sepml.speech.mixing.check import CheckResult
-from sepml.speech.mixing.mix import MODES, mix_utterances
+from sepml.speech.mixing.mix import MODES, mix_line
 from sepml.speech.mixing.mixlist import MixLine, named_in, read_levels
-from sepml.speech.mixing.utterances import Utterance, load, prepare_all, survey
-from sepml.system.parallel import Failure, map_unordered
+from sepml.speech.mixing.utterances import Reader, Utterance, survey
+from sepml.system.parallel import Failure, map_unordered, sorted_out
 from sepml.system.temporaries import temporary_folder
 
 _CHUNK_S = 0.05
@@ -30,12 +31,6 @@ class Listed:
 
     line: MixLine
     files: tuple[Path, ...]
-
-
-@dataclass(frozen=True)
-class _Remixed:
-    listed: Listed
-    utterances: tuple[Utterance, ...]
 
 
 @dataclass(frozen=True)
@@ -79,13 +74,16 @@ def compare_with_utterances(
     facts, faults = [], []
     at_fault: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     with temporary_folder("check") as folder:
-        prepared = prepare_all(list(utterances.values()), folder, rate, jobs)
-        faults += [result.message for result in prepared.values() if isinstance(result, Failure)]
+        reader = Reader(folder, rate, jobs)
+        reader.read(utterances.values())
+        faults += [result.message for result in reader.found.values() if isinstance(result, Failure)]
+        work = partial(_compare, cache=folder, rate=rate, mode=mode)
         for split, items in splits.items():
-            ready = [job for item in items if (job := _remixed(item, prepared))]
-            work = partial(_compare, cache=folder, rate=rate, mode=mode)
-            results = list(map_unordered(work, ready, jobs, f"comparing {split}"))
-            compared = [result for result in results if isinstance(result, _Compared)]
+            ready = []
+            for item in items:
+                with suppress(SepmlError):
+                    ready.append((item, reader.ready(item.line.paths)))
+            compared, _ = sorted_out(map_unordered(work, ready, jobs, f"comparing {split}"))
             for result in compared:
                 for path, text in result.of_utterances.items():
                     at_fault[path][text].append(f"{split}/{result.id}")
@@ -141,19 +139,11 @@ def difference(x: np.ndarray, y: np.ndarray, rate: int) -> str:
     return "hold another recording"
 
 
-def _remixed(item: Listed, prepared: Mapping[str, Utterance | Failure[Utterance]]) -> _Remixed | None:
-    utterances = [prepared[path] for path in item.line.paths]
-    sound = tuple(utterance for utterance in utterances if isinstance(utterance, Utterance))
-    return _Remixed(item, sound) if len(sound) == len(utterances) else None
-
-
-def _compare(job: _Remixed, cache: Path, rate: int, mode: str) -> _Compared:
-    line = job.listed.line
-    levels = [utterance.level or 0.0 for utterance in job.utterances]
-    mixture, sources = mix_utterances([load(u, cache) for u in job.utterances], levels, line.gains, mode)
-    expected = [quantise(x) for x in (mixture, *sources)]
+def _compare(job: tuple[Listed, tuple[Utterance, ...]], cache: Path, rate: int, mode: str) -> _Compared:
+    (listed, utterances), line = job, job[0].line
+    expected = [quantise(x) for x in mix_line(line, utterances, cache, mode)]
     # Reading divides by 2^15, which is exact.
-    found = [read_wav(file, rate)[0].astype(np.float64) * FULL_SCALE for file in job.listed.files]
+    found = [read_wav(file, rate)[0].astype(np.float64) * FULL_SCALE for file in listed.files]
     if all(len(x) == len(y) and np.array_equal(x, y) for x, y in zip(expected, found, strict=True)):
         return _Compared(line.id, True, {})
     if {len(y) for y in found} != {len(expected[0])}:

@@ -3,9 +3,9 @@
 import hashlib
 import logging
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -14,7 +14,7 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import file_stamp, info, read_wav, require_header
 from sepml.speech.audio.signals import active_level
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import Failure, map_unordered, sorted_out
 from sepml.system.temporaries import temporary_folder
 from sepml.system.terminal import track
 
@@ -60,6 +60,8 @@ def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mappin
         SepmlError: a file is missing, not audio, not mono, of a lower rate than the target, of another rate than most, or
             not in the table. The message names the list and the line.
     """
+    if table is None:
+        log.info("no table of active levels is given: they are measured (ITU-T P.56)")
     utterances: dict[str, Utterance] = {}
     faults: dict[str, str] = {}
     for number, path in enumerate(track(paths, "looking for utterances")):
@@ -79,19 +81,39 @@ def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mappin
     return utterances
 
 
-def prepare_all(
-    utterances: list[Utterance], cache: Path, sample_rate: int, jobs: int
-) -> dict[str, Utterance | Failure[Utterance]]:
-    """Read every utterance once and put it into the cache at the target rate.
+@dataclass
+class Reader:
+    """Reads utterances, each once, into a cache at the target rate.
 
-    Returns:
-        by path, the utterance with its level, or the failure to read it.
+    Attributes:
+        cache: the folder of the cache.
+        sample_rate: the target rate, Hz.
+        jobs: processes, 0 = one a core.
+        found: by path, the utterance with its digest and level, or the failure to read it.
     """
-    if any(utterance.level is None for utterance in utterances):
-        log.info("no table of active levels is given: they are measured (ITU-T P.56)")
-    work = partial(_prepare, cache=cache, sample_rate=sample_rate)
-    done = map_unordered(work, utterances, jobs, "reading utterances", chunk=8)
-    return {result.item.path if isinstance(result, Failure) else result.path: result for result in done}
+
+    cache: Path
+    sample_rate: int
+    jobs: int
+    found: dict[str, Utterance | Failure[Utterance]] = field(default_factory=dict)
+
+    def read(self, utterances: Iterable[Utterance]) -> None:
+        """Read those that were not read yet."""
+        new = {u.path: u for u in utterances if u.path not in self.found}
+        work = partial(_prepare, cache=self.cache, sample_rate=self.sample_rate)
+        for result in map_unordered(work, [*new.values()], self.jobs, "reading utterances", chunk=8):
+            self.found[result.item.path if isinstance(result, Failure) else result.path] = result
+
+    def ready(self, paths: Iterable[str]) -> tuple[Utterance, ...]:
+        """The utterances of a mixture, which were read before, with digest and level.
+
+        Raises:
+            SepmlError: one of them could not be read.
+        """
+        done, failures = sorted_out(self.found[path] for path in paths)
+        if failures:
+            raise SepmlError(failures[0].message)
+        return tuple(done)
 
 
 def load(utterance: Utterance, cache: Path) -> np.ndarray:

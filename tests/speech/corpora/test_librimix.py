@@ -181,7 +181,7 @@ def test_other_recordings_of_equal_lengths_keep_no_mixture(corpora, tmp_path, ca
         x, rate = soundfile.read(file, dtype="int16")
         soundfile.write(file, x[::-1], rate, subtype="PCM_16")
     prepare_librimix(metadata, roots(other), tmp_path / "out", ["mix_both"], jobs=1)
-    assert "6 mixtures are of other recordings, and are made anew" in caplog.text
+    assert "6 mixtures are of other recordings or levels, and are made again" in caplog.text
     prepare_librimix(metadata, roots(other), tmp_path / "straight", ["mix_both"], jobs=1)
     made = contents(tmp_path / "out/wav8k/min/dev")
     assert len(made) == 24 and made == contents(tmp_path / "straight/wav8k/min/dev")

@@ -14,7 +14,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
 from sepml.speech.mixing import mix as mixing
-from sepml.speech.mixing import mix_plan, utterances
+from sepml.speech.mixing import mix_record, utterances
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
 from sepml.speech.mixing.mix_record import NAME
@@ -67,7 +67,7 @@ def test_another_root_of_equal_lengths_keeps_nothing(root, tmp_path, caplog):
         os.utime(file, ns=(0, (root / file.name).stat().st_mtime_ns))
     with caplog.at_level(logging.WARNING):
         mix(other, tmp_path / "out")
-    assert "3 mixtures are of other utterances or levels, and are made anew" in caplog.text
+    assert "3 mixtures are of other recordings or levels, and are made again" in caplog.text
     assert made(split) == made(mix(other, tmp_path / "straight")) and check(split, jobs=1).faults == []
 
 
@@ -144,7 +144,7 @@ def test_a_run_that_is_broken_off_before_it_mixes(root, tmp_path, monkeypatch, n
     split = mix(root, tmp_path / "out")
     other = corpus(tmp_path / "other", seed=1)
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        dying(patch, mix_plan, name, 0 if name == "write_record" else 1)
+        dying(patch, mix_record, name, 0 if name == "write_record" else 1)
         mix(other, tmp_path / "out")
     mix(other, tmp_path / "out")
     assert made(split) == made(mix(other, tmp_path / "straight"))
