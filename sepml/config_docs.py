@@ -58,7 +58,9 @@ def documented_settings(kind: type, key: str = "", value: Any = MISSING) -> Iter
         nested = is_dataclass(types[field.name])
         if not nested:
             text = "" if default is MISSING else _as_yaml(default)
-            meaning = re.sub(r"\bNone\b", "null", docs.get(field.name, ""))
+            # Settings of their own are described by their class.
+            summary = next((inspect.getdoc(part) or "" for _, part in _inside(types[field.name])), "").partition("\n\n")[0]
+            meaning = re.sub(r"\bNone\b", "null", docs.get(field.name, " ".join(summary.split()).removesuffix(".")))
             unit = _UNIT.search(meaning)
             yield SettingDoc(name, _type(types[field.name]), text, unit[1] if unit else "", meaning)
         for suffix, part in _inside(types[field.name]):

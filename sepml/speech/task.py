@@ -5,7 +5,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from sepml.speech.data.examples import Batch
+from sepml.speech.data.loaders import Batch
 from sepml.speech.losses import best_permutation, pairwise_quality, quality, reorder, silent_sources, upit_si_snr
 
 

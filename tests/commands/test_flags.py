@@ -5,10 +5,10 @@ import socket
 import urllib.request
 
 import pytest
+from sepml.speech.separation.outcomes import note_mean
 
 from sepml.cli import main, make_parser
 from sepml.commands.options import with_flags
-from sepml.speech.separation.outcomes import note_mean
 from sepml.system.stamp import WAY_OUT
 
 

@@ -3,8 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 
-from sepml.speech.data.examples import Batch
-from sepml.speech.data.loaders import DataSettings, train_loader
+from sepml.speech.data.loaders import Batch, DataSettings, train_loader
 
 RATE = 8000
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from sepml.errors import SepmlError
 from sepml.mutual import UNGATED, Cohort, Rules, StepReport, mechanism_named
-from sepml.speech.data.examples import Batch
+from sepml.speech.data.loaders import Batch
 from sepml.speech.task import SeparationTask
 
 LR = 0.1

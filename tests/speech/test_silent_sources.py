@@ -8,7 +8,7 @@ from former_losses import former_matched, former_upit
 from torch import Tensor
 
 from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
-from sepml.speech.data.examples import Batch
+from sepml.speech.data.loaders import Batch
 from sepml.speech.losses import (
     MAX_LEVEL_DB,
     SILENT_BELOW,

@@ -5,7 +5,7 @@ from former_losses import former_upit
 from torch import Tensor, nn
 
 from sepml.mutual import Cohort, Rules, StepReport, mechanism_named
-from sepml.speech.data.examples import Batch
+from sepml.speech.data.loaders import Batch
 from sepml.speech.losses import upit_si_snr
 from sepml.speech.task import SeparationTask
 

@@ -89,7 +89,7 @@ def _sepml(variant: str):
     import torch
 
     from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
-    from sepml.speech.data.examples import Batch
+    from sepml.speech.data.loaders import Batch
     from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
     from sepml.training.hardware import keep_large_blocks, make_fabric

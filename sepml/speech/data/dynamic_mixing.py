@@ -1,10 +1,9 @@
-"""Dynamic mixing: new mixtures of single utterances in every epoch."""
+"""Dynamic mixing: new mixtures of single utterances in every epoch, with effects on voices and mixtures."""
 
 import math
-import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
@@ -13,11 +12,102 @@ from torch.utils.data import Dataset
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.data.augment import Augment, VirtualVoice, draw_voice, happens
-from sepml.speech.data.augmented import Augmenter, as_voice
-from sepml.speech.data.examples import Batch, fit_length
-from sepml.speech.data.mixtures import find_moved
-from sepml.system.csv_files import read_rows
+from sepml.speech.data.channels import Band, Clipping, Equaliser, Gsm, Level, Mp3, MuLaw
+from sepml.speech.data.effects import (
+    Alone,
+    Formants,
+    Pitch,
+    Place,
+    Scene,
+    Silence,
+    Speed,
+    Turns,
+    at_tempo,
+    with_formants,
+)
+from sepml.speech.data.manifest import utterances_by_speaker
+from sepml.speech.data.mixtures import Example
+from sepml.speech.data.rooms_and_noise import Babble, Coloured, Hum, Recorded, Room
+
+_AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+
+
+@dataclass(frozen=True)
+class Augment:
+    """Effects on dynamic mixtures; each is off where it is null.
+
+    What is drawn depends on (seed, epoch, index) alone. The references are what each talker adds to the mixture before
+    anything that is not linear: reverberant, equalised and band-limited; noise, clipping and codecs are in the mixture only.
+    """
+
+    speed: Speed | None = None
+    pitch: Pitch | None = None
+    formants: Formants | None = None
+    place: Place | None = None
+    turns: Turns | None = None
+    alone: Alone | None = None
+    silence: Silence | None = None
+    room: Room | None = None
+    equaliser: Equaliser | None = None
+    band: Band | None = None
+    coloured: Coloured | None = None
+    babble: Babble | None = None
+    hum: Hum | None = None
+    recorded: Recorded | None = None
+    clipping: Clipping | None = None
+    mu_law: MuLaw | None = None
+    gsm: Gsm | None = None
+    mp3: Mp3 | None = None
+    level: Level | None = None
+
+    def __call__(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+        """Apply the effects on mixtures; the mixture `(T,)` and its references `(n_src, T)`."""
+        # At most one of these.
+        any(effect(scene) for effect in (self.silence, self.alone, self.turns) if effect)
+        scene.noise = np.zeros(scene.sources.shape[1], np.float32)
+        for effect in (self.room, self.equaliser, self.coloured, self.babble, self.hum, self.recorded, self.band):
+            if effect:
+                effect(scene)
+        scene.mixture = scene.sources.sum(0) + scene.noise
+        if self.clipping:
+            self.clipping(scene)
+        scene.peak = np.abs(scene.mixture).max(initial=0)
+        for codec in (self.mu_law, self.gsm, self.mp3):
+            if codec and scene.peak:
+                codec(scene)
+        if self.level:
+            self.level(scene)
+        return scene.mixture, scene.sources
+
+
+class VirtualVoice(NamedTuple):
+    """How an utterance is changed into another voice.
+
+    Attributes:
+        percent: its speed, by resampling.
+        tempo: factor of the tempo after that; the pitch stays.
+        formants: factor by which its spectral envelope is stretched after that.
+    """
+
+    percent: int = 100
+    tempo: float = 1.0
+    formants: float = 1.0
+
+    def __call__(self, signal: np.ndarray, rate: int) -> np.ndarray:
+        """An utterance `(T,)` in this voice."""
+        signal = at_speed(signal, self.percent)
+        if self.tempo != 1:
+            signal = at_tempo(signal, self.tempo, rate)
+        return with_formants(signal, self.formants, rate) if self.formants != 1 else signal
+
+
+def draw_voice(rng: np.random.Generator, augment: Augment) -> VirtualVoice:
+    """The voice of one utterance: resampling changes speed, pitch and formants; tempo and formants are then restored."""
+    speed = rng.uniform(*augment.speed.factor) if augment.speed and augment.speed.happens(rng) else 1.0
+    pitch = 2 ** (rng.uniform(*augment.pitch.semitones) / 12) if augment.pitch and augment.pitch.happens(rng) else 1.0
+    formants = rng.uniform(*augment.formants.factor) if augment.formants and augment.formants.happens(rng) else 1.0
+    percent = round(100 * speed * pitch)
+    return VirtualVoice(percent, 1.0 if pitch == 1 else speed * 100 / percent, formants / pitch)
 
 
 @dataclass(frozen=True)
@@ -48,105 +138,96 @@ class DynamicMixing:
         """The same with its paths below a folder."""
         augment = self.augment
         if augment and augment.recorded:
-            recorded = replace(augment.recorded, folder=root / augment.recorded.folder)
-            augment = replace(augment, recorded=recorded)
+            augment = replace(augment, recorded=replace(augment.recorded, folder=root / augment.recorded.folder))
         return replace(self, utterances=root / self.utterances, augment=augment)
 
 
-class DynamicSegments(Dataset[Batch]):
+class DynamicSegments(Dataset[Example]):
     """A new mixture of segments of random utterances of different speakers for every (seed, epoch, index).
 
-    A speaker is drawn in proportion to the square root of what there is of it, so that small voices are heard and
-    large ones not worn out; utterances of a speaker are drawn alike.
+    A speaker is drawn in proportion to the square root of the number of its utterances, so that speakers with few of them
+    are drawn often enough and their utterances not too often; utterances of a speaker are drawn uniformly.
     """
 
     def __init__(
-        self,
-        settings: DynamicMixing,
-        n_src: int,
-        segment: int,
-        sample_rate: int,
-        seed: int,
-        moved_to: Path | None = None,
+        self, settings: DynamicMixing, n_src: int, segment: int, sample_rate: int, seed: int, moved_to: Path | None = None
     ) -> None:
         self.settings, self.n_src, self.segment, self.sample_rate = settings, n_src, segment, sample_rate
         self.seed = seed
         self.speed_percent = round(100 * settings.speed)
         if settings.speed and not self.speed_percent:
             raise SepmlError(f"data.dynamic.speed is {settings.speed}, expected 0 or a step of 0.01 or more, such as 0.05")
-        self.by_speaker = list(_utterances(settings, moved_to).values())
+        table = settings.utterances
+        self.by_speaker = [*utterances_by_speaker(table, settings.split, settings.tiers, moved_to).values()]
         if len(self.by_speaker) < n_src:
-            raise SepmlError(
-                f"{settings.utterances}: {len(self.by_speaker)} speakers in split '{settings.split}', "
-                f"mixtures of {n_src} need as many"
-            )
+            found = f"{len(self.by_speaker)} speakers in split '{settings.split}'"
+            raise SepmlError(f"{table}: {found}, mixtures of {n_src} need as many")
         share = np.sqrt([len(files) for files in self.by_speaker])
         self.probability = share / share.sum()
-        self.augmenter = Augmenter(settings.augment, sample_rate) if settings.augment else None
+        self.augment = settings.augment or Augment()
+        self.recordings = _recordings_in(self.augment.recorded.folder) if self.augment.recorded else []
 
     def __len__(self) -> int:
         return self.settings.size
 
-    def __getitem__(self, place: tuple[int, int]) -> Batch:
+    def __getitem__(self, place: tuple[int, int]) -> Example:
         epoch, index = place
         rng = np.random.default_rng([self.seed, epoch, index])
         speakers = rng.choice(len(self.by_speaker), self.n_src, replace=False, p=self.probability)
         gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, self.n_src)
         if self.n_src == 2:
             gains[1] = -gains[0]
-        # Effects have a generator of their own: with any of them the same utterances meet as without.
+        # Effects have a generator of their own: the same utterances are mixed with any effects and without.
         effects = np.random.default_rng([self.seed, epoch, index, 1])
-        drawn = [self._piece(rng, effects, int(s), g) for s, g in zip(speakers, gains, strict=True)]
-        pieces = [piece for piece, _ in drawn]
-        # With its files: of a mixture that will not come again, nothing else can be looked at.
-        name = (f"epoch{epoch}-{index} ({' + '.join(str(file) for _, file in drawn)})",)
-        if self.augmenter is None:
-            sources = torch.stack([fit_length(torch.from_numpy(piece), 0, self.segment) for piece in pieces])
-            return Batch(sources.sum(0), sources, name)
+        pieces, files = zip(*(self._piece(rng, effects, int(s), g) for s, g in zip(speakers, gains, strict=True)), strict=True)
+        # With its files: a mixture that does not come again cannot be looked at otherwise.
+        name = f"epoch{epoch}-{index} ({' + '.join(map(str, files))})"
+        sources = np.stack([self._placed(effects, piece) for piece in pieces])
+        if self.settings.augment is None:
+            # By PyTorch, whose sum of five and more sources differs from NumPy's in the last digit.
+            return Example(torch.from_numpy(sources).sum(0).numpy(), sources, name)
 
         def babblers(rng: np.random.Generator, count: int) -> np.ndarray:
             return self._others(rng, speakers, count)
 
-        placed = np.stack([self._placed(effects, piece) for piece in pieces])
-        mixture, references = self.augmenter(placed, effects, babblers)
-        return Batch(torch.from_numpy(mixture), torch.from_numpy(references), name)
+        scene = Scene(sources, self.sample_rate, effects, babblers, self.recordings)
+        return Example(*self.augment(scene), name)
 
     def _piece(
         self, rng: np.random.Generator, effects: np.random.Generator, speaker: int, gain_db: float
     ) -> tuple[np.ndarray, Path]:
-        """A stretch of a random utterance of a speaker, at most a segment long, and its file."""
+        """A segment of a random utterance of a speaker, or all of a shorter one, and its file."""
         files = self.by_speaker[speaker]
         file = files[int(rng.integers(len(files)))]
         samples, _ = read_wav(file, self.sample_rate)
         power = float(np.mean(np.square(samples, dtype=np.float64)))
         gain = 10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12))
-        voice = draw_voice(effects, self.settings.augment) if self.settings.augment else VirtualVoice()
-        percent = voice.percent
+        voice = draw_voice(effects, self.augment)
         if self.speed_percent:
-            percent = round(percent * (1 + int(rng.integers(-self.speed_percent, self.speed_percent + 1)) / 100))
+            change = int(rng.integers(-self.speed_percent, self.speed_percent + 1)) / 100
+            voice = voice._replace(percent=round(voice.percent * (1 + change)))
         # Only the piece that is needed is resampled.
-        needed = math.ceil(self.segment * percent / 100 * voice.tempo)
+        needed = math.ceil(self.segment * voice.percent / 100 * voice.tempo)
         start = int(rng.integers(max(1, len(samples) - needed + 1)))
-        piece = as_voice(at_speed(samples[start : start + needed], percent), voice, self.sample_rate)
+        piece = voice(samples[start : start + needed], self.sample_rate)
         return piece[: self.segment] * np.float32(gain), file
 
     def _placed(self, effects: np.random.Generator, piece: np.ndarray) -> np.ndarray:
         """A piece in a segment, silent around it."""
-        missing = self.segment - len(piece)
-        before = int(effects.integers(missing + 1)) if happens(effects, self.settings.augment.place) else 0
+        place, missing = self.augment.place, self.segment - len(piece)
+        before = int(effects.integers(missing + 1)) if place and place.happens(effects) else 0
         return np.pad(piece, (before, missing - before))
 
     def _others(self, rng: np.random.Generator, speakers: np.ndarray, count: int) -> np.ndarray:
-        """Stretches of so many other speakers, `(count, segment)`; of some more than one where there are too few."""
+        """Segments of other speakers, `(count, segment)`; several of one speaker where there are too few."""
         others = np.setdiff1d(np.arange(len(self.by_speaker)), speakers)
         # In a table of nobody else the talkers themselves are the babble.
-        others = others if len(others) else speakers
-        pieces = [self._piece(rng, rng, int(speaker), 0.0)[0] for speaker in rng.choice(others, count)]
-        return np.stack([np.resize(piece, self.segment) for piece in pieces])
+        drawn = rng.choice(others if len(others) else speakers, count)
+        return np.stack([np.resize(self._piece(rng, rng, int(speaker), 0.0)[0], self.segment) for speaker in drawn])
 
 
 def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
-    """A signal `(T,)` played at `percent` of its speed, `ceil(100 T / percent)` samples of the same kind.
+    """A signal `(T,)` played at `percent` of its speed, `ceil(100 T / percent)` samples of the same type.
 
     >>> at_speed(np.zeros(1000, np.float32), 95).shape
     (1053,)
@@ -156,18 +237,11 @@ def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
     return signal if percent == 100 else resample_poly(signal, 100, percent)
 
 
-def _utterances(settings: DynamicMixing, moved_to: Path | None) -> dict[str, list[Path]]:
-    """The files of each speaker that the settings choose, also where absolute paths were moved, see `find_moved`."""
-    table = settings.utterances
-    if not os.path.exists(table):
-        raise SepmlError(f"{table}: no such utterance table; `sepml prepare` writes one")
-    columns = ("file", "speaker", "split", *(["tier"] if settings.tiers else []))
-    rows = [row for _, row in read_rows(table, "utterance table", columns)]
-    chosen = [
-        row for row in rows if row["split"] == settings.split and (not settings.tiers or row["tier"] in [*settings.tiers])
-    ]
-    files = find_moved([table.parent / row["file"] for row in chosen], moved_to)
-    by_speaker: dict[str, list[Path]] = {}
-    for row, file in zip(chosen, files, strict=True):
-        by_speaker.setdefault(row["speaker"], []).append(file)
-    return by_speaker
+def _recordings_in(folder: Path) -> list[Path]:
+    """The recordings of noise below a folder, of any rate and number of channels."""
+    if not folder.is_dir():
+        raise SepmlError(f"{folder}: no such folder of noise recordings")
+    files = sorted(file for file in folder.rglob("*") if file.suffix.lower() in _AUDIO and file.is_file())
+    if not files:
+        raise SepmlError(f"{folder}: holds no recordings of noise ({', '.join(_AUDIO)})")
+    return files

@@ -1,118 +1,176 @@
-"""Changes of voices and channels: tempo, formants, equaliser, band limits. Signals are float32 at `rate` Hz."""
+"""Effects of augmentation: what they share, those on voices, and those on who talks when. Signals are float32."""
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from pydantic import AfterValidator, Field
 
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
 _SEQUENCE, _CROSSFADE, _SEEK = 0.06, 0.0125, 0.0125
-_FRAME, _LIFTER = 0.032, 0.0025
-_MOST_DB = 20.0
 
 
-def at_tempo(signal: np.ndarray, factor: float, rate: int) -> np.ndarray:
-    """A signal `(T,)` played faster or slower with its pitch as it is, `round(T / factor)` samples.
+def _rising(bounds: tuple[float, float]) -> tuple[float, float]:
+    if bounds[0] > bounds[1]:
+        raise ValueError(f"expected the lower bound first, such as [{bounds[1]}, {bounds[0]}]")
+    return bounds
 
-    Stretches of 60 ms are laid end to end; each is taken from where, within 12.5 ms, it goes on best from the one before.
 
-    Source: synchronised overlap-add, Roucos and Wilgus, ICASSP 1985; the search of WSOLA, Verhelst and Roelands, ICASSP 1993.
+RISING = AfterValidator(_rising)
+Range = Annotated[tuple[float, float], RISING]
+PositiveRange = Annotated[tuple[Positive, Positive], RISING]
+FactorRange = Annotated[tuple[Annotated[float, Field(ge=0.5)], Annotated[float, Field(le=2)]], RISING]
+
+
+@dataclass
+class Scene:
+    """A mixture that effects change, one after the other.
+
+    Attributes:
+        sources: the references, `(n_src, T)`.
+        rate: Hz.
+        rng: for everything that effects draw.
+        babblers: of (generator, number of talkers) as many segments of other speakers, `(n, T)`.
+        recordings: files of noise.
+        noise: the sum of all noise, `(T,)`. mixture: of sources and noise, `(T,)`. peak: of the mixture before codecs.
     """
-    length = round(len(signal) / factor)
-    sequence, fade, seek = (round(seconds * rate) for seconds in (_SEQUENCE, _CROSSFADE, _SEEK))
-    if factor == 1 or len(signal) <= sequence + 2 * seek:
-        return np.resize(signal, length) if len(signal) else signal
-    hop = sequence - fade
-    count = math.ceil(length / hop)
-    # Room at both ends for the search.
-    padded = np.pad(signal, (0, max(0, math.ceil(count * hop * factor) + sequence + 2 * seek - len(signal))))
-    energy = np.concatenate([[0.0], np.cumsum(np.square(padded, dtype=np.float64))])
-    rising = (np.arange(fade, dtype=np.float32) + 0.5) / fade
-    out = np.zeros(count * hop + fade, np.float32)
-    out[:sequence] = padded[:sequence]
-    start = 0
-    for k in range(1, count):
-        # What would follow in the original.
-        wanted = padded[start + hop : start + sequence]
-        first = max(0, round(k * hop * factor) - seek)
-        candidates = padded[first : first + 2 * seek + fade]
-        power = energy[first + fade : first + fade + 2 * seek + 1] - energy[first : first + 2 * seek + 1]
-        start = first + int(np.argmax(np.correlate(candidates, wanted) / np.sqrt(power + 1e-9)))
-        piece = padded[start : start + sequence]
-        place = k * hop
-        out[place : place + fade] += rising * (piece[:fade] - out[place : place + fade])
-        out[place + fade : place + sequence] = piece[fade:]
-    return out[:length]
+
+    sources: np.ndarray
+    rate: int
+    rng: np.random.Generator
+    babblers: Callable[[np.random.Generator, int], np.ndarray]
+    recordings: list[Path]
+    noise: np.ndarray = field(init=False)
+    mixture: np.ndarray = field(init=False)
+    peak: np.float32 = field(init=False)
 
 
-def with_formants(signal: np.ndarray, factor: float, rate: int) -> np.ndarray:
-    """A signal `(T,)` whose spectral envelope is stretched by `factor` along frequency, its pitch and length as they are.
+@dataclass(frozen=True)
+class Effect:
+    """A change of some of the utterances.
 
-    The envelope is the cepstrum's first 2.5 ms in frames of 32 ms; no bin changes by more than 20 dB.
+    Attributes:
+        probability: of an utterance.
     """
-    from scipy.fft import irfft, rfft
 
-    size = 2 * round(_FRAME * rate / 2)
-    hop = size // 2
-    window = np.sin(np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size)
-    count = math.ceil(len(signal) / hop) + 1
-    padded = np.pad(signal, (hop, count * hop - len(signal)))
-    frames = np.lib.stride_tricks.sliding_window_view(padded, size)[::hop]
-    spectra = rfft(frames * window)
-    cepstra = irfft(np.log(np.abs(spectra) + np.float32(1e-6)))
-    keep = max(2, round(_LIFTER * rate))
-    cepstra[:, keep : size - keep + 1] = 0
-    envelope = rfft(cepstra).real
-    # Linear interpolation between bins, for all frames at once.
-    place = np.minimum(np.arange(hop + 1) / factor, hop - 1e-3)
-    below, part = place.astype(int), (place % 1).astype(np.float32)
-    moved = envelope[:, below] * (1 - part) + envelope[:, below + 1] * part
-    most = _MOST_DB / 20 * math.log(10)
-    spectra *= np.exp(np.clip(moved - envelope, -most, most))
-    pieces = irfft(spectra, size) * window
-    out = np.zeros((len(pieces) + 1, hop), np.float32)
-    out[:-1] += pieces[:, :hop]
-    out[1:] += pieces[:, hop:]
-    return out.reshape(-1)[hop : hop + len(signal)]
+    probability: Probability
+
+    def happens(self, rng: np.random.Generator) -> bool:
+        """Draw whether an example has the effect."""
+        return bool(rng.random() < self.probability)
 
 
-def equalise(signals: np.ndarray, gains_db: np.ndarray) -> np.ndarray:
-    """Signals `(..., T)` with gains at equally spaced frequencies from 0 to half the rate, `(..., n)` dB; phases stay."""
-    knots = np.linspace(0, 1, gains_db.shape[-1])
-    bins = np.linspace(0, 1, signals.shape[-1] // 2 + 1)
-    curves = [np.interp(bins, knots, gains) for gains in gains_db.reshape(-1, len(knots))]
-    curve = np.reshape(curves, (*gains_db.shape[:-1], len(bins)))
-    return _with_curve(signals, 10 ** (curve / 20))
+@dataclass(frozen=True)
+class MixtureEffect(Effect):
+    """A change of some of the mixtures.
+
+    Attributes:
+        probability: of a mixture.
+    """
+
+    def __call__(self, scene: Scene) -> bool:
+        """Change a scene, or leave it, as drawn; whether it was changed."""
+        happens = self.happens(scene.rng)
+        if happens:
+            self._change(scene)
+        return happens
+
+    def _change(self, scene: Scene) -> None:
+        raise NotImplementedError
 
 
-def band_limit(signals: np.ndarray, low: float, high: float, rate: int) -> np.ndarray:
-    """Signals `(..., T)` between two frequencies, Hz, at which they are 3 dB down; 24 dB an octave, phases stay."""
-    frequency = np.fft.rfftfreq(signals.shape[-1], 1 / rate)
-    with np.errstate(divide="ignore"):
-        power = 1 / (1 + (low / frequency) ** 8) / (1 + (frequency / high) ** 8)
-    return _with_curve(signals, np.sqrt(power))
+@dataclass(frozen=True)
+class Speed(Effect):
+    """Speed of utterances, and their pitch and formants with it.
+
+    Attributes:
+        factor: of the speed, drawn between both.
+    """
+
+    probability: Probability = 0.8
+    factor: FactorRange = (0.8, 1.25)
 
 
-def _with_curve(signals: np.ndarray, curve: np.ndarray) -> np.ndarray:
-    from scipy.fft import irfft, rfft
+@dataclass(frozen=True)
+class Pitch(Effect):
+    """Pitch of utterances; formants and tempo stay.
 
-    return irfft(rfft(signals) * curve.astype(np.float32), signals.shape[-1])
+    Attributes:
+        semitones: of the change, drawn between both.
+    """
+
+    probability: Probability = 0.3
+    semitones: Annotated[tuple[Annotated[float, Field(ge=-12)], Annotated[float, Field(le=12)]], RISING] = (-3.0, 3.0)
 
 
-def reverberate(signals: np.ndarray, responses: np.ndarray) -> np.ndarray:
-    """Signals `(..., T)` in a room: each convolved with its response `(..., L)`, of the length that it had."""
-    from scipy.fft import irfft, next_fast_len, rfft
+@dataclass(frozen=True)
+class Formants(Effect):
+    """Formants of utterances: the spectral envelope is stretched; pitch and tempo stay.
 
-    length = signals.shape[-1]
-    size = next_fast_len(length + responses.shape[-1] - 1, real=True)
-    return irfft(rfft(signals, size) * rfft(responses, size), size)[..., :length]
+    Attributes:
+        factor: of the stretch, drawn between both.
+    """
+
+    probability: Probability = 0.3
+    factor: FactorRange = (0.88, 1.14)
+
+
+@dataclass(frozen=True)
+class Place(Effect):
+    """Position of an utterance that is shorter than the segment: anywhere in it, instead of at its start."""
+
+    probability: Probability = 1.0
+
+
+@dataclass(frozen=True)
+class Turns(MixtureEffect):
+    """Talkers who take turns.
+
+    Attributes:
+        share: of the time in which neighbours talk together; 0 is never.
+    """
+
+    probability: Probability = 0.2
+    share: Annotated[tuple[Annotated[float, Field(ge=0)], Annotated[float, Field(le=1)]], RISING] = (0.0, 0.8)
+
+    def _change(self, scene: Scene) -> None:
+        order = scene.rng.permutation(len(scene.sources))
+        fade = max(1, round(0.005 * scene.rate))
+        scene.sources = in_turns(scene.sources[order], scene.rng.uniform(*self.share), fade)[np.argsort(order)]
+
+
+@dataclass(frozen=True)
+class Alone(MixtureEffect):
+    """One talker alone; the other sources are silent."""
+
+    probability: Probability = 0.1
+
+    def _change(self, scene: Scene) -> None:
+        talkers = np.arange(len(scene.sources))[:, None]
+        scene.sources = np.where(talkers == scene.rng.integers(len(talkers)), scene.sources, np.float32(0))
+
+
+@dataclass(frozen=True)
+class Silence(MixtureEffect):
+    """No talker: all sources are silent, and the mixture is the noise that is drawn for it, if any."""
+
+    probability: Probability = 0.02
+
+    def _change(self, scene: Scene) -> None:
+        scene.sources = np.zeros_like(scene.sources)
 
 
 def in_turns(signals: np.ndarray, share: float, fade: int) -> np.ndarray:
     """Talkers one after the other, each alone at first and together with the next one for a share of the time.
 
     Args:
-        signals: `(n_src, T)`; of each a stretch is kept, in their order, and the rest is silent.
+        signals: `(n_src, T)`; a segment of each is kept, in their order, and the rest is silent.
         share: of the length in which neighbours talk together, 0 to 1: 0 is strictly in turns, 1 all of them always.
-        fade: samples over which a talker comes and goes.
+        fade: samples of the fades at both ends of a segment.
     """
     n_src, length = signals.shape
     active = (1 + (n_src - 1) * share) / n_src
@@ -128,3 +186,65 @@ def in_turns(signals: np.ndarray, share: float, fade: int) -> np.ndarray:
             gain *= np.clip((end - time) / fade, 0, 1)
         out[k] = signal * gain
     return out
+
+
+def at_tempo(signal: np.ndarray, factor: float, rate: int) -> np.ndarray:
+    """A signal `(T,)` played faster or slower with its pitch unchanged, `round(T / factor)` samples.
+
+    Segments of 60 ms are joined by cross-fades; each is taken from where, within 12.5 ms, it continues the one before best.
+
+    Source: synchronised overlap-add, Roucos and Wilgus, ICASSP 1985; the search of WSOLA, Verhelst and Roelands, ICASSP 1993.
+    """
+    length = round(len(signal) / factor)
+    sequence, fade, seek = (round(seconds * rate) for seconds in (_SEQUENCE, _CROSSFADE, _SEEK))
+    if factor == 1 or len(signal) <= sequence + 2 * seek:
+        return np.resize(signal, length) if len(signal) else signal
+    hop = sequence - fade
+    count = math.ceil(length / hop)
+    # Space at both ends for the search.
+    padded = np.pad(signal, (0, max(0, math.ceil(count * hop * factor) + sequence + 2 * seek - len(signal))))
+    energy = np.concatenate([[0.0], np.cumsum(np.square(padded, dtype=np.float64))])
+    rising = (np.arange(fade, dtype=np.float32) + 0.5) / fade
+    out = np.zeros(count * hop + fade, np.float32)
+    out[:sequence] = padded[:sequence]
+    start = 0
+    for position in range(hop, count * hop, hop):
+        # The samples that follow in the original.
+        wanted = padded[start + hop : start + sequence]
+        first = max(0, round(position * factor) - seek)
+        power = energy[first + fade : first + fade + 2 * seek + 1] - energy[first : first + 2 * seek + 1]
+        match = np.correlate(padded[first : first + 2 * seek + fade], wanted) / np.sqrt(power + 1e-9)
+        start = first + int(np.argmax(match))
+        joint = out[position : position + fade]
+        joint += rising * (padded[start : start + fade] - joint)
+        out[position + fade : position + sequence] = padded[start + fade : start + sequence]
+    return out[:length]
+
+
+def with_formants(signal: np.ndarray, factor: float, rate: int) -> np.ndarray:
+    """A signal `(T,)` whose spectral envelope is stretched by `factor` along frequency; pitch and length stay.
+
+    The envelope is the cepstrum's first 2.5 ms in frames of 32 ms; no bin changes by more than 20 dB.
+    """
+    from scipy.fft import irfft, rfft
+
+    size = 2 * round(0.032 * rate / 2)
+    hop = size // 2
+    window = np.sin(np.pi * (np.arange(size, dtype=np.float32) + 0.5) / size)
+    count = math.ceil(len(signal) / hop) + 1
+    padded = np.pad(signal, (hop, count * hop - len(signal)))
+    spectra = rfft(np.lib.stride_tricks.sliding_window_view(padded, size)[::hop] * window)
+    cepstra = irfft(np.log(np.abs(spectra) + np.float32(1e-6)))
+    keep = max(2, round(0.0025 * rate))
+    cepstra[:, keep : size - keep + 1] = 0
+    envelope = rfft(cepstra).real
+    # Linear interpolation between bins, for all frames at once.
+    position = np.minimum(np.arange(hop + 1) / factor, hop - 1e-3)
+    below, part = position.astype(int), (position % 1).astype(np.float32)
+    moved = envelope[:, below] * (1 - part) + envelope[:, below + 1] * part
+    most = math.log(10)
+    pieces = irfft(spectra * np.exp(np.clip(moved - envelope, -most, most)), size) * window
+    out = np.zeros((len(pieces) + 1, hop), np.float32)
+    out[:-1] += pieces[:, :hop]
+    out[1:] += pieces[:, hop:]
+    return out.reshape(-1)[hop : hop + len(signal)]

@@ -1,22 +1,44 @@
 """Batches of mixtures and their sources, from manifests, from shards or mixed anew in every epoch."""
 
+import logging
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, NamedTuple
 
+import numpy as np
 import torch
 from pydantic import Field
+from torch import Tensor
 from torch.utils.data import ConcatDataset, DataLoader, Dataset
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.files import read_wav
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.examples import Batch, Mixtures, Segments, Whole, collate
-from sepml.speech.data.manifest import read_manifest
-from sepml.speech.data.shards import INDEX, Shards, open_shards
+from sepml.speech.data.manifest import Manifest, read_manifest
+from sepml.speech.data.mixtures import Example, Mixture
+from sepml.speech.data.shards import INDEX, Sharded, Shards, open_shards, read_sharded
 from sepml.system.limits import MOST_BATCH_VALUES, MOST_WORKERS
 from sepml.training.loading import EpochBatches, Loader, Order, shuffled, shuffled_by_shard
 
+log = logging.getLogger(__name__)
+Mixtures = Manifest | Shards
 Count = Annotated[int, Field(ge=1)]
+
+
+class Batch(NamedTuple):
+    """Examples of one length.
+
+    Attributes:
+        mixture: `(B, T)`.
+        sources: references, `(B, n_src, T)`; the mixture is their sum, with noise where there is any.
+        ids: B names.
+    """
+
+    mixture: Tensor
+    sources: Tensor
+    ids: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -50,6 +72,76 @@ class DataSettings:
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 1
 
 
+class Segments(Dataset[Example]):
+    """A random segment of each mixture of a manifest or of shards.
+
+    The position depends on (seed, epoch, id) only. A mixture shorter than the segment is padded with zeros at its end.
+    """
+
+    def __init__(self, mixtures: Mixtures, segment: int, sample_rate: int, seed: int) -> None:
+        self.mixtures, self.segment, self.sample_rate, self.seed = mixtures, segment, sample_rate, seed
+        short = np.count_nonzero(mixtures.lengths < segment)
+        if short:
+            log.info("%d of %d mixtures are shorter than a segment and are padded", short, len(mixtures))
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def __getitem__(self, key: tuple[int, int]) -> Example:
+        epoch, index = key
+        mixture = self.mixtures[index]
+        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(mixture.id.encode())])
+        start = int(rng.integers(max(1, mixture.length - self.segment + 1)))
+        whole, sources, id = read_example(mixture, self.sample_rate)
+        return Example(fit_length(whole, start, self.segment), fit_length(sources, start, self.segment), id)
+
+
+class Whole(Dataset[Example]):
+    """Each mixture of a manifest or of shards, from its first sample to its last."""
+
+    def __init__(self, mixtures: Mixtures, sample_rate: int) -> None:
+        self.mixtures, self.sample_rate = mixtures, sample_rate
+
+    def __len__(self) -> int:
+        return len(self.mixtures)
+
+    def __getitem__(self, index: int) -> Example:
+        return read_example(self.mixtures[index], self.sample_rate)
+
+
+def read_example(mixture: Mixture | Sharded, sample_rate: int) -> Example:
+    """The signals of one mixture and its sources.
+
+    Raises:
+        SepmlError: a file is missing, of another rate, or of another length than the manifest says; see `read_sharded`.
+    """
+    if isinstance(mixture, Sharded):
+        signals = read_sharded(mixture, sample_rate)
+    else:
+        paths = (mixture.mixture, *mixture.sources)
+        signals = [read_wav(path, sample_rate)[0] for path in paths]
+        for path, signal in zip(paths, signals, strict=True):
+            if len(signal) != mixture.length:
+                raise SepmlError(f"{path}: {len(signal)} samples, the manifest says {mixture.length}; make it anew")
+    return Example(signals[0], np.stack(signals[1:]), mixture.id)
+
+
+def fit_length(signal: np.ndarray, start: int, length: int) -> np.ndarray:
+    """`length` samples from `start` on, along the last axis; zeros where the signal has ended.
+
+    >>> fit_length(np.array([[1, 2, 3], [4, 5, 6]]), 1, 4).tolist()
+    [[2, 3, 0, 0], [5, 6, 0, 0]]
+    """
+    piece = signal[..., start : start + length]
+    return np.pad(piece, [*[(0, 0)] * (signal.ndim - 1), (0, length - piece.shape[-1])])
+
+
+def collate(examples: Sequence[Example]) -> Batch:
+    """Examples of one length as a batch."""
+    mixtures, sources, ids = zip(*examples, strict=True)
+    return Batch(torch.from_numpy(np.stack(mixtures)), torch.from_numpy(np.stack(sources)), ids)
+
+
 def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
     """Batches of training segments; set `loader.batch_sampler.epoch` before each epoch."""
     segment = _segment(settings)
@@ -59,24 +151,15 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
     dataset: Segments | DynamicSegments
     order: Order = shuffled
     if settings.dynamic:
-        dynamic = settings.dynamic.below(settings.root)
-        dataset = DynamicSegments(dynamic, n_src, segment, settings.sample_rate, seed, settings.moved_to)
+        dataset = _drawn(settings.dynamic, settings, n_src, seed)
     elif settings.train:
-        mixtures = _mixtures(settings.root / settings.train, n_src, settings.moved_to)
+        mixtures = _mixtures(settings.train, settings, n_src)
         dataset = Segments(mixtures, segment, settings.sample_rate, seed)
-        if isinstance(mixtures, Shards):
-            order = shuffled_by_shard(mixtures.bounds)
+        order = shuffled_by_shard(mixtures.bounds) if isinstance(mixtures, Shards) else shuffled
     else:
         raise SepmlError("data: 'train' (a manifest or shards) or 'dynamic' (dynamic mixing) is needed")
-    return Loader(
-        dataset,
-        collate,
-        batch_sampler=EpochBatches(len(dataset), settings.batch_size, seed, rank, world_size, order),
-        num_workers=settings.workers,
-        persistent_workers=settings.workers > 0,
-        # Its own: from torch's, a loader draws more or less often as it has workers, which networks with dropout would feel.
-        generator=torch.Generator(),
-    )
+    batches = EpochBatches(len(dataset), settings.batch_size, seed, rank, world_size, order)
+    return _loader(settings, dataset, batch_sampler=batches)
 
 
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
@@ -84,20 +167,27 @@ def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: 
 
     Mixtures that are drawn have one length; where there are no others, they come in batches.
     """
-    examples: list[Dataset[Batch]] = []
+    examples: list[Any] = []
     if settings.valid:
-        mixtures = _mixtures(settings.root / settings.valid, n_src, settings.moved_to)[rank::world_size]
-        examples.append(Whole(mixtures, settings.sample_rate))
+        examples.append(Whole(_mixtures(settings.valid, settings, n_src)[rank::world_size], settings.sample_rate))
     if settings.valid_dynamic:
-        dynamic, segment = settings.valid_dynamic.below(settings.root), _segment(settings)
         # The same for every seed of an experiment, and made once: they cost more than the networks do.
-        drawn = DynamicSegments(dynamic, n_src, segment, settings.sample_rate, 0, settings.moved_to)
+        drawn = _drawn(settings.valid_dynamic, settings, n_src, 0)
         examples.append([drawn[0, index] for index in range(rank, len(drawn), world_size)])
     if not examples:
         raise SepmlError("data: 'valid' (a manifest or shards) or 'valid_dynamic' (dynamic mixing) is needed")
-    size = 1 if settings.valid else settings.batch_size
-    reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
-    return Loader(ConcatDataset(examples), collate, batch_size=size, generator=torch.Generator(), **reading)
+    return _loader(settings, ConcatDataset(examples), batch_size=1 if settings.valid else settings.batch_size)
+
+
+def _loader(settings: DataSettings, dataset: Dataset[Example], **batches: Any) -> DataLoader[Batch]:
+    # A generator of its own: from torch's, a loader draws more or less often as it has workers, and dropout would change.
+    options = {"persistent_workers": settings.workers > 0, "generator": torch.Generator()}
+    return Loader(dataset, collate, num_workers=settings.workers, **options, **batches)
+
+
+def _drawn(mixing: DynamicMixing, settings: DataSettings, n_src: int, seed: int) -> DynamicSegments:
+    segment, rate = _segment(settings), settings.sample_rate
+    return DynamicSegments(mixing.below(settings.root), n_src, segment, rate, seed, settings.moved_to)
 
 
 def _segment(settings: DataSettings) -> int:
@@ -108,9 +198,10 @@ def _segment(settings: DataSettings) -> int:
     return segment
 
 
-def _mixtures(path: Path, n_src: int, moved_to: Path | None) -> Mixtures:
+def _mixtures(file: Path, settings: DataSettings, n_src: int) -> Mixtures:
+    path = settings.root / file
     sharded = path.name == INDEX or (path / INDEX).is_file()
-    mixtures = open_shards(path) if sharded else read_manifest(path, moved_to)
+    mixtures = open_shards(path) if sharded else read_manifest(path, settings.moved_to)
     if mixtures.n_src != n_src:
         raise SepmlError(f"{path}: mixtures of {mixtures.n_src} sources, the model separates {n_src}")
     return mixtures

@@ -1,4 +1,4 @@
-"""Manifests: CSV tables, in LibriMix's format, of mixtures and their sources."""
+"""CSV tables: manifests, in LibriMix's format, of mixtures and their sources; and tables of single utterances."""
 
 import os
 import re
@@ -10,7 +10,7 @@ import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.data.mixtures import Mixture, find_moved, more_faults
-from sepml.system.csv_files import Places, all_numbers, blocks
+from sepml.system.csv_files import Places, all_numbers, blocks, read_rows
 from sepml.system.files import write_csv
 from sepml.system.limits import LONGEST_ID
 from sepml.system.tables import Table
@@ -216,3 +216,23 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
         for m in mixtures
     )
     write_csv(path, header, rows)
+
+
+def utterances_by_speaker(table: Path, split: str, tiers: str = "", moved_to: Path | None = None) -> dict[str, list[Path]]:
+    """The files of each speaker in a split of a table of utterances; absolute paths may have moved, see `find_moved`.
+
+    Args:
+        tiers: recording qualities to read, such as AB; empty is all.
+
+    Raises:
+        SepmlError: the table is missing or malformed.
+    """
+    if not os.path.exists(table):
+        raise SepmlError(f"{table}: no such utterance table; `sepml prepare` writes one")
+    columns = ("file", "speaker", "split", *(["tier"] if tiers else []))
+    rows = [row for _, row in read_rows(table, "utterance table", columns) if row["split"] == split]
+    rows = [row for row in rows if not tiers or row["tier"] in [*tiers]]
+    by_speaker: dict[str, list[Path]] = {}
+    for row, file in zip(rows, find_moved([table.parent / row["file"] for row in rows], moved_to), strict=True):
+        by_speaker.setdefault(row["speaker"], []).append(file)
+    return by_speaker

@@ -5,6 +5,9 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import info
@@ -36,6 +39,14 @@ class Mixture:
     sources: tuple[Path, ...]
     length: int
     noise: Path | None = None
+
+
+class Example(NamedTuple):
+    """A mixture `(T,)` and its sources `(n_src, T)`, float32, and its id."""
+
+    mixture: np.ndarray
+    sources: np.ndarray
+    id: str
 
 
 def manifest_of_tree(split_dir: Path, mixture: str = "mix") -> list[Mixture]:

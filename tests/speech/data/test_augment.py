@@ -12,13 +12,12 @@ from speech_signals import speech_like
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.augment import Augment, Mp3
-from sepml.speech.data.augmented import Augmenter
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.effect_settings import Alone, Band, Coloured, Silence, Turns
-from sepml.speech.data.examples import Batch
-from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
+from sepml.speech.data.channels import Band, Mp3
+from sepml.speech.data.dynamic_mixing import Augment, DynamicMixing, DynamicSegments
+from sepml.speech.data.effects import Alone, Silence, Turns
+from sepml.speech.data.loaders import Batch, DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, write_manifest
+from sepml.speech.data.rooms_and_noise import Coloured
 from sepml.speech.task import SeparationTask
 
 RATE = 8000
@@ -46,24 +45,8 @@ def table(tmp_path_factory) -> Path:
 
 def drawn(table: Path, augment: Augment | None, n: int = 12, epoch: int = 0, seed: int = 0, n_src: int = 2) -> list[Batch]:
     dataset = DynamicSegments(DynamicMixing(table, size=n, augment=augment), n_src, SEGMENT, RATE, seed)
-    return [dataset[epoch, index] for index in range(n)]
-
-
-def residual(example: Batch) -> torch.Tensor:
-    return example.mixture - example.sources.sum(0)
-
-
-def snr_db(example: Batch) -> float:
-    total = example.sources.sum(0)
-    return float(10 * torch.log10(total.square().mean() / residual(example).square().mean()))
-
-
-def augmenter(**effects: object) -> Augmenter:
-    return Augmenter(Augment(**effects), RATE)
-
-
-def no_babble(rng: np.random.Generator, count: int) -> np.ndarray:
-    raise NotImplementedError
+    examples = [dataset[epoch, index] for index in range(n)]
+    return [Batch(torch.from_numpy(mixture), torch.from_numpy(sources), (id,)) for mixture, sources, id in examples]
 
 
 # Off, and reproducible

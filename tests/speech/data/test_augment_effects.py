@@ -1,7 +1,7 @@
 """Each setting of augmentation does its own thing, to the mixture or to mixture and references."""
 
 import csv
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,35 +11,14 @@ from speech_signals import speech_like
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.augment import Augment, Clipping, Gsm, Level, Mp3, MuLaw, draw_voice
-from sepml.speech.data.augmented import Augmenter
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.effect_settings import (
-    Alone,
-    Babble,
-    Band,
-    Coloured,
-    Equaliser,
-    Formants,
-    Hum,
-    Pitch,
-    Place,
-    Recorded,
-    Room,
-    Silence,
-    Speed,
-    Turns,
-)
-from sepml.speech.data.examples import Batch
-from sepml.speech.data.loaders import DataSettings, train_loader
+from sepml.speech.data.channels import Band, Clipping, Equaliser, Gsm, Level, Mp3, MuLaw
+from sepml.speech.data.dynamic_mixing import Augment, DynamicMixing, DynamicSegments, draw_voice
+from sepml.speech.data.effects import Alone, Formants, Pitch, Place, Scene, Silence, Speed, Turns
+from sepml.speech.data.loaders import Batch, DataSettings, train_loader
+from sepml.speech.data.rooms_and_noise import Babble, Coloured, Hum, Recorded, Room
 
 RATE = 8000
 SEGMENT = 8000
-ALWAYS = {
-    field.name: field.type.__args__[0]
-    for field in fields(Augment)
-    if field.name not in ("alone", "silence", "turns", "recorded")
-}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +37,8 @@ def table(tmp_path_factory) -> Path:
 
 def drawn(table: Path, augment: Augment | None, n: int = 12, epoch: int = 0, seed: int = 0, n_src: int = 2) -> list[Batch]:
     dataset = DynamicSegments(DynamicMixing(table, size=n, augment=augment), n_src, SEGMENT, RATE, seed)
-    return [dataset[epoch, index] for index in range(n)]
+    examples = [dataset[epoch, index] for index in range(n)]
+    return [Batch(torch.from_numpy(mixture), torch.from_numpy(sources), (id,)) for mixture, sources, id in examples]
 
 
 def residual(example: Batch) -> torch.Tensor:
@@ -68,10 +48,6 @@ def residual(example: Batch) -> torch.Tensor:
 def snr_db(example: Batch) -> float:
     total = example.sources.sum(0)
     return float(10 * torch.log10(total.square().mean() / residual(example).square().mean()))
-
-
-def augmenter(**effects: object) -> Augmenter:
-    return Augmenter(Augment(**effects), RATE)
 
 
 def no_babble(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -84,13 +60,13 @@ def no_babble(rng: np.random.Generator, count: int) -> np.ndarray:
 def test_voices_have_the_speed_pitch_and_formants_that_are_drawn():
     rng = np.random.default_rng(0)
     fast = draw_voice(rng, Augment(speed=Speed(1.0, (1.2, 1.2))))
-    assert (fast.percent, fast.tempo, fast.formants) == (120, 1.0, 1.0) and fast.consumed == 1.2
+    assert fast == (120, 1.0, 1.0)
     high = draw_voice(rng, Augment(pitch=Pitch(1.0, (12.0, 12.0))))
-    assert (high.percent, high.tempo, high.formants) == (200, 0.5, 0.5) and high.consumed == 1.0
+    assert high == (200, 0.5, 0.5)
     small = draw_voice(rng, Augment(formants=Formants(1.0, (1.1, 1.1))))
-    assert (small.percent, small.tempo, small.formants) == (100, 1.0, 1.1)
+    assert small == (100, 1.0, 1.1)
     both = draw_voice(rng, Augment(speed=Speed(1.0, (0.9, 0.9)), pitch=Pitch(1.0, (-3.0, -3.0))))
-    assert both.consumed == pytest.approx(0.9) and both.percent == round(90 * 2**-0.25)
+    assert both.percent / 100 * both.tempo == pytest.approx(0.9) and both.percent == round(90 * 2**-0.25)
     drawn_speeds = [draw_voice(rng, Augment(speed=Speed(0.5))).percent for _ in range(400)]
     assert 80 <= min(drawn_speeds) < 84 and 121 < max(drawn_speeds) <= 125
     assert 0.4 < np.mean([percent == 100 for percent in drawn_speeds]) < 0.6
@@ -127,8 +103,8 @@ def test_one_alone_and_silence(table):
 def test_turns_in_any_order(share):
     firsts = set()
     for seed in range(12):
-        ones = np.ones((2, SEGMENT), np.float32)
-        _, sources = augmenter(turns=Turns(1.0, (share, share)))(ones, np.random.default_rng(seed), no_babble)
+        scene = Scene(np.ones((2, SEGMENT), np.float32), RATE, np.random.default_rng(seed), no_babble, [])
+        _, sources = Augment(turns=Turns(1.0, (share, share)))(scene)
         assert (sources > 0.5).all(0).mean() == pytest.approx(share, abs=0.01)
         firsts.add(int(sources[:, 0].argmax()))
     assert firsts == {0, 1}
@@ -156,7 +132,8 @@ def test_a_band_takes_what_lies_outside_from_talkers_and_noise(table):
 def test_talkers_in_a_room_have_responses_of_their_own():
     click = np.zeros((2, SEGMENT), np.float32)
     click[:, 0] = 1
-    mixture, sources = augmenter(room=Room(1.0, (0.3, 0.3)))(click, np.random.default_rng(0), no_babble)
+    scene = Scene(click, RATE, np.random.default_rng(0), no_babble, [])
+    mixture, sources = Augment(room=Room(1.0, (0.3, 0.3)))(scene)
     assert np.corrcoef(sources[0, 20:2000], sources[1, 20:2000])[0, 1] < 0.5
     assert sources[:, 0] == pytest.approx([1, 1], abs=0.1) and not np.abs(sources[:, 2600:]).max() > 1e-3
     assert np.array_equal(mixture, sources.sum(0))
@@ -190,7 +167,7 @@ def test_babble_is_of_other_speakers(table):
 def test_a_users_noise_is_relative_to_the_root_of_the_data(table):
     tone = np.sin(2 * np.pi * 440 * np.arange(30_000) / RATE)
     write_wav(table.parent / "noise" / "tone.wav", 0.3 * tone, RATE)
-    effects = Augment(recorded=Recorded(Path("noise"), 1.0, (3.0, 3.0)))
+    effects = Augment(recorded=Recorded(1.0, (3.0, 3.0), folder=Path("noise")))
     settings = DataSettings(
         valid=Path("none.csv"), root=table.parent, segment=1.0, workers=0,
         dynamic=DynamicMixing(Path(table.name), size=4, augment=effects),
@@ -200,9 +177,14 @@ def test_a_users_noise_is_relative_to_the_root_of_the_data(table):
         assert snr_db(Batch(mixture, sources, ("",))) == pytest.approx(3, abs=0.1)
         noise = mixture - sources.sum(0)
         assert int(torch.fft.rfft(noise).abs().argmax()) == 440
-    missing = replace(effects, recorded=Recorded(Path("nowhere")))
-    with pytest.raises(SepmlError, match=r"nowhere: no such folder of noise recordings"):
-        drawn(table, missing)
+    (table.parent / "notes").mkdir()
+    (table.parent / "notes" / "notes.txt").write_text("not a recording")
+    for folder, message in (
+        ("nowhere", "no such folder of noise recordings"),
+        ("notes", r"holds no recordings of noise \(\.wav, "),
+    ):
+        with pytest.raises(SepmlError, match=f"{folder}: {message}"):
+            drawn(table, replace(effects, recorded=Recorded(folder=table.parent / folder)))
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ import pytest
 from loading_data import settings
 from noise_corpus import RATE, corpus, refusal
 
-from sepml.speech.data.examples import read_example
-from sepml.speech.data.loaders import train_loader
+from sepml.speech.data.loaders import read_example, train_loader
 from sepml.speech.data.shards import open_shards
 from sepml.speech.data.write_shards import write_shards
 
@@ -50,7 +49,7 @@ def test_an_index_that_does_not_fit(few, shift):
     other = lines[4].split(",")[0]
     (few / "shards.csv").write_text("".join([*lines[:3], lines[3].replace(lines[3].split(",")[0], "else"), *lines[4:]]))
     shards = open_shards(few)
-    assert read_example(shards[3], RATE).ids == (other,)
+    assert read_example(shards[3], RATE).id == other
     assert "shard-000001.tar: holds no mixture 'else' at byte 0; " in refusal(read_example, shards[2], RATE)
 
 

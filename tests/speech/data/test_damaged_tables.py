@@ -17,7 +17,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import read_utterances
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.examples import Segments, read_example
+from sepml.speech.data.loaders import Segments, read_example
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture, manifest_of_tree
 from sepml.speech.data.shards import HEADER, open_shards
@@ -49,7 +49,7 @@ def manifest_of(folder: Path, ids: list[str]) -> Path:
 def test_a_manifest_that_is_changed_in_place_is_one_line(tmp_path, change):
     path = manifest_of(tmp_path, [f"mixture{n}" for n in range(200)])
     examples = Segments(read_manifest(path), 100, RATE, 0)
-    assert examples[0, 150].ids == ("mixture150",)
+    assert examples[0, 150].id == "mixture150"
     content = path.read_bytes()
     stamp = path.stat().st_mtime_ns
     changes = {

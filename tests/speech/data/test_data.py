@@ -11,8 +11,7 @@ from loading_data import RATE, epoch_of, settings
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.examples import Batch, Segments, fit_length
-from sepml.speech.data.loaders import train_loader, valid_loader
+from sepml.speech.data.loaders import Batch, Segments, train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture
 
@@ -102,12 +101,6 @@ def test_short_mixtures_are_padded_at_their_end_and_counted(tmp_path, caplog):
     with caplog.at_level(logging.INFO, logger="sepml"):
         Segments(read_manifest(manifest)[1:2], 1000, RATE, 0)
     assert "shorter" not in caplog.text
-
-
-def test_fit_length():
-    x = torch.arange(6).reshape(2, 3)
-    assert fit_length(x, 1, 2).tolist() == [[1, 2], [4, 5]]
-    assert fit_length(x, 1, 4).tolist() == [[1, 2, 0, 0], [4, 5, 0, 0]]
 
 
 def test_processes_share_the_training_mixtures_out(manifest):

@@ -13,7 +13,7 @@ from loading_data import RATE, epoch_of
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.examples import Batch
+from sepml.speech.data.loaders import Batch
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,8 @@ def drawn(table: Path, n: int = 40, seed: int = 0, epoch: int = 0, n_src: int = 
     mixing = replace(DynamicMixing(table, size=n), **changes)
     dataset = DynamicSegments(mixing, n_src, 1600, RATE, seed)
     assert len(dataset) == n
-    return [dataset[epoch, index] for index in range(n)]
+    examples = [dataset[epoch, index] for index in range(n)]
+    return [Batch(torch.from_numpy(mixture), torch.from_numpy(sources), (id,)) for mixture, sources, id in examples]
 
 
 def speakers(example: Batch) -> list[int]:
@@ -79,7 +80,7 @@ def test_a_dynamic_mixture_depends_on_seed_epoch_and_index_only(table):
 
 def test_utterances_shorter_than_the_segment_are_padded(table):
     dataset = DynamicSegments(DynamicMixing(table), 2, 5000, RATE, 0)
-    lengths = {int(torch.nonzero(source).max()) + 1 for i in range(20) for source in dataset[0, i].sources}
+    lengths = {int(np.flatnonzero(source).max()) + 1 for i in range(20) for source in dataset[0, i].sources}
     # The last sample of both tones is not zero.
     assert lengths == {4000, 2400}
 

@@ -1,5 +1,8 @@
 """Kinds of noise have their spectra and levels; codecs cost what they cost and stay in step."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 import numpy as np
 import pytest
 from scipy.signal import welch
@@ -7,10 +10,19 @@ from speech_signals import speech_like
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.codecs import clip, gsm, mp3, mu_law
-from sepml.speech.data.noises import NoiseFolder, coloured_noise, hum, unit_power
+from sepml.speech.data.channels import clip, gsm, mp3, mu_law
+from sepml.speech.data.effects import Scene
+from sepml.speech.data.rooms_and_noise import Coloured, Hum, Noise, Recorded, unit_power
 
 RATE = 8000
+
+
+def noise_of(kind: Noise, seed: int, length: int, recordings: Sequence[Path] = ()) -> np.ndarray:
+    """The noise under one talker of power 1, at the same power."""
+    scene = Scene(np.ones((1, length), np.float32), RATE, np.random.default_rng(seed), lambda *_: np.zeros(0), [*recordings])
+    scene.noise = np.zeros(length, np.float32)
+    assert kind(scene)
+    return scene.noise
 
 
 def snr_db(clean: np.ndarray, coded: np.ndarray) -> float:
@@ -26,7 +38,7 @@ def lag(clean: np.ndarray, coded: np.ndarray) -> int:
 
 @pytest.mark.parametrize("slope", [0.0, 1.0, 2.0])
 def test_the_power_of_coloured_noise_falls_with_its_slope(slope):
-    noise = coloured_noise(np.random.default_rng(0), 160_000, slope)
+    noise = noise_of(Coloured(1.0, (slope, slope), (0.0, 0.0)), 0, 160_000)
     assert noise.dtype == np.float32 and noise.std() == pytest.approx(1, abs=0.01)
     frequency, power = welch(noise, RATE, nperseg=1024)
     inside = (frequency > 60) & (frequency < 3800)
@@ -36,7 +48,7 @@ def test_the_power_of_coloured_noise_falls_with_its_slope(slope):
 
 def test_hum_lies_on_the_harmonics_of_the_mains():
     for seed in range(6):
-        noise = hum(np.random.default_rng(seed), 32_000, RATE)
+        noise = noise_of(Hum(1.0, (0.0, 0.0)), seed, 32_000)
         assert noise.std() == pytest.approx(1, abs=0.01)
         power = np.abs(np.fft.rfft(noise * np.hanning(32_000))) ** 2
         frequency = np.arange(len(power)) * RATE / 32_000
@@ -45,29 +57,20 @@ def test_hum_lies_on_the_harmonics_of_the_mains():
         assert max(shares) > 0.99 and power[frequency > 500].sum() < 1e-3 * power.sum()
 
 
-def test_a_folder_of_noise_of_any_rate_and_channels(tmp_path):
+def test_recorded_noise_of_any_rate_and_channels(tmp_path):
     t = np.arange(44_100) / 44_100
     stereo = np.stack([np.sin(2 * np.pi * 1000 * t), 0 * t], 1)
     write_wav(tmp_path / "deep" / "beep.wav", 0.3 * stereo, 44_100)
-    (tmp_path / "notes.txt").write_text("not a recording")
-    folder = NoiseFolder(tmp_path)
+    folder = [tmp_path / "deep" / "beep.wav"]
+    kind = Recorded(1.0, (0.0, 0.0), folder=tmp_path)
     for length in (4000, 20_000):
-        found = folder.draw(np.random.default_rng(0), length, RATE)
+        found = noise_of(kind, 0, length, folder)
         assert found.shape == (length,) and found.std() == pytest.approx(1, abs=0.01)
         assert np.abs(np.fft.rfft(found)).argmax() * RATE / length == pytest.approx(1000, abs=2)
-    again = folder.draw(np.random.default_rng(0), 4000, RATE)
-    assert np.array_equal(again, folder.draw(np.random.default_rng(0), 4000, RATE))
+        assert np.array_equal(noise_of(kind, 0, length, folder), found)
     write_wav(tmp_path / "deep" / "ramp.wav", np.linspace(0.1, 0.9, 40_000), RATE)
-    starts = {round(float(NoiseFolder(tmp_path / "deep").draw(np.random.default_rng(n), 99, RATE)[0]), 3) for n in range(30)}
+    starts = {round(float(noise_of(kind, n, 99, [*folder, tmp_path / "deep" / "ramp.wav"])[0]), 3) for n in range(30)}
     assert len(starts) > 10
-
-
-def test_folders_that_hold_no_noise(tmp_path):
-    with pytest.raises(SepmlError, match=r"nowhere: no such folder of noise recordings"):
-        NoiseFolder(tmp_path / "nowhere")
-    (tmp_path / "notes.txt").write_text("not a recording")
-    with pytest.raises(SepmlError, match=r"holds no recordings of noise \(\.wav, "):
-        NoiseFolder(tmp_path)
 
 
 def test_clipping_cuts_the_peaks_alone():

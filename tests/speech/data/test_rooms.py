@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.signal import butter, sosfiltfilt
 
-from sepml.speech.data.rooms import SPEED_OF_SOUND, Shoebox, draw_room, image_sources, impulse_response
+from sepml.speech.data.rooms_and_noise import SPEED_OF_SOUND, Room, Shoebox, image_sources, impulse_response
 
 RATE = 8000
 ROOM = Shoebox((6.0, 4.5, 2.8), (2.7, 2.1, 1.3), 0.4)
@@ -107,7 +107,7 @@ def test_drawn_rooms_hold_talkers_and_microphone():
     rng = np.random.default_rng(0)
     times = []
     for _ in range(200):
-        room, talkers = draw_room(rng, 2, (0.2, 0.5), (0.3, 1.5))
+        room, talkers = Room(1.0, (0.2, 0.5), (0.3, 1.5)).draw(rng, 2)
         times.append(room.t60)
         for place in (*talkers, room.microphone):
             assert all(0 < x < side for x, side in zip(place, room.size, strict=True))
