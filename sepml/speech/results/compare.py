@@ -192,10 +192,10 @@ def _difference(first: Path, other: Path, column: str, tables: tuple[ScoreTable,
     pairs = np.array([[of[i] for of in values] for i in both], dtype=np.float64).reshape(-1, 2)
     # The tables have five decimals; so has a difference, and equal values differ by nothing.
     differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
-    means = [float(x.mean()) if both else None for x in (*pairs.T, differences)]
-    alone = [len(of) - len(both) for of in values]
-    statistics = (interval_of_mean(differences), paired_p_value(differences), len(both))
-    return Difference(str(first), str(other), column, *means, *statistics, *alone, len(tests.differing), tests.unchecked)
+    of_first, of_other, change = (float(x.mean()) if both else None for x in (*pairs.T, differences))
+    means, statistics = (of_first, of_other, change), (interval_of_mean(differences), paired_p_value(differences))
+    counts = (len(both), len(values[0]) - len(both), len(values[1]) - len(both), len(tests.differing), tests.unchecked)
+    return Difference(str(first), str(other), column, *means, *statistics, *counts)
 
 
 def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float | None:

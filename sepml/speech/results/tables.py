@@ -64,7 +64,7 @@ def format_table(summaries: Mapping[str, Summary]) -> str:
     rows = [["", *(TITLES[column] for column in columns), "mixtures"]]
     for label, summary in summaries.items():
         parts = {column: summary.columns.get(column) for column in columns}
-        means = [number(part and part.mean, column) for column, part in parts.items()]
+        means = [number(part.mean if part else None, column) for column, part in parts.items()]
         rows.append([label, *means, str(summary.n_mixtures)])
     return "\n".join([markdown(rows), *_paragraph(note for item in summaries.items() for note in _notes(*item))])
 
