@@ -19,7 +19,7 @@ from sepml.commands.options import (
 )
 from sepml.commands.tasks import commands_for
 from sepml.errors import did_you_mean
-from sepml.speech.results.columns import KNOWN, METRICS
+from sepml.speech.results.scores import KNOWN, METRICS
 
 
 def add_score(commands: Commands) -> None:
@@ -87,8 +87,8 @@ def _score(options: argparse.Namespace) -> int:
 def _compare(options: argparse.Namespace) -> int:
     if options.est or options.ref:
         options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
-    from sepml.speech.results.compare import compare_scores, format_differences
-    from sepml.speech.results.tables import pairs_to_compare
+    from sepml.speech.results.compare import compare_scores, pairs_to_compare
+    from sepml.speech.results.tables import format_differences
 
     pairs = pairs_to_compare(options.compare)
     if not pairs:

@@ -22,7 +22,7 @@ def experiment() -> tuple[type, Callable[..., None]]:
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate`: separate the mixtures of a manifest and score the estimates."""
     _check_evaluation(options)
-    from sepml.speech.results.columns import METRICS
+    from sepml.speech.results.scores import METRICS
     from sepml.speech.results.tables import format_table
     from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
     from sepml.training.hardware import choose_device, keep_large_blocks

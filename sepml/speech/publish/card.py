@@ -12,9 +12,8 @@ import yaml
 from sepml.errors import SepmlError
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.models.origin import DEFAULT, Origin
-from sepml.speech.results.columns import title
 from sepml.speech.results.summary import Summary, read_summary
-from sepml.speech.results.tables import format_table
+from sepml.speech.results.tables import format_table, title
 from sepml.system.csv_files import read_rows
 from sepml.system.json_files import read_object
 from sepml.system.yaml_files import load_yaml, parse_yaml

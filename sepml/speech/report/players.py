@@ -14,7 +14,7 @@ from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.speech.report import spectrograms
 from sepml.speech.report.contents import ScoreFolder, Test
 from sepml.speech.report.rendering import player, render
-from sepml.speech.results.columns import title
+from sepml.speech.results.tables import title
 from sepml.speech.scoring.trial import find_estimates
 
 SECONDS = 20.0

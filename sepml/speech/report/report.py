@@ -14,8 +14,8 @@ from sepml.speech.report.contents import History, ScoreFolder, Test, find_conten
 from sepml.speech.report.players import RUNS, choose, players_of
 from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.speech.report.sections import metrics_of, plots, summary, training
-from sepml.speech.results.columns import COLUMNS, decimals_of, title
-from sepml.speech.results.scores import Values
+from sepml.speech.results.scores import COLUMNS, Values
+from sepml.speech.results.tables import decimals_of, title
 from sepml.system.files import write_text
 from sepml.system.terminal import track
 from sepml.version import __version__

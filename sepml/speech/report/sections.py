@@ -10,8 +10,8 @@ from markupsafe import Markup
 from sepml.speech.report.contents import History, ScoreFolder, Test
 from sepml.speech.report.plots import SERIES, curves, histogram, legend, scatter
 from sepml.speech.report.rendering import render
-from sepml.speech.results.columns import decimals_of, title
 from sepml.speech.results.summary import ColumnSummary
+from sepml.speech.results.tables import decimals_of, title
 
 _MOST_PAIRS = 3
 _CURVES = {

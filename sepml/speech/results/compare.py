@@ -1,5 +1,6 @@
 """Paired differences of score folders, mixture by mixture, where they are of the same mixtures and references."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -7,15 +8,14 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.results.bootstrap import interval_of_mean, paired_p_value
-from sepml.speech.results.columns import number, title
-from sepml.speech.results.scores import read_means, read_tested
-from sepml.speech.results.summary import read_summary
+from sepml.speech.results.scores import ScoreTable, read_score_table
+from sepml.speech.results.summary import DRAWS_AT_ONCE, interval_of_mean, read_summary, score_folders_below
 from sepml.system.files import write_csv, write_json
-from sepml.system.tables import markdown
 
+log = logging.getLogger(__name__)
 FORMATS = (".csv", ".json")
-_Values = dict[str, dict[str, float | None]]
+PERMUTATIONS = 9999
+_SCORES = "scores"
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Difference:
         mean_first, mean_other: over the mixtures that have a value in both.
         difference: mean of other - first, mixture by mixture.
         interval_95: the ends of its bootstrap interval over mixtures.
-        p_value: of the two-sided sign-flip test of the mean difference, see `bootstrap.paired_p_value`.
+        p_value: of the two-sided sign-flip test of the mean difference, see `paired_p_value`.
         n: mixtures with a value in both.
         only_first, only_other: mixtures with a value in one of them alone.
         n_other_references: mixtures of the same id in both folders that differ, or whose references do.
@@ -66,18 +66,15 @@ class Difference:
     n_unchecked: int = 0
 
 
-def agreement(first: Path, other: Path) -> Agreement:
-    """Compare the tests of two score folders, mixture by mixture.
+def agreement(one: ScoreTable, two: ScoreTable) -> Agreement:
+    """Compare the tests of two tables of scores, mixture by mixture; those with a fault are left out.
 
-    Folders of earlier versions have no fingerprints; of these only the numbers of sources are compared.
-
-    Raises:
-        SepmlError: one holds no scores.csv, or none that `sepml score` writes.
+    Tables of earlier versions have no fingerprints; of these only the numbers of sources are compared.
     """
-    one, two = read_tested(first), read_tested(other)
-    shared = [mixture_id for mixture_id in one if mixture_id in two]
-    differing = [mixture_id for mixture_id in shared if not one[mixture_id].agrees(two[mixture_id])]
-    known = sum(bool(one[mixture_id].fingerprint and two[mixture_id].fingerprint) for mixture_id in shared)
+    mine, theirs, faulty = one.tested, two.tested, one.faulty | two.faulty
+    shared = [mixture_id for mixture_id in mine if mixture_id in theirs and mixture_id not in faulty]
+    differing = [mixture_id for mixture_id in shared if not mine[mixture_id].agrees(theirs[mixture_id])]
+    known = sum(bool(mine[mixture_id].fingerprint and theirs[mixture_id].fingerprint) for mixture_id in shared)
     return Agreement(len(shared), tuple(differing), len(shared) - known)
 
 
@@ -119,80 +116,121 @@ def compare_scores(pairs: Sequence[tuple[Path, Path]], target: Path | None = Non
     return found
 
 
+def score_folders_of(path: Path) -> dict[str, Path]:
+    """The score folders at or below a path, by their names within it.
+
+    A score folder stands for itself (its name is empty), a folder of an evaluation for those of its rows (`peer1`), and an
+    experiment for all below its `scores` (`tt/peer1`), as does that folder.
+
+    Raises:
+        SepmlError: the path is an experiment without scores.
+    """
+    if (path / "summary.json").exists():
+        return {"": path}
+    root = path / _SCORES if (path / _SCORES).is_dir() else path
+    tests = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir())] if root.is_dir() else []
+    found = [f for test in tests for f in ([test] if (test / "summary.json").exists() else score_folders_below(test))]
+    if not found and (path / "config.yaml").exists():
+        raise SepmlError(f"{path}: is an experiment without scores; expected them in {path / _SCORES}/<test>/<peer>")
+    # Without any, the path itself: its reader says what is absent.
+    return {folder.relative_to(root).as_posix(): folder for folder in dict.fromkeys(found)} or {"": path}
+
+
+def pairs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
+    """The score folders that are compared: those of the first path with those of each other one.
+
+    Of two folders that hold several score folders, those of one name are compared (the same test and peer). Where one path
+    is a score folder itself, or no name is in both, each folder is compared with each that shares a mixture. Of a single path
+    the folders of each test are compared with the first of them.
+
+    Raises:
+        SepmlError: a path is an experiment without scores.
+    """
+    if len(paths) == 1:
+        tests = folders_by_test(paths)
+        return [(folders[0], folder) for folders in tests.values() for folder in folders[1:]]
+    first, *others = (score_folders_of(path) for path in paths)
+    found: list[tuple[Path, Path]] = []
+    for path, other in zip(paths[1:], others, strict=True):
+        if len(first) == len(other) == 1:
+            found += zip(first.values(), other.values(), strict=True)
+        elif shared := [name for name in first if name in other]:
+            found += [(first[name], other[name]) for name in shared]
+            if alone := sorted(first.keys() ^ other.keys()):
+                log.warning("not compared, as they are only in one of %s and %s: %s", paths[0], path, ", ".join(alone))
+        else:
+            every = [(one, two) for one in first.values() for two in other.values()]
+            found += [pair for pair in every if agreement(*map(read_score_table, pair)).shared] or every[:1]
+    return found
+
+
+def folders_by_test(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """The score folders by test: those of an experiment by their folder in it, all others together under an empty name."""
+    tests: dict[str, list[Path]] = {}
+    for path in paths:
+        for name, folder in score_folders_of(path).items():
+            in_experiment = (path / _SCORES) in folder.parents
+            tests.setdefault(name.rpartition("/")[0] or (name if in_experiment else ""), []).append(folder)
+    return tests
+
+
 def _compared(first: Path, other: Path, force: bool) -> list[Difference]:
     columns, theirs = (read_summary(folder).columns for folder in (first, other))
     shared = [column for column in columns if column in theirs]
     if not shared:
         raise SepmlError(f"{other}: shares no metric with {first}; expected scores of the same metrics")
-    tests = agreement(first, other)
+    tables = read_score_table(first, shared), read_score_table(other, shared)
+    tests = agreement(*tables)
     if (why := refusal(first, other, tests)) and not (force and tests.shared):
         raise SepmlError(why)
-    tables = read_means(first, shared), read_means(other, shared)
-    counts = (len(tests.differing), tests.unchecked)
-    return [_difference(str(first), str(other), column, tables, counts) for column in shared]
+    return [_difference(first, other, column, tables, tests) for column in shared]
 
 
-def format_differences(differences: Sequence[Difference]) -> str:
-    """The differences as plain text that is Markdown as well: one table a folder, with a note on what is not in it."""
-    parts = []
-    for pair in dict.fromkeys((difference.first, difference.other) for difference in differences):
-        of_pair = [difference for difference in differences if (difference.first, difference.other) == pair]
-        parts.append(f"{pair[1]} against {pair[0]}:\n\n{markdown(_rows(of_pair))}")
-        parts += _unpaired(of_pair)
-        if count := of_pair[0].n_other_references:
-            parts.append(
-                f"Not the same test: {count} of the mixtures are other ones, or have other references, than in the first."
-            )
-    unchecked = {item.other: item.n_unchecked for item in differences}
-    return "\n\n".join([*parts, *caution([name for name, count in unchecked.items() if count])])
-
-
-def _difference(first: str, other: str, column: str, tables: tuple[_Values, _Values], of_tests: tuple[int, int]) -> Difference:
-    """A metric of two score folders: `tables` are mixture_ID -> column -> value, `of_tests` n_other_references, n_unchecked."""
-    mine, theirs = ({i: row[column] for i, row in table.items() if row[column] is not None} for table in tables)
-    both = [mixture_id for mixture_id in mine if mixture_id in theirs]
-    pairs = np.array([(mine[i], theirs[i]) for i in both], dtype=np.float64).reshape(-1, 2)
+def _difference(first: Path, other: Path, column: str, tables: tuple[ScoreTable, ScoreTable], tests: Agreement) -> Difference:
+    values = [{i: x for i, x in zip(of.ids, of.columns[column], strict=True) if x is not None} for of in tables]
+    both = [mixture_id for mixture_id in values[0] if mixture_id in values[1]]
+    pairs = np.array([[of[i] for of in values] for i in both], dtype=np.float64).reshape(-1, 2)
     # The tables have five decimals; so has a difference, and equal values differ by nothing.
     differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
-    of_first, of_other, change = (float(x.mean()) if both else None for x in (pairs[:, 0], pairs[:, 1], differences))
-    return Difference(
-        first=first,
-        other=other,
-        column=column,
-        mean_first=of_first,
-        mean_other=of_other,
-        difference=change,
-        interval_95=interval_of_mean(differences),
-        p_value=paired_p_value(differences),
-        n=len(both),
-        only_first=len(mine) - len(both),
-        only_other=len(theirs) - len(both),
-        n_other_references=of_tests[0],
-        n_unchecked=of_tests[1],
-    )
+    of_first, of_other, change = (float(x.mean()) if both else None for x in (*pairs.T, differences))
+    means, statistics = (of_first, of_other, change), (interval_of_mean(differences), paired_p_value(differences))
+    counts = (len(both), len(values[0]) - len(both), len(values[1]) - len(both), len(tests.differing), tests.unchecked)
+    return Difference(str(first), str(other), column, *means, *statistics, *counts)
 
 
-def _rows(differences: Sequence[Difference]) -> list[list[str]]:
-    rows = [["", "first", "other", "difference", "95 % interval", "p", "n"]]
-    for item in differences:
-        cells = [number(value, item.column) for value in (item.mean_first, item.mean_other)]
-        change = "-" if item.difference is None else f"{item.difference:+.3f}"
-        # Three decimals of everything, as differences are small.
-        ends = "-" if item.interval_95 is None else " to ".join(f"{end:+.3f}" for end in item.interval_95)
-        p_value = "-" if item.p_value is None else f"{item.p_value:.2g}"
-        rows.append([title(item.column), *cells, change, ends, p_value, str(item.n)])
-    return rows
+def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float | None:
+    """The p-value of a two-sided sign-flip test of the mean of paired differences.
 
+    Without an effect, a mixture's difference has either sign with equal probability. The test is about the mean, which is
+    what the tables report, and assumes no distribution; a t-test assumes a normal one, and Wilcoxon's test is about ranks.
+    All flips are made where there are no more than `permutations` of them, otherwise that many random ones. The result is
+    that of `scipy.stats.permutation_test(permutation_type="samples")`, in less time.
 
-def _unpaired(differences: Sequence[Difference]) -> list[str]:
-    """Counts of mixtures that only one of the two has; metrics with the same counts share a line."""
-    lines: dict[str, list[str]] = {}
-    for item in differences:
-        counts = [(item.only_first, "first"), (item.only_other, "other")]
-        text = " and ".join(f"{count} only in the {which}" for count, which in counts if count)
-        if text:
-            lines.setdefault(text, []).append(title(item.column))
-    return ["\n".join(f"Not compared: {text} ({', '.join(titles)})." for text, titles in lines.items())] if lines else []
+    Args:
+        differences: (n,) one a mixture.
+
+    Returns:
+        the two-sided p-value, or None for fewer than two differences.
+    """
+    if len(differences) < 2:
+        return None
+    if not differences.any():
+        return 1.0
+    # The result must not depend on the order of the mixtures.
+    differences = np.sort(differences)
+    observed, count = abs(differences.mean()), len(differences)
+    # Values that differ by rounding only count as equal.
+    least = observed * (1 - 1e-9)
+    if 2**count <= permutations:
+        every = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+        return float(np.mean(np.abs(every @ differences) >= least * count))
+    rng = np.random.default_rng(seed)
+    each = max(1, DRAWS_AT_ONCE // count)
+    as_large = 1
+    for done in range(0, permutations, each):
+        signs = 1.0 - 2 * rng.integers(0, 2, (min(each, permutations - done), count), dtype=np.int8)
+        as_large += int(np.count_nonzero(np.abs(signs @ differences) >= least * count))
+    return as_large / (permutations + 1)
 
 
 def _write(target: Path, differences: Sequence[Difference]) -> None:

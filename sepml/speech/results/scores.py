@@ -1,25 +1,43 @@
-"""The scores of mixtures, and their table scores.csv, which is written and read here only."""
+"""The metrics and their columns, the scores of mixtures, and their table scores.csv, which is written and read here only.
+
+The command line reads the names of the metrics, so nothing heavy is imported before it is used.
+"""
 
 import math
 import re
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sepml.errors import SepmlError
-from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv
-from sepml.system.parallel import Failure
 
+if TYPE_CHECKING:
+    from sepml.system.parallel import Failure
+
+COLUMNS = {
+    "si_snr": ("si_snr", "si_snri"),
+    "sdr": ("sdr", "sdri"),
+    "sir": ("sir",),
+    "sar": ("sar",),
+    "stoi": ("stoi",),
+    "estoi": ("estoi",),
+    "pesq": ("pesq",),
+    "pesq_nb": ("pesq_nb",),
+}
+"""The columns that each metric fills; the improvements are over the mixture."""
+KNOWN = tuple(COLUMNS)
+"""All metrics, in the order of their columns."""
+METRICS = tuple(name for name in KNOWN if name != "pesq_nb")
+"""Those that are measured unless others are asked for; at 8 kHz `pesq` is narrow-band already."""
 LARGEST = 1e9
 """No score is larger; sums of numbers near the end of float64's range would overflow."""
 _FAULT = "fault: "
 _WHAT = "table of `sepml score`"
 # Columns of scores.csv that hold no scores.
-_NO_SCORES = {"mixture_ID", "permutation", "surplus", "fingerprint", "reason"}
-Taken = TypeVar("Taken")
+_NO_SCORES = ("mixture_ID", "permutation", "surplus", "fingerprint", "reason")
 Values = list[float | None]
 
 
@@ -124,6 +142,11 @@ class ScoreTable:
         pairs = zip(self.fingerprints, map(len, self.permutations), strict=True)
         return {name: TestedAgainst(*pair) for name, pair in zip(self.ids, pairs, strict=True)}
 
+    @property
+    def faulty(self) -> set[str]:
+        """The mixtures whose files could not be used."""
+        return {name for name, reason in zip(self.ids, self.reasons, strict=True) if reason.startswith(_FAULT)}
+
     def existing(self, column: str) -> list[float]:
         """The values of a metric, of the mixtures that have one."""
         return [value for value in self.columns.get(column, ()) if value is not None]
@@ -141,7 +164,7 @@ def mean_of_sources(values: Sequence[float | None]) -> float | None:
 
 
 def write_scores(
-    path: Path, scores: Sequence[UtteranceScores], faults: Sequence[Failure[str]], columns: Sequence[str], n_src: int
+    path: Path, scores: Sequence[UtteranceScores], faults: "Sequence[Failure[str]]", columns: Sequence[str], n_src: int
 ) -> None:
     """Write one row a mixture: the means over its sources, then each source's values, permutation, surplus, the
     fingerprint of the test and reasons.
@@ -162,87 +185,61 @@ def write_scores(
     write_csv(path, ["mixture_ID", *columns, *by_source, "permutation", "surplus", "fingerprint", "reason"], rows)
 
 
-def read_means(folder: Path, columns: Sequence[str]) -> dict[str, dict[str, float | None]]:
-    """The means over the sources in a folder of scores: mixture_ID -> column -> value, None where there is none.
+def read_score_table(folder: Path, metrics: Sequence[str] = ()) -> ScoreTable:
+    """The whole table in a folder of scores, whatever metrics it holds; a column with text in it is no metric.
 
-    Mixtures with a fault are left out.
-
-    Raises:
-        SepmlError: there are none, or they are no such table.
-    """
-    return _scored(folder, columns, lambda row: {column: _value(row[column]) for column in columns})
-
-
-def read_tested(folder: Path) -> dict[str, TestedAgainst]:
-    """What the mixtures in a folder of scores were scored against, by mixture_ID; those with a fault are left out.
-
-    Raises:
-        SepmlError: there are none, or they are no such table.
-    """
-    return _scored(folder, (), lambda row: TestedAgainst(row.get("fingerprint", ""), len(row.get("permutation", "").split())))
-
-
-def read_score_table(folder: Path) -> ScoreTable:
-    """The whole table in a folder of scores, whatever metrics it holds; a column with words in it is no metric.
+    Args:
+        metrics: columns that must be there and hold finite numbers or empty cells; in the other columns a number that is
+            not finite counts as an empty cell.
 
     Raises:
         SepmlError: there is none, or it is not what `sepml score` writes.
     """
-    path, rows = _rows(folder)
+    from sepml.system.csv_files import read_rows
+
+    path = folder / "scores.csv"
+    if not path.is_file():
+        raise SepmlError(f"{folder}: holds no scores.csv, expected a folder written by `sepml score`")
+    rows = [row for _, row in read_rows(path, _WHAT, ("mixture_ID", *metrics))]
     if not rows:
         raise SepmlError(f"{path}: has no rows, expected a header and at least one")
-    if "mixture_ID" not in rows[0]:
-        raise SepmlError(f"{path}: has no column mixture_ID, expected the scores of `sepml score`")
     cells = {name: [row[name] for row in rows] for name in rows[0]}
     columns: dict[str, Values] = {}
     by_source: dict[str, Values] = {}
     for name in (name for name in cells if name not in _NO_SCORES):
         try:
-            numbers = [float(cell) if cell else None for cell in cells[name]]
-        except ValueError:
-            continue
-        values = [value if value is not None and math.isfinite(value) else None for value in numbers]
-        for value, cell in zip(values, cells[name], strict=True):
-            if abs(value or 0.0) > LARGEST:
-                raise SepmlError(f"{path}: {_not_a_score(cell)}")
+            values = _values(cells[name], name in metrics)
+        except ValueError as error:
+            raise SepmlError(f"{path}: not a {_WHAT}: {error}") from error
         base = re.fullmatch(r"(.+)_\d+", name)
-        (by_source if base and base[1] in cells else columns)[name] = values
+        if values is not None:
+            (by_source if base and base[1] in cells else columns)[name] = values
     if not columns:
-        raise SepmlError(f"{path}: holds no column of numbers")
+        raise SepmlError(f"{path}: holds no column of numbers, expected a {_WHAT}")
     blank = [""] * len(rows)
     permutations = [tuple(map(int, re.findall(r"\d{1,9}", cell))) for cell in cells.get("permutation", blank)]
     reasons, fingerprints = (cells.get(name, blank) for name in ("reason", "fingerprint"))
     return ScoreTable(cells["mixture_ID"], columns, by_source, permutations, reasons, fingerprints)
 
 
-def _rows(folder: Path, columns: Sequence[str] = ()) -> tuple[Path, list[dict[str, str]]]:
-    path = folder / "scores.csv"
-    if not path.is_file():
-        raise SepmlError(f"{folder}: holds no scores.csv, expected a folder written by `sepml score`")
-    return path, [row for _, row in read_rows(path, _WHAT, columns)]
+def _values(cells: Sequence[str], required: bool) -> Values | None:
+    """The numbers of a column; None where one of its cells holds text.
 
-
-def _scored(folder: Path, columns: Sequence[str], take: Callable[[dict[str, str]], Taken]) -> dict[str, Taken]:
-    """`take` of each row by mixture_ID, but for the rows with a fault."""
-    path, rows = _rows(folder, ("mixture_ID", "reason", *columns))
+    Raises:
+        ValueError: a number is no score, or the column is required and holds text.
+    """
     try:
-        return {row["mixture_ID"]: take(row) for row in rows if not row["reason"].startswith(_FAULT)}
-    except ValueError as error:
-        raise SepmlError(f"{path}: not a {_WHAT}: {error}") from error
+        numbers = [float(cell) if cell else None for cell in cells]
+    except ValueError:
+        if required:
+            raise
+        return None
+    for cell, value in zip(cells, numbers, strict=True):
+        allowed = value is None or abs(value) <= LARGEST or not (required or math.isfinite(value))
+        if not allowed:
+            raise ValueError(f"'{cell[:40]}' among the scores, expected a number within +-{LARGEST:g}")
+    return [value if value is not None and math.isfinite(value) else None for value in numbers]
 
 
 def _cell(value: float | None) -> str:
     return "" if value is None else f"{value:.5f}"
-
-
-def _value(cell: str) -> float | None:
-    if cell == "":
-        return None
-    value = float(cell)
-    if not abs(value) <= LARGEST:
-        raise ValueError(_not_a_score(cell))
-    return value
-
-
-def _not_a_score(cell: str) -> str:
-    return f"'{cell[:40]}' among the scores, expected a number within +-{LARGEST:g}"

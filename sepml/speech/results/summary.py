@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.results.bootstrap import interval_of_mean
 from sepml.speech.results.scores import LARGEST, Unscored, UtteranceScores
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure
 from sepml.version import __version__
 
+RESAMPLES = 2000
+LEVEL = 0.95
+DRAWS_AT_ONCE = 1 << 20
+"""Random numbers that are in memory at a time: 3,000 mixtures times 2,000 resamples would be 100 MB."""
 _LIBRARIES = ("numpy", "scipy", "soundfile", "pesq")
 
 
@@ -112,12 +115,14 @@ def read_summary(folder: Path) -> Summary:
     path = folder / "summary.json"
     try:
         content = read_object(path, "summary of `sepml score`")
+        if not isinstance(content["provenance"].get("inputs", {}), dict):
+            raise ValueError("its inputs are no mapping")
         return Summary(
             n_mixtures=content["n_mixtures"],
             columns={name: _column_from(column) for name, column in content["columns"].items()},
             unscored=tuple(_unscored(item) for item in content["unscored"]),
             faults=tuple(Failure(item["mixture_id"], item["message"]) for item in content["faults"]),
-            provenance=_mapping(content["provenance"]),
+            provenance=content["provenance"],
             n_adjusted=int(content.get("n_adjusted", 0)),
             largest_adjustment=int(content.get("largest_adjustment", 0)),
         )
@@ -129,16 +134,34 @@ def read_summary(folder: Path) -> Summary:
         raise SepmlError(f"{path}: not a summary of `sepml score`: {error!r}") from error
 
 
-def score_folders_at(folder: Path) -> list[Path]:
-    """The folder itself where it holds a summary, else those of `score_folders_below`, or itself where there are none."""
-    if (folder / "summary.json").exists() or not folder.is_dir():
-        return [folder]
-    return score_folders_below(folder) or [folder]
-
-
 def score_folders_below(folder: Path) -> list[Path]:
     """The folders directly below that hold a summary: peers in order, then the others."""
     return sorted((file.parent for file in folder.glob("*/summary.json")), key=_peers_first)
+
+
+def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % percentile bootstrap interval of the mean.
+
+    Args:
+        values: (n,) one value a mixture: mixtures are drawn with replacement.
+        seed: the interval of the same values is the same.
+
+    Returns:
+        its two ends, which do not depend on the order of the values; None for fewer than two values.
+
+    Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993; as `scipy.stats.bootstrap(method="percentile")`.
+    """
+    if len(values) < 2:
+        return None
+    values = np.sort(values)
+    rng = np.random.default_rng(seed)
+    each = max(1, DRAWS_AT_ONCE // len(values))
+    means = [
+        values[rng.integers(0, len(values), (min(each, resamples - done), len(values)))].mean(1)
+        for done in range(0, resamples, each)
+    ]
+    low, high = np.percentile(np.concatenate(means), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
 
 
 def _peers_first(folder: Path) -> tuple[int, str]:
@@ -175,12 +198,6 @@ def _unscored(content: Mapping[str, Any]) -> Unscored:
     if not all(isinstance(text, str) for text in (item.mixture_id, item.column, item.reason)):
         raise ValueError(f"{str(content)[:80]} is no value without a score")
     return item
-
-
-def _mapping(content: Any) -> dict[str, Any]:
-    if not isinstance(content, dict) or not isinstance(content.get("inputs", {}), dict):
-        raise ValueError("its provenance is no mapping")
-    return content
 
 
 def versions() -> dict[str, str]:

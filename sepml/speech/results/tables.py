@@ -1,19 +1,57 @@
-"""Tables of means as plain text that is Markdown as well: of one score folder, of several, of all of an experiment."""
+"""Tables of means and differences as plain text that is Markdown as well, and the titles of their columns."""
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.speech.results.columns import TITLES, decimals_of, number, title
-from sepml.speech.results.compare import agreement, caution, refusal
-from sepml.speech.results.summary import ColumnSummary, Summary, read_summary, score_folders_at
+from sepml.speech.results.compare import Difference, agreement, caution, folders_by_test, refusal
+from sepml.speech.results.scores import read_score_table
+from sepml.speech.results.summary import Summary, read_summary
 from sepml.system.tables import markdown
 
-log = logging.getLogger(__name__)
+TITLES = {
+    "si_snr": "SI-SNR dB",
+    "si_snri": "SI-SNRi dB",
+    "sdr": "SDR dB",
+    "sdri": "SDRi dB",
+    "sir": "SIR dB",
+    "siri": "SIRi dB",
+    "sar": "SAR dB",
+    "stoi": "STOI",
+    "stoii": "STOIi",
+    "estoi": "ESTOI",
+    "estoii": "ESTOIi",
+    "pesq": "PESQ",
+    "pesqi": "PESQi",
+    "pesq_nb": "PESQ-NB",
+    "neg_si_snr": "negative SI-SNR, dB",
+}
+"""Column -> its title, in the order of a table's columns."""
+_THREE_DECIMALS = ("stoi", "stoii", "estoi", "estoii")
 _NAMED = 3
-_SCORES = "scores"
+
+
+def title(column: str) -> str:
+    """A column's name for people; an unknown column keeps its own.
+
+    >>> title("si_snri"), title("si_snri_2"), title("wer")
+    ('SI-SNRi dB', 'SI-SNRi dB, source 2', 'wer')
+    """
+    base, _, source = column.rpartition("_")
+    if base and source.isdecimal():
+        return f"{title(base)}, source {source}"
+    return TITLES.get(column, column)
+
+
+def decimals_of(column: str) -> int:
+    """The decimals that a column is shown with."""
+    return 3 if column in _THREE_DECIMALS else 2
+
+
+def number(value: float | None, column: str) -> str:
+    """A value of a column with its decimals, or a dash."""
+    return "-" if value is None else f"{value:.{decimals_of(column)}f}"
 
 
 def format_table(summaries: Mapping[str, Summary]) -> str:
@@ -25,7 +63,8 @@ def format_table(summaries: Mapping[str, Summary]) -> str:
     columns = [column for column in TITLES if any(column in summary.columns for summary in summaries.values())]
     rows = [["", *(TITLES[column] for column in columns), "mixtures"]]
     for label, summary in summaries.items():
-        means = [number(_mean(summary.columns.get(column)), column) for column in columns]
+        parts = {column: summary.columns.get(column) for column in columns}
+        means = [number(part.mean if part else None, column) for column, part in parts.items()]
         rows.append([label, *means, str(summary.n_mixtures)])
     return "\n".join([markdown(rows), *_paragraph(note for item in summaries.items() for note in _notes(*item))])
 
@@ -36,13 +75,9 @@ def format_summary(label: str, summary: Summary) -> str:
     for column, part in summary.columns.items():
         cells = [number(value, column) for value in (part.mean, part.median)]
         error = "-" if part.standard_error is None else f"{part.standard_error:.{decimals_of(column) + 1}f}"
-        rows.append([title(column), *cells, error, _interval(part.interval_95, column), str(part.n)])
+        interval = " to ".join(number(end, column) for end in part.interval_95 or ()) or "-"
+        rows.append([title(column), *cells, error, interval, str(part.n)])
     return "\n".join([markdown(rows), *_paragraph(_notes(label, summary))])
-
-
-def _interval(ends: tuple[float, float] | None, column: str) -> str:
-    """The ends of an interval, or a dash."""
-    return "-" if ends is None else " to ".join(number(end, column) for end in ends)
 
 
 def _notes(label: str, summary: Summary) -> list[str]:
@@ -77,58 +112,6 @@ def _paragraph(lines: Iterable[str]) -> list[str]:
     return ["", *lines] if lines else []
 
 
-def _mean(part: ColumnSummary | None) -> float | None:
-    return None if part is None else part.mean
-
-
-def score_folders_of(path: Path) -> dict[str, Path]:
-    """The score folders at or below a path, by their names within it.
-
-    A score folder stands for itself (its name is empty), a folder of an evaluation for those of its rows (`peer1`), and an
-    experiment for all below its `scores` (`tt/peer1`), as does that folder.
-
-    Raises:
-        SepmlError: the path is an experiment without scores.
-    """
-    if (path / "summary.json").exists():
-        return {"": path}
-    root = path / _SCORES if (path / _SCORES).is_dir() else path
-    tests = [root, *sorted(folder for folder in root.iterdir() if folder.is_dir())] if root.is_dir() else []
-    found = [folder for test in tests for folder in score_folders_at(test) if (folder / "summary.json").exists()]
-    if not found and (path / "config.yaml").exists():
-        raise SepmlError(f"{path}: is an experiment without scores; expected them in {path / _SCORES}/<test>/<peer>")
-    # Without any, the path itself: its reader says what is absent.
-    return {folder.relative_to(root).as_posix(): folder for folder in dict.fromkeys(found)} or {"": path}
-
-
-def pairs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """The score folders that are compared: those of the first path with those of each other one.
-
-    Of two folders that hold several score folders, those of one name are compared (the same test and peer). Where one path
-    is a score folder itself, or no name is in both, each folder is compared with each that shares a mixture. Of a single path
-    the folders of each test are compared with the first of them.
-
-    Raises:
-        SepmlError: a path is an experiment without scores.
-    """
-    if len(paths) == 1:
-        tests = _by_test(paths)
-        return [(folders[0], folder) for folders in tests.values() for folder in folders[1:]]
-    first, *others = (score_folders_of(path) for path in paths)
-    found: list[tuple[Path, Path]] = []
-    for path, other in zip(paths[1:], others, strict=True):
-        if len(first) == len(other) == 1:
-            found += zip(first.values(), other.values(), strict=True)
-        elif shared := [name for name in first if name in other]:
-            found += [(first[name], other[name]) for name in shared]
-            if alone := sorted(first.keys() ^ other.keys()):
-                log.warning("not compared, as they are only in one of %s and %s: %s", paths[0], path, ", ".join(alone))
-        else:
-            every = [(one, two) for one in first.values() for two in other.values()]
-            found += [pair for pair in every if agreement(*pair).shared] or every[:1]
-    return found
-
-
 def format_tables(paths: Sequence[Path], force: bool = False) -> str:
     """The means of score folders side by side, a table for each test of the experiments among them.
 
@@ -138,18 +121,8 @@ def format_tables(paths: Sequence[Path], force: bool = False) -> str:
     Raises:
         SepmlError: a path holds no scores, or score folders of one table are of other mixtures or references.
     """
-    tables = {test: _table(folders, force) for test, folders in _by_test(paths).items()}
+    tables = {test: _table(folders, force) for test, folders in folders_by_test(paths).items()}
     return "\n\n".join(f"{test}:\n\n{table}" if test else table for test, table in tables.items())
-
-
-def _by_test(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """The score folders by test: those of an experiment by their folder in it, all others together under an empty name."""
-    tests: dict[str, list[Path]] = {}
-    for path in paths:
-        for name, folder in score_folders_of(path).items():
-            in_experiment = (path / _SCORES) in folder.parents
-            tests.setdefault(name.rpartition("/")[0] or (name if in_experiment else ""), []).append(folder)
-    return tests
 
 
 def _table(folders: Sequence[Path], force: bool) -> str:
@@ -164,7 +137,7 @@ def _table(folders: Sequence[Path], force: bool) -> str:
         if not all((one / "scores.csv").exists() for one in (folders[0], folder)):
             unchecked.append(label)
             continue
-        tests = agreement(folders[0], folder)
+        tests = agreement(read_score_table(folders[0]), read_score_table(folder))
         why = refusal(folders[0], folder, tests)
         if why and not force:
             raise SepmlError(why)
@@ -172,3 +145,41 @@ def _table(folders: Sequence[Path], force: bool) -> str:
         unchecked += [label] if tests.unchecked else []
     notes = [*others, *caution(unchecked)]
     return "\n".join([text, *([""] if notes else []), *notes])
+
+
+def format_differences(differences: Sequence[Difference]) -> str:
+    """The differences as plain text that is Markdown as well: one table a folder, with a note on what is not in it."""
+    parts = []
+    for pair in dict.fromkeys((difference.first, difference.other) for difference in differences):
+        of_pair = [difference for difference in differences if (difference.first, difference.other) == pair]
+        parts.append(f"{pair[1]} against {pair[0]}:\n\n{markdown(_rows(of_pair))}")
+        parts += _unpaired(of_pair)
+        if count := of_pair[0].n_other_references:
+            parts.append(
+                f"Not the same test: {count} of the mixtures are other ones, or have other references, than in the first."
+            )
+    unchecked = {item.other: item.n_unchecked for item in differences}
+    return "\n\n".join([*parts, *caution([name for name, count in unchecked.items() if count])])
+
+
+def _rows(differences: Sequence[Difference]) -> list[list[str]]:
+    rows = [["", "first", "other", "difference", "95 % interval", "p", "n"]]
+    for item in differences:
+        cells = [number(value, item.column) for value in (item.mean_first, item.mean_other)]
+        change = "-" if item.difference is None else f"{item.difference:+.3f}"
+        # Three decimals of everything, as differences are small.
+        ends = "-" if item.interval_95 is None else " to ".join(f"{end:+.3f}" for end in item.interval_95)
+        p_value = "-" if item.p_value is None else f"{item.p_value:.2g}"
+        rows.append([title(item.column), *cells, change, ends, p_value, str(item.n)])
+    return rows
+
+
+def _unpaired(differences: Sequence[Difference]) -> list[str]:
+    """Counts of mixtures that only one of the two has; metrics with the same counts share a line."""
+    lines: dict[str, list[str]] = {}
+    for item in differences:
+        counts = [(item.only_first, "first"), (item.only_other, "other")]
+        text = " and ".join(f"{count} only in the {which}" for count, which in counts if count)
+        if text:
+            lines.setdefault(text, []).append(title(item.column))
+    return ["\n".join(f"Not compared: {text} ({', '.join(titles)})." for text, titles in lines.items())] if lines else []

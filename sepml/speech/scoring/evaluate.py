@@ -19,8 +19,7 @@ from sepml.speech.data.mixtures import Mixture
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.load import find_model
 from sepml.speech.models.origin import Origin
-from sepml.speech.results.columns import METRICS
-from sepml.speech.results.scores import UtteranceScores
+from sepml.speech.results.scores import METRICS, UtteranceScores
 from sepml.speech.results.summary import Summary
 from sepml.speech.scoring.peers import forget_mixture, model_stamps, separators_of_peers
 from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_rows, refuse_other_rows, stamps

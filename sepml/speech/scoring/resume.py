@@ -10,8 +10,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from sepml.errors import SepmlError
-from sepml.speech.results.columns import COLUMNS
-from sepml.speech.results.scores import UtteranceScores
+from sepml.speech.results.scores import COLUMNS, UtteranceScores
 from sepml.speech.results.summary import Summary, read_summary, score_folders_below
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_text

@@ -10,8 +10,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.results.columns import COLUMNS, KNOWN, METRICS
-from sepml.speech.results.scores import UtteranceScores, write_scores
+from sepml.speech.results.scores import COLUMNS, KNOWN, METRICS, UtteranceScores, write_scores
 from sepml.speech.results.summary import Summary, summarise, versions, write_summary
 from sepml.speech.scoring.resume import Journal, refuse_other, stamps
 from sepml.speech.scoring.trial import (

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, ParamSpec, TypeVar
 import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.results.columns import COLUMNS, KNOWN, METRICS
-from sepml.speech.results.scores import Unscored, UtteranceScores, mean_of_sources
+from sepml.speech.results.scores import COLUMNS, KNOWN, METRICS, Unscored, UtteranceScores, mean_of_sources
 from sepml.speech.scoring.metrics import NotScorable, best_assignment, is_silent, pairwise_si_snr_scores, pesq
 
 if TYPE_CHECKING:

@@ -257,7 +257,7 @@ def test_tests_are_told_apart(tmp_path):
 @pytest.mark.parametrize(
     "name, content, complaint",
     [
-        ("scores.csv", "a,b\n1,2\n", "no column mixture_ID"),
+        ("scores.csv", "a,b\n1,2\n", "column 'mixture_ID' is missing"),
         ("scores.csv", "mixture_ID,si_snr\na,1,2\n", "scores.csv:2: 3 fields, expected 2"),
         ("scores.csv", "mixture_ID,si_snr\n", "has no rows"),
         ("scores.csv", "mixture_ID,reason\na,b\n", "holds no column of numbers"),

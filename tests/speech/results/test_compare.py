@@ -9,10 +9,10 @@ import pytest
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.results.bootstrap import interval_of_mean, paired_p_value
-from sepml.speech.results.compare import Difference, compare_scores, format_differences
+from sepml.speech.results.compare import Difference, compare_scores, paired_p_value
 from sepml.speech.results.scores import UtteranceScores, write_scores
-from sepml.speech.results.summary import summarise, write_summary
+from sepml.speech.results.summary import interval_of_mean, summarise, write_summary
+from sepml.speech.results.tables import format_differences
 from sepml.system.parallel import Failure
 
 stats = pytest.importorskip("scipy.stats")
@@ -140,7 +140,7 @@ def test_what_cannot_be_compared(tmp_path):
     with pytest.raises(SepmlError, match=r"gone: holds no summary\.json"):
         compare([a, tmp_path / "gone"])
     (a / "scores.csv").write_text("mixture_ID,sdr\nu,loud\n")
-    with pytest.raises(SepmlError, match=r"scores\.csv: .*expected a table of `sepml score`"):
+    with pytest.raises(SepmlError, match=r"scores\.csv: not a table of `sepml score`: .*loud"):
         compare([a, a])
     (a / "scores.csv").unlink()
     with pytest.raises(SepmlError, match=r"holds no scores\.csv"):

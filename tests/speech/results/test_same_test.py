@@ -15,8 +15,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.report.contents import find_contents
-from sepml.speech.results.compare import compare_scores
-from sepml.speech.results.tables import pairs_to_compare
+from sepml.speech.results.compare import compare_scores, pairs_to_compare
 from sepml.speech.scoring.score import score_manifest
 
 IDS = ("a", "b", "c")
