@@ -14,7 +14,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, write_wav
 from sepml.speech.data.manifest import write_manifest
 from sepml.speech.data.mixtures import Mixture
-from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split
+from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split, read_record
 from sepml.speech.mixing.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
 from sepml.speech.mixing.utterances import Reader, Utterance, cache_folder, load, survey
 from sepml.system.files import write_json
@@ -89,7 +89,7 @@ def mix_lists(
         the manifests, in the order of the lists.
 
     Raises:
-        SepmlError: a list, a table or the header of an utterance is at fault, and nothing was written; or samples
+        SepmlError: a list, a table, the header of an utterance or a record is at fault, and nothing was written; or samples
             turned out to be unreadable or silent, and everything that does not need them was written.
     """
     if sample_rate not in SAMPLE_RATES or mode not in MODES:
@@ -124,7 +124,8 @@ def mix_lists(
 
 
 def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
-    """Refuse to go on in a split whose mixtures were made in another way."""
+    """Refuse to go on in a split whose mixtures were made in another way, or whose record is damaged."""
+    read_record(folder)
     with suppress(FileNotFoundError):
         before = read_object(folder / _SETTINGS)
         # Earlier versions recorded more settings.

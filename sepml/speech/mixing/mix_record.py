@@ -151,7 +151,7 @@ def left_to_make(
             delete_files(files[name])
     if former := [name for name in record.recipes if name not in made_of]:
         log.warning("%s: %d mixtures of an earlier list, which this one lacks, are deleted", folder, len(former))
-        delete_files(file.with_name(f"{name}.wav") for name in former for file in next(iter(files.values())))
+        delete_files(file.with_name(f"{name}.wav") for name in former for file in next(iter(files.values()), ()))
     if unknown := len(made_of) - len(left | record.recipes.keys() & made_of.keys()):
         log.info("%s: %d mixtures were made by an earlier version and are kept as they are", folder, unknown)
     recipes = {

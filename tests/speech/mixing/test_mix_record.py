@@ -17,7 +17,7 @@ from sepml.speech.mixing import mix as mixing
 from sepml.speech.mixing import mix_record, utterances
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
-from sepml.speech.mixing.mix_record import NAME
+from sepml.speech.mixing.mix_record import NAME, MixRecord, left_to_make, read_record, write_record
 from sepml.speech.mixing.mixlist import read_mix_list
 
 LIST = "a.wav 1 b.wav -1\nb.wav 2 c.wav -2\nc.wav 0 d.wav 0\n"
@@ -202,6 +202,23 @@ def test_a_damaged_record_is_named(root, tmp_path, text):
     (split / NAME).write_text(text)
     with pytest.raises(SepmlError, match=r"\.made\.json: not the record of a split that sepml mix writes .*; delete"):
         mix(root, tmp_path / "out")
+
+
+def test_a_damaged_record_of_a_later_split_leaves_the_earlier_ones_as_they_are(root, tmp_path):
+    lists = [root / "mix_2_spk_tr.txt", root / "mix_2_spk_tt.txt"]
+    shutil.copy(*lists)
+    splits = [manifest.with_suffix("") for manifest in mix_lists(lists, root, tmp_path / "out", jobs=1)]
+    (splits[1] / NAME).write_text("{}")
+    write_wav(root / "a.wav", voice(99), 8000)
+    before = times(splits[0])
+    with pytest.raises(SepmlError, match="not the record of a split"):
+        mix_lists(lists, root, tmp_path / "out", jobs=1)
+    assert times(splits[0]) == before and splits[0].with_suffix(".csv").is_file()
+
+
+def test_of_an_empty_list_nothing_is_left_to_make(tmp_path):
+    write_record(tmp_path, MixRecord(recipes={"former": "1"}))
+    assert left_to_make(tmp_path, {}, {}, set()) == set() and read_record(tmp_path) == MixRecord()
 
 
 # Levels and gains that leave silence
