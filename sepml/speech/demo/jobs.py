@@ -104,6 +104,8 @@ class Jobs:
         token = secrets.token_urlsafe(16)
         job = UploadJob(token, self.folder / f"job-{token}")
         try:
+            # Private again where a program that cleans temporary folders has deleted it.
+            self.folder.mkdir(mode=0o700, exist_ok=True)
             job.uploads.mkdir(parents=True)
         except OSError as error:
             raise Refused(507, f"the upload cannot be kept: {error.strerror}") from error

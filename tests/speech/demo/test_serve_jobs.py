@@ -111,6 +111,14 @@ def test_a_bug_does_not_stop_the_others(model, tmp_path, monkeypatch, caplog):
     jobs.close()
 
 
+def test_a_folder_that_was_cleaned_away_comes_back_private(model, tmp_path):
+    folder = tmp_path / "page"
+    jobs = Jobs(model, folder, Limits())
+    job = jobs.new()
+    jobs.close()
+    assert job.uploads.is_dir() and folder.stat().st_mode & 0o077 == 0
+
+
 def test_the_time_left_follows_the_fraction(model, tmp_path, monkeypatch):
     job = page_jobs.UploadJob("t", tmp_path, state="working", fraction=0.25, since=100.0)
     monkeypatch.setattr(page_jobs.time, "monotonic", lambda: 110.0)
