@@ -211,7 +211,7 @@ def _prepare_folder(options: argparse.Namespace) -> int:
 
     if options.mix_tree:
         for name in ("sample_rate", "channel", "skip_bad"):
-            if getattr(options, name):
+            if getattr(options, name) is not options.parser.get_default(name):
                 options.wrong(f"--{name.replace('_', '-')} goes with --utterances; mixtures are named as they are")
         return print_lines(trees.prepare_mix_tree(options.mix_tree, options.out))
     sizes = ListSizes(*options.lists) if options.lists else ListSizes()

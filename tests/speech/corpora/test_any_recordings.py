@@ -168,6 +168,7 @@ def test_the_rate_of_mixtures_is_a_matter_of_usage(tmp_path, capsys):
         ["prepare", "folder", "--utterances", "x", "--out", "y", "--split", "0.5", "0.1", "0.1"],
         ["prepare", "folder", "--utterances", "x", "--out", "y", "--gain-db", "-1"],
         ["prepare", "folder", "--mix-tree", "x", "--out", "y", "--skip-bad"],
+        ["prepare", "folder", "--mix-tree", "x", "--out", "y", "--channel", "mix"],
         ["prepare", "folder", "--utterances", "x", "--out", "y", "--channel", "0"],
         ["prepare", "librimix", "--librispeech", "x", "--metadata", "m", "--out", "y", "--sample-rate", "44100"],
         ["mix", "--list", "l", "--root", "r", "--out", "o", "--sample-rate", "44100"],
