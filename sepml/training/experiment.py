@@ -102,6 +102,9 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
     keep_large_blocks()
     fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, experiment.fit.precision)
     with ExitStack() as held:
+        if fabric.world_size > 1:
+            # Its threads may otherwise outlive the interpreter, which aborts.
+            held.callback(torch.distributed.destroy_process_group)
         goes_on = _take_folder(exp, experiment, fabric, held)
         parts = build(experiment, fabric.global_rank, fabric.world_size)
         if not goes_on:
