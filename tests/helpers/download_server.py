@@ -3,6 +3,7 @@
 import http.server
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -28,10 +29,10 @@ class Server:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    server_state: Server
+    state: Server
 
     def do_GET(self) -> None:
-        state = self.server_state
+        state = self.state
         state.asked.append(self.headers["Range"] or "")
         act = state.acts.pop(0) if state.acts else None
         body = state.files.get(self.path)
@@ -56,17 +57,23 @@ class Handler(http.server.BaseHTTPRequestHandler):
         pass
 
 
+@contextmanager
+def serving(handler: type[http.server.BaseHTTPRequestHandler], state: object) -> Iterator[str]:
+    """Answer requests on loopback by a handler that finds `state` in its attribute `state`; the address, such as http://host:1."""
+    bound = type("Bound", (handler,), {"state": state})
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), bound) as running:
+        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
+        thread.start()
+        yield f"http://127.0.0.1:{running.server_port}"
+        running.shutdown()
+        thread.join()
+
+
 @pytest.fixture(name="server")
 def breaking_server() -> Iterator[Server]:
     state = Server()
-    handler = type("Bound", (Handler,), {"server_state": state})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        state.url = f"http://127.0.0.1:{running.server_port}"
+    with serving(Handler, state) as state.url:
         yield state
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)

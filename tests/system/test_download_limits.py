@@ -2,13 +2,13 @@
 
 import http.server
 import struct
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from download_server import serving
 
 from sepml.errors import SepmlError
 from sepml.system import archives, download
@@ -62,14 +62,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 def server(monkeypatch) -> Iterator[Server]:
     monkeypatch.setattr(download, "_PAUSE_S", 0.001)
     state = Server()
-    handler = type("Bound", (Handler,), {"state": state})
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as running:
-        thread = threading.Thread(target=running.serve_forever, args=(0.01,))
-        thread.start()
-        state.url = f"http://127.0.0.1:{running.server_port}/file"
+    with serving(Handler, state) as address:
+        state.url = f"{address}/file"
         yield state
-        running.shutdown()
-        thread.join()
 
 
 @pytest.fixture
