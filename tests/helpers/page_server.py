@@ -65,6 +65,8 @@ def serving(model: torch.nn.Module, limits: Limits | None = None, **options: Any
 def serving_process(tmp_path: Path, *words: str) -> Iterator[tuple[subprocess.Popen, int]]:
     """`sepml serve` with a small model in a process whose temporary files are in `tmp_path`, and its port."""
     script = (
+        # Ignored in what a shell starts in the background.
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; sys.path.insert(0, sys.argv[1]); import page_server\n"
         "from sepml import cli; from sepml.speech.separation.separator import Separator\n"
         "Separator.load = classmethod(lambda cls, *_: cls([page_server.Halves()]))\n"
