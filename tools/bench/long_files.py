@@ -30,7 +30,7 @@ import soundfile
 import torch
 from conversations import Conversation, cast, conversation
 
-from sepml.speech.scoring.metrics import pairwise_si_snr_scores
+from sepml.speech.scoring.ratios import pairwise_si_snr_scores
 from sepml.speech.separation import separator as separator_module
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder

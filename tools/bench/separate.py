@@ -23,7 +23,7 @@ import torch
 from conversations import cast, conversation
 
 from sepml.speech.models.model import DPRNNConfig, build_model, load_model, save_model
-from sepml.speech.scoring.metrics import pairwise_si_snr_scores
+from sepml.speech.scoring.ratios import pairwise_si_snr_scores
 from sepml.system.parallel import cores
 
 RATE = 8000

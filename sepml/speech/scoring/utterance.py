@@ -12,7 +12,14 @@ import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.results.scores import COLUMNS, KNOWN, METRICS, Unscored, UtteranceScores, mean_of_sources
-from sepml.speech.scoring.metrics import NotScorable, best_assignment, is_silent, pairwise_si_snr_scores, pesq
+from sepml.speech.scoring.ratios import (
+    NotScorable,
+    best_assignment,
+    is_silent,
+    matched_sdr,
+    pairwise_si_snr_scores,
+    sir_sar,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -119,7 +126,7 @@ def scores_of(
         own = si_snr[permutation, range(len(sources))]
         found |= _with_improvement("si_snr", own, si_snr[-1], silent, mixture)
     found |= _of_filters(mixture, sources, ests, silent, metrics)
-    found |= _perceived(sources, ests, rate, metrics)
+    found |= _perceived(sources, ests, rate, silent, metrics)
     columns = [column for name in KNOWN if name in metrics for column in COLUMNS[name]]
     return UtteranceScores(
         mixture_id,
@@ -181,8 +188,6 @@ def _of_filters(
     mixture: np.ndarray, sources: np.ndarray, ests: np.ndarray, silent: Sequence[str], metrics: Sequence[str]
 ) -> Found:
     """SDR, SIR, SAR of the permuted estimates."""
-    from sepml.speech.scoring.bss_eval import matched_sdr, sir_sar
-
     found: Found = {}
     try:
         if "sdr" in metrics:
@@ -197,20 +202,20 @@ def _of_filters(
     return found
 
 
-def _perceived(sources: np.ndarray, ests: np.ndarray, rate: int, metrics: Sequence[str]) -> Found:
+def _perceived(sources: np.ndarray, ests: np.ndarray, rate: int, silent: Sequence[str], metrics: Sequence[str]) -> Found:
     """STOI, ESTOI and both kinds of PESQ of the permuted estimates."""
-    from sepml.speech.scoring.stoi import band_energies, estoi_of_bands, stoi_of_bands
+    from sepml.speech.scoring.perceptual import band_energies, estoi_of_bands, pesq, stoi_of_bands
 
     of_bands = {"stoi": stoi_of_bands, "estoi": estoi_of_bands}
     found: Found = {name: [] for name in (*of_bands, *_PESQ_MODES)}
-    for est, source in zip(ests, sources, strict=True):
+    for est, source, why in zip(ests, sources, silent, strict=True):
         if "stoi" in metrics or "estoi" in metrics:
-            bands = _or_reason(band_energies, est, source, rate)
+            bands: tuple[np.ndarray, np.ndarray] | str = why or _or_reason(band_energies, est, source, rate)
             for name in of_bands.keys() & set(metrics):
                 found[name].append(bands if isinstance(bands, str) else of_bands[name](*bands))
         for name, mode in _PESQ_MODES.items():
             if name in metrics:
-                found[name].append(_or_reason(pesq, est, source, rate, mode))
+                found[name].append(why or _or_reason(pesq, est, source, rate, mode))
     return found
 
 

@@ -1,7 +1,10 @@
-"""STOI and extended STOI of numpy signals, equal to `pystoi` within rounding, without its loops.
+"""STOI, extended STOI and PESQ of numpy signals, or the reason why there is no value.
 
-Both metrics look at the same thing: the energies of the reference and of the estimate in 15 third-octave bands, frame by
-frame, where the reference is not silent. `band_energies` gives these once for both.
+A metric that has no value for a pair of signals (too short, no utterance found) raises `NotScorable`; it never returns a
+placeholder, which would be averaged. Neither signal may be silent.
+
+STOI and extended STOI are equal to `pystoi` within rounding, without its loops. Both compare the energies in 15 third-octave
+bands, frame by frame, where the reference is not silent. `band_energies` gives these once for both.
 """
 
 from functools import lru_cache
@@ -10,7 +13,7 @@ from math import gcd
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from sepml.speech.scoring.metrics import NotScorable, require_sound
+from sepml.speech.scoring.ratios import NotScorable
 
 RATE = 10000
 """Hz; signals of other rates are resampled first."""
@@ -22,51 +25,24 @@ _CLIP = 1 + 10 ** (15 / 20)
 _EPS = np.finfo(np.float64).eps
 _ROWS = 512
 _WINDOW = np.hanning(_FRAME + 2)[1:-1]
+_PESQ_MODES = {8000: "nb", 16000: "wb"}
+_PESQ_MAX_UTTERANCES = 45
+_PESQ_SAFE_SECONDS = 20.0
 
 
-def stoi(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> float:
-    """Short-time objective intelligibility, as `pystoi.stoi(ref, est, sample_rate, extended=False)`.
+def band_energies(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """What STOI and extended STOI compare: roots of the energies in third octaves, of the estimate and of the reference.
 
     Args:
         est: (T,) the estimate.
         ref: (T,) the reference.
 
     Returns:
-        a correlation: about 0 (nothing understood) to 1.
-
-    Raises:
-        NotScorable: one of them is silent, or less than 0.4 s of speech is in the reference.
-
-    Source: Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of time-frequency weighted
-    noisy speech", IEEE TASLP 2011.
-    """
-    return stoi_of_bands(*band_energies(est, ref, sample_rate))
-
-
-def estoi(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> float:
-    """Extended STOI, as `pystoi.stoi(ref, est, sample_rate, extended=True)` but for the noise that this adds.
-
-    The library adds random numbers of 1e-16 so that it never divides by zero, and gives another value each time where a
-    band of the estimate is empty; here such a band has no correlation.
-
-    Args, Returns, Raises: as `stoi`.
-
-    Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated noise maskers",
-    IEEE TASLP 2016.
-    """
-    return estoi_of_bands(*band_energies(est, ref, sample_rate))
-
-
-def band_energies(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
-    """What both metrics compare: roots of the energies in third octaves, of the estimate and of the reference.
-
-    Returns:
         two arrays (frames, 15); frames in which the reference is silent are left out.
 
     Raises:
-        NotScorable: as `stoi`.
+        NotScorable: less than 0.4 s of speech is in the reference.
     """
-    require_sound(est, ref)
     if ref.shape[-1] * RATE <= _FRAME * sample_rate:
         raise NotScorable("too short for STOI")
     ref_frames, est_frames = (_frames(_resample(x.astype(np.float64), sample_rate)) for x in (ref, est))
@@ -79,9 +55,15 @@ def band_energies(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> tuple[n
 
 
 def stoi_of_bands(est: np.ndarray, ref: np.ndarray) -> float:
-    """STOI of what `band_energies` gives.
+    """Short-time objective intelligibility of what `band_energies` gives, as `pystoi.stoi(ref, est, rate, extended=False)`.
 
     Every segment is 30 frames. Its k-th frame, for all segments at once, is the bands from frame k on: a view.
+
+    Returns:
+        a correlation: about 0 (nothing understood) to 1.
+
+    Source: Taal, Hendriks, Heusdens, Jensen, "An algorithm for intelligibility prediction of time-frequency weighted
+    noisy speech", IEEE TASLP 2011.
     """
     count = len(ref) - _SEGMENT + 1
     gain = np.sqrt(_sliding(ref**2)) / (np.sqrt(_sliding(est**2)) + _EPS)
@@ -103,7 +85,15 @@ def stoi_of_bands(est: np.ndarray, ref: np.ndarray) -> float:
 
 
 def estoi_of_bands(est: np.ndarray, ref: np.ndarray) -> float:
-    """ESTOI of what `band_energies` gives: rows (bands over time), then columns (frames) of every segment normalised."""
+    """Extended STOI of what `band_energies` gives, as `pystoi.stoi(ref, est, rate, extended=True)` but for its noise.
+
+    Rows (bands over time), then columns (frames) of every segment are normalised. The library adds random numbers of 1e-16
+    so that it never divides by zero, and gives another value each time where a band of the estimate is empty; here such a
+    band has no correlation.
+
+    Source: Jensen, Taal, "An algorithm for predicting the intelligibility of speech masked by modulated noise maskers",
+    IEEE TASLP 2016.
+    """
     count = len(ref) - _SEGMENT + 1
     rows = [_row_statistics(bands, count) for bands in (est, ref)]
     total = 0.0
@@ -115,6 +105,63 @@ def estoi_of_bands(est: np.ndarray, ref: np.ndarray) -> float:
             columns.append(x * _reciprocal(np.sqrt(np.einsum("mj,mj->m", x, x)))[:, None])
         total += float(np.einsum("mj,mj->", *columns))
     return total / (_SEGMENT * count)
+
+
+def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int, mode: str | None = None) -> float:
+    """Perceptual quality, exactly `pesq.pesq(sample_rate, ref, est, mode)`.
+
+    Args:
+        mode: `nb` (narrow band, ITU-T P.862.1) or `wb` (wide band, P.862.2, at 16 kHz only); None is narrow band at 8 kHz,
+            wide band at 16 kHz.
+
+    Returns:
+        MOS-LQO, about 1 (bad) to 4.6.
+
+    Raises:
+        NotScorable: another rate, under 0.25 s, no utterance found, or more of them than the
+            library has room for.
+    """
+    import pesq as library
+
+    if sample_rate not in _PESQ_MODES:
+        raise NotScorable(f"PESQ is defined at 8000 and 16000 Hz, not at {sample_rate} Hz")
+    if ref.shape[-1] > _PESQ_SAFE_SECONDS * sample_rate:
+        # The C code keeps 50 utterances and writes past the end at the next one: wrong numbers, then a crash. Ours is
+        # a close count, hence the margin.
+        utterances = count_utterances(ref, sample_rate)
+        if utterances > _PESQ_MAX_UTTERANCES:
+            raise NotScorable(f"too long for PESQ, which can hold 50 utterances; about {utterances} found")
+    try:
+        value = float(library.pesq(sample_rate, ref, est, mode or _PESQ_MODES[sample_rate]))
+    except library.NoUtterancesError as error:
+        raise NotScorable("PESQ finds no utterance in the reference") from error
+    except library.BufferTooShortError as error:
+        raise NotScorable("too short for PESQ, which needs 0.25 s") from error
+    except (library.PesqError, ValueError) as error:
+        raise NotScorable(f"PESQ fails: {error}") from error
+    if not np.isfinite(value):
+        raise NotScorable(f"PESQ gives {value}")
+    return value
+
+
+def count_utterances(x: np.ndarray, sample_rate: int) -> int:
+    """An estimate of the number of utterances that PESQ finds in a signal: active segments with pauses of 200 ms between them.
+
+    Source: the voice activity detection of ITU-T P.862, without its input filter; frames of 4 ms.
+    """
+    frame = sample_rate // 250
+    power = np.square(x[: x.size // frame * frame].reshape(-1, frame)).mean(-1)
+    power = np.maximum(power, power.max() * 1e-4)
+    threshold = power.mean()
+    for _ in range(12):
+        quiet = power[power <= threshold]
+        if quiet.size:
+            threshold = 1.001 * (quiet.mean() + 2 * quiet.std())
+    edges = np.flatnonzero(np.diff(np.concatenate(([False], power > threshold, [False])).astype(np.int8)))
+    starts, ends = edges[::2], edges[1::2]
+    long_enough = ends - starts > 4
+    starts, ends = starts[long_enough], ends[long_enough]
+    return int(np.count_nonzero(starts[1:] - ends[:-1] > 50)) + bool(starts.size)
 
 
 def _row_statistics(bands: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

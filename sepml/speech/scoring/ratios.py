@@ -1,42 +1,43 @@
-"""SDR, SIR and SAR of BSS-eval version 3, equal to `mir_eval.separation.bss_eval_sources`, for numpy signals.
+"""SI-SNR, SDR, SIR and SAR of numpy signals, and the order of estimates by SI-SNR.
 
-The estimate is projected on the reference delayed by 0 to 511 samples, and on all references so delayed. What the first
-projection explains is target, what only the second explains is interference, the rest is artefacts. Only energies
-count, and the energy of a projection is c' R^-1 c: c the correlation of the estimate with the delayed references, R
-that of these among themselves.
+Signals are arrays of samples, `(T,)` or `(n, T)`; the decibels are computed in float64. A ratio with a silent signal is
+nan, never a number that would be averaged.
 
-Source: Vincent et al., "Performance measurement in blind audio source separation", 2006; Scheibler, "SDR - medium rare
-with fast computations", ICASSP 2022.
+SDR, SIR and SAR are those of BSS-eval version 3, equal to `mir_eval.separation.bss_eval_sources`. The estimate is projected
+on the reference delayed by 0 to 511 samples, and on all references so delayed. What the first projection explains is target,
+what only the second explains is interference, the rest is artefacts. Only energies count, and the energy of a projection is
+c' R^-1 c: c the correlation of the estimate with the delayed references, R that of these among themselves.
+
+Source: Le Roux et al., "SDR - half-baked or well done?", ICASSP 2019, equation 3, with zero means; Vincent et al.,
+"Performance measurement in blind audio source separation", 2006; Scheibler, "SDR - medium rare with fast computations",
+ICASSP 2022.
 """
+
+from itertools import permutations
+from math import perm
 
 import numpy as np
 
-from sepml.speech.scoring.metrics import NotScorable, decibels, require_sound, unit_rows
-
+CEILING_DB = -10 * float(np.log10(np.finfo(np.float64).eps))
+"""Ratios are cut to +-156.5 dB: beyond that, float64 does not distinguish perfect from nearly perfect."""
 FILTER_TAPS = 512
-"""Length of the distortion filter that is forgiven, in samples."""
+"""Length of the distortion filter that SDR forgives, in samples."""
+_CLOSE = 0.999
+_FEW = 720
 _RESIDUAL = 1e-7
 
 
-def sdr(est: np.ndarray, ref: np.ndarray) -> float:
-    """The signal-to-distortion ratio: what a filter of 512 taps makes of the reference is all signal.
-
-    Args:
-        est: (T,) the estimate.
-        ref: (T,) the reference.
-
-    Returns:
-        dB in [-156.5, 156.5], bigger is better.
-
-    Raises:
-        NotScorable: one of them is silent, or they are no longer than the filter.
-    """
-    require_sound(est, ref)
-    return float(pairwise_sdr(est[None], ref[None])[0, 0])
+class NotScorable(ValueError):
+    """A metric has no value for these signals; the message is the reason."""
 
 
-def pairwise_sdr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
-    """SDR of every estimate against every reference.
+def is_silent(x: np.ndarray) -> bool:
+    """Whether a signal is constant: without its mean nothing is left to compare."""
+    return x.size == 0 or bool(np.ptp(x) == 0)
+
+
+def pairwise_si_snr_scores(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
+    """SI-SNR of every estimate against every reference.
 
     Args:
         est: (n_est, T)
@@ -44,18 +45,33 @@ def pairwise_sdr(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
 
     Returns:
         (n_est, n_ref) dB; nan where one of the two is silent.
-
-    Raises:
-        NotScorable: T is no longer than the filter.
     """
-    est_spectra, ref_spectra, n_fft = _spectra(est, ref)
-    ratios = np.full((len(est), len(ref)), np.nan)
-    heard = ~np.isnan(est_spectra[:, 0])
-    for j, spectrum in enumerate(ref_spectra):
-        if heard.any() and not np.isnan(spectrum[0]):
-            explained = _explained(spectrum, est_spectra[heard], n_fft)
-            ratios[heard, j] = decibels(explained, 1 - explained)
-    return ratios
+    unit_est, unit_ref = (_unit_rows(x - x.mean(-1, keepdims=True), x) for x in (est, ref))
+    cosine = unit_est @ unit_ref.T
+    noise = 1 - cosine**2
+    # Near a perfect estimate 1 - cosine^2 loses all digits: the noise is summed directly.
+    for i, j in np.argwhere(cosine**2 > _CLOSE):
+        noise[i, j] = np.sum((unit_est[i] - cosine[i, j] * unit_ref[j]) ** 2)
+    return _decibels(cosine**2, noise)
+
+
+def best_assignment(si_snr: np.ndarray) -> np.ndarray:
+    """The estimate for each source with the best mean quality.
+
+    Args:
+        si_snr: (n_est, n_src) dB, n_est >= n_src; nan (a silent estimate) counts as worse than any value.
+
+    Returns:
+        (n_src,) the index of the estimate that stands for each source.
+    """
+    gains = np.nan_to_num(si_snr, nan=-2 * CEILING_DB)
+    n_est, n_src = gains.shape
+    if perm(n_est, n_src) <= _FEW:
+        orders = np.array(list(permutations(range(n_est), n_src)))
+        return orders[gains[orders, np.arange(n_src)].sum(1).argmax()]
+    from scipy.optimize import linear_sum_assignment
+
+    return linear_sum_assignment(gains.T, maximize=True)[1]
 
 
 def matched_sdr(est: np.ndarray, ref: np.ndarray, mixture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -79,7 +95,7 @@ def matched_sdr(est: np.ndarray, ref: np.ndarray, mixture: np.ndarray) -> tuple[
         heard = ~np.isnan(pair[:, 0])
         if heard.any() and not np.isnan(spectrum[0]):
             explained = _explained(spectrum, pair[heard], n_fft)
-            ratios[heard, j] = decibels(explained, 1 - explained)
+            ratios[heard, j] = _decibels(explained, 1 - explained)
     return ratios[0], ratios[1]
 
 
@@ -105,9 +121,24 @@ def sir_sar(est: np.ndarray, ref: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         of_all = _explained_by_all(ref_spectra[sounding], est_spectra[scored], n_fft)
         for j, all_explained in zip(scored, of_all, strict=True):
             target = _explained(ref_spectra[j], est_spectra[j : j + 1], n_fft)[0]
-            sir[j] = decibels(target, all_explained - target)
-            sar[j] = decibels(all_explained, 1 - all_explained)
+            sir[j] = _decibels(target, all_explained - target)
+            sar[j] = _decibels(all_explained, 1 - all_explained)
     return sir, sar
+
+
+def _unit_rows(x: np.ndarray, original: np.ndarray | None = None) -> np.ndarray:
+    """Rows of norm 1 in float64; nan where the original is silent. Dividing by the peak keeps the squares in range."""
+    silent = np.array([is_silent(row) for row in (x if original is None else original)])
+    x = x.astype(np.float64)
+    x[silent] = np.nan
+    x /= np.abs(x).max(-1, keepdims=True)
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+def _decibels(signal: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Ratios of energies in dB, cut to what float64 can tell; nan stays nan."""
+    floor = np.finfo(np.float64).eps
+    return np.clip(10 * np.log10(np.maximum(signal, floor) / np.maximum(noise, floor)), -CEILING_DB, CEILING_DB)
 
 
 def _spectra(est: np.ndarray, ref: np.ndarray) -> tuple[np.ndarray, np.ndarray, int]:
@@ -117,7 +148,7 @@ def _spectra(est: np.ndarray, ref: np.ndarray) -> tuple[np.ndarray, np.ndarray, 
     length = ref.shape[-1] + FILTER_TAPS - 1
     octave = 1 << max(0, length.bit_length() - 4)
     n_fft = octave * -(-length // octave)
-    return np.fft.rfft(unit_rows(est), n_fft), np.fft.rfft(unit_rows(ref), n_fft), n_fft
+    return np.fft.rfft(_unit_rows(est), n_fft), np.fft.rfft(_unit_rows(ref), n_fft), n_fft
 
 
 def _explained(ref_spectrum: np.ndarray, est_spectra: np.ndarray, n_fft: int) -> np.ndarray:
