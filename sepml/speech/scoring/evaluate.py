@@ -1,15 +1,16 @@
 """Separates the mixtures of a manifest and scores the estimates in one pass: metrics run beside the network."""
 
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import open_audio
@@ -21,8 +22,7 @@ from sepml.speech.models.load import find_model
 from sepml.speech.models.origin import Origin
 from sepml.speech.results.scores import METRICS, UtteranceScores
 from sepml.speech.results.summary import Summary
-from sepml.speech.scoring.peers import forget_mixture, model_stamps, separators_of_peers
-from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_rows, refuse_other_rows, stamps
+from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_rows, inputs_of_rows, refuse_other_rows, stamps
 from sepml.speech.scoring.score import score_utterance, settings_of, write_results
 from sepml.speech.scoring.trial import Trial, read_trial
 from sepml.speech.scoring.utterance import check_metrics
@@ -30,11 +30,12 @@ from sepml.speech.separation.options import OutputFormat
 from sepml.speech.separation.outputs import Estimates, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
-from sepml.system.stamp import model_fingerprint
+from sepml.system.stamp import digest_of
+from sepml.system.temporaries import temporary_folder
 from sepml.system.terminal import track
 
 _AHEAD = 8
-_HIDDEN = ".estimates"
+_MOST_BYTES = 1 << 27
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class _Row:
     separator: Separator
     out: Path
     est: Path
+    inputs: dict[str, str]
     journal: Journal
     scores: list[UtteranceScores] = field(default_factory=list)
     faults: list[Failure[str]] = field(default_factory=list)
@@ -101,32 +103,26 @@ def evaluate_manifest(
     mixtures = read_manifest(manifest, moved_to)
     # Before the model is loaded, which takes seconds.
     origin = find_model(model, ensemble)
-    inputs = _inputs(origin, manifest, metrics, windows, ensemble, architecture)
+    inputs = inputs_of_rows(origin, manifest, metrics, vars(windows), ensemble, architecture)
     if not force:
         refuse_other_rows(out, inputs)
     separator = Separator.load(origin, device=device, architecture=architecture)
     n_src = _sources_to_score(separator, origin, mixtures, manifest)
     if force:
         clear_other_rows(out, inputs)
-    settings: dict[str, Any] = {"model": model_stamps(separator), "device": str(device), "windows": vars(windows)}
-    settings["network"] = architecture.described() if architecture else None
+    separators = _every_peer_and_their_average(separator, origin) if ensemble else {"": separator}
+    settings = settings_of(metrics, device=str(device), windows=vars(windows), saved=save_estimates)
     with ExitStack() as stack:
-        rows = _rows(stack, out, separator, ensemble, settings_of(metrics, **settings), save_estimates)
+        rows = [_row(stack, out, label, one, inputs[label], settings) for label, one in separators.items()]
         _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
     order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
     summaries = {}
     for row in rows:
-        est = {"est": str(row.est)} if save_estimates else {}
-        of_row = {**inputs[row.label if ensemble else ""], "row": row.label, **est, **commit}
-        summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, of_row)
-    _remove_journals(rows)
-    return summaries
-
-
-def _remove_journals(rows: Sequence[_Row]) -> None:
-    """Delete the journals, after all tables are written."""
+        summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, row.inputs | commit)
+    # After all tables are written.
     for row in rows:
         row.journal.remove()
+    return summaries
 
 
 def _sources_to_score(separator: Separator, origin: Origin, mixtures: Sequence[Mixture], manifest: Path) -> int:
@@ -137,36 +133,59 @@ def _sources_to_score(separator: Separator, origin: Origin, mixtures: Sequence[M
     return n_src
 
 
-def _rows(
-    stack: ExitStack, out: Path, separator: Separator, ensemble: bool, settings: Mapping[str, Any], saved: bool
-) -> list[_Row]:
-    """The rows of the table; their journals are open, and estimates that are not saved are there, until `stack` is closed."""
-    rows = []
-    for label, one in separators_of_peers(separator) if ensemble else [("", separator)]:
-        folder = out / label if label else out
-        # Earlier versions wrote 16 bits whatever the mixtures held.
-        of_row = {"saved": saved, "bits": "as the mixture", "label": label}
-        journal = stack.enter_context(Journal(folder, {**settings, **of_row}))
-        est = folder / "est" if saved else stack.enter_context(_passing(folder / _HIDDEN))
-        rows.append(_Row(label or out.resolve().name, one, folder, est, journal))
-    return rows
+def _row(
+    stack: ExitStack, out: Path, label: str, separator: Separator, inputs: dict[str, str], settings: Mapping[str, Any]
+) -> _Row:
+    """A row of the table; its journal is open, and estimates that are not saved are there, until `stack` is closed."""
+    folder, name = out / label, label or out.resolve().name
+    network = {key: inputs.get(key) for key in ("weights", "network")}
+    # Earlier versions wrote 16 bits whatever the mixtures held.
+    journal = stack.enter_context(Journal(folder, {**settings, **network, "bits": "as the mixture", "label": label}))
+    if settings["saved"]:
+        est = folder / "est"
+        inputs = {**inputs, "row": name, "est": str(est)}
+    else:
+        est = stack.enter_context(temporary_folder("estimates", folder))
+        inputs = {**inputs, "row": name}
+    return _Row(name, separator, folder, est, inputs, journal)
 
 
-def _inputs(
-    origin: Origin,
-    manifest: Path,
-    metrics: Sequence[str],
-    windows: Windows,
-    ensemble: bool,
-    architecture: Architecture | None,
-) -> dict[str, dict[str, str]]:
-    """What the scores of each row depend on, for its summary; the row is empty for one model."""
-    shared = {"manifest": str(manifest), "model": origin.name, "metrics": " ".join(metrics)}
-    shared |= {name: f"{value:g}" for name, value in vars(windows).items() if value is not None}
-    # The same weights in another network are another model.
-    shared |= {"network": architecture.described()} if architecture else {}
-    rows = {part.name: [part] for part in origin.parts} | {ENSEMBLE: origin.parts} if ensemble else {"": origin.parts}
-    return {label: {**shared, "weights": model_fingerprint(parts)} for label, parts in rows.items()}
+class Remembering(nn.Module):
+    """A model that keeps its last outputs by their input, so that a peer runs once for itself and for the average.
+
+    Args:
+        model: from mixture (B, T) to est_sources (B, n_src, T).
+        most_bytes: of the outputs that are kept; the default is half an hour of two sources at 8 kHz.
+    """
+
+    def __init__(self, model: nn.Module, most_bytes: int = _MOST_BYTES) -> None:
+        super().__init__()
+        self.model, self.config = model, model.config
+        self._most, self._size = most_bytes, 0
+        self._known: dict[str, Tensor] = {}
+
+    def forward(self, mixture: Tensor) -> Tensor:
+        """The model's output, from memory where the same input (shape, type and bytes) came before."""
+        content = mixture.detach().cpu().contiguous()
+        key = digest_of([f"{content.dtype} {tuple(content.shape)} ", content.view(torch.uint8).numpy().tobytes()])
+        if key in self._known:
+            return self._known[key].clone()
+        output = self.model(mixture)
+        self._known[key] = output.clone()
+        self._size += output.nbytes
+        while self._size > self._most:
+            self._size -= self._known.pop(next(iter(self._known))).nbytes
+        return output
+
+
+def _every_peer_and_their_average(separator: Separator, origin: Origin) -> dict[str, Separator]:
+    """Separators by the labels of their rows; all share the memory of the peers."""
+    peers = [Remembering(peer) for peer in separator.models]
+    rows = {part.name: [peer] for part, peer in zip(origin.parts, peers, strict=True)} | {ENSEMBLE: peers}
+    separators = {label: copy.copy(separator) for label in rows}
+    for label, models in rows.items():
+        separators[label].models = cast(Any, models)
+    return separators
 
 
 def _run(
@@ -201,10 +220,8 @@ def _run(
                     row.faults.append(Failure(trial.id, str(error)))
                     continue
                 waiting[pool.submit(score, trial)] = (row, trial, stamps(files))
-            forget_mixture(row.separator for row in rows)
             collect(_AHEAD * jobs)
-        while waiting:
-            collect(0)
+        collect(0)
 
 
 def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
@@ -230,13 +247,3 @@ def _take(future: Future[UtteranceScores], row: _Row, trial: Trial, files: Stamp
     if not saved:
         for path in trial.ests:
             path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _passing(folder: Path) -> Iterator[Path]:
-    """A folder for estimates that are deleted once they are scored."""
-    try:
-        yield folder
-    finally:
-        with suppress(FileNotFoundError):
-            shutil.rmtree(folder)

@@ -10,13 +10,15 @@ from types import TracebackType
 from typing import IO, Any
 
 from sepml.errors import SepmlError
+from sepml.speech.models.config import Architecture
+from sepml.speech.models.origin import Origin
 from sepml.speech.results.scores import COLUMNS, UtteranceScores
 from sepml.speech.results.summary import Summary, read_summary, score_folders_below
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_text
 from sepml.system.json_files import parse_json
 from sepml.system.limits import MOST_TEXT_BYTES, read_limited
-from sepml.system.stamp import WAY_OUT, OtherContent, Request
+from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
 
 ENSEMBLE = "ensemble"
 NAME = ".scores.journal"
@@ -25,6 +27,29 @@ _PATHS = ("manifest", "mix", "est")
 _SETTINGS = ("model", "weights", "network", *_PATHS, "ref", "metrics", "segment", "overlap", "length_tolerance")
 Inputs = Mapping[str, str]
 Stamps = list[list[Any]]
+
+
+def inputs_of_rows(
+    origin: Origin,
+    manifest: Path,
+    metrics: Sequence[str],
+    windows: Mapping[str, float | None],
+    ensemble: bool,
+    architecture: Architecture | None,
+) -> dict[str, dict[str, str]]:
+    """What the scores of each row of an evaluation depend on, by its label; the label is empty for one model.
+
+    Args:
+        windows: how mixtures are cut: segment (s) and overlap, None where the default is used.
+        ensemble: a row for each peer and their average.
+        architecture: of a checkpoint that holds weights alone.
+    """
+    shared = {"manifest": str(manifest), "model": origin.name, "metrics": " ".join(metrics)}
+    shared |= {name: f"{value:g}" for name, value in windows.items() if value is not None}
+    # The same weights in another network are another model.
+    shared |= {"network": architecture.described()} if architecture else {}
+    rows = {part.name: [part] for part in origin.parts} | {ENSEMBLE: origin.parts} if ensemble else {"": origin.parts}
+    return {label: {**shared, "weights": model_fingerprint(parts)} for label, parts in rows.items()}
 
 
 def refuse_other(out: Path, inputs: Inputs) -> None:

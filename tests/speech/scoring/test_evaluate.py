@@ -20,8 +20,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
-from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
-from sepml.speech.scoring.peers import Remembering
+from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate_manifest
 from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import score_manifest
 from sepml.speech.separation.options import FileSettings
@@ -94,9 +93,6 @@ def test_a_peer_runs_once_for_itself_and_for_the_average(exp):
         assert len(runs) == 2 and not torch.equal(remembering(y), first) and len(runs) == 3
         first.zero_()
         assert remembering(x).any() and len(runs) == 3
-        remembering.forget()
-        remembering(x)
-    assert len(runs) == 4
 
 
 def test_what_a_peer_remembers_is_bounded_and_found_by_its_content(exp):
@@ -107,16 +103,18 @@ def test_what_a_peer_remembers_is_bounded_and_found_by_its_content(exp):
     with torch.inference_mode():
         size = peer(windows[0]).nbytes
         remembering = Remembering(peer, most_bytes=3 * size)
-        for _ in range(2):
-            for window in windows:
-                assert torch.equal(remembering(window), peer(window))
-        # One for the size, ten to compare with; the first three windows once, the others twice.
-        assert len(runs) == 1 + 10 + 3 + 2 * 2
-        remembering.forget()
-        assert [remembering(window).nbytes for window in windows[3:]] * 2 == [size] * 4 and len(runs) == 18 + 2
+        for window in windows:
+            assert torch.equal(remembering(window), peer(window))
+        # One for the size, five to compare with, and one for each window.
+        assert len(runs) == 1 + 5 + 5
+        # The last three are kept.
+        assert [remembering(window).nbytes for window in windows[2:]] * 2 == [size] * 6 and len(runs) == 11
+        assert torch.equal(remembering(windows[0]), peer(windows[0])) and len(runs) == 11 + 2
+        # It took the place of the oldest.
+        assert torch.equal(remembering(windows[2]), peer(windows[2])) and len(runs) == 13 + 2
         # The same bytes in another shape are another input.
-        remembering(windows[3].reshape(2, 400))
-    assert len(runs) == 21
+        remembering(windows[4].reshape(2, 400))
+    assert len(runs) == 16
 
 
 def test_estimates_need_not_be_kept(exp, corpus, tmp_path):
