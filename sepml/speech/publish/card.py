@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from sepml.config import read_yaml
 from sepml.errors import SepmlError
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.models.origin import DEFAULT, Origin
@@ -16,7 +17,7 @@ from sepml.speech.results.summary import Summary, read_summary
 from sepml.speech.results.tables import format_table, title
 from sepml.system.csv_files import read_rows
 from sepml.system.json_files import read_object
-from sepml.system.yaml_files import load_yaml, parse_yaml
+from sepml.system.yaml_files import parse_yaml
 from sepml.version import __version__
 
 _TAGS = ("audio", "speech-separation", "audio-source-separation", "sepml")
@@ -149,7 +150,7 @@ def _scores(run: Path) -> dict[str, dict[str, Summary]]:
 
 
 def _training(run: Path) -> str:
-    settings = _settings(run)
+    settings = read_yaml(run / "config.yaml")
     # Paths of this machine are of no use elsewhere, and private.
     data = settings.get("data")
     if isinstance(data, dict) and "root" in data:
@@ -159,17 +160,6 @@ def _training(run: Path) -> str:
             peer["init"] = Path(peer["init"]).name
     text = yaml.safe_dump(settings, sort_keys=False)
     return f"## Training\n\n{_epochs(run / 'history.csv')}The run's settings:\n\n```yaml\n{text}```"
-
-
-def _settings(run: Path) -> dict[str, Any]:
-    file = run / "config.yaml"
-    try:
-        content = load_yaml(file)
-    except FileNotFoundError as error:
-        raise SepmlError(f"{file}: no such file; the model card needs it") from error
-    if not isinstance(content, dict):
-        raise SepmlError(f"{file}: holds {type(content).__name__}, expected the settings of a run")
-    return content
 
 
 def _epochs(file: Path) -> str:
@@ -186,7 +176,7 @@ def _epochs(file: Path) -> str:
 
 def _sources(run: Path) -> str:
     """What the corpus says of its speakers and licences, when it is on this machine."""
-    data = _settings(run).get("data")
+    data = read_yaml(run / "config.yaml").get("data")
     root = data.get("root") if isinstance(data, dict) else None
     if root is None:
         return ""
