@@ -16,8 +16,7 @@ from sepml.speech.audio.files import reason
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import one_channel
 from sepml.speech.demo.uploads import Limits
-from sepml.speech.report.rendering import player
-from sepml.speech.report.spectrograms import StoredSamples, loudest
+from sepml.speech.report.rendering import StoredSamples, loudest, player
 from sepml.speech.separation.separate_files import separate_file
 from sepml.speech.separation.separator import WHOLE_SECONDS, Separator
 

@@ -1,5 +1,6 @@
-"""What a report is about: the score folders and the histories of training at or below the paths that a user names."""
+"""What a report is about: the score folders and the histories of training at or below the paths of a user."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,9 +10,11 @@ from typing import Any
 from sepml.errors import SepmlError
 from sepml.speech.results.scores import ScoreTable, TestedAgainst, Values, read_score_table
 from sepml.speech.results.summary import Summary, read_summary
+from sepml.speech.results.tables import decimals_of, title
 from sepml.system.csv_files import read_rows
 
 _DEEPEST = 4
+_MOST_VALUES = 400_000
 
 
 @dataclass(frozen=True)
@@ -131,6 +134,38 @@ def read_history(path: Path, label: str) -> History:
     return History(label, epochs, columns)
 
 
+def metrics_of(runs: Sequence[ScoreFolder]) -> list[str]:
+    """The metrics that any of the runs has."""
+    return list(dict.fromkeys(column for run in runs for column in run.scores.columns))
+
+
+def data_of(tests: Sequence[Test]) -> tuple[str, str]:
+    """The numbers for the page's script as JSON, and a sentence on what was left out to limit the page's size."""
+    runs = [run for test in tests for run in test.runs]
+    scores = [run.scores for run in runs]
+    size = sum(len(of.ids) * (len(of.columns) + len(of.by_source)) for of in scores)
+    with_sources = size <= _MOST_VALUES
+    least = sum(len(of.ids) * (len(of.columns) + 1) for of in scores)
+    longest = max((len(of.ids) for of in scores), default=0)
+    rows = max(1, longest * _MOST_VALUES // least) if least > _MOST_VALUES else None
+    cut = []
+    if not with_sources and any(of.by_source for of in scores):
+        cut.append("The scores of each source are left out of the table.")
+    if rows is not None:
+        cut.append(f"The table holds the first {rows} mixtures of each score folder.")
+    content = {
+        "tests": [{"title": test.title, "runs": [_run(run, with_sources, rows) for run in test.runs]} for test in tests],
+        "columns": [{"key": c, "title": title(c), "decimals": decimals_of(c)} for c in metrics_of(runs)],
+        "sources": [
+            {"key": c, "title": title(c), "decimals": decimals_of(c.rpartition("_")[0])}
+            for c in dict.fromkeys(column for of in scores for column in of.by_source)
+        ],
+    }
+    # A name with "</script>" in it would end the block.
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
+    return text, " ".join([*cut, "scores.csv has everything."]) if cut else ""
+
+
 def _score_folders(path: Path) -> list[Path]:
     if (path / "scores.csv").is_file():
         return [path]
@@ -173,3 +208,17 @@ def _number(cell: str) -> float | None:
         return float(cell) if math.isfinite(float(cell)) else None
     except ValueError:
         return None
+
+
+def _run(run: ScoreFolder, with_sources: bool, rows: int | None) -> dict[str, Any]:
+    def short(values: Values) -> Values:
+        return [None if value is None else round(value, 4) for value in values[:rows]]
+
+    scores = run.scores
+    return {
+        "label": run.label,
+        "ids": scores.ids[:rows],
+        "columns": {name: short(values) for name, values in scores.columns.items()},
+        "sources": {name: short(values) for name, values in scores.by_source.items()} if with_sources else {},
+        "reasons": {i: reason for i, reason in enumerate(scores.reasons[:rows]) if reason},
+    }

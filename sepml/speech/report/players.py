@@ -11,11 +11,11 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
 from sepml.speech.data.manifest import scan_manifest
 from sepml.speech.data.mixtures import AUDIO_SUFFIXES
-from sepml.speech.report import spectrograms
 from sepml.speech.report.contents import ScoreFolder, Test
-from sepml.speech.report.rendering import player, render
+from sepml.speech.report.rendering import data_uri, loudest, player, render, wav
 from sepml.speech.results.tables import title
 from sepml.speech.scoring.trial import find_estimates
+from sepml.system.terminal import track
 
 SECONDS = 20.0
 """Of a longer recording the page has the beginning."""
@@ -85,6 +85,37 @@ class AudioFiles:
         return place
 
 
+def listen(tests: Sequence[Test], each: int, seed: int, room: int) -> Markup:
+    """The players of a page, for each test in turn; empty text where there are none.
+
+    Args:
+        each: utterances to listen to: this many of the best, of the worst and of the others, for each test.
+        seed: of the choice of the others.
+        room: bytes; players are left out when they are used, and the page says so.
+    """
+    if not tests or not each:
+        return Markup()
+    columns = [_leading(test.runs[0]) for test in tests]
+    picks = [choose(test.runs[0], column, each, seed) for test, column in zip(tests, columns, strict=True)]
+    waiting = [_players_of(test, of, c, f"u{t}") for t, (test, of, c) in enumerate(zip(tests, picks, columns, strict=True))]
+    made: list[dict[str, list[Markup]]] = [{"best": [], "worst": [], "random": []} for _ in tests]
+    turns = [(t, of[k].why) for k in range(max(map(len, picks))) for t, of in enumerate(picks) if k < len(of)]
+    left_out = 0
+    for count, (t, why) in enumerate(track(turns, "players")):
+        utterance = next(waiting[t])
+        room -= len(utterance.encode())
+        if room < 0:
+            left_out = len(turns) - count
+            break
+        made[t][why].append(utterance)
+    blocks = []
+    for test, column, of_test in zip(tests, columns, made, strict=True):
+        most = f" Estimates of the first {RUNS} of {len(test.runs)} score folders." if len(test.runs) > RUNS else ""
+        how = f"Chosen by {title(column)} of {test.runs[0].label}.{most}"
+        blocks.append({"title": test.title, "how": how, "utterances": [text for of in of_test.values() for text in of]})
+    return render("listen.html", each=each, seed=seed, left_out=left_out, blocks=blocks)
+
+
 def choose(run: ScoreFolder, column: str, each: int, seed: int) -> list[Pick]:
     """The best, the worst and random utterances of a run by one metric, `each` of a kind, none twice; in turns."""
     values, ids = run.scores.columns[column], run.scores.ids
@@ -98,7 +129,7 @@ def choose(run: ScoreFolder, column: str, each: int, seed: int) -> list[Pick]:
     return [Pick(why, of[turn]) for turn in range(each) for why, of in kinds if turn < len(of)]
 
 
-def players_of(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> Iterator[Markup]:
+def _players_of(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> Iterator[Markup]:
     """The HTML of each utterance in turn: a player, a waveform and a spectrogram for each of its signals."""
     runs = test.runs[:RUNS]
     files: list[AudioFiles | str] = []
@@ -152,7 +183,7 @@ def _signals(name: str, runs: Sequence[tuple[ScoreFolder, AudioFiles | str, int]
             absent.append(f"No audio of {label}: {error}")
     peak = max((float(np.abs(signal.x).max(initial=0)) for signal in rows[0]), default=1.0)
     first = next((signal for row in rows for signal in row), None)
-    level = spectrograms.loudest(first.x[: int(SECONDS * first.rate)], first.rate) if first else None
+    level = loudest(first.x[: int(SECONDS * first.rate)], first.rate) if first else None
     return [[replace(signal, peak=peak, level=level) for signal in row] for row in rows], absent
 
 
@@ -163,10 +194,10 @@ def _player(signal: _Signal) -> Markup:
         x = x[: int(SECONDS * rate)]
     if not np.isfinite(x).all():
         x, notes = np.nan_to_num(x, nan=0, posinf=0, neginf=0), [*notes, "samples that are no numbers are played as silence"]
-    content, factor = spectrograms.wav(x, rate)
+    content, factor = wav(x, rate)
     if factor < 1:
         notes.append(f"turned down by {-20 * np.log10(factor):.1f} dB to full scale")
-    source = spectrograms.data_uri("audio/wav", content)
+    source = data_uri("audio/wav", content)
     return player(signal.label, x, rate, signal.peak, signal.level, source, "; ".join(notes))
 
 
@@ -179,3 +210,8 @@ def _present(path: Path) -> Path:
     if not path.is_file():
         raise SepmlError(f"{path}: no longer exists")
     return path
+
+
+def _leading(run: ScoreFolder) -> str:
+    """The metric that utterances are chosen by."""
+    return "si_snri" if "si_snri" in run.scores.columns else next(iter(run.scores.columns))

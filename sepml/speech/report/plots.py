@@ -1,5 +1,6 @@
-"""Plots of a report as inline SVG: histograms, scatters, curves. Colours and line styles come from the page's style sheet."""
+"""Plots of a report as inline SVG: histograms, scatters, curves, whose colours and line styles the page's style sheet sets."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,7 +9,9 @@ from itertools import pairwise
 import numpy as np
 from markupsafe import Markup
 
+from sepml.speech.report.contents import Test, metrics_of
 from sepml.speech.report.rendering import render
+from sepml.speech.results.tables import title
 
 SERIES = 6
 """Series that colour and line style tell apart."""
@@ -16,6 +19,7 @@ _WIDTH, _HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 42
 _MOST_BINS = 30
 _MOST_POINTS = 5000
+_MOST_PAIRS = 3
 Series = Mapping[str, Sequence[float | None]]
 
 
@@ -119,6 +123,21 @@ def legend(names: Sequence[str]) -> Markup:
     return render("legend.html", names=names)
 
 
+def plots_of(tests: Sequence[Test]) -> Markup:
+    """Scatters and histograms, one block a test; empty text where there is none."""
+    blocks = []
+    for t, test in enumerate(tests):
+        runs = test.runs[:SERIES]
+        figures = [_input_scatter(t, test, base) for base in ("si_snr", "sdr")]
+        figures += [_pair_scatter(t, test, other) for other in range(1, min(len(runs), _MOST_PAIRS + 1))]
+        for column in metrics_of(runs):
+            figures.append(histogram({run.label: run.scores.columns.get(column, ()) for run in runs}, title(column)))
+        cut = f"The first {len(runs)} of {len(test.runs)} score folders are drawn." if len(test.runs) > len(runs) else ""
+        key = legend([run.label for run in runs])
+        blocks.append({"title": test.title, "legend": key, "note": cut, "figures": figures})
+    return render("plots.html", blocks=blocks) if blocks else Markup()
+
+
 def _axes(left: float, right: float, bottom: float, top: float) -> tuple[Axis, Axis]:
     return Axis(left, right, _LEFT, _WIDTH - _RIGHT), Axis(bottom, top, _HEIGHT - _BOTTOM, _TOP)
 
@@ -182,3 +201,35 @@ def _formatter(ticks: Sequence[float]) -> tuple[Callable[[float], str], str]:
 
 def _at(axis: Axis, value: float) -> str:
     return f"{axis.at(value):.1f}".removesuffix(".0")
+
+
+def _input_scatter(t: int, test: Test, base: str) -> Markup:
+    """The improvement against what the mixture had: a metric less its improvement."""
+    runs, gain = test.runs[:SERIES], f"{base}i"
+    # Colours are by position, so all runs are drawn or none.
+    if not all({base, gain} <= run.scores.columns.keys() for run in runs):
+        return Markup()
+    before = {run.label: _less(run.scores.columns[base], run.scores.columns[gain]) for run in runs}
+    gains = {run.label: run.scores.columns[gain] for run in runs}
+    data = json.dumps([t, "gain", base, gain])
+    return scatter(before, gains, f"{title(base)} of the mixture", title(gain), data=data)
+
+
+def _less(values: Sequence[float | None], others: Sequence[float | None]) -> list[float | None]:
+    return [None if a is None or b is None else a - b for a, b in zip(values, others, strict=True)]
+
+
+def _pair_scatter(t: int, test: Test, other: int) -> Markup:
+    """One run against another by the first metric that both have as an improvement, or else by their first one."""
+    a, b = test.runs[0], test.runs[other]
+    shared = [column for column in a.scores.columns if column in b.scores.columns]
+    column = next((column for column in ("si_snri", *shared) if column in shared), None)
+    if column is None:
+        return Markup()
+    values = dict(zip(b.scores.ids, b.scores.columns[column], strict=True))
+    theirs = [values.get(mixture_id) for mixture_id in a.scores.ids]
+    data = json.dumps([t, "pair", [0, other], column])
+    name = title(column)
+    return scatter(
+        {"": a.scores.columns[column]}, {"": theirs}, f"{name}, {a.label}", f"{name}, {b.label}", diagonal=True, data=data
+    )

@@ -1,15 +1,32 @@
-"""Pieces of pages that are made from the templates in `templates/`."""
+"""Pieces of pages: templates, and signals as waveforms (SVG), spectrograms (PNG) and sound (WAV), all of them inline."""
 
 import base64
 import hashlib
+import io
+import math
+import struct
+import zlib
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from sepml.speech.report import spectrograms
+if TYPE_CHECKING:
+    import soundfile
+
+_COLUMNS, _ROWS = 320, 96
+_RANGE_DB = 70.0
+_SILENCE_DB = -120.0
+"""The level of digital silence, which keeps the logarithm finite."""
+_WINDOW_SECONDS = 0.032
+_SHADES = 48
+_READ_AHEAD = 1 << 16
+# Dark to light, red, green, blue: each shade is lighter than the one before, so that it reads in grey as well.
+_ANCHORS = ((6, 8, 24), (36, 20, 92), (104, 26, 118), (176, 46, 98), (232, 94, 60), (250, 164, 52), (253, 236, 170))
 
 
 def render(template: str, **values: Any) -> Markup:
@@ -27,9 +44,41 @@ def script_hash(script: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
 
 
+class Samples(Protocol):
+    """A signal (T,) of floats: an array, or a file that is read on demand."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, part: slice) -> np.ndarray: ...
+
+
+class StoredSamples:
+    """The samples of a mono file, of which only a part around those asked for is in memory.
+
+    Args:
+        file: an open file of one channel.
+    """
+
+    def __init__(self, file: "soundfile.SoundFile") -> None:
+        self._file = file
+        self._begin, self._held = 0, np.zeros(0, np.float32)
+
+    def __len__(self) -> int:
+        return self._file.frames
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        start, stop, _ = part.indices(len(self))
+        stop = max(start, stop)
+        if start < self._begin or stop > self._begin + len(self._held):
+            # Parts are asked for in order, and single small reads cost more than their samples.
+            self._file.seek(start)
+            self._begin, self._held = start, self._file.read(max(_READ_AHEAD, stop - start), dtype="float32")
+        return self._held[start - self._begin : stop - self._begin]
+
+
 def player(
     name: str,
-    x: spectrograms.Samples,
+    x: Samples,
     rate: int,
     peak: float,
     loudest_db: float | None,
@@ -40,13 +89,112 @@ def player(
     """The HTML of one signal (T,): a waveform, a spectrogram and an audio element that plays `source`.
 
     Args:
-        peak, loudest_db: the scale, see `spectrograms`.
+        peak, loudest_db: the scale, see `waveform` and `spectrogram`.
         download: the name under which the file is saved, empty for no link; given, the signal has buttons Solo and Mute.
     """
-    image = spectrograms.data_uri("image/png", spectrograms.spectrogram(x, rate, loudest_db))
-    wave = spectrograms.waveform(x, peak)
+    image = data_uri("image/png", spectrogram(x, rate, loudest_db))
+    wave = waveform(x, peak)
     shown = {"name": name, "note": note, "wave": wave, "image": image, "khz": f"{rate / 2000:g}"}
     return render("signal.html", source=source, download=download, **shown)
+
+
+def waveform(x: Samples, peak: float, columns: int = _COLUMNS, height: int = 48) -> str:
+    """The envelope of samples (T,) as an SVG path in a box of columns x height; `peak` fills the box."""
+    middle = height / 2
+    if not len(x):
+        return f"M0 {middle:g}H{columns}"
+    edges = np.minimum(np.arange(columns + 1) * len(x) // columns, len(x) - 1).tolist()
+    edges[-1] = len(x)
+    columns_of = (x[start : max(stop, start + 1)] for start, stop in pairwise(edges))
+    ranges = np.array([(part.max(), part.min()) for part in columns_of])
+    scale = (middle - 1) / (peak or 1.0)
+    high, low = np.round(middle - np.clip(ranges * scale, 1 - middle, middle - 1), 1).T
+    there = " ".join(f"{i} {value:g}" for i, value in enumerate(high))
+    back = " ".join(f"{i} {value:g}" for i, value in zip(range(columns - 1, -1, -1), low[::-1], strict=True))
+    return f"M{there} {back}Z"
+
+
+def spectrogram(x: Samples, rate: int, loudest_db: float | None = None) -> bytes:
+    """A PNG of the magnitudes of samples (T,) over time and frequency (0 to rate / 2), 70 dB from dark to light.
+
+    Args:
+        loudest_db: the level that is lightest, from `loudest`; None is the loudest of `x`. Silence is darkest whatever it is.
+    """
+    levels = _levels(x, rate)
+    top = float(levels.max(initial=_SILENCE_DB)) if loudest_db is None else loudest_db
+    shades = np.clip((levels - top) / _RANGE_DB + 1, 0, 1) * (_SHADES - 1)
+    shades[levels <= _SILENCE_DB] = 0
+    return png(np.round(shades).astype(np.uint8)[::-1], _palette())
+
+
+def loudest(x: Samples, rate: int) -> float:
+    """The highest level of a spectrogram of samples (T,), dB."""
+    return float(_levels(x, rate).max(initial=_SILENCE_DB))
+
+
+def png(indices: np.ndarray, palette: np.ndarray) -> bytes:
+    """A PNG file of indices (height, width) uint8 into a palette (n, 3) uint8.
+
+    Source: Portable Network Graphics, ISO/IEC 15948, colour type 3.
+    """
+    height, width = indices.shape
+    rows = np.concatenate([np.zeros((height, 1), np.uint8), indices], axis=1).tobytes()
+    parts = (
+        (b"IHDR", struct.pack(">2I5B", width, height, 8, 3, 0, 0, 0)),
+        (b"PLTE", palette.tobytes()),
+        (b"IDAT", zlib.compress(rows, 9)),
+        (b"IEND", b""),
+    )
+    chunks = (struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def wav(x: np.ndarray, rate: int) -> tuple[bytes, float]:
+    """A WAV file, 16 bits, of samples (T,), and the factor that keeps its peak within full scale (1 = as it is).
+
+    FLAC would be smaller by a third, but Chromium gives up when it is to seek in one without a table of its blocks.
+    """
+    import soundfile
+
+    peak = float(np.abs(x).max(initial=0))
+    factor = 1.0 if peak <= 1 else 1 / peak
+    content = io.BytesIO()
+    scaled = np.clip(np.round(x * (32768 * factor)), -32768, 32767).astype(np.int16)
+    soundfile.write(content, scaled, rate, format="WAV", subtype="PCM_16")
+    return content.getvalue(), factor
+
+
+def data_uri(kind: str, content: bytes) -> str:
+    """Bytes as an address, such as `data:image/png;base64,...`."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
+
+
+def _levels(x: Samples, rate: int) -> np.ndarray:
+    """Levels (rows, columns), dB: Hann windows, the loudest of the bins and frames that share a cell."""
+    length = max(64, 2 ** math.ceil(math.log2(max(rate * _WINDOW_SECONDS, 2))))
+    # Long recordings: at most four windows a column, which keeps time and memory bounded.
+    frames = min(max(len(x) * 4 // length, 8), 4 * _COLUMNS)
+    starts = np.linspace(0, len(x) + 1, frames).astype(int) - length // 2
+    window = np.hanning(length + 1)[:-1].astype(np.float32)
+    power = np.stack([np.abs(np.fft.rfft(_around(x, start, length) * window)[:-1]) ** 2 for start in starts], axis=1)
+    rows, columns = min(_ROWS, power.shape[0]), min(_COLUMNS, frames)
+    power = np.maximum.reduceat(power, np.arange(rows) * power.shape[0] // rows, axis=0)
+    power = np.maximum.reduceat(power, np.arange(columns) * frames // columns, axis=1)
+    return 10 * np.log10(power + 10 ** (_SILENCE_DB / 10))
+
+
+def _around(x: Samples, start: int, length: int) -> np.ndarray:
+    """`length` samples from `start` on, which may lie before the first; zeros where there are none."""
+    part = np.asarray(x[max(start, 0) : max(start + length, 0)], np.float32)
+    before = min(max(-start, 0), length)
+    return np.pad(part, (before, length - before - len(part)))
+
+
+def _palette() -> np.ndarray:
+    """(shades, 3) uint8."""
+    places = np.linspace(0, len(_ANCHORS) - 1, _SHADES)
+    anchors = np.array(_ANCHORS, float)
+    return np.stack([np.interp(places, range(len(_ANCHORS)), anchors[:, c]) for c in range(3)], 1).round().astype(np.uint8)
 
 
 @cache

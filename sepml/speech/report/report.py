@@ -1,7 +1,7 @@
 """One page about scores and training: tables, plots, players, in a single HTML file that needs nothing else."""
 
-import json
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,20 +10,28 @@ from typing import Any
 from markupsafe import Markup
 
 from sepml.errors import SepmlError
-from sepml.speech.report.contents import History, ScoreFolder, Test, find_contents
-from sepml.speech.report.players import RUNS, choose, players_of
+from sepml.speech.report.contents import History, ScoreFolder, Test, data_of, find_contents, metrics_of
+from sepml.speech.report.players import listen
+from sepml.speech.report.plots import SERIES, curves, legend, plots_of
 from sepml.speech.report.rendering import read_template, render, script_hash
-from sepml.speech.report.sections import metrics_of, plots, summary, training
-from sepml.speech.results.scores import COLUMNS, Values
+from sepml.speech.results.scores import COLUMNS
+from sepml.speech.results.summary import ColumnSummary
 from sepml.speech.results.tables import decimals_of, title
 from sepml.system.files import write_text
-from sepml.system.terminal import track
 from sepml.version import __version__
 
 MOST_BYTES = 14_500_000
 """The page stays below this: players are left out when it is reached, and the page says so."""
-_MOST_VALUES = 400_000
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline';"
+_CURVES = {
+    "gate_open": "gate open, fraction",
+    "threshold": "threshold",
+    "learning_rate": "learning rate",
+    "mimic": "mimic loss",
+    "agreement": "agreement of the peers",
+    "grad_norm": "gradient norm",
+}
+_MOST_NOTES = 6
 _SECTIONS = {"summary": "Summary", "training": "Training", "listen": "Listen", "plots": "Plots", "table": "Utterances"}
 
 
@@ -62,12 +70,12 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
         raise SepmlError(f"{out}: a report is a web page, expected a name that ends in .html")
     tests, histories = find_contents(paths)
     heading = settings.heading or ", ".join(dict.fromkeys(Path(path).resolve().name for path in paths))
-    data, cut = _data(tests)
+    data, cut = data_of(tests)
     script = read_template("players.js") + read_template("report.js")
-    parts = {"summary": summary(tests), "training": training(histories), "plots": plots(tests)}
+    parts = {"summary": _summary(tests), "training": _training(histories), "plots": plots_of(tests)}
     parts["table"] = render("table.html") if tests else Markup()
     around = sum(len(part.encode()) for part in (*parts.values(), data, script)) + 40_000
-    parts["listen"] = _listen(tests, settings, MOST_BYTES - around)
+    parts["listen"] = listen(tests, settings.players, settings.seed, MOST_BYTES - around)
     page = render(
         "report.html",
         **{"heading": heading, "kind": _kind(tests, histories), "version": __version__},
@@ -88,72 +96,84 @@ def _kind(tests: Sequence[Test], histories: Sequence[History]) -> str:
     return "separation" if tests or validated & metrics else "training"
 
 
-def _listen(tests: Sequence[Test], settings: ReportSettings, room: int) -> Markup:
-    """Players for each test in turn, as long as there is room (bytes)."""
-    if not tests or not settings.players:
-        return Markup()
-    columns = [_leading(test.runs[0]) for test in tests]
-    picks = [choose(test.runs[0], column, settings.players, settings.seed) for test, column in zip(tests, columns, strict=True)]
-    waiting = [players_of(test, of, c, f"u{t}") for t, (test, of, c) in enumerate(zip(tests, picks, columns, strict=True))]
-    made: list[dict[str, list[Markup]]] = [{"best": [], "worst": [], "random": []} for _ in tests]
-    turns = [(t, of[k].why) for k in range(max(map(len, picks))) for t, of in enumerate(picks) if k < len(of)]
-    left_out = 0
-    for count, (t, why) in enumerate(track(turns, "players")):
-        utterance = next(waiting[t])
-        room -= len(utterance.encode())
-        if room < 0:
-            left_out = len(turns) - count
-            break
-        made[t][why].append(utterance)
-    blocks = []
-    for test, column, of_test in zip(tests, columns, made, strict=True):
-        most = f" Estimates of the first {RUNS} of {len(test.runs)} score folders." if len(test.runs) > RUNS else ""
-        how = f"Chosen by {title(column)} of {test.runs[0].label}.{most}"
-        blocks.append({"title": test.title, "how": how, "utterances": [text for of in of_test.values() for text in of]})
-    return render("listen.html", each=settings.players, seed=settings.seed, left_out=left_out, blocks=blocks)
+def _summary(tests: Sequence[Test]) -> Markup:
+    """Tables of means, one a test, one row a score folder; empty text where there is no test."""
+    return render("summary.html", tests=[_summary_table(test) for test in tests]) if tests else Markup()
 
 
-def _data(tests: Sequence[Test]) -> tuple[str, str]:
-    """The numbers for the page's script as JSON, and a sentence on what was left out to limit the page's size."""
-    runs = [run for test in tests for run in test.runs]
-    scores = [run.scores for run in runs]
-    size = sum(len(of.ids) * (len(of.columns) + len(of.by_source)) for of in scores)
-    with_sources = size <= _MOST_VALUES
-    least = sum(len(of.ids) * (len(of.columns) + 1) for of in scores)
-    longest = max((len(of.ids) for of in scores), default=0)
-    rows = max(1, longest * _MOST_VALUES // least) if least > _MOST_VALUES else None
-    cut = []
-    if not with_sources and any(of.by_source for of in scores):
-        cut.append("The scores of each source are left out of the table.")
-    if rows is not None:
-        cut.append(f"The table holds the first {rows} mixtures of each score folder.")
-    content = {
-        "tests": [{"title": test.title, "runs": [_run(run, with_sources, rows) for run in test.runs]} for test in tests],
-        "columns": [{"key": c, "title": title(c), "decimals": decimals_of(c)} for c in metrics_of(runs)],
-        "sources": [
-            {"key": c, "title": title(c), "decimals": decimals_of(c.rpartition("_")[0])}
-            for c in dict.fromkeys(column for of in scores for column in of.by_source)
-        ],
-    }
-    # A name with "</script>" in it would end the block.
-    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    return text, " ".join([*cut, "scores.csv has everything."]) if cut else ""
-
-
-def _run(run: ScoreFolder, with_sources: bool, rows: int | None) -> dict[str, Any]:
-    def short(values: Values) -> Values:
-        return [None if value is None else round(value, 4) for value in values[:rows]]
-
-    scores = run.scores
+def _summary_table(test: Test) -> dict[str, Any]:
+    columns = metrics_of(test.runs)
+    best = {}
+    if len(test.runs) > 1:
+        best = {c: max((m for run in test.runs if (m := run.scores.mean(c)) is not None), default=None) for c in columns}
     return {
-        "label": run.label,
-        "ids": scores.ids[:rows],
-        "columns": {name: short(values) for name, values in scores.columns.items()},
-        "sources": {name: short(values) for name, values in scores.by_source.items()} if with_sources else {},
-        "reasons": {i: reason for i, reason in enumerate(scores.reasons[:rows]) if reason},
+        "title": test.title,
+        "titles": [title(column) for column in columns],
+        "rows": [_summary_row(run, columns, best) for run in test.runs],
+        "notes": [note for run in test.runs for note in _notes(run)],
+        "sources": [_source(run) for run in test.runs],
     }
 
 
-def _leading(run: ScoreFolder) -> str:
-    """The metric that utterances are chosen by."""
-    return "si_snri" if "si_snri" in run.scores.columns else next(iter(run.scores.columns))
+def _summary_row(run: ScoreFolder, columns: Sequence[str], best: Mapping[str, float | None]) -> dict[str, Any]:
+    cells: list[dict[str, Any]] = []
+    for column in columns:
+        mean, decimals = run.scores.mean(column), decimals_of(column)
+        if mean is None:
+            cells.append({"mean": "\N{EN DASH}", "best": False, "lines": []})
+            continue
+        lines = [f"median {_shown(statistics.median(run.scores.existing(column)), decimals)}"]
+        if spread := _spread(run.summary.columns.get(column), decimals):
+            lines.append(spread)
+        cells.append({"mean": _shown(mean, decimals), "best": mean == best.get(column), "lines": lines})
+    return {"label": run.label, "cells": cells, "mixtures": len(run.scores.ids)}
+
+
+def _spread(facts: ColumnSummary | None, decimals: int) -> str:
+    """The interval of a mean where the summary has one, else the deviation."""
+    if facts is None:
+        return ""
+    if facts.interval_95 is not None:
+        low, high = (_shown(end, decimals) for end in facts.interval_95)
+        return f"95 % {low} to {high}"
+    return "" if facts.std is None else f"std {_shown(facts.std, decimals)}"
+
+
+def _notes(run: ScoreFolder) -> list[str]:
+    lacking = {column: values.count(None) for column, values in run.scores.columns.items()}
+    of = len(run.scores.ids)
+    lines = [f"{run.label}: {title(column)} does not exist for {n} of {of} mixtures." for column, n in lacking.items() if n]
+    return lines[:_MOST_NOTES]
+
+
+def _source(run: ScoreFolder) -> dict[str, str]:
+    """The origin of the scores."""
+    given = {key: " ".join(map(str, value)) if isinstance(value, list) else value for key, value in run.inputs.items()}
+    inputs = "; ".join(f"{key}: {value}" for key, value in given.items())
+    return {"label": run.label, "date": str(run.summary.provenance.get("date", "")), "inputs": inputs}
+
+
+def _training(histories: Sequence[History]) -> Markup:
+    """Curves over the epochs, one block an experiment; empty text where there is none."""
+    blocks = []
+    for history in histories:
+        peers = list(next(iter(history.columns.values()), {}))
+        names = [name for name in history.columns if name.startswith(("train_", "valid_"))]
+        names += [name for name in _CURVES if name in history.columns]
+        drawn = {name: {f"peer {p}": of for p, of in [*history.columns[name].items()][:SERIES]} for name in names}
+        epochs = f"{len(history.epochs)} epoch{'s' * (len(history.epochs) != 1)}"
+        block = {"title": f"{history.label}, {epochs}", "legend": legend([f"peer {peer}" for peer in peers[:SERIES]])}
+        blocks.append({**block, "figures": [curves(history.epochs, drawn[name], _curve_title(name)) for name in names]})
+    return render("training.html", blocks=blocks) if blocks else Markup()
+
+
+def _curve_title(column: str) -> str:
+    """A column of history.csv for people; the columns that name a metric have it after their first word."""
+    first, _, rest = column.partition("_")
+    if first in ("train", "valid"):
+        return f"{'training loss' if first == 'train' else 'validation'}, {title(rest)}"
+    return _CURVES.get(column, column)
+
+
+def _shown(value: float, decimals: int) -> str:
+    return f"{value:.{decimals}f}".replace("-", "\N{MINUS SIGN}")

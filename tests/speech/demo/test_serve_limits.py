@@ -16,7 +16,7 @@ from sepml.speech.demo import separate_upload
 from sepml.speech.demo.app import zip_stream
 from sepml.speech.demo.guard import is_own_host
 from sepml.speech.demo.uploads import Limits, Pace, Refused, UploadBudget, receive, safe_name
-from sepml.speech.report import spectrograms as pictures
+from sepml.speech.report import rendering as pictures
 
 LIMITS = Limits(seconds=600, size=1000)
 SLOW = Pace(grace=100.0)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from score_folders import RATE
 
-from sepml.speech.report import spectrograms as pictures
+from sepml.speech.report import rendering as pictures
 from sepml.speech.report.plots import Axis, curves, histogram, scatter
 
 

@@ -15,7 +15,7 @@ from score_folders import RATE, write_audio, write_folder, write_history
 
 from sepml import cli
 from sepml.errors import SepmlError
-from sepml.speech.report import report
+from sepml.speech.report import contents, report
 from sepml.speech.report.contents import find_contents, read_score_folder
 from sepml.speech.report.players import choose
 from sepml.speech.report.report import ReportSettings, write_report
@@ -202,7 +202,7 @@ def test_many_rows_stay_small_and_fast(tmp_path):
 
 
 def test_a_table_too_large_is_cut_and_said(tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "_MOST_VALUES", 6)
+    monkeypatch.setattr(contents, "_MOST_VALUES", 6)
     write_folder(tmp_path / "scores", IDS, COLUMNS)
     write_report([tmp_path / "scores"], tmp_path / "r.html")
     page = Page(tmp_path / "r.html")
