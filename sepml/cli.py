@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import classification, mixtures, prepare, score, separate, tasks
+from sepml.commands import classification, mixtures, prepare, score, separation, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.terminal import open_closed_streams, prepare_threads
@@ -21,12 +21,12 @@ _COMMANDS = (
     mixtures.add_check,
     mixtures.add_shard,
     tasks.add_train,
-    separate.add_separate,
+    separation.add_separate,
     score.add_score,
     score.add_evaluate,
     score.add_table,
     score.add_report,
-    separate.add_serve,
+    separation.add_serve,
     tasks.add_info,
     tasks.add_export,
     classification.add_study,

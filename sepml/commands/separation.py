@@ -1,15 +1,150 @@
-"""What the commands do for experiments in separation, and their models."""
+"""`sepml separate` and `serve`, and what the commands of all tasks do for experiments in separation and their models."""
 
 import argparse
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import FAILED, OK, checked_usage, named_network, print_failures
+from sepml.commands.options import (
+    FAILED,
+    OK,
+    Commands,
+    add_network,
+    at_least,
+    channel,
+    checked_usage,
+    command,
+    device,
+    named_network,
+    print_failures,
+)
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
     from sepml.speech.results.summary import Summary
+
+log = logging.getLogger(__name__)
+_ANY_LENGTH = "`sepml separate` takes recordings of any length"
+_WAYS_OUT = {
+    "seconds": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page",
+    "samples": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page (that of 96,000 samples a second)",
+    "size": f"{_ANY_LENGTH}, and `sepml serve --max-mb` sets the limit of this page",
+}
+
+
+def add_separate(commands: Commands) -> None:
+    """The options of `sepml separate`."""
+    sub = command(commands, "separate", "separate recordings into one file a speaker")
+    what = "audio or video files, folders of them and of such folders, patterns such as '*/mix.wav', or - for standard input"
+    sub.add_argument("input", nargs="+", help=what)
+    model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
+    sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    add_network(sub)
+    out = "folder, or - for one WAV file of a channel a speaker on standard output"
+    sub.add_argument("-o", "--out", default="separated", help=out)
+    device(sub)
+    sub.add_argument("--channel", type=channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
+    sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
+    consistency = "share out what the estimates leave of the mixture, so that they add up to it"
+    sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
+    sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
+    sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} and {parent} are the input's")
+    sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
+    bits = "resolution of the outputs (default: the input's; 16 for lossy and 8-bit inputs)"
+    sub.add_argument("--bits", choices=("16", "24", "32f"), help=bits)
+    sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
+    sub.add_argument("--summary", type=Path, metavar="FILE", help="write the result of each input as JSON")
+    sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
+    sub.set_defaults(run=_separate)
+
+
+def _separate(options: argparse.Namespace) -> int:
+    if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
+        options.wrong("-o -: writes one recording, as WAV")
+    if options.bits == "32f" and options.format == "flac":
+        options.wrong("--bits 32f (--float32): needs --format wav")
+    _check(options, 1)
+    from sepml.speech.separation.inputs import STDIN, all_absent
+
+    inputs = [STDIN if word == "-" else Path(word) for word in options.input]
+    if options.summary is None and (failures := all_absent(inputs)):
+        return print_failures(options, failures)
+    from sepml.speech.separation.options import FileSettings
+    from sepml.speech.separation.outputs import STDOUT
+    from sepml.speech.separation.separate_files import separate_files
+    from sepml.speech.separation.separator import Separator
+    from sepml.training.hardware import choose_device, keep_large_blocks
+
+    keep_large_blocks()
+    separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
+    _check(options, separator.n_src)
+    separator.mixture_consistency = options.mixture_consistency
+    settings = FileSettings(
+        options.segment,
+        options.overlap,
+        options.channel or None,
+        options.clip_mode,
+        options.bits,
+        options.filename,
+        options.format,
+        options.force,
+    )
+    out = STDOUT if options.out == "-" else Path(options.out)
+    return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))
+
+
+def _check(options: argparse.Namespace, n_src: int) -> None:
+    """Refuse values that make no sense, before anything heavy is imported."""
+    from sepml.speech.separation.options import OutputNames, check_windows
+
+    with checked_usage(options):
+        check_windows(options.segment, options.overlap)
+        OutputNames(options.filename, n_src, options.format)
+
+
+def add_serve(commands: Commands) -> None:
+    """The options of `sepml serve`."""
+    sub = command(commands, "serve", "a page on this machine to upload or record, separate and listen")
+    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    add_network(sub)
+    device(sub)
+    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
+    sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
+    sub.add_argument("--max-seconds", type=at_least(1), default=600, help="longest recording, s")
+    sub.add_argument("--max-mb", type=at_least(1), default=50, help="largest upload, MB")
+    sub.set_defaults(run=_serve)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    _require_server()
+    from sepml.speech.demo.serve import PageServer
+    from sepml.speech.demo.uploads import Limits
+    from sepml.speech.separation.separator import Separator
+    from sepml.training.hardware import choose_device
+
+    separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
+    limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
+    with PageServer(separator, options.host, options.port, limits) as server:
+        try:
+            print(server.url, flush=True)
+            log.info("Ctrl-C ends")
+            server.serve_forever()
+        except KeyboardInterrupt:
+            log.info("ended")
+    return OK
+
+
+def _require_server() -> None:
+    try:
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[page]'") from error
 
 
 def experiment() -> tuple[type, Callable[..., None]]:
