@@ -53,3 +53,5 @@ def test_types_are_shipped(tmp_path):
     words = [sys.executable, "-c", "from setuptools import setup; setup()", "-q", "build_py", "--build-lib", "built"]
     subprocess.run(words, cwd=tmp_path, check=True, capture_output=True)
     assert (tmp_path / "built/sepml/py.typed").is_file()
+    for name in ("sentences.txt", "voices.csv"):
+        assert (tmp_path / "built/sepml/speech/corpora" / name).is_file()

@@ -9,19 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.corpora import debian
+from sepml.speech.corpora import corpus_folder, debian
 from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances, write_speaker
 from sepml.speech.corpora.clips import clips_of
-from sepml.speech.corpora.corpus_folder import (
-    SpeakerRow,
-    UtteranceRow,
-    begin_corpus,
-    build_folder,
-    claim_corpus,
-    load_speaker,
-    split_of_utterance,
-    write_speakers,
-)
+from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.speech.corpora.packages import PACKAGES, SIZES, Package, Speaker
 from sepml.system.files import atomic_path, write_text
@@ -68,13 +59,13 @@ def prepare_prompts(
         raise SepmlError(f"{debs}: no such folder; one with .deb files was expected")
     out = Path(out)
     request = {"kind": "prompts", "size": size, "rules": RULES}
-    stamp = claim_corpus(out, request, grows_from={**request, "size": "core"})
+    stamp = corpus_folder.claim_corpus(out, request, grows_from={**request, "size": "core"})
     if stamp is None:
         folders = [*([Path(debs)] if debs else []), out / "debs"]
         packages = [package for package in PACKAGES if any(package in speaker.packages() for speaker in SIZES[size])]
         debs_of = _debs(packages, folders)
         versions = {package.name: debian.deb_version(package, debs_of[package.name]) for package in packages}
-        begin_corpus(out, request)
+        corpus_folder.begin_corpus(out, request)
         _make(out, SIZES[size], debs_of, versions, jobs)
         stamp = {"corpus": request, "packages": versions}
     finish_with_lists(out, stamp, seed, lists or LIST_SIZES[size])
@@ -85,12 +76,12 @@ def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], vers
     """Write audio, tables and licences."""
     packages = [package for package in PACKAGES if package.name in debs]
     # Named after the file: a stopped run that goes on with another version unpacks that one.
-    unpacked = {name: build_folder(out) / "unpacked" / f"{deb.stem}.data" for name, deb in debs.items()}
+    unpacked = {name: corpus_folder.build_folder(out) / "unpacked" / f"{deb.stem}.data" for name, deb in debs.items()}
     all_of(map_unordered(partial(_unpack, debs, unpacked), packages, jobs, "unpacking"))
     _write_licences(out, speakers, packages, unpacked, versions)
     work = partial(_build_speaker, out, unpacked, versions)
     built = all_of(map_unordered(work, list(speakers), jobs, "cutting speech"))
-    write_speakers(out, built, [speaker.name for speaker in speakers])
+    corpus_folder.write_speakers(out, built, [speaker.name for speaker in speakers])
 
 
 def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
@@ -112,23 +103,14 @@ def _build_speaker(
 ) -> tuple[SpeakerRow, list[UtteranceRow]]:
     """Write one speaker's utterances; gives their rows in the tables."""
     origin = {package.name: versions[package.name] for package in speaker.packages()}
-    if done := load_speaker(out, speaker.name, origin):
+    if done := corpus_folder.load_speaker(out, speaker.name, origin):
         return done
     clips = sorted(_clean_clips(speaker, unpacked), key=lambda clip: clip[0])
-    row = SpeakerRow(
-        speaker=speaker.name,
-        sex=speaker.sex,
-        tier=speaker.tier,
-        language=speaker.language,
-        who=speaker.who,
-        set=speaker.use,
-        clips=len(clips),
-        groups=" ".join(speaker.groups),
-        note=speaker.note,
-    )
+    about = (speaker.name, speaker.sex, speaker.tier, speaker.language, speaker.who, speaker.use)
+    row = SpeakerRow(*about, clips=len(clips), groups=" ".join(speaker.groups), note=speaker.note)
     spoken = utterances(speaker.name, ((f"{group}:{key}", x) for (group, key), x in clips))
     integers = ((np.clip(np.round(x * _FULL_SCALE), -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16), n) for x, n in spoken)
-    return write_speaker(out, row, origin, integers, partial(split_of_utterance, speaker.use))
+    return write_speaker(out, row, origin, integers, partial(corpus_folder.split_of_utterance, speaker.use))
 
 
 def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tuple[tuple[str, str], np.ndarray]]:

@@ -1,11 +1,14 @@
-"""Synthetic speech of many voices, wherever Python runs: `sepml prepare synthetic`."""
+"""Synthetic speech of many voices of espeak-ng, wherever Python runs: `sepml prepare synthetic`."""
 
+import ctypes
 import logging
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache, partial
-from importlib import resources
+from functools import cache, partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -13,25 +16,26 @@ from typing import Any
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.speech.corpora import corpus_folder
 from sepml.speech.corpora.cleanup import fade, level, to_8k, trim, utterances, write_speaker
-from sepml.speech.corpora.corpus_folder import (
-    SpeakerRow,
-    UtteranceRow,
-    begin_corpus,
-    claim_corpus,
-    load_speaker,
-    write_speakers,
-)
+from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
-from sepml.speech.corpora.espeak import Espeak
+from sepml.system.csv_files import read_rows
 from sepml.system.files import write_text
 from sepml.system.parallel import all_of, map_unordered
+from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
+_FOLDER = Path(__file__).parent
 RULES = 1  # counts up when the same request gives other audio
 _VOLUME = 50  # of 100: some variants clip at the full one
 _FEWEST_VOICES = 6
 _FEWEST_UTTERANCES = 4
+_SYNCHRONOUS = 2
+_DO_NOT_EXIT = 0x8000  # without it a failed start ends the whole process
+_UTF8 = 1
+_PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
+_CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
 _LICENCE = """The speech in this folder was synthesised by espeak-ng {version}, which is free software under the GNU General
 Public License, version 3 or later (https://github.com/espeak-ng/espeak-ng), called through the PyPI package espeakng-loader.
 The licence is the program's and its voices'; neither is in this folder. The sentences come with sepml, under its licence.
@@ -42,18 +46,19 @@ voices: {voices}
 
 @dataclass(frozen=True)
 class Voice:
-    """A voice: a language and a variant of espeak-ng, pitch and its range (0 to 99), words a minute."""
+    """A voice: a variant of espeak-ng, F or M, a language, pitch and its range (0 to 99), words a minute."""
 
     variant: str
+    sex: str
     language: str
     pitch: int
     pitch_range: int
     rate: int
 
     @property
-    def sex(self) -> str:
-        """F or M."""
-        return "F" if self.variant in _FEMALE else "M"
+    def code(self) -> str:
+        """What espeak-ng calls it, such as `en-us+f1`."""
+        return f"{self.language}+{self.variant}"
 
     @property
     def name(self) -> str:
@@ -65,57 +70,84 @@ class Voice:
         return {"rate": self.rate, "pitch": self.pitch, "pitch_range": self.pitch_range, "volume": _VOLUME}
 
 
-_FEMALE = [
-    "f1",
-    "f2",
-    "f3",
-    "f4",
-    "f5",
-    "Alicia",
-    "Andrea",
-    "Annie",
-    "aunty",
-    "belinda",
-    "grandma",
-    "linda",
-    "shelby",
-    "steph",
-    "anika",
-]
+@cache
+def voices_of_espeak() -> tuple[Voice, ...]:
+    """The voices, from `voices.csv`: women and men in turn, so that any number of them is balanced.
 
-# Women and men in turn, so that any number of them is balanced; chosen to differ in timbre (the variant), pitch and accent.
-VOICES = (
-    Voice("f1", "en-us", 45, 50, 165),
-    Voice("m1", "en-us", 40, 50, 160),
-    Voice("Annie", "en-gb-x-rp", 50, 55, 170),
-    Voice("Denis", "en-gb-x-rp", 50, 60, 155),
-    Voice("f2", "en-gb-scotland", 40, 60, 160),
-    Voice("m3", "en-gb-scotland", 60, 50, 170),
-    Voice("belinda", "en-us-nyc", 45, 65, 175),
-    Voice("m8", "en", 45, 55, 150),
-    Voice("f3", "en-029", 55, 60, 160),
-    Voice("Lee", "en-us", 55, 65, 165),
-    Voice("Andrea", "en", 40, 60, 145),
-    Voice("john", "en-gb-x-gbclan", 50, 45, 165),
-    Voice("f4", "en-gb-x-gbcwmd", 35, 45, 155),
-    Voice("m4", "en-029", 35, 60, 165),
-    Voice("grandma", "en-us", 50, 50, 150),
-    Voice("Diogo", "en-us-nyc", 60, 50, 165),
-    Voice("f5", "en", 48, 55, 170),
-    Voice("pablo", "en-gb-x-gbcwmd", 55, 60, 160),
-    Voice("shelby", "en-gb-x-gbclan", 50, 50, 165),
-    Voice("Gene", "en-gb-x-rp", 40, 55, 155),
-    Voice("steph", "en-us-nyc", 45, 70, 160),
-    Voice("m7", "en-us", 65, 55, 170),
-    Voice("aunty", "en", 48, 60, 155),
-    Voice("m5", "en-gb-scotland", 50, 70, 150),
-    Voice("Alicia", "en-029", 55, 50, 175),
-    Voice("Alex", "en-us-nyc", 45, 40, 165),
-    Voice("linda", "en-gb-x-rp", 50, 60, 155),
-    Voice("david", "en-gb-x-gbclan", 50, 55, 160),
-    Voice("anika", "en-gb-scotland", 55, 50, 140),
-    Voice("edward", "en-029", 60, 55, 155),
-)
+    They are chosen to differ in timbre (the variant), pitch and accent.
+    """
+    rows = ([*row.values()] for _, row in read_rows(_FOLDER / "voices.csv", "table of voices"))
+    return tuple(Voice(variant, sex, language, *map(int, numbers)) for variant, sex, language, *numbers in rows)
+
+
+class Espeak(ExitStack):
+    """One voice of a private copy of espeak-ng; a context manager.
+
+    The library keeps state from sentence to sentence (the phase of the glottis, a noise generator), which neither a new voice
+    nor a new start resets. A copy of its file is loaded as a library of its own, so what this object says depends only on what
+    it has said before.
+
+    Args:
+        voice: a language and a variant, such as `en+f2`.
+        parameters: rate (words a minute), volume, pitch, pitch_range (0 to 99), each optional.
+
+    Raises:
+        SepmlError: the library is absent or does not start, or the voice is unknown.
+    """
+
+    def __init__(self, voice: str, **parameters: int) -> None:
+        if find_spec("espeakng_loader") is None:
+            raise SepmlError("the speech synthesiser is not installed; `pip install sepml[synthetic]` brings espeakng-loader")
+        import espeakng_loader
+
+        super().__init__()
+        folder = self.enter_context(temporary_folder("espeak"))
+        library = Path(espeakng_loader.get_library_path())
+        try:
+            shutil.copyfile(library, folder / library.name)
+            # espeak-ng cuts off the path of its data at 160 characters; a link in a temporary folder is short.
+            (folder / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
+            self._library = ctypes.CDLL(str(folder / library.name))
+        except (OSError, RuntimeError) as error:
+            self.close()
+            raise SepmlError(f"{library}: espeak-ng cannot be loaded ({error}); install espeakng-loader again") from error
+        self.callback(self._library.espeak_Terminate)
+        self._chunks: list[np.ndarray] = []
+        self._receiver = _CALLBACK(self._receive)
+        self.rate: int = self._library.espeak_Initialize(_SYNCHRONOUS, 0, str(folder).encode(), _DO_NOT_EXIT)
+        if self.rate <= 0 or self._library.espeak_SetVoiceByName(voice.encode()):
+            found = f"does not know the voice '{voice}'" if self.rate > 0 else "does not start"
+            self.close()
+            raise SepmlError(f"espeak-ng {found}; install espeakng-loader again")
+        self._library.espeak_SetSynthCallback(self._receiver)
+        self._library.espeak_ng_SetRandSeed(ctypes.c_long(1))
+        for name, value in parameters.items():
+            self._library.espeak_SetParameter(_PARAMETERS[name], value, 0)
+
+    @property
+    def version(self) -> str:
+        """The version of espeak-ng."""
+        self._library.espeak_Info.restype = ctypes.c_char_p
+        return self._library.espeak_Info(None).decode().split()[0]
+
+    def say(self, text: str) -> np.ndarray:
+        """The spoken text in [-1, 1], float64 (T,), at `self.rate` Hz.
+
+        Raises:
+            SepmlError: nothing was said.
+        """
+        self._chunks.clear()
+        data = text.encode() + b"\0"
+        status = self._library.espeak_Synth(data, ctypes.c_size_t(len(data)), 0, 1, 0, _UTF8, None, None)
+        self._library.espeak_Synchronize()
+        if status or not self._chunks:
+            raise SepmlError(f"espeak-ng said nothing for '{text}' (status {status})")
+        return np.concatenate(self._chunks) / 32768
+
+    def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", n: int, events: int | None) -> int:
+        if samples and n > 0:
+            self._chunks.append(np.ctypeslib.as_array(samples, (n,)).copy())
+        return 0
 
 
 def check_numbers(voices: int, utterances_each: int) -> None:
@@ -124,8 +156,8 @@ def check_numbers(voices: int, utterances_each: int) -> None:
     Raises:
         SepmlError: one is out of its range.
     """
-    if not _FEWEST_VOICES <= voices <= len(VOICES):
-        raise SepmlError(f"{voices} voices asked for; {_FEWEST_VOICES} to {len(VOICES)} can be had")
+    if not _FEWEST_VOICES <= voices <= len(voices_of_espeak()):
+        raise SepmlError(f"{voices} voices asked for; {_FEWEST_VOICES} to {len(voices_of_espeak())} can be had")
     if utterances_each < _FEWEST_UTTERANCES:
         raise SepmlError(f"{utterances_each} utterances a voice asked for; at least {_FEWEST_UTTERANCES} are needed")
 
@@ -152,18 +184,13 @@ def prepare_synthetic(
     """
     check_numbers(voices, utterances_each)
     out = Path(out)
-    request: dict[str, Any] = {
-        "kind": "synthetic",
-        "rules": RULES,
-        "seed": seed,
-        "voices": voices,
-        "utterances": utterances_each,
-    }
-    stamp = claim_corpus(out, request)
+    request: dict[str, Any] = {"kind": "synthetic", "rules": RULES, "seed": seed, "voices": voices}
+    request["utterances"] = utterances_each
+    stamp = corpus_folder.claim_corpus(out, request)
     if stamp is None:
         with Espeak("en") as espeak:
             version = espeak.version
-        begin_corpus(out, request)
+        corpus_folder.begin_corpus(out, request)
         _make(out, request, version, jobs)
         stamp = {"corpus": request, "packages": {"espeak-ng": version}}
     finish_with_lists(out, stamp, seed, lists or ListSizes())
@@ -172,31 +199,23 @@ def prepare_synthetic(
 
 def _make(out: Path, request: Mapping[str, Any], version: str, jobs: int) -> None:
     """Write audio, tables and licence."""
-    voices = VOICES[: request["voices"]]
+    voices = voices_of_espeak()[: request["voices"]]
     work = partial(_build_voice, out, request, version)
     built = all_of(map_unordered(work, range(len(voices)), jobs, "synthesis"))
-    write_speakers(out, built, [voice.name for voice in voices])
-    names = ", ".join(f"{voice.name} ({voice.language}+{voice.variant})" for voice in voices)
+    corpus_folder.write_speakers(out, built, [voice.name for voice in voices])
+    names = ", ".join(f"{voice.name} ({voice.code})" for voice in voices)
     write_text(out / "LICENSES" / "README.txt", _LICENCE.format(version=version, voices=names))
 
 
 def _build_voice(out: Path, request: Mapping[str, Any], version: str, number: int) -> tuple[SpeakerRow, list[UtteranceRow]]:
     """Write one voice's utterances; gives their rows in the tables."""
-    voice = VOICES[number]
+    voice = voices_of_espeak()[number]
     origin, count, use = {"espeak-ng": version}, request["utterances"], _use(number, request["voices"])
-    if done := load_speaker(out, voice.name, origin):
+    if done := corpus_folder.load_speaker(out, voice.name, origin):
         return done
-    row = SpeakerRow(
-        speaker=voice.name,
-        sex=voice.sex,
-        tier="A",
-        language=voice.language,
-        who=f"espeak-ng {version}",
-        set=use,
-        groups=f"{voice.language}+{voice.variant}",
-        note=f"pitch {voice.pitch}, range {voice.pitch_range}, {voice.rate} words a minute",
-    )
-    with Espeak(f"{voice.language}+{voice.variant}", **voice.parameters()) as espeak:
+    note = f"pitch {voice.pitch}, range {voice.pitch_range}, {voice.rate} words a minute"
+    row = SpeakerRow(voice.name, voice.sex, "A", voice.language, f"espeak-ng {version}", use, groups=voice.code, note=note)
+    with Espeak(voice.code, **voice.parameters()) as espeak:
         sentences = _sentences(espeak, np.random.default_rng([request["seed"], zlib.crc32(voice.name.encode())]))
         return write_speaker(out, row, origin, islice(utterances(voice.name, sentences), count), partial(_split, use, count))
 
@@ -215,9 +234,9 @@ def _split(use: str, count: int, index: int) -> str:
     return "seen_test" if index >= count - held else "seen_valid" if index >= count - 2 * held else "train"
 
 
-@lru_cache(maxsize=1)
+@cache
 def _texts() -> list[str]:
-    text = resources.files(__package__).joinpath("sentences.txt").read_text(encoding="utf-8")
+    text = (_FOLDER / "sentences.txt").read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 

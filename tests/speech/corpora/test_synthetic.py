@@ -11,13 +11,13 @@ import pytest
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.corpora import espeak, synthetic
+from sepml.speech.corpora import synthetic
 from sepml.speech.corpora.draw_mix_lists import ListSizes
-from sepml.speech.corpora.synthetic import VOICES, Voice, prepare_synthetic
+from sepml.speech.corpora.synthetic import Voice, prepare_synthetic, voices_of_espeak
 from sepml.speech.mixing.mixlist import read_mix_list
 
 SMALL = {"voices": 6, "utterances_each": 4, "lists": ListSizes(tr=6, cv=3, tt=3)}
-needs_espeak = pytest.mark.skipif(espeak.find_spec("espeakng_loader") is None, reason="espeakng-loader is not installed")
+needs_espeak = pytest.mark.skipif(synthetic.find_spec("espeakng_loader") is None, reason="espeakng-loader is not installed")
 
 
 def digests(folder: Path) -> dict[str, str]:
@@ -59,7 +59,7 @@ def test_the_same_bytes_with_any_number_of_jobs(corpus: Path, tmp_path: Path) ->
 @needs_espeak
 def test_a_voice_does_not_depend_on_what_others_said_before() -> None:
     def say(voice: str) -> bytes:
-        with espeak.Espeak(voice, rate=160) as one:
+        with synthetic.Espeak(voice, rate=160) as one:
             return b"".join(one.say(text).tobytes() for text in ("A first sentence.", "And a second one."))
 
     first = say("en-us+m1")
@@ -78,7 +78,7 @@ def test_all_voices_differ_in_pitch_or_timbre() -> None:
     """The closest two voices are a semitone of pitch or 2.5 dB of long-term spectrum apart, each measured on one sentence."""
 
     def features(voice: Voice) -> np.ndarray:
-        with espeak.Espeak(f"{voice.language}+{voice.variant}", **voice.parameters()) as one:
+        with synthetic.Espeak(f"{voice.language}+{voice.variant}", **voice.parameters()) as one:
             x = synthetic.trim(
                 synthetic.to_8k(one.say("The baker opened her shop before the sun came over the hills."), one.rate)
             )
@@ -90,10 +90,10 @@ def test_all_voices_differ_in_pitch_or_timbre() -> None:
         pitch = np.median(8000 / (20 + np.argmax(correlation[:, 20:133], axis=1)))
         return np.append((spectrum - spectrum.mean()) / 2.5 / np.sqrt(32), 12 * np.log2(pitch))
 
-    measured = [features(voice) for voice in VOICES]
+    measured = [features(voice) for voice in voices_of_espeak()]
     distances = [np.linalg.norm(a - b) for i, a in enumerate(measured) for b in measured[:i]]
     assert min(distances) > 1
-    assert len({voice.name for voice in VOICES}) == len(VOICES) >= 24
+    assert len({voice.name for voice in voices_of_espeak()}) == len(voices_of_espeak()) >= 24
 
 
 def test_a_complete_corpus_is_left_alone_and_a_stopped_one_is_finished(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -101,7 +101,7 @@ def test_a_complete_corpus_is_left_alone_and_a_stopped_one_is_finished(corpus: P
     with monkeypatch.context() as patched:
         patched.setattr(synthetic, "_make", lambda *_: pytest.fail("made again"))
         prepare_synthetic(corpus, jobs=1, **SMALL)
-    lost = corpus / VOICES[2].name / f"{VOICES[2].name}-0001.wav"
+    lost = corpus / voices_of_espeak()[2].name / f"{voices_of_espeak()[2].name}-0001.wav"
     lost.unlink()
     prepare_synthetic(corpus, jobs=1, **SMALL)
     assert digests(corpus) == before
@@ -122,8 +122,8 @@ def test_a_run_stopped_in_the_middle_goes_on(corpus: Path, tmp_path: Path, monke
             prepare_synthetic(out, jobs=1, **SMALL)
     assert not (out / "corpus.json").exists()
     said = []
-    say = espeak.Espeak.say
-    monkeypatch.setattr(espeak.Espeak, "say", lambda self, text: said.append(text) or say(self, text))
+    say = synthetic.Espeak.say
+    monkeypatch.setattr(synthetic.Espeak, "say", lambda self, text: said.append(text) or say(self, text))
     prepare_synthetic(out, jobs=1, **SMALL)
     assert digests(out) == digests(corpus)
     assert 0 < len(said) < 3 * 4 * 3, "only the three voices that were missing are synthesised"
@@ -146,7 +146,7 @@ def test_numbers_out_of_range(arguments: dict[str, int], message: str, tmp_path:
 
 def test_a_missing_synthesiser_names_the_way_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
-    monkeypatch.setattr(espeak, "find_spec", lambda name: None)
+    monkeypatch.setattr(synthetic, "find_spec", lambda name: None)
     with pytest.raises(SepmlError, match=r"pip install sepml\[synthetic\]"):
         prepare_synthetic(tmp_path / "new")
     assert not (tmp_path / "new").exists(), "the folder is free for another corpus"
