@@ -10,11 +10,11 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import AudioInfo, are_whole, file_stamp, info, read_wav, require_header, write_wav
-from sepml.speech.corpora.librimix_metadata import Recipe, librimix_split, read_metadata, tables_of
 from sepml.speech.data.manifest import write_manifest
 from sepml.speech.data.mixtures import NOISY, TYPES, Mixture
 from sepml.speech.mixing.mix import MODES, SAMPLE_RATES
 from sepml.speech.mixing.mix_record import left_to_make
+from sepml.speech.mixing.mixlist import Recipe, metadata_by_split, read_metadata
 from sepml.system.files import write_json
 from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
@@ -80,7 +80,7 @@ def prepare_librimix(
         )
     if roots.wham is None and any(kind in NOISY for kind in types):
         raise SepmlError(f"{' '.join(types)}: noisy mixtures need the WHAM! noise; give its folder, or make mix_clean alone")
-    tables = {librimix_split(table): read_metadata(table) for table in tables_of(metadata)}
+    tables = {split: read_metadata(table) for split, table in metadata_by_split(metadata).items()}
     frames, stamps = _survey([recipe for recipes in tables.values() for recipe in recipes], roots, jobs)
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
     digests = {split: {"metadata": digest_of([repr(recipes)])} for split, recipes in tables.items()}

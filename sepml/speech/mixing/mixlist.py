@@ -1,11 +1,13 @@
-"""Mix lists and tables of active levels: the two text formats that describe the wsj0-mix data sets."""
+"""Text formats that describe mixtures: mix lists and tables of active levels (wsj0-mix), and LibriMix's metadata."""
 
+import math
 import re
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from sepml.errors import SepmlError
+from sepml.system.csv_files import read_rows
 from sepml.system.limits import LONGEST_NAME, MOST_TEXT_BYTES, decode, read_limited
 
 _LOUDEST_GAIN_DB = 100.0
@@ -21,15 +23,32 @@ class MixLine:
         id: `<utt1>_<gain1>_<utt2>_<gain2>...`, the gains as the list writes them.
         paths: the utterances, relative to the root of the corpus.
         gains: dB, one an utterance.
-        gain_texts: the gains as the list writes them.
         where: the list and the line in it, as `lists/mix_2_spk_tr.txt:17`.
     """
 
     id: str
     paths: tuple[str, ...]
     gains: tuple[float, ...]
-    gain_texts: tuple[str, ...]
     where: str = ""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A row of LibriMix's metadata.
+
+    Attributes:
+        id: of the mixture.
+        sources: utterances, relative to LibriSpeech.
+        noise: relative to WHAM!'s noise.
+        gains: linear, of the sources and, last, of the noise.
+        where: the table and the line in it, as `libri2mix_dev-clean.csv:17`.
+    """
+
+    id: str
+    sources: tuple[str, ...]
+    noise: str
+    gains: tuple[float, ...]
+    where: str = field(default="", repr=False)
 
 
 def lists_by_split(lists: Sequence[Path]) -> dict[str, Path]:
@@ -38,13 +57,24 @@ def lists_by_split(lists: Sequence[Path]) -> dict[str, Path]:
     Raises:
         SepmlError: two make one split.
     """
-    splits: dict[str, Path] = {}
-    for path in map(Path, lists):
-        split = re.sub(r"^mix_\d+_spk_", "", path.name.removesuffix(".txt"))
-        if split in splits:
-            raise SepmlError(f"{path}: a list before it makes the split '{split}' as well; give one list a split")
-        splits[split] = path
-    return splits
+    return _by_split(lists, lambda name: re.sub(r"^mix_\d+_spk_", "", name.removesuffix(".txt")))
+
+
+def metadata_by_split(metadata: Sequence[Path]) -> dict[str, Path]:
+    """The files of LibriMix's metadata among files and folders, by the split that LibriMix makes of each.
+
+    `libri2mix_train-clean-100.csv` makes `train-100`. In folders, files named `*_info*` are ignored.
+
+    Raises:
+        SepmlError: a folder holds none, or two make one split.
+    """
+    tables: list[Path] = []
+    for path in map(Path, metadata):
+        found = sorted(f for f in path.glob("*.csv") if "info" not in f.name) if path.is_dir() else [path]
+        if not found:
+            raise SepmlError(f"{path}: holds no metadata, expected libri<n>mix_<split>.csv")
+        tables += found
+    return _by_split(tables, lambda name: re.sub(r"^libri\d+mix_", "", name.removesuffix(".csv")).replace("-clean", ""))
 
 
 def read_mix_list(path: Path) -> list[MixLine]:
@@ -106,6 +136,33 @@ def read_levels(path: Path) -> dict[str, float]:
     return levels
 
 
+def read_metadata(table: Path) -> list[Recipe]:
+    """The rows of a published `libri<n>mix_<split>.csv`.
+
+    Raises:
+        SepmlError: the file is missing or malformed, a gain is not a number, a path leads out of its root, or an id occurs
+            twice. The message names the file and the line.
+    """
+    rows = list(read_rows(table, "table of LibriMix's metadata"))
+    header = list(rows[0][1]) if rows else []
+    n_src = sum(re.fullmatch(r"source_\d+_path", name) is not None for name in header)
+    names = [f"source_{i + 1}" for i in range(max(2, n_src))] + ["noise"]
+    missing = [c for c in ("mixture_ID", *(f"{n}_{w}" for n in names for w in ("path", "gain"))) if c not in header]
+    if missing or not rows:
+        fault = f"no column '{missing[0]}'; the header is: {','.join(header)[:200]}" if rows else "has no mixtures"
+        raise SepmlError(f"{table}:1: {fault}")
+    recipes: dict[str, Recipe] = {}
+    for line, row in rows:
+        try:
+            recipe = _recipe(row, names, f"{table}:{line}")
+            if recipe.id in recipes:
+                raise SepmlError("stands twice")
+        except SepmlError as error:
+            raise SepmlError(f"{table}:{line}: mixture {str(row['mixture_ID'])[:_SHOWN]!r}: {error}") from error
+        recipes[recipe.id] = recipe
+    return list(recipes.values())
+
+
 def require_inside(path: str) -> None:
     """Refuse a path from a list or table that leads out of the corpus.
 
@@ -131,6 +188,15 @@ def require_name(name: str) -> None:
         raise SepmlError(f"{name!r} cannot be the name of a file")
 
 
+def _by_split(files: Sequence[Path], split_of: Callable[[str], str]) -> dict[str, Path]:
+    splits: dict[str, Path] = {}
+    for path in map(Path, files):
+        split = split_of(path.name)
+        if (other := splits.setdefault(split, path)) != path:
+            raise SepmlError(f"{path}: makes the split '{split}', as {other} does; expected one file for each split")
+    return splits
+
+
 def _require_length(name: str) -> None:
     if len(name.encode()) > LONGEST_NAME:
         raise SepmlError(f"the name {name[:40]}... is too long for a file: {len(name.encode())} bytes, at most {LONGEST_NAME}")
@@ -152,7 +218,21 @@ def _parse(fields: list[str], where: str) -> MixLine:
             raise SepmlError(f"the gain is '{text}', expected a number of dB within +-{_LOUDEST_GAIN_DB:g}")
     id = "_".join(f"{PurePosixPath(path).stem}_{text}" for path, text in zip(paths, gain_texts, strict=True))
     require_name(f"{id}.wav")
-    return MixLine(id, paths, tuple(map(float, gain_texts)), gain_texts, where)
+    return MixLine(id, paths, tuple(map(float, gain_texts)), where)
+
+
+def _recipe(row: Mapping[str, str], names: Sequence[str], where: str) -> Recipe:
+    paths, gains = [], []
+    for name in names:
+        path, gain = row[f"{name}_path"], row[f"{name}_gain"].strip()
+        require_inside(path)
+        if not _NUMBER.fullmatch(gain) or not math.isfinite(float(gain)):
+            raise SepmlError(f"the gain of {name} is '{gain}', expected a number")
+        paths.append(path)
+        gains.append(float(gain))
+    id = row["mixture_ID"]
+    require_name(id and f"{id}.wav")
+    return Recipe(id, tuple(paths[:-1]), paths[-1], tuple(gains), where)
 
 
 def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:

@@ -94,7 +94,7 @@ def test_wrong_choices_and_splits(corpus, tmp_path):
     assert "sample rate 44100" in refused(tmp_path, lists, corpus, sample_rate=44100)
     assert "mode 'mean'" in refused(tmp_path, lists, corpus, mode="mean")
     message = refused(tmp_path, [*lists, corpus / "mix_3_spk_tr.txt"], corpus)
-    assert "mix_3_spk_tr.txt: a list before it makes the split 'tr' as well" in message
+    assert "mix_3_spk_tr.txt: makes the split 'tr', as " in message
 
 
 def test_an_output_folder_that_is_a_file(corpus, tmp_path):
