@@ -5,6 +5,7 @@ import hashlib
 import io
 import shutil
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 import soundfile
 
 from sepml.speech.corpora import prompts
+from sepml.speech.corpora.clips import all_packages, all_speakers
 from sepml.speech.corpora.draw_mix_lists import ListSizes
-from sepml.speech.corpora.packages import CORE, PACKAGES
 
 SPEAKERS = ("f-june", "f-jimenez", "f-dalzot", "m-tuxda", "f-astru", "f-tuxel")
 LIST_SIZES = ListSizes(tr=8, cv=2, tt=2)
@@ -94,7 +95,7 @@ def small_debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shutil.which("dpkg-deb") is None:
         pytest.skip("dpkg-deb is not installed")
     folder = tmp_path_factory.mktemp("debs")
-    versions = {package.name: package.version for package in PACKAGES}
+    versions = {package.name: package.version for package in all_packages()}
     for name, files in package_files().items():
         build_deb(folder, name, versions[name], files)
     return folder
@@ -103,6 +104,6 @@ def small_debs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(name="few_speakers")
 def six_speakers(monkeypatch: pytest.MonkeyPatch) -> None:
     """The core corpus of these tests has six speakers of five packages, the full one a seventh."""
-    few = tuple(speaker for speaker in CORE if speaker.name in SPEAKERS)
-    more = tuple(speaker for speaker in CORE if speaker.name == "f-tuxbe")
-    monkeypatch.setattr(prompts, "SIZES", {"core": few, "full": few + more})
+    sizes = {**dict.fromkeys(SPEAKERS, "core"), "f-tuxbe": "full"}
+    few = [replace(speaker, size=sizes[speaker.name]) for speaker in all_speakers() if speaker.name in sizes]
+    monkeypatch.setattr(prompts, "all_speakers", lambda: sorted(few, key=lambda speaker: speaker.size))

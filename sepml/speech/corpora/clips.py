@@ -1,17 +1,17 @@
-"""Finding and reading the speech clips inside unpacked Debian packages.
+"""The Debian packages that hold recorded speech, their speakers, and the clips inside of the unpacked packages.
 
 A clip has a group, the finest voice label which the package itself gives (language folder, game character, credited
-actor), and a key that is unique inside its group. Which groups make a speaker is said in `packages.py`.
+actor), and a key that is unique inside its group. The table of speakers says which groups make a speaker.
 """
 
 import io
 import re
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import lru_cache
-from importlib import resources
+from functools import cache
+from pathlib import Path
 from posixpath import splitext
 
 import numpy as np
@@ -19,14 +19,90 @@ import soundfile
 
 from sepml.errors import SepmlError
 from sepml.speech.corpora.debian import Contents
-from sepml.speech.corpora.packages import Package, Speaker
+from sepml.system.csv_files import read_rows
 
+_FOLDER = Path(__file__).parent
 _AUDIO = (".wav", ".ogg", ".opus", ".mp3", ".flac")
+_GROUPED_BY_FORMAT = ("tuxpaint", "by_language")
 _GSM = {"samplerate": 8000, "channels": 1, "format": "RAW", "subtype": "GSM610"}
 _TONES = re.compile(
     r"(^|/)(silence/|beep|beeperr|ascending-2tone|descending-2tone|confbridge-(join|leave)\.|"
     r"tt-monkeys\.|conf-placeintoconf-tone|dictate/playback_tone)"
 )
+
+
+@dataclass(frozen=True)
+class Package:
+    """A Debian package that holds speech.
+
+    Attributes:
+        version: with which the tables were made (Debian 12).
+        reader: how its clips are found: asterisk, tuxpaint, by_language, fillets or queen.
+        place: the folder (or container file) with the speech, inside the package.
+        prefix: what the names of its clip groups begin with.
+    """
+
+    name: str
+    version: str
+    licence: str
+    reader: str
+    place: str
+    prefix: str
+
+    def holds(self, pattern: str) -> bool:
+        """Whether groups matching a speaker's `pattern` are in this package."""
+        return pattern == self.prefix if self.reader == "asterisk" else pattern.startswith(f"{self.prefix}-")
+
+    @property
+    def licence_file(self) -> str:
+        """Where Debian keeps the licence text, inside the package."""
+        return f"usr/share/doc/{self.name}/copyright"
+
+    def wants(self, name: str) -> bool:
+        """Whether the file `name` of the package is needed."""
+        speech = name == self.place or (name.startswith(f"{self.place}/") and name.lower().endswith((*_AUDIO, ".gsm")))
+        return speech or name == self.licence_file
+
+
+@dataclass(frozen=True)
+class Speaker:
+    """A person (now and then a few) recorded in one or more clip groups.
+
+    Attributes:
+        sex: F, M or ?, then C = by the credits or P = judged by the pitch alone.
+        language: codes, separated by commas.
+        who: the name or part, where it is known.
+        groups: shell patterns of the clip groups with this voice, separated by spaces.
+        use: `train` (which also gives the seen-speaker sets), `valid` or `test` (the unseen-speaker sets).
+        tier: A clean phrases or running speech; B clean but coarsely coded; C reverberant; D isolated words, joined.
+        size: of the smallest corpus that has this speaker, core or full.
+    """
+
+    name: str
+    sex: str
+    language: str
+    who: str
+    groups: str
+    use: str
+    tier: str
+    note: str
+    size: str
+
+    def packages(self) -> list[Package]:
+        """The packages this speaker's clips are in."""
+        return [package for package in all_packages() if any(map(package.holds, self.groups.split()))]
+
+
+@cache
+def all_packages() -> tuple[Package, ...]:
+    """The packages of `packages.csv`."""
+    return tuple(Package(**row) for _, row in read_rows(_FOLDER / "packages.csv", "table of packages"))
+
+
+@cache
+def all_speakers() -> tuple[Speaker, ...]:
+    """The speakers of `speakers.csv`: those of telephone prompts and stamp descriptions (core), then those of games."""
+    return tuple(Speaker(**row) for _, row in read_rows(_FOLDER / "speakers.csv", "table of speakers"))
 
 
 @dataclass(frozen=True)
@@ -74,7 +150,7 @@ class Clip:
 
 
 def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
-    """The speaker's clips in the packages' order, without those of the exclude list.
+    """The speaker's clips in the packages' order.
 
     Args:
         contents: of the packages, by their names.
@@ -82,27 +158,16 @@ def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
     Raises:
         SepmlError: a package has no such clips.
     """
-    found = []
+    found, groups = [], speaker.groups.split()
     for package in speaker.packages():
         held = contents[package.name]
-        clips = _queen(held, package) if package.reader == "queen" else _files(held, package, speaker.groups)
-        mine = [clip for clip in clips if any(fnmatchcase(clip.group, pattern) for pattern in speaker.groups)]
+        clips = _queen(held, package) if package.reader == "queen" else _files(held, package, groups)
+        mine = [clip for clip in clips if any(fnmatchcase(clip.group, pattern) for pattern in groups)]
         if not mine:
             known = f"the tables were made with version {package.version}"
             raise SepmlError(f"{package.name}: no clips of {speaker.name} in {package.place}; {known}")
         found += mine
-    return [clip for clip in found if not _is_excluded(clip)]
-
-
-@lru_cache(maxsize=1)
-def _exclusions() -> list[tuple[str, str]]:
-    text = resources.files(__package__).joinpath("exclude.txt").read_text(encoding="utf-8")
-    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    return [(group, key) for group, key in lines]
-
-
-def _is_excluded(clip: Clip) -> bool:
-    return any(fnmatchcase(clip.group, group) and fnmatchcase(clip.key, key) for group, key in _exclusions())
+    return found
 
 
 def _format_label(contents: Contents, name: str) -> str:
@@ -120,43 +185,30 @@ def _format_label(contents: Contents, name: str) -> str:
     return f"{rate // 1000}k{channels}"
 
 
-def _prompt(package: Package, relative: str) -> str | None:
-    return None if _TONES.search(relative.split("/", 1)[-1]) else package.prefix
+def _group(package: Package, relative: str) -> str | None:
+    """The group of a file by its path below the folder of the speech; None where the file is not wanted."""
+    match package.reader:
+        case "asterisk":
+            return None if _TONES.search(relative.split("/", 1)[-1]) else package.prefix
+        case "tuxpaint":
+            described = re.search(r"_desc(?:_([A-Za-z_]+))?\.(ogg|wav)$", relative)
+            return f"{package.prefix}-{described[1] or 'en'}" if described else None
+        case "by_language":
+            return f"{package.prefix}-{relative.split('/')[0]}"
+        case _:
+            fish = re.search(r"-([mv])-", relative.rsplit("/", 1)[-1])
+            own_language = f"/{package.prefix.rsplit('-', 1)[1]}/" in relative
+            return f"{package.prefix}-{fish[1]}" if fish and own_language else None
 
 
-def _stamp(package: Package, relative: str) -> str | None:
-    described = re.search(r"_desc(?:_([A-Za-z_]+))?\.(ogg|wav)$", relative)
-    return f"{package.prefix}-{described[1] or 'en'}" if described else None
-
-
-def _language(package: Package, relative: str) -> str | None:
-    return f"{package.prefix}-{relative.split('/')[0]}"
-
-
-def _fish(package: Package, relative: str) -> str | None:
-    fish = re.search(r"-([mv])-", relative.rsplit("/", 1)[-1])
-    own_language = f"/{package.prefix.rsplit('-', 1)[1]}/" in relative
-    return f"{package.prefix}-{fish[1]}" if fish and own_language else None
-
-
-# How the group of a file follows from its path below the folder of the speech; None where the file is not wanted.
-_GROUPS: dict[str, Callable[[Package, str], str | None]] = {
-    "asterisk": _prompt,
-    "tuxpaint": _stamp,
-    "by_language": _language,
-    "fillets": _fish,
-}
-_GROUPED_BY_FORMAT = ("tuxpaint", "by_language")
-
-
-def _files(contents: Contents, package: Package, groups: tuple[str, ...]) -> Iterator[Clip]:
+def _files(contents: Contents, package: Package, groups: Sequence[str]) -> Iterator[Clip]:
     """The sound files of a package as clips, in the order of their paths."""
     suffixes = (".wav", ".gsm") if package.reader == "asterisk" else _AUDIO
     for name in sorted(contents.spans):
         if not (name.startswith(f"{package.place}/") and name.lower().endswith(suffixes)):
             continue
         relative = name.removeprefix(f"{package.place}/")
-        group = _GROUPS[package.reader](package, relative)
+        group = _group(package, relative)
         if group and package.reader in _GROUPED_BY_FORMAT:
             # Only files of wanted languages are read for their format.
             wanted = any(pattern.startswith(f"{group}-") for pattern in groups)

@@ -14,7 +14,6 @@ from typing import IO, cast
 from urllib.parse import unquote
 
 from sepml.errors import SepmlError
-from sepml.speech.corpora.packages import Package
 from sepml.system.archives import NotTar, is_plain_file, opened
 from sepml.system.files import atomic_path, write_json
 from sepml.system.json_files import read_object
@@ -42,18 +41,18 @@ def require_tools(fetching: bool) -> None:
         raise SepmlError(f"{' and '.join(absent)} not found: the prompts corpus needs Debian or Ubuntu; {_WAY_OUT}")
 
 
-def find_deb(package: Package, folders: list[Path]) -> Path | None:
+def find_deb(name: str, version: str, folders: list[Path]) -> Path | None:
     """The package's file in the first of the folders that has one, the expected version before any other."""
     for folder in folders:
-        files = sorted(folder.glob(f"{package.name}_*.deb"))
+        files = sorted(folder.glob(f"{name}_*.deb"))
         if files:
-            expected = [file for file in files if unquote(file.name.split("_")[1]) == package.version]
+            expected = [file for file in files if unquote(file.name.split("_")[1]) == version]
             return (expected or files)[-1]
     return None
 
 
-def deb_version(package: Package, deb: Path) -> str:
-    """The version in the package's own header; one other than the tables' is worth a warning.
+def deb_version(name: str, version: str, deb: Path) -> str:
+    """The version in the package's own header; a warning is logged where it is not `version`, that of the tables.
 
     Raises:
         SepmlError: the file is not a whole Debian package, or another one.
@@ -62,22 +61,20 @@ def deb_version(package: Package, deb: Path) -> str:
     fields = dict(line.split(": ", 1) for line in header.stdout.splitlines() if ": " in line)
     if header.returncode or "Version" not in fields:
         raise SepmlError(f"{deb}: not a whole Debian package ({_last_line(header)}); delete it and run again")
-    if fields.get("Package") != package.name:
-        raise SepmlError(
-            f"{deb}: holds the package {fields.get('Package')}, {package.name} was expected; delete it and run again"
-        )
-    log.info("%s %s: %s", package.name, fields["Version"], deb)
-    if fields["Version"] != package.version:
+    if fields.get("Package") != name:
+        raise SepmlError(f"{deb}: holds the package {fields.get('Package')}, {name} was expected; delete it and run again")
+    log.info("%s %s: %s", name, fields["Version"], deb)
+    if fields["Version"] != version:
         log.warning(
             "%s is version %s, the tables of speakers were made with %s: a few utterances may differ",
-            package.name,
+            name,
             fields["Version"],
-            package.version,
+            version,
         )
     return fields["Version"]
 
 
-def download(packages: list[Package], folder: Path) -> None:
+def download(names: list[str], folder: Path) -> None:
     """Fetch packages into `folder` with `apt-get download`.
 
     Transient failures are tried again; absent package lists are fetched once when this is root.
@@ -87,23 +84,21 @@ def download(packages: list[Package], folder: Path) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     updated = False
-    for number, package in enumerate(packages, start=1):
-        log.info("fetching %s (%d of %d)", package.name, number, len(packages))
+    for number, name in enumerate(names, start=1):
+        log.info("fetching %s (%d of %d)", name, number, len(names))
         for attempt in range(1, _ATTEMPTS + 1):
-            said = _download_one(package, folder)
+            said = _download_one(name, folder)
             if said is None:
                 break
             if attempt == _ATTEMPTS:
-                raise SepmlError(
-                    f"{package.name}: `apt-get download` failed {attempt} times: {said}; run again, or: {_WAY_OUT}"
-                )
+                raise SepmlError(f"{name}: `apt-get download` failed {attempt} times: {said}; run again, or: {_WAY_OUT}")
             if not _LISTS_ARE_OLD.search(said):
-                log.warning("%s: %s; trying again in %g s", package.name, said, _PAUSE_S * attempt)
+                log.warning("%s: %s; trying again in %g s", name, said, _PAUSE_S * attempt)
                 time.sleep(_PAUSE_S * attempt)
             elif updated:
-                raise SepmlError(f"{package.name}: not in this system's package sources (Debian main has it): {said}")
+                raise SepmlError(f"{name}: not in this system's package sources (Debian main has it): {said}")
             else:
-                _update_lists(package)
+                _update_lists(name)
                 updated = True
 
 
@@ -189,11 +184,11 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
     return spans
 
 
-def _download_one(package: Package, folder: Path) -> str | None:
+def _download_one(name: str, folder: Path) -> str | None:
     """None when the package is in the folder now, otherwise what apt-get said last."""
     # apt-get writes to its current folder under the final name: a killed download must not look like a whole one.
     with temporary_folder("download", folder) as partial:
-        done = _run(["apt-get", "-q", "download", package.name], cwd=partial)
+        done = _run(["apt-get", "-q", "download", name], cwd=partial)
         files = list(partial.glob("*.deb"))
         if done.returncode or not files:
             return _last_line(done)
@@ -201,11 +196,9 @@ def _download_one(package: Package, folder: Path) -> str | None:
     return None
 
 
-def _update_lists(package: Package) -> None:
+def _update_lists(name: str) -> None:
     if os.geteuid() != 0:
-        raise SepmlError(
-            f"{package.name}: the package lists are absent or old; run `sudo apt-get update` first, or: {_WAY_OUT}"
-        )
+        raise SepmlError(f"{name}: the package lists are absent or old; run `sudo apt-get update` first, or: {_WAY_OUT}")
     log.warning("the package lists of this system are absent or old: running `apt-get update` once")
     done = _run(["apt-get", "-q", "update"])
     if done.returncode:

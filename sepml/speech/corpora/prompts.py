@@ -3,7 +3,8 @@
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
+from fnmatch import fnmatchcase
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,9 @@ import numpy as np
 from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.corpora import corpus_folder, debian
 from sepml.speech.corpora.cleanup import SAMPLE_RATE, fade, level, to_8k, trim, utterances, write_speaker
-from sepml.speech.corpora.clips import clips_of
+from sepml.speech.corpora.clips import Clip, Package, Speaker, all_packages, all_speakers, clips_of
 from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
-from sepml.speech.corpora.packages import PACKAGES, SIZES, Package, Speaker
 from sepml.system.files import atomic_path, write_text
 from sepml.system.parallel import all_of, map_unordered
 
@@ -53,28 +53,31 @@ def prepare_prompts(
     Raises:
         SepmlError: `out` holds something else, the packages cannot be had, or the disk is full.
     """
-    if size not in SIZES:
-        raise SepmlError(f"size '{size}' is unknown; known: {', '.join(SIZES)}{did_you_mean(size, SIZES)}")
+    if size not in LIST_SIZES:
+        raise SepmlError(f"size '{size}' is unknown; known: {', '.join(LIST_SIZES)}{did_you_mean(size, LIST_SIZES)}")
     if debs is not None and not Path(debs).is_dir():
         raise SepmlError(f"{debs}: no such folder; one with .deb files was expected")
     out = Path(out)
     request = {"kind": "prompts", "size": size, "rules": RULES}
+    speakers = [speaker for speaker in all_speakers() if size in ("full", speaker.size)]
     stamp = corpus_folder.claim_corpus(out, request, grows_from={**request, "size": "core"})
     if stamp is None:
         folders = [*([Path(debs)] if debs else []), out / "debs"]
-        packages = [package for package in PACKAGES if any(package in speaker.packages() for speaker in SIZES[size])]
+        packages = [package for package in all_packages() if any(package in speaker.packages() for speaker in speakers)]
         debs_of = _debs(packages, folders)
-        versions = {package.name: debian.deb_version(package, debs_of[package.name]) for package in packages}
+        versions = {
+            package.name: debian.deb_version(package.name, package.version, debs_of[package.name]) for package in packages
+        }
         corpus_folder.begin_corpus(out, request)
-        _make(out, SIZES[size], debs_of, versions, jobs)
+        _make(out, speakers, debs_of, versions, jobs)
         stamp = {"corpus": request, "packages": versions}
     finish_with_lists(out, stamp, seed, lists or LIST_SIZES[size])
-    log.info("%s: the %s prompts corpus is complete, %d speakers", out, size, len(SIZES[size]))
+    log.info("%s: the %s prompts corpus is complete, %d speakers", out, size, len(speakers))
 
 
 def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], versions: Mapping[str, str], jobs: int) -> None:
     """Write audio, tables and licences."""
-    packages = [package for package in PACKAGES if package.name in debs]
+    packages = [package for package in all_packages() if package.name in debs]
     # Named after the file: a stopped run that goes on with another version unpacks that one.
     unpacked = {name: corpus_folder.build_folder(out) / "unpacked" / f"{deb.stem}.data" for name, deb in debs.items()}
     all_of(map_unordered(partial(_unpack, debs, unpacked), packages, jobs, "unpacking"))
@@ -86,11 +89,12 @@ def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], vers
 
 def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
     """The .deb file of each package, by its name; what the folders lack is fetched into the last of them."""
-    missing = [package for package in packages if debian.find_deb(package, folders) is None]
+    found = {package.name: debian.find_deb(package.name, package.version, folders) for package in packages}
+    missing = [name for name, deb in found.items() if deb is None]
     debian.require_tools(fetching=bool(missing))
     if missing:
         debian.download(missing, folders[-1])
-    found = {package.name: debian.find_deb(package, folders) for package in packages}
+        found = {package.name: debian.find_deb(package.name, package.version, folders) for package in packages}
     return {name: deb for name, deb in found.items() if deb is not None}
 
 
@@ -107,7 +111,7 @@ def _build_speaker(
         return done
     clips = sorted(_clean_clips(speaker, unpacked), key=lambda clip: clip[0])
     about = (speaker.name, speaker.sex, speaker.tier, speaker.language, speaker.who, speaker.use)
-    row = SpeakerRow(*about, clips=len(clips), groups=" ".join(speaker.groups), note=speaker.note)
+    row = SpeakerRow(*about, clips=len(clips), groups=speaker.groups, note=speaker.note)
     spoken = utterances(speaker.name, ((f"{group}:{key}", x) for (group, key), x in clips))
     integers = ((np.clip(np.round(x * _FULL_SCALE), -_FULL_SCALE - 1, _FULL_SCALE).astype(np.int16), n) for x, n in spoken)
     return write_speaker(out, row, origin, integers, partial(corpus_folder.split_of_utterance, speaker.use))
@@ -118,6 +122,8 @@ def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tup
     seen: set[bytes] = set()
     contents = {package.name: debian.unpacked_contents(unpacked[package.name]) for package in speaker.packages()}
     for clip in clips_of(speaker, contents):
+        if _is_excluded(clip):
+            continue
         data = clip.data()
         if _seen_before(data, seen):
             continue
@@ -130,6 +136,17 @@ def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tup
         y = trim(to_8k(x, rate))
         if len(y) >= _SHORTEST_S.get(clip.group.split("-")[0], _SHORTEST_ELSE_S) * SAMPLE_RATE:
             yield (clip.group, clip.key), fade(level(y))
+
+
+@cache
+def _exclusions() -> list[tuple[str, str]]:
+    text = Path(__file__).with_name("exclude.txt").read_text(encoding="utf-8")
+    lines = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    return [(group, key) for group, key in lines]
+
+
+def _is_excluded(clip: Clip) -> bool:
+    return any(fnmatchcase(clip.group, group) and fnmatchcase(clip.key, key) for group, key in _exclusions())
 
 
 def _seen_before(data: bytes, seen: set[bytes]) -> bool:

@@ -14,8 +14,8 @@ from small_packages import LIST_SIZES, SPEAKERS, build_deb, digests, encoded, ro
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
 from sepml.speech.corpora import prompts
+from sepml.speech.corpora.clips import all_packages, all_speakers
 from sepml.speech.corpora.draw_mix_lists import LISTS
-from sepml.speech.corpora.packages import CORE, PACKAGES, SIZES
 from sepml.speech.corpora.prompts import prepare_prompts
 from sepml.speech.mixing.mixlist import read_mix_list
 
@@ -190,18 +190,19 @@ def test_a_package_laid_out_otherwise_is_told(debs: Path, tmp_path: Path) -> Non
 
 def test_real_tables_equal_the_reference(shared_dir: Path) -> None:
     reference = {row["speaker"]: row for row in rows_of(shared_dir / "corpus" / "speakers.csv")}
-    assert [speaker.name for speaker in SIZES["full"]] == list(reference)
-    for speaker in SIZES["full"]:
+    assert [speaker.name for speaker in all_speakers()] == list(reference)
+    for speaker in all_speakers():
         row = reference[speaker.name]
-        ours = (speaker.sex, speaker.tier, speaker.language, speaker.who, speaker.use, " ".join(speaker.groups), speaker.note)
+        ours = (speaker.sex, speaker.tier, speaker.language, speaker.who, speaker.use, speaker.groups, speaker.note)
         assert ours == tuple(row[key] for key in ("sex", "tier", "language", "who", "set", "groups", "note"))
         assert speaker.packages()
 
 
 def test_real_core_needs_its_packages_only() -> None:
-    packages = {package.name for speaker in CORE for package in speaker.packages()}
-    assert len(CORE) == 18 and len(SIZES["full"]) == 54
-    assert packages == {package.name for package in PACKAGES if package.reader in ("asterisk", "tuxpaint")}
+    core = [speaker for speaker in all_speakers() if speaker.size == "core"]
+    packages = {package.name for speaker in core for package in speaker.packages()}
+    assert len(core) == 18 and len(all_speakers()) == 54
+    assert packages == {package.name for package in all_packages() if package.reader in ("asterisk", "tuxpaint")}
 
 
 @pytest.mark.slow
@@ -212,7 +213,7 @@ def test_real_packages_give_the_reference_corpus(
     """Needs the real .deb files (0.5 GB): SEPML_DEBS names their folder."""
     if "SEPML_DEBS" not in os.environ:
         pytest.skip("SEPML_DEBS, a folder with the real .deb files, is not set")
-    monkeypatch.setattr(prompts, "SIZES", SIZES)
+    monkeypatch.setattr(prompts, "all_speakers", all_speakers)
     prepare_prompts(tmp_path / size, size=size, debs=Path(os.environ["SEPML_DEBS"]), jobs=2)
     ours = rows_of(tmp_path / size / "utterances.csv")
     speakers = {row["speaker"] for row in ours}
