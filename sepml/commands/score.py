@@ -72,13 +72,13 @@ def _score(options: argparse.Namespace) -> int:
     if options.moved_to and not options.manifest:
         options.wrong("--moved-to goes with --manifest; --mix and --ref name folders themselves")
     from sepml.speech.results.tables import format_summary
-    from sepml.speech.scoring.score import score_folders, score_manifest
+    from sepml.speech.scoring.score import ScoreSettings, score_folders, score_manifest
 
-    settings = (tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
+    settings = ScoreSettings(tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
     if options.manifest:
-        summary = score_manifest(options.manifest, options.est, options.out, *settings, options.moved_to)
+        summary = score_manifest(options.manifest, options.est, options.out, settings, options.moved_to)
     else:
-        summary = score_folders(options.mix, options.ref, options.est, options.out, *settings)
+        summary = score_folders(options.mix, options.ref, options.est, options.out, settings)
     print(format_summary(options.label or options.out.resolve().name, summary))
     failed = print_failures(options, [fault.message for fault in summary.faults])
     return failed or (FAILED if options.strict and summary.unscored else OK)

@@ -9,7 +9,7 @@ import soundfile
 from speech_signals import speech_like
 
 from sepml.speech.data.manifest import Mixture, write_manifest
-from sepml.speech.scoring.score import score_manifest
+from sepml.speech.scoring.score import ScoreSettings, score_manifest
 
 RATE = 8000
 
@@ -44,8 +44,8 @@ class Corpus:
             write(self.root / folder / f"{name}_s{s + 1}.wav", x, rate)
 
     def score(self, out: str = "out", est: str = "est", **options):
-        options = {"jobs": 1, "force": True, **options}
-        summary = score_manifest(self.manifest, self.root / est, self.root / out, **options)
+        settings = ScoreSettings(**{"jobs": 1, "force": True, **options})
+        summary = score_manifest(self.manifest, self.root / est, self.root / out, settings)
         with (self.root / out / "scores.csv").open() as file:
             rows = {row["mixture_ID"]: row for row in csv.DictReader(file)}
         return summary, rows

@@ -1,7 +1,7 @@
 """Scores of separated files: trials from a manifest or from folders, scored on all cores, resumed where broken off."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -27,15 +27,26 @@ from sepml.system.parallel import Failure, map_unordered
 from sepml.training.hardware import keep_large_blocks
 
 
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How estimates are scored.
+
+    Attributes:
+        metrics: of `KNOWN`; si_snr and sdr come with their improvement over the mixture.
+        jobs: processes; 0 = all cores.
+        force: write over scores that the folder holds of other references, other estimates or metrics.
+        length_tolerance: samples by which an estimate may be longer or shorter than its mixture: it is cut at its end, or
+            padded with zeros there. The summary says how many were.
+    """
+
+    metrics: Sequence[str] = METRICS
+    jobs: int = 0
+    force: bool = False
+    length_tolerance: int = 0
+
+
 def score_manifest(
-    manifest: Path,
-    est: Path,
-    out: Path,
-    metrics: Sequence[str] = METRICS,
-    jobs: int = 0,
-    force: bool = False,
-    length_tolerance: int = 0,
-    moved_to: Path | None = None,
+    manifest: Path, est: Path, out: Path, settings: ScoreSettings | None = None, moved_to: Path | None = None
 ) -> Summary:
     """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... of the mixtures in a manifest; see `find_estimates` for names.
 
@@ -43,11 +54,6 @@ def score_manifest(
     scored is scored again only where a file or the metrics have changed.
 
     Args:
-        metrics: of `KNOWN`; si_snr and sdr come with their improvement over the mixture.
-        jobs: processes; 0 = all cores.
-        force: write over scores that `out` holds of another manifest, other estimates or metrics.
-        length_tolerance: samples by which an estimate may be longer or shorter than its mixture: it is cut at its end, or
-            padded with zeros there. The summary says how many were.
         moved_to: see `read_manifest`.
 
     Returns:
@@ -61,19 +67,10 @@ def score_manifest(
     ests = find_estimates(est)
     trials = [Trial(m.id, m.mixture, m.sources, estimates_of(ests, est, m.id, len(m.sources))) for m in mixtures]
     inputs = {"manifest": str(manifest), "est": str(est)}
-    return _score(trials, est, out, metrics, jobs, inputs, force, length_tolerance)
+    return _score(trials, est, out, inputs, settings or ScoreSettings())
 
 
-def score_folders(
-    mix: Path,
-    refs: Sequence[Path],
-    est: Path,
-    out: Path,
-    metrics: Sequence[str] = METRICS,
-    jobs: int = 0,
-    force: bool = False,
-    length_tolerance: int = 0,
-) -> Summary:
+def score_folders(mix: Path, refs: Sequence[Path], est: Path, out: Path, settings: ScoreSettings | None = None) -> Summary:
     """Score the estimates of the mixtures in a folder; the references have the same file names in a folder a source.
 
     Args:
@@ -101,14 +98,14 @@ def score_folders(
         for stem, path in mixtures.items()
     ]
     inputs = {"mix": str(mix), "ref": " ".join(map(str, refs)), "est": str(est)}
-    return _score(trials, est, out, metrics, jobs, inputs, force, length_tolerance)
+    return _score(trials, est, out, inputs, settings or ScoreSettings())
 
 
 def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS, length_tolerance: int = 0) -> UtteranceScores:
     """The scores of one mixture, with the fingerprint of what they were scored against.
 
     Args:
-        length_tolerance: see `score_manifest`.
+        length_tolerance: see `ScoreSettings`.
 
     Raises:
         SepmlError: a file is missing, is no audio, differs in rate or length from the mixture, or holds nan or inf.
@@ -162,20 +159,11 @@ def write_results(
     return summary
 
 
-def _score(
-    trials: Sequence[Trial],
-    est: Path,
-    out: Path,
-    metrics: Sequence[str],
-    jobs: int,
-    inputs: dict[str, str],
-    force: bool,
-    length_tolerance: int,
-) -> Summary:
-    metrics = check_metrics(metrics)
-    tolerance = {"length_tolerance": length_tolerance} if length_tolerance else {}
+def _score(trials: Sequence[Trial], est: Path, out: Path, inputs: dict[str, str], settings: ScoreSettings) -> Summary:
+    metrics = check_metrics(settings.metrics)
+    tolerance = {"length_tolerance": settings.length_tolerance} if settings.length_tolerance else {}
     inputs = {**inputs, "metrics": " ".join(metrics), **{name: str(value) for name, value in tolerance.items()}}
-    if not force:
+    if not settings.force:
         refuse_other(out, inputs)
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
@@ -188,8 +176,8 @@ def _score(
             kept = journal.get(trial.id, files[trial.id])
             scores += [kept] if kept else []
             waiting += [] if kept else [trial]
-        work = partial(score_utterance, metrics=metrics, length_tolerance=length_tolerance)
-        for result in map_unordered(work, waiting, jobs, f"scoring {est}"):
+        work = partial(score_utterance, metrics=metrics, length_tolerance=settings.length_tolerance)
+        for result in map_unordered(work, waiting, settings.jobs, f"scoring {est}"):
             if isinstance(result, Failure):
                 faults.append(Failure(result.item.id, result.message))
             else:

@@ -16,7 +16,7 @@ from sepml.speech.audio.files import quantise
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.report.contents import find_contents
 from sepml.speech.results.compare import compare_scores, pairs_to_compare
-from sepml.speech.scoring.score import score_manifest
+from sepml.speech.scoring.score import ScoreSettings, score_manifest
 
 IDS = ("a", "b", "c")
 
@@ -46,7 +46,7 @@ test_set.__test__ = False  # type: ignore[attr-defined]
 
 def scored(root: Path, out: Path, **options) -> Path:
     manifest = test_set(root, **options)
-    score_manifest(manifest, root / "est", out, ("si_snr",), jobs=1)
+    score_manifest(manifest, root / "est", out, ScoreSettings(("si_snr",), jobs=1))
     return out
 
 
@@ -131,8 +131,8 @@ def test_scoring_that_was_broken_off_keeps_the_fingerprint(tmp_path, monkeypatch
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(score, "map_unordered", dies)
-        score_manifest(tmp_path / "1" / "tt.csv", tmp_path / "1" / "est", tmp_path / "out", ("si_snr",), jobs=1)
-    score_manifest(tmp_path / "1" / "tt.csv", tmp_path / "1" / "est", tmp_path / "out", ("si_snr",), jobs=1)
+        score_manifest(tmp_path / "1" / "tt.csv", tmp_path / "1" / "est", tmp_path / "out", ScoreSettings(("si_snr",), jobs=1))
+    score_manifest(tmp_path / "1" / "tt.csv", tmp_path / "1" / "est", tmp_path / "out", ScoreSettings(("si_snr",), jobs=1))
     assert (tmp_path / "out" / "scores.csv").read_bytes() == (straight / "scores.csv").read_bytes()
 
 

@@ -12,7 +12,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.results.summary import read_summary
-from sepml.speech.scoring.score import score_manifest
+from sepml.speech.scoring.score import ScoreSettings, score_manifest
 from sepml.speech.scoring.trial import find_estimates
 from sepml.speech.scoring.utterance import METRICS, scores_of
 
@@ -39,7 +39,9 @@ def estimates(tmp_path) -> dict[str, np.ndarray]:
 
 
 def scores_text(tmp_path: Path, est: str, **options) -> str:
-    summary = score_manifest(tmp_path / "tt.csv", tmp_path / est, tmp_path / f"out-{est}", ("si_snr",), jobs=1, **options)
+    summary = score_manifest(
+        tmp_path / "tt.csv", tmp_path / est, tmp_path / f"out-{est}", ScoreSettings(("si_snr",), jobs=1, **options)
+    )
     assert summary.faults == ()
     return (tmp_path / f"out-{est}" / "scores.csv").read_text()
 
@@ -111,7 +113,9 @@ def test_a_reference_of_another_length_is_a_fault_whatever_the_tolerance(tmp_pat
         for n, x in enumerate(est, start=1):
             write(tmp_path / "est" / f"{name}_s{n}.wav", x)
     write(tmp_path / "s1" / "a.wav", estimates["a"][0][:-1])
-    summary = score_manifest(tmp_path / "tt.csv", tmp_path / "est", tmp_path / "o", ("si_snr",), 1, length_tolerance=9)
+    summary = score_manifest(
+        tmp_path / "tt.csv", tmp_path / "est", tmp_path / "o", ScoreSettings(("si_snr",), 1, length_tolerance=9)
+    )
     assert [fault.item for fault in summary.faults] == ["a"] and "s1/a.wav: has" in summary.faults[0].message
 
 

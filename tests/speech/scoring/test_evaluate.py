@@ -22,7 +22,7 @@ from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate_manifest
 from sepml.speech.scoring.resume import NAME
-from sepml.speech.scoring.score import score_manifest
+from sepml.speech.scoring.score import ScoreSettings, score_manifest
 from sepml.speech.separation.options import FileSettings
 from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator
@@ -52,7 +52,7 @@ def in_two_passes(corpus: Corpus, model: Path, out: Path, ensemble: bool = False
     """The table of `separate` and then `score`."""
     settings = FileSettings(**vars(windows)) if windows else None
     assert not separate_files([corpus.root / "mix"], Separator.load(model, ensemble), out / "est", settings)
-    score_manifest(corpus.manifest, out / "est", out, QUICK, jobs=1)
+    score_manifest(corpus.manifest, out / "est", out, ScoreSettings(QUICK, jobs=1))
     return (out / "scores.csv").read_text()
 
 

@@ -19,7 +19,7 @@ from sepml.errors import SepmlError
 from sepml.speech.results.summary import read_summary
 from sepml.speech.scoring import score
 from sepml.speech.scoring.resume import NAME, Journal, stamps
-from sepml.speech.scoring.score import score_manifest
+from sepml.speech.scoring.score import ScoreSettings, score_manifest
 from sepml.speech.scoring.utterance import scores_of
 from sepml.system.parallel import Failure
 
@@ -159,8 +159,8 @@ def test_the_same_inputs_by_another_way_and_scores_of_an_older_version(tmp_path,
     assert content["provenance"]["inputs"].pop("metrics") == "si_snr"
     file.write_text(json.dumps(content))
     monkeypatch.chdir(tmp_path)
-    score_manifest(Path("tt.csv"), Path("./est"), Path("out"), ("si_snr",), jobs=1)
+    score_manifest(Path("tt.csv"), Path("./est"), Path("out"), ScoreSettings(("si_snr",), jobs=1))
     content["provenance"]["inputs"].pop("metrics", None)
     file.write_text(json.dumps(content))
     with pytest.raises(SepmlError, match=r"^out: holds scores with metrics = si_snr, now sdr; choose"):
-        score_manifest(Path("tt.csv"), Path("est"), Path("out"), ("sdr",), jobs=1)
+        score_manifest(Path("tt.csv"), Path("est"), Path("out"), ScoreSettings(("sdr",), jobs=1))

@@ -16,7 +16,7 @@ from sepml.errors import SepmlError
 from sepml.speech.results.tables import format_table
 from sepml.speech.scoring.perceptual import band_energies, estoi_of_bands, pesq, stoi_of_bands
 from sepml.speech.scoring.ratios import matched_sdr, pairwise_si_snr_scores, sir_sar
-from sepml.speech.scoring.score import score_folders
+from sepml.speech.scoring.score import ScoreSettings, score_folders
 from sepml.speech.scoring.utterance import scores_of
 
 QUICK = ("si_snr", "sdr")
@@ -78,7 +78,7 @@ def test_jobs_and_folders_change_nothing(shared):
     one, _ = shared.score()
     two, _ = shared.score(out="out2", jobs=2)
     root = shared.root
-    folders = score_folders(root / "mix", [root / "s1", root / "s2"], root / "est", root / "out3", jobs=1)
+    folders = score_folders(root / "mix", [root / "s1", root / "s2"], root / "est", root / "out3", ScoreSettings(jobs=1))
     assert (root / "out/scores.csv").read_text() == (root / "out2/scores.csv").read_text()
     assert (root / "out/scores.csv").read_text() == (root / "out3/scores.csv").read_text()
     for column, part in one.columns.items():
@@ -190,7 +190,7 @@ def test_what_cannot_be_started(corpus):
 def test_a_missing_reference_in_a_folder_is_a_fault(corpus):
     root = corpus.root
     (root / "s2/b.wav").unlink()
-    summary = score_folders(root / "mix", [root / "s1", root / "s2"], root / "est", root / "out", QUICK, jobs=1)
+    summary = score_folders(root / "mix", [root / "s1", root / "s2"], root / "est", root / "out", ScoreSettings(QUICK, jobs=1))
     assert "s2/b.wav: no such file" in fault_lines(summary)["b"] and summary.columns["sdr"].n == 1
 
 
