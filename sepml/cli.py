@@ -11,7 +11,7 @@ from types import FrameType
 from sepml.commands import classification, mixtures, prepare, score, separation, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
-from sepml.system.terminal import open_closed_streams, prepare_threads
+from sepml.system.process import open_closed_streams, prepare_threads
 from sepml.version import __version__
 
 INTERRUPTED = 130

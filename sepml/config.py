@@ -9,8 +9,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
 from sepml.config_errors import dataclasses_of, explain, shown
 from sepml.errors import SepmlError
-from sepml.system.limits import require_path
-from sepml.system.yaml_files import load_yaml, parse_yaml
+from sepml.system.files import require_path
+from sepml.system.readers import load_yaml, parse_yaml
 
 T = TypeVar("T")
 DEFAULT_TASK = "separation"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sepml.system.terminal import prepare_threads
+from sepml.system.process import prepare_threads
 
 # As for a command, and as early: beside other work, threads that wait by spinning make tests ten times slower.
 prepare_threads()

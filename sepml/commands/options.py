@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepml.errors import SepmlError
-from sepml.system.limits import LARGEST_SEED
+from sepml.system.process import LARGEST_SEED
 from sepml.system.stamp import WAY_OUT
 
 if TYPE_CHECKING:

@@ -76,7 +76,8 @@ def _separate(options: argparse.Namespace) -> int:
     from sepml.speech.separation.outputs import STDOUT
     from sepml.speech.separation.separate_files import separate_files
     from sepml.speech.separation.separator import Separator
-    from sepml.training.hardware import choose_device, keep_large_blocks
+    from sepml.system.process import keep_large_blocks
+    from sepml.training.hardware import choose_device
 
     keep_large_blocks()
     separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
@@ -160,7 +161,8 @@ def evaluate(options: argparse.Namespace) -> int:
     from sepml.speech.results.scores import METRICS
     from sepml.speech.results.tables import format_table
     from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
-    from sepml.training.hardware import choose_device, keep_large_blocks
+    from sepml.system.process import keep_large_blocks
+    from sepml.training.hardware import choose_device
 
     keep_large_blocks()
     summaries = evaluate_manifest(

@@ -8,8 +8,8 @@ from typing import Any, Protocol
 from sepml.commands import classification, separation
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.errors import SepmlError, did_you_mean
-from sepml.system.files import write_text
-from sepml.system.limits import MOST_JSON_BYTES, read_limited
+from sepml.system.files import read_limited, write_text
+from sepml.system.readers import MOST_JSON_BYTES
 
 
 class TaskCommands(Protocol):

@@ -13,8 +13,8 @@ from typing import IO, NamedTuple
 import numpy as np
 
 from sepml.errors import SepmlError, did_you_mean
-from sepml.system.limits import MOST_LINE_BYTES
 
+MOST_LINE_BYTES = 1 << 20
 _BLOCK = 1 << 20
 _MOST_DIGITS = 18
 _BOM = b"\xef\xbb\xbf"
@@ -67,16 +67,13 @@ def blocks(path: Path, what: str) -> Iterator[Block]:
     with _opened(path, what) as (file, start), _no_collection():
         line, rest = 1, b""
         while content := file.read(_BLOCK):
-            # Up to the last line that is whole; a last line without an end comes after the loop.
-            content = rest + content
-            whole = content.rfind(b"\n") + 1
-            rest = content[whole:]
-            if whole:
-                block, count = _parse(content[:whole], start, line, path)
+            # Up to the last complete line; a last line without an end comes after the loop.
+            complete, end, rest = (rest + content).rpartition(b"\n")
+            if end:
+                block, count = _parse(complete + end, start, line, path)
                 yield block
-                start, line = start + whole, line + count
-            if len(rest) > MOST_LINE_BYTES:
-                raise SepmlError(f"{path}:{line}: {_too_long(what)}")
+                start, line = start + len(complete) + 1, line + count
+            _require_short(rest, line, path, what)
         if rest:
             yield _parse(rest + b"\n", start, line, path)[0]
 
@@ -115,14 +112,21 @@ def _check_header(header: list[str], path: Path, what: str, columns: Sequence[st
 
 
 def _lines(file: IO[bytes], path: Path, what: str) -> Iterator[str]:
-    number = 0
-    while line := file.readline(MOST_LINE_BYTES + 1):
-        number += 1
-        if len(line) > MOST_LINE_BYTES:
-            raise SepmlError(f"{path}:{number}: {_too_long(what)}")
-        if b"\0" in line:
-            raise SepmlError(f"{path}:{number}: is not a CSV text file: it holds a NUL byte")
+    for number, line in enumerate(iter(lambda: file.readline(MOST_LINE_BYTES + 1), b""), start=1):
+        _require_short(line, number, path, what)
+        _refuse_nul(line, number, path)
         yield line.decode("utf-8")
+
+
+def _require_short(line: bytes, number: int, path: Path, what: str) -> None:
+    if len(line) > MOST_LINE_BYTES:
+        raise SepmlError(f"{path}:{number}: a line of more than {MOST_LINE_BYTES:,} bytes, expected a {what} in CSV form")
+
+
+def _refuse_nul(lines: bytes, first: int, path: Path) -> None:
+    before, nul, _ = lines.partition(b"\0")
+    if nul:
+        raise SepmlError(f"{path}:{first + before.count(10)}: is not a CSV text file: it holds a NUL byte")
 
 
 @contextmanager
@@ -141,10 +145,6 @@ def _opened(path: Path, what: str) -> Iterator[tuple[IO[bytes], int]]:
         raise SepmlError(f"{path}: is not a CSV text file: {error}") from error
 
 
-def _too_long(what: str) -> str:
-    return f"a line of more than {MOST_LINE_BYTES:,} bytes, expected a {what} in CSV form"
-
-
 def split_line(line: bytes) -> list[str]:
     """The fields of one line.
 
@@ -156,9 +156,7 @@ def split_line(line: bytes) -> list[str]:
 
 def _parse(content: bytes, start: int, line: int, path: Path) -> tuple[Block, int]:
     """The rows of whole lines, the first of which is line `line` and begins at byte `start`; the number of lines."""
-    if b"\0" in content:
-        broken = content[: content.index(b"\0")].count(b"\n")
-        raise SepmlError(f"{path}:{line + broken}: is not a CSV text file: it holds a NUL byte")
+    _refuse_nul(content, line, path)
     text = content.decode("utf-8").split("\n")  # the last item is empty, and ends a quoted field that is still open
     rows = list(csv.reader(text))
     ends = np.flatnonzero(np.frombuffer(content, np.uint8) == ord("\n")) + 1
@@ -166,13 +164,10 @@ def _parse(content: bytes, start: int, line: int, path: Path) -> tuple[Block, in
         reader = csv.reader(text)
         broken = next(number for number, _ in enumerate(reader) if reader.line_num != number + 1)
         raise SepmlError(f"{path}:{line + broken}: a quoted field goes on in the next line, expected one line a row")
-    offsets = start + np.concatenate([[0], ends[:-1]])
-    lines = line + np.arange(len(ends))
-    del rows[-1]
-    if not all(rows):
-        filled = [index for index, row in enumerate(rows) if row or line + index == 1]
-        return Block(rows, offsets, lines).part(filled), len(ends)
-    return Block(rows, offsets, lines), len(ends)
+    block = Block(rows[:-1], start + np.concatenate([[0], ends[:-1]]), line + np.arange(len(ends)))
+    if not all(block.rows):
+        block = block.part([index for index, row in enumerate(block.rows) if row or line + index == 1])
+    return block, len(ends)
 
 
 @contextmanager

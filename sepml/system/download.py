@@ -11,9 +11,8 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.system.json_files import parse_json
-from sepml.system.limits import MOST_JSON_BYTES
-from sepml.system.terminal import track
+from sepml.system.process import track
+from sepml.system.readers import MOST_JSON_BYTES, parse_json
 
 log = logging.getLogger(__name__)
 _ATTEMPTS = 6

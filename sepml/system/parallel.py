@@ -18,11 +18,12 @@ from multiprocessing.process import BaseProcess
 from typing import Any, Generic, TypeVar
 
 from sepml.errors import SepmlError
-from sepml.system.terminal import track
+from sepml.system.process import track
 
 log = logging.getLogger(__name__)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+MOST_WORKERS = 512
 _AHEAD = 8
 
 
@@ -54,20 +55,15 @@ def map_unordered(
         a result, or a `Failure` where the function raised SepmlError. Any other exception is a bug and is raised here.
     """
     jobs = min(jobs or cores(), len(items))
-    results = _in_process(function, items) if jobs <= 1 else _in_pool(function, items, jobs, chunk)
+    results = (_guarded(function, item) for item in items) if jobs <= 1 else _in_pool(function, items, jobs, chunk)
     yield from track(results, what, total=len(items))
 
 
 def sorted_out(results: Iterable[Result | Failure[Any]]) -> tuple[list[Result], list[Failure[Any]]]:
     """The results of parallel work, and the failures."""
-    done: list[Result] = []
-    failures: list[Failure[Any]] = []
-    for result in results:
-        if isinstance(result, Failure):
-            failures.append(result)
-        else:
-            done.append(result)
-    return done, failures
+    everything = list(results)
+    done = [result for result in everything if not isinstance(result, Failure)]
+    return done, [result for result in everything if isinstance(result, Failure)]
 
 
 def all_of(results: Iterable[Result | Failure[Any]]) -> list[Result]:
@@ -89,11 +85,6 @@ def _guarded(function: Callable[[Item], Result], item: Item) -> Result | Failure
         return function(item)
     except SepmlError as error:
         return Failure(item, str(error))
-
-
-def _in_process(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result | Failure[Item]]:
-    for item in items:
-        yield _guarded(function, item)
 
 
 def end_with_parent() -> None:

@@ -1,30 +1,41 @@
 """Whether a run may write in a folder: it resumes its own work, begins in an empty folder, and refuses other content.
 
-What a folder holds is known by the request that it was begun with: the settings that decide the outcome, which are noted in
-the folder. The rules and the words are the same for experiments, mixtures, shards, corpora, scores and separated files.
+A folder is compared by the request that it was begun with: the settings that decide the outcome, which are noted in the
+folder. The rules and the words are the same for experiments, mixtures, shards, corpora, scores and separated files. A lock
+keeps other processes out.
 """
 
+import errno
+import fcntl
 import hashlib
+import json
+import logging
 import os
+import platform
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sepml.errors import SepmlError
+from sepml.system.readers import parse_json
 
 if TYPE_CHECKING:
     from torch import nn
 
-Answer = Literal["resume", "refuse", "replace"]
+Answer = Literal["resume", "replace"]
+LOCK = ".lock"
 WAY_OUT = "choose another folder or delete it"
 _SHORT = 16
 _SHOWN = 3
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
 # Where one of these differs, the other settings are not comparable.
 _DECIDE_ALL = ("task", "kind")
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
+log = logging.getLogger(__name__)
 
 
 class OtherContent(SepmlError):
@@ -49,38 +60,28 @@ class Request:
         keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
         return {key: (before.get(key), now.get(key)) for key in keys}
 
-    def answer(self, was: Mapping[str, Any] | None, force: bool = False) -> Answer:
-        """What to do in a folder.
-
-        Args:
-            was: the settings that it was begun with; None where it holds nothing.
-            force: whether to replace the results of another request.
-
-        >>> Request({"seed": 1}).answer({"seed": 2}), Request({"seed": 1}, ["seed"]).answer({"seed": 2})
-        ('refuse', 'resume')
-        """
-        if was is None:
-            return "replace"
-        if not self._refused(was):
-            return "resume"
-        return "replace" if force else "refuse"
-
     def claim(self, folder: Path, what: str, was: Mapping[str, Any] | None, force: bool = False) -> Answer:
-        """`answer`, of which a refusal is an error.
+        """Decide whether to resume in a folder or to replace its content.
 
         Args:
             what: the folder holds, for the message, such as `a run`.
+            was: the settings that it was begun with; None where it holds nothing.
+            force: whether to replace the results of another request.
 
         Raises:
             OtherContent: it was begun with other settings.
-        """
-        answer = self.answer(was, force)
-        if answer == "refuse" and was is not None:
-            raise OtherContent(f"{folder}: holds {what} with {_described(self._refused(was))}; {WAY_OUT}")
-        return answer
 
-    def _refused(self, was: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-        return {key: values for key, values in self.changes(was).items() if key not in self.may_change}
+        >>> Request({"seed": 1}, ["seed"]).claim(Path("exp"), "a run", {"seed": 2})
+        'resume'
+        """
+        if was is None:
+            return "replace"
+        refused = {key: values for key, values in self.changes(was).items() if key not in self.may_change}
+        if not refused:
+            return "resume"
+        if not force:
+            raise OtherContent(f"{folder}: holds {what} with {_described(refused)}; {WAY_OUT}")
+        return "replace"
 
 
 def require_own(folder: Path, what: str, note: str, others: Sequence[str]) -> None:
@@ -167,3 +168,78 @@ def _described(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def _shown(value: Any) -> str:
     text = os.fspath(value) if isinstance(value, Path) else str(value)
     return text[:_SHORT] if _FULL_DIGEST.fullmatch(text) else text
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made when absent and, when it is still empty at the end, deleted.
+
+    The system keeps the lock, by `fcntl`, and releases it however the process ends; a lock file of a killed process does
+    not count. The file names the holder. Where the file system keeps no locks there is none, and a warning says so.
+
+    Raises:
+        SepmlError: another process holds it, or the folder cannot be made or written.
+    """
+    absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    if not absent and not folder.is_dir():
+        raise SepmlError(f"{folder}: is a file, expected the folder of an experiment")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(folder / LOCK)
+    except OSError as error:
+        raise SepmlError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        _write_holder(handle, folder)
+        yield
+    finally:
+        with suppress(OSError):
+            # Before the lock is released: a process that opened the file in between finds it gone, see `_acquire`.
+            (folder / LOCK).unlink()
+        os.close(handle)
+        with suppress(OSError):
+            for parent in absent:
+                parent.rmdir()
+
+
+def _write_holder(handle: int, folder: Path) -> None:
+    holder = {"host": platform.node(), "pid": os.getpid(), "since": datetime.now().isoformat(" ", "seconds")}
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+    except OSError as error:
+        raise SepmlError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _acquire(file: Path) -> int:
+    """Open and lock the file.
+
+    Unlike those of `flock`, record locks are not inherited by processes that read data, which outlive a killed one a little.
+    """
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                log.warning("%s: its file system keeps no locks; do not train twice at a time in it", file.parent)
+                return handle
+            holder = _holder(handle)
+            os.close(handle)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise SepmlError(f"{file.parent}: {holder}; wait for it to end or choose another folder") from error
+            raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(file)):
+                return handle
+        # The holder deleted it in between: there is another file of the name, or none.
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    """The process that holds the lock, as the file says."""
+    try:
+        holder = parse_json(os.pread(handle, 4096, 0), LOCK)
+        return f"process {holder['pid']} on {holder['host']} has been training in it since {holder['since']}"
+    except (OSError, SepmlError, KeyError, TypeError):
+        # It has taken the lock and not yet written.
+        return "another process is training in it"

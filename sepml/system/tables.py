@@ -10,8 +10,7 @@ from typing import Any, Generic, Self, TypeVar, overload
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.system.csv_files import Places, split_line
-from sepml.system.limits import MOST_LINE_BYTES
+from sepml.system.csv_files import MOST_LINE_BYTES, Places, split_line
 
 Row = TypeVar("Row")
 # More than most rows have: one call of the system reads a row.

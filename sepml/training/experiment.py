@@ -19,11 +19,11 @@ from torch.utils.data import DataLoader
 from sepml.errors import SepmlError
 from sepml.mutual import Task
 from sepml.system.files import write_text
-from sepml.system.limits import LARGEST_SEED
-from sepml.system.lock import locked
+from sepml.system.process import LARGEST_SEED, keep_large_blocks
+from sepml.system.stamp import locked
 from sepml.system.temporaries import sweep
 from sepml.training.fit import fit
-from sepml.training.hardware import keep_large_blocks, make_fabric
+from sepml.training.hardware import make_fabric
 from sepml.training.history import Run
 from sepml.training.run_folder import (
     CONFIG,

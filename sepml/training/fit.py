@@ -12,8 +12,7 @@ from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.mutual import Cohort, StepReport, Task
-from sepml.system.limits import LARGEST_SEED
-from sepml.system.terminal import track
+from sepml.system.process import LARGEST_SEED, track
 from sepml.training.hardware import sum_over_processes, union_over_processes
 from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, log_epoch, save, some
 from sepml.training.loading import worker_faults

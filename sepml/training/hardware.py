@@ -1,27 +1,17 @@
-"""Devices and precision, by Lightning Fabric; the memory allocator of the C library.
+"""Devices, precision and the processes of a run, by Lightning Fabric."""
 
-PyTorch is imported by the functions that need it: scoring, which does not, uses the allocator's settings.
-"""
-
-import ctypes
 import logging
-import platform
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
 
 from sepml.errors import SepmlError
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from lightning_fabric import Fabric
-    from torch import Tensor
-
 log = logging.getLogger(__name__)
 Precision = Literal["bf16-mixed", "32-true"]
-_M_TRIM_THRESHOLD = -1
-_M_MMAP_THRESHOLD = -3
-_MMAP_BYTES = 2**30
-_TRIM_BYTES = 2**31 - 1
 
 
 def choose_device(device: str) -> str:
@@ -33,8 +23,6 @@ def choose_device(device: str) -> str:
     Raises:
         SepmlError: it is absent.
     """
-    import torch
-
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if device == "auto":
         return next(name for name, is_there in available.items() if is_there)
@@ -44,7 +32,7 @@ def choose_device(device: str) -> str:
     return device
 
 
-def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> "Fabric":
+def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> Fabric:
     """A launched Fabric.
 
     Args:
@@ -55,8 +43,6 @@ def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> "F
     Raises:
         SepmlError: the device is absent, or it cannot compute in the precision.
     """
-    from lightning_fabric import Fabric
-
     # It logs the precision as well, which choose_precision has logged.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     accelerator = choose_device(device)
@@ -70,7 +56,7 @@ def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> "F
     return fabric
 
 
-def sum_over_processes(values: "Tensor", fabric: "Fabric") -> "Tensor":
+def sum_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
     """The sum of each of the values over the processes of a run.
 
     Args:
@@ -81,12 +67,10 @@ def sum_over_processes(values: "Tensor", fabric: "Fabric") -> "Tensor":
     return values if fabric.world_size == 1 else fabric.all_reduce(values, reduce_op="sum").cpu()  # type: ignore[union-attr]
 
 
-def union_over_processes(names: "Sequence[str]", fabric: "Fabric") -> list[str]:
+def union_over_processes(names: Sequence[str], fabric: Fabric) -> list[str]:
     """The names that any process of a run has, each once, in the order of the processes; all processes must call it."""
     lists = [list(names)]
     if fabric.world_size > 1:
-        import torch
-
         lists *= fabric.world_size
         torch.distributed.all_gather_object(lists, list(names))
     return list(dict.fromkeys(name for of in lists for name in of))
@@ -107,26 +91,8 @@ def choose_precision(precision: str, accelerator: str) -> Precision:
 
 def computes_bf16(accelerator: str) -> bool:
     """Whether a kind of device has bfloat16 arithmetic of its own, so that mixed precision is faster."""
-    import torch
-
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if accelerator == "cpu":
         return torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
     return False
-
-
-def keep_large_blocks() -> bool:
-    """Let glibc reuse large blocks instead of returning them to the system after every step.
-
-    Activations are large: by default each one is mapped, faulted in page by page and returned in every training step,
-    which costs a third of the time on a CPU (`tools/bench/train_step.py`). Safe to call more than once.
-
-    Returns:
-        whether the C library is glibc and took the settings.
-    """
-    if platform.libc_ver()[0] != "glibc":
-        log.debug("the C library is not glibc: its allocator is left as it is")
-        return False
-    libc = ctypes.CDLL(None)
-    return all(libc.mallopt(*option) == 1 for option in ((_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES)))

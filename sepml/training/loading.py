@@ -24,6 +24,8 @@ from sepml.system.parallel import ended_by
 
 log = logging.getLogger(__name__)
 Batch = TypeVar("Batch", bound=tuple[Any, ...])
+# Samples in a training batch, the mixtures' and the sources', 1 GB in 32-bit floats.
+MOST_BATCH_VALUES = 1 << 28
 _SHARED = "/dev/shm"
 _ENDED = re.compile(
     r"DataLoader worker \(pid(?:\(s\))? (?P<pid>[\d, ]+)\) "

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from sepml.config_errors import shown
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path, write_json
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 
 _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"

@@ -12,9 +12,13 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from sepml.errors import SepmlError
-from sepml.system.limits import MOST_PARTS, MOST_WEIGHTS
 
 Network = TypeVar("Network", bound=nn.Module)
+# Of a network: 0.8 GB in 32-bit floats. The largest separators published have a quarter of that.
+MOST_WEIGHTS = 200_000_000
+# Values in the largest tensor of a pass over a second of audio or an image, 0.5 GB in 32-bit floats.
+MOST_ACTIVATIONS = 1 << 27
+_MOST_PARTS = 20_000
 # Weight, gradient and an optimiser's two moments, 32-bit floats.
 _BYTES_IN_TRAINING = 16
 
@@ -59,8 +63,8 @@ def bounded(what: str) -> Iterator[None]:
         if weights > MOST_WEIGHTS:
             found = f"would have {weights:,} weights, at most {MOST_WEIGHTS:,} are allowed"
             raise SepmlError(f"{what} {found}; choose smaller sizes")
-        if parts > MOST_PARTS:
-            raise SepmlError(f"{what} would have more than {MOST_PARTS:,} weight tensors; choose fewer blocks")
+        if parts > _MOST_PARTS:
+            raise SepmlError(f"{what} would have more than {_MOST_PARTS:,} weight tensors; choose fewer blocks")
 
     hook = register_module_parameter_registration_hook(count)
     try:

@@ -8,9 +8,8 @@ from typing import Any, Protocol
 from sepml.config import DEFAULT_TASK, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.system.files import write_json
-from sepml.system.json_files import read_object
-from sepml.system.lock import NAME as LOCK
-from sepml.system.stamp import WAY_OUT, Request, require_own
+from sepml.system.readers import read_object
+from sepml.system.stamp import LOCK, WAY_OUT, Request, require_own
 from sepml.system.temporaries import contents
 from sepml.training.checkpoint import has_state
 

@@ -15,7 +15,7 @@ from torchvision.transforms.v2 import functional
 from sepml.errors import SepmlError
 from sepml.system.archives import unpack_tar
 from sepml.system.download import Expected, fetch
-from sepml.system.limits import MOST_WORKERS
+from sepml.system.parallel import MOST_WORKERS
 from sepml.vision.market1501 import read_folder
 
 Count = Annotated[int, Field(ge=1)]

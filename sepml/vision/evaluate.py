@@ -10,7 +10,7 @@ from torch import nn
 
 from sepml.errors import SepmlError
 from sepml.system.files import write_csv, write_json
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 from sepml.system.stamp import Request
 from sepml.training.experiment import environment
 from sepml.training.loading import worker_faults

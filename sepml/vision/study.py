@@ -12,9 +12,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from sepml.errors import SepmlError
 from sepml.mutual import Cohort
 from sepml.system.csv_files import read_rows
-from sepml.system.files import atomic_path, write_text
-from sepml.system.json_files import read_object
-from sepml.system.limits import MOST_TEXT_BYTES, decode, read_limited
+from sepml.system.files import MOST_TEXT_BYTES, atomic_path, decode, read_limited, write_text
+from sepml.system.readers import read_object
 from sepml.system.tables import markdown
 from sepml.vision.experiment import ImageExperiment, experiment_parts, load_experiment
 from sepml.vision.runs import (

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 from sepml.system.tables import markdown
 from sepml.training.model_folder import fill, read_weights
 from sepml.training.model_size import count_flops

@@ -12,9 +12,7 @@ import pytest
 from sepml.errors import SepmlError
 from sepml.system.archives import NotTar, members_of, unpack_tar
 from sepml.system.csv_files import read_rows
-from sepml.system.json_files import parse_json, read_object
-from sepml.system.limits import MOST_YAML_BYTES
-from sepml.system.yaml_files import load_yaml, parse_yaml
+from sepml.system.readers import MOST_YAML_BYTES, load_yaml, parse_json, parse_yaml, read_object
 
 SOURCE = Path(__file__).resolve().parents[2] / "sepml"
 LAUGHS = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -200,10 +198,10 @@ def test_an_archive_stays_in_its_folder_and_size(name, most, tmp_path):
 
 
 READERS = {
-    "json.loads": "json_files.py",
-    "json.load": "json_files.py",
+    "json.loads": "readers.py",
+    "json.load": "",
     "yaml.safe_load": "",
-    "yaml.load": "",
+    "yaml.load": "readers.py",
     "csv.reader": "csv_files.py",
     "csv.DictReader": "",
     "tarfile.open": "archives.py write_shards.py",

@@ -29,13 +29,13 @@ WAS = {"seed": 1, "fit": {"epochs": 3, "betas": [0.9, 0.99]}}
 )
 def test_the_three_answers(settings, may_change, force, expected):
     request = Request(settings, may_change)
-    assert request.answer(None, force) == "replace"
-    assert request.answer(json.loads(json.dumps(WAS)), force) == expected
+    was = json.loads(json.dumps(WAS))
+    assert request.claim(Path("exp"), "a run", None, force) == "replace"
     if expected == "refuse":
         with pytest.raises(OtherContent):
-            request.claim(Path("exp"), "a run", WAS)
+            request.claim(Path("exp"), "a run", was)
     else:
-        assert request.claim(Path("exp"), "a run", WAS, force) == expected
+        assert request.claim(Path("exp"), "a run", was, force) == expected
 
 
 def refusal(now: dict[str, object], was: dict[str, object]) -> str:

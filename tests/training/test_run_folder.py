@@ -15,7 +15,7 @@ from tiny_training import same_state, state_of, train, write_config, write_data
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.system.lock import NAME, locked
+from sepml.system.stamp import LOCK, locked
 from sepml.system.temporaries import temporary_name, this_process
 from sepml.training.run_folder import record_environment
 
@@ -37,7 +37,7 @@ def whole(config, tmp_path_factory) -> Path:
 HOLDER = """
 import sys
 from pathlib import Path
-from sepml.system.lock import locked
+from sepml.system.stamp import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()
@@ -65,7 +65,7 @@ def test_a_folder_in_which_another_process_trains_is_refused(config, tmp_path, c
         rf"sepml: error: {re.escape(str(exp))}: process {holder.pid} on \S+ has been training in it since [-: \d]{{19}}; "
     )
     assert re.fullmatch(expected + "wait for it to end or choose another folder\n", said), said
-    assert [path.name for path in exp.iterdir()] == [NAME], "nothing was written"
+    assert [path.name for path in exp.iterdir()] == [LOCK], "nothing was written"
     holder.communicate("\n")
     assert not exp.exists(), "it had made the folder, and wrote nothing"
     assert train(config, exp) == 0
@@ -76,9 +76,9 @@ def test_a_killed_process_holds_nothing(config, tmp_path):
     holder = hold(exp)
     holder.send_signal(signal.SIGKILL)
     holder.communicate()
-    assert (exp / NAME).exists()
+    assert (exp / LOCK).exists()
     assert train(config, exp) == 0
-    assert not (exp / NAME).exists()
+    assert not (exp / LOCK).exists()
 
 
 def test_the_lock_is_that_of_the_file_that_is_there(tmp_path):
@@ -94,7 +94,7 @@ def test_the_lock_is_that_of_the_file_that_is_there(tmp_path):
         with locked(second):
             holder = subprocess.run([sys.executable, "-c", HOLDER, str(second)], capture_output=True, text=True, input="\n")
             assert holder.returncode == 1 and "has been training in it since" in holder.stderr
-    assert not (first / NAME).exists() and not (second / NAME).exists()
+    assert not (first / LOCK).exists() and not (second / LOCK).exists()
 
 
 def test_a_process_that_reads_data_does_not_keep_the_lock(tmp_path):
@@ -121,6 +121,16 @@ def test_a_file_system_without_locks_is_said(tmp_path, monkeypatch, caplog):
     assert "its file system keeps no locks" in caplog.text and list(tmp_path.iterdir()) == []
 
 
+def test_a_lock_that_cannot_be_written_stops_the_run_and_leaves_no_folder(tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.pwrite", full)
+    with pytest.raises(SepmlError, match="exp: cannot be written: No space left on device"), locked(tmp_path / "new" / "exp"):
+        pytest.fail("the run began")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_start_that_is_refused_leaves_nothing(config, tmp_path, capsys):
     assert train(config, tmp_path / "new" / "exp", "--data.train", "absent.csv") == 1
     assert "absent.csv" in capsys.readouterr().err
@@ -135,7 +145,7 @@ def test_what_a_kill_in_the_first_instant_leaves_is_no_content(config, tmp_path)
     exp.mkdir()
     killed = temporary_name("config.yaml").replace(str(this_process()), str(replace(this_process(), start="1")))
     elsewhere = temporary_name("config.yaml").replace(str(this_process()), str(replace(this_process(), host="another")))
-    for name in (killed, elsewhere, NAME):
+    for name in (killed, elsewhere, LOCK):
         (exp / name).write_text("half")
     assert train(config, exp) == 0
     left = {path.name for path in exp.iterdir() if path.name.startswith(".")}

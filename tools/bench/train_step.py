@@ -92,7 +92,8 @@ def _sepml(variant: str):
     from sepml.speech.data.loaders import Batch
     from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
-    from sepml.training.hardware import keep_large_blocks, make_fabric
+    from sepml.system.process import keep_large_blocks
+    from sepml.training.hardware import make_fabric
 
     if "left as it is" not in variant:
         keep_large_blocks()

@@ -15,7 +15,7 @@ from sepml.errors import SepmlError
 from sepml.speech.corpora.recordings import BadRecordings, SourceRecording, other_files
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv, write_json
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 from sepml.system.stamp import Request, require_own
 from sepml.system.temporaries import contents
 

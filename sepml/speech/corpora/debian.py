@@ -16,7 +16,7 @@ from urllib.parse import unquote
 from sepml.errors import SepmlError
 from sepml.system.archives import NotTar, is_plain_file, opened
 from sepml.system.files import atomic_path, write_json
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,8 @@ from sepml.speech.mixing.mix import MODES, SAMPLE_RATES
 from sepml.speech.mixing.mix_record import left_to_make
 from sepml.speech.mixing.mixlist import Recipe, metadata_by_split, read_metadata
 from sepml.system.files import write_json
-from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
+from sepml.system.readers import read_object
 from sepml.system.stamp import Request, digest_of, require_own
 
 log = logging.getLogger(__name__)

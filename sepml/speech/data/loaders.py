@@ -19,8 +19,8 @@ from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.manifest import Manifest, read_manifest
 from sepml.speech.data.mixtures import Example, Mixture
 from sepml.speech.data.shards import INDEX, Sharded, Shards, open_shards, read_sharded
-from sepml.system.limits import MOST_BATCH_VALUES, MOST_WORKERS
-from sepml.training.loading import EpochBatches, Loader, Order, shuffled, shuffled_by_shard
+from sepml.system.parallel import MOST_WORKERS
+from sepml.training.loading import MOST_BATCH_VALUES, EpochBatches, Loader, Order, shuffled, shuffled_by_shard
 
 log = logging.getLogger(__name__)
 Mixtures = Manifest | Shards

@@ -11,8 +11,7 @@ import numpy as np
 from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.data.mixtures import Mixture, find_moved, more_faults
 from sepml.system.csv_files import Places, all_numbers, blocks, read_rows
-from sepml.system.files import write_csv
-from sepml.system.limits import LONGEST_ID
+from sepml.system.files import LONGEST_ID, write_csv
 from sepml.system.tables import Table
 
 # Of longer manifests the files of this many mixtures are looked for at once.

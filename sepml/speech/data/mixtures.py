@@ -11,7 +11,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import info
-from sepml.system.limits import LONGEST_ID
+from sepml.system.files import LONGEST_ID
 
 AUDIO_SUFFIXES = (".wav", ".flac")
 # The folders of mixtures in the trees of WHAM! and LibriMix.

@@ -10,10 +10,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import AudioInfo, reason, require_header
-from sepml.system.archives import NotTar, members_of
+from sepml.system.archives import MOST_MIXTURE_BYTES, NotTar, members_of
 from sepml.system.csv_files import Places, all_numbers, blocks
-from sepml.system.json_files import parse_json
-from sepml.system.limits import MOST_MIXTURE_BYTES
+from sepml.system.readers import parse_json
 from sepml.system.tables import Table
 
 INDEX = "shards.csv"

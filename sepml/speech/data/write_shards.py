@@ -14,11 +14,10 @@ from sepml.speech.audio.files import AudioInfo, file_stamp, info, require_header
 from sepml.speech.data.manifest import Manifest, read_manifest
 from sepml.speech.data.mixtures import Mixture
 from sepml.speech.data.shards import HEADER, INDEX
-from sepml.system.archives import NotTar, headers_of
+from sepml.system.archives import MOST_MIXTURE_BYTES, NotTar, headers_of
 from sepml.system.files import atomic_path, write_csv, write_json, write_text
-from sepml.system.json_files import read_object
-from sepml.system.limits import MOST_MIXTURE_BYTES
 from sepml.system.parallel import Failure, map_unordered
+from sepml.system.readers import read_object
 from sepml.system.stamp import Request, digest_of, file_digest, require_own
 
 _SETTINGS = ".settings.json"

@@ -18,8 +18,8 @@ from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split, read_r
 from sepml.speech.mixing.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
 from sepml.speech.mixing.utterances import Reader, Utterance, cache_folder, load, survey
 from sepml.system.files import write_json
-from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure, map_unordered
+from sepml.system.readers import read_object
 from sepml.system.stamp import Request
 
 log = logging.getLogger(__name__)

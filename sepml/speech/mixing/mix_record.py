@@ -15,8 +15,8 @@ from sepml.speech.audio.files import are_whole
 from sepml.speech.mixing.mixlist import MixLine
 from sepml.speech.mixing.utterances import Reader, Utterance
 from sepml.system.files import write_json
-from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure
+from sepml.system.readers import read_object
 from sepml.system.stamp import digest_of
 
 log = logging.getLogger(__name__)

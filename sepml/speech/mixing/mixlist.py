@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from sepml.errors import SepmlError
 from sepml.system.csv_files import read_rows
-from sepml.system.limits import LONGEST_NAME, MOST_TEXT_BYTES, decode, read_limited
+from sepml.system.files import LONGEST_NAME, MOST_TEXT_BYTES, decode, read_limited
 
 _LOUDEST_GAIN_DB = 100.0
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")

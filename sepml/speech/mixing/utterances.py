@@ -15,8 +15,8 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import file_stamp, info, read_wav, require_header
 from sepml.speech.audio.signals import active_level
 from sepml.system.parallel import Failure, map_unordered, sorted_out
+from sepml.system.process import track
 from sepml.system.temporaries import temporary_folder
-from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 # Of an active level to the mean power: pauses and the high-pass filter of published tables make up 30 dB at most.

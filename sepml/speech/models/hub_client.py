@@ -26,7 +26,7 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from sepml.errors import SepmlError
-from sepml.system.json_files import parse_json
+from sepml.system.readers import parse_json
 
 _HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\0]{1,255}")

@@ -11,7 +11,7 @@ from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.hub_client import checked_answers, hub_errors
 from sepml.speech.models.origin import DEFAULT, ENSEMBLE_FORMAT, Origin, model_format
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 
 if TYPE_CHECKING:
     import torch

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.system.json_files import read_object
+from sepml.system.readers import read_object
 
 DEFAULT = Path(__file__).resolve().parents[2] / "pretrained" / "prompts-2mix"
 """The pair that comes with sepml: used when no model is named."""

@@ -16,8 +16,7 @@ from sepml.speech.models.origin import DEFAULT, Origin
 from sepml.speech.results.summary import Summary, read_summary
 from sepml.speech.results.tables import format_table, title
 from sepml.system.csv_files import read_rows
-from sepml.system.json_files import read_object
-from sepml.system.yaml_files import parse_yaml
+from sepml.system.readers import parse_yaml, read_object
 from sepml.version import __version__
 
 _TAGS = ("audio", "speech-separation", "audio-source-separation", "sepml")

@@ -15,7 +15,7 @@ from sepml.speech.report.contents import ScoreFolder, Test
 from sepml.speech.report.rendering import data_uri, loudest, player, render, wav
 from sepml.speech.results.tables import title
 from sepml.speech.scoring.trial import find_estimates
-from sepml.system.terminal import track
+from sepml.system.process import track
 
 SECONDS = 20.0
 """Of a longer recording the page has the beginning."""

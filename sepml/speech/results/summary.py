@@ -15,8 +15,8 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.results.scores import LARGEST, Unscored, UtteranceScores
 from sepml.system.files import write_json
-from sepml.system.json_files import read_object
 from sepml.system.parallel import Failure
+from sepml.system.readers import read_object
 from sepml.version import __version__
 
 RESAMPLES = 2000

@@ -30,9 +30,9 @@ from sepml.speech.separation.options import OutputFormat
 from sepml.speech.separation.outputs import Estimates, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, cores, pool_of
+from sepml.system.process import track
 from sepml.system.stamp import digest_of
 from sepml.system.temporaries import temporary_folder
-from sepml.system.terminal import track
 
 _AHEAD = 8
 _MOST_BYTES = 1 << 27

@@ -15,9 +15,8 @@ from sepml.speech.models.origin import Origin
 from sepml.speech.results.scores import COLUMNS, UtteranceScores
 from sepml.speech.results.summary import Summary, read_summary, score_folders_below
 from sepml.system.csv_files import read_rows
-from sepml.system.files import write_text
-from sepml.system.json_files import parse_json
-from sepml.system.limits import MOST_TEXT_BYTES, read_limited
+from sepml.system.files import MOST_TEXT_BYTES, read_limited, write_text
+from sepml.system.readers import parse_json
 from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
 
 ENSEMBLE = "ensemble"

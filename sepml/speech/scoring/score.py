@@ -24,7 +24,7 @@ from sepml.speech.scoring.trial import (
 )
 from sepml.speech.scoring.utterance import check_metrics, scores_of
 from sepml.system.parallel import Failure, map_unordered
-from sepml.training.hardware import keep_large_blocks
+from sepml.system.process import keep_large_blocks
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from sepml.speech.audio.files import is_recording
 from sepml.speech.audio.headers import require_content
 from sepml.speech.separation.options import OutputNames
 from sepml.speech.separation.outputs import is_output
-from sepml.system.terminal import is_closed
+from sepml.system.process import is_closed
 
 log = logging.getLogger(__name__)
 STDIN = Path("/dev/stdin")

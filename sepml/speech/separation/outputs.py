@@ -21,8 +21,8 @@ from sepml.speech.audio.headers import require_content
 from sepml.speech.audio.recordings import BYTES, SUBTYPES
 from sepml.speech.separation.options import FORMATS, OutputFormat
 from sepml.system.files import atomic_path, write_bytes
+from sepml.system.process import is_closed
 from sepml.system.stamp import digest_of, file_digest
-from sepml.system.terminal import is_closed
 from sepml.version import __version__
 
 STDOUT = Path("/dev/stdout")

@@ -27,8 +27,8 @@ from sepml.speech.separation.outputs import (
 )
 from sepml.speech.separation.separator import Separator
 from sepml.system.files import write_json
+from sepml.system.process import track
 from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
-from sepml.system.terminal import track
 
 log = logging.getLogger(__name__)
 LONG_SECONDS = 60.0

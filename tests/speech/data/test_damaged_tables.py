@@ -22,7 +22,7 @@ from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture, manifest_of_tree
 from sepml.speech.data.shards import HEADER, open_shards
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
-from sepml.system.limits import LONGEST_ID
+from sepml.system.files import LONGEST_ID
 
 RATE, LENGTH = 8000, 800
 WAVES = ("mix", "s1", "s2")

@@ -1,8 +1,10 @@
-"""What a process has before its work begins: standard streams, threads of numerical libraries, and a display of progress."""
+"""Preparation of a process: threads and memory of numerical libraries, standard streams; and the display of progress."""
 
+import ctypes
 import io
 import logging
 import os
+import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -10,8 +12,12 @@ from typing import IO, TypeVar
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+# The largest seed of torch's generators.
+LARGEST_SEED = (1 << 64) - 1
 _STREAMS = (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))
 _SECONDS_BETWEEN_LINES = 20.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_TRIM_BYTES, _MMAP_BYTES = 2**31 - 1, 2**30
 # In turns of a waiting loop, some 20 to 50 microseconds. libgomp takes this number by itself where it has more threads than
 # cores; otherwise it spins 300 times as long.
 _SPINS = "1000"
@@ -31,6 +37,22 @@ def prepare_threads() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+
+
+def keep_large_blocks() -> bool:
+    """Let glibc reuse large blocks instead of returning them to the system after every step.
+
+    Activations are large: by default each one is mapped, faulted in page by page and returned in every training step,
+    which costs a third of the time on a CPU (`tools/bench/train_step.py`). Safe to call more than once.
+
+    Returns:
+        whether the C library is glibc and took the settings.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        log.debug("the C library is not glibc: its allocator is left as it is")
+        return False
+    libc = ctypes.CDLL(None)
+    return all(libc.mallopt(*option) == 1 for option in ((_M_MMAP_THRESHOLD, _MMAP_BYTES), (_M_TRIM_THRESHOLD, _TRIM_BYTES)))
 
 
 class ClosedStream(io.TextIOWrapper):
