@@ -1,1 +1,1 @@
-"""Model cards and the Hugging Face Hub."""
+"""Model cards, and models on the Hugging Face Hub."""

@@ -1,4 +1,4 @@
-"""Model cards: what a model was trained on, how, by what, and what it scores: from its run, or the card it came with."""
+"""Model cards: training data, settings, environment and scores of a model, from its run or from its earlier card."""
 
 import json
 import re
@@ -33,11 +33,11 @@ est_sources = separator.separate(waveform, sample_rate)  # (T,) of any rate, len
 
 @dataclass(frozen=True)
 class EarlierCard:
-    """The facts of the card that a model came with, which hold for copies as well.
+    """The facts of the card that came with a model, which also hold for its copies.
 
     Attributes:
-        license: of the weights; empty where the card names none.
-        sections: Markdown, each with its heading; those that every card has anew are left out.
+        license: of the weights; empty if the card names none.
+        sections: Markdown with headings, without those that are written anew for each card.
     """
 
     license: str
@@ -54,15 +54,15 @@ def make_card(
 ) -> str:
     """A model card (README.md) with the Hub's metadata.
 
-    What a run leaves is used where the models came from one: settings (config.yaml), machine, versions and commit
-    (environment.json), epochs (history.csv), scores (summary.json below scores/) and the licences of the corpus. Models
-    without a run that came with a card keep what it says of these.
+    If the models come from a run, the card has its settings (config.yaml), machine, versions and commit (environment.json),
+    epochs (history.csv), scores (summary.json below scores/) and the licences of the corpus. Otherwise these sections are
+    copied from the card that came with the models, if there is one.
 
     Args:
-        license: of the weights, as the Hub spells it; empty is that of the card they came with, or else mit.
-        name: of the model; empty is that of the folder it is saved to or came from.
-        notes: Markdown that is put first.
-        saved_to: the folder or the repository that holds the models, for the example.
+        license: of the weights, as the Hub spells it; by default that of the earlier card, or else mit.
+        name: of the model; by default that of the folder to which it is saved or from which it was loaded.
+        notes: Markdown, put before all sections.
+        saved_to: the folder or the repository of the models, for the example.
 
     Raises:
         SepmlError: a file of the run cannot be read.
@@ -89,7 +89,7 @@ def make_card(
 
 
 def _loadable(origin: Origin | None, saved_to: str, name: str, n_models: int) -> str:
-    """What `from_pretrained` takes for the models; those that come with sepml need no name."""
+    """The argument of `from_pretrained` for these models; those that come with sepml need none."""
     if origin and origin.path == DEFAULT and not saved_to:
         return "ensemble=True" if n_models > 1 else ""
     return json.dumps(saved_to or name, ensure_ascii=False)
@@ -150,7 +150,7 @@ def _scores(run: Path) -> dict[str, dict[str, Summary]]:
 
 def _training(run: Path) -> str:
     settings = read_yaml(run / "config.yaml")
-    # Paths of this machine are of no use elsewhere, and private.
+    # Absolute paths of this machine are private, and useless elsewhere.
     data = settings.get("data")
     if isinstance(data, dict) and "root" in data:
         settings["data"] = {**data, "root": Path(str(data["root"])).name}
@@ -174,7 +174,7 @@ def _epochs(file: Path) -> str:
 
 
 def _sources(run: Path) -> str:
-    """What the corpus says of its speakers and licences, when it is on this machine."""
+    """The speakers and licences of the corpus, if it is on this machine."""
     data = read_yaml(run / "config.yaml").get("data")
     root = data.get("root") if isinstance(data, dict) else None
     if root is None:
@@ -199,7 +199,7 @@ def _environment(file: Path) -> str:
 
 
 def _card_of(origin: "Origin | None") -> EarlierCard | None:
-    """The card, written by sepml, that lies with the models or in the folder above; None where there is none."""
+    """The card, written by sepml, in the folder of the models or the one above; None if there is none."""
     for folder in _folders(origin):
         try:
             card = parse_card((folder / "README.md").read_text(encoding="utf-8"))
@@ -211,7 +211,7 @@ def _card_of(origin: "Origin | None") -> EarlierCard | None:
 
 
 def parse_card(text: str) -> EarlierCard | None:
-    """The facts of a model card; None when it is not one of sepml's.
+    """The facts of a model card; None if sepml did not write it.
 
     >>> parse_card("---\\nlibrary_name: sepml\\nlicense: other\\n---\\n# x\\n\\n## Use\\n\\na\\n\\n## Sources\\n\\nb\\n")
     EarlierCard(license='other', sections=['## Sources\\n\\nb'])

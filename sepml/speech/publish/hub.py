@@ -1,4 +1,4 @@
-"""Loads separators from folders and the Hugging Face Hub, and saves them there, by the Hub library's own mixin."""
+"""Loading and saving of separators in folders and on the Hugging Face Hub, with the mixin of the Hub's library."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -43,9 +43,9 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         """Load a separator: a model folder, an experiment's folder, an Asteroid checkpoint or a model on the Hub.
 
         Args:
-            path: a folder, a checkpoint, or `user/name` or `user/name@revision` on the Hub; an existing path goes first. Of an
-                experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; None is the pair that comes
-                with sepml. Also what `sepml.speech.models.load.find_model` has found.
+            path: a folder, a checkpoint, or `user/name` or `user/name@revision` on the Hub; an existing path has precedence.
+                For an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is loaded. None is the pair that
+                comes with sepml. A result of `sepml.speech.models.load.find_model` is accepted as well.
             ensemble: average all peers of an experiment's folder.
             architecture: the network of a checkpoint that holds weights alone.
             hub: options of `huggingface_hub.snapshot_download`.
@@ -87,7 +87,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         return cls.load(pretrained_model_name_or_path, ensemble, device, architecture, **hub)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
-        """Write the models and a model card (README.md, unless there is one) to a folder that `from_pretrained` takes.
+        """Write the models, and a model card (README.md) if there is none, to a folder that `from_pretrained` can load.
 
         Args:
             options: of `huggingface_hub.ModelHubMixin.save_pretrained`; `model_card_kwargs` are those of
@@ -96,7 +96,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         Raises:
             SepmlError: the folder cannot be written.
         """
-        # An absolute path is private to this machine: the card shows its last part only.
+        # The card shows only the last part of an absolute path, which is private.
         folder = Path(save_directory)
         saved_to = folder.name if folder.is_absolute() else folder.as_posix()
         options["model_card_kwargs"] = {"saved_to": saved_to} | (options.get("model_card_kwargs") or {})
@@ -110,7 +110,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
             raise SepmlError(f"{save_directory}: cannot be written: {error.strerror or error}") from error
 
     def push_to_hub(self, repo_id: str, **options: Any) -> str:
-        """Upload the models and their card to the Hugging Face Hub; the repository is made when absent.
+        """Upload the models and their card to the Hugging Face Hub; the repository is created if it does not exist.
 
         Args:
             repo_id: `user/name`.

@@ -1,4 +1,4 @@
-"""What a report is about: the score folders and the histories of training at or below the paths of a user."""
+"""The content of a report: the score folders and the training histories at or below the paths that a user gives."""
 
 import json
 import math
@@ -19,7 +19,7 @@ _MOST_VALUES = 400_000
 
 @dataclass(frozen=True)
 class ScoreFolder:
-    """One score folder; `label` tells it from the others of the report."""
+    """One score folder; its `label` is unique within its test."""
 
     folder: Path
     label: str
@@ -35,7 +35,7 @@ class ScoreFolder:
 
 @dataclass(frozen=True)
 class History:
-    """The training of one experiment: column -> peer -> one value an epoch (None where there is none)."""
+    """The training of one experiment: column -> peer -> one value for each epoch (None where there is none)."""
 
     label: str
     epochs: list[int]
@@ -51,13 +51,13 @@ class Test:
 
 
 def find_contents(paths: Sequence[Path]) -> tuple[list[Test], list[History]]:
-    """The scores, by test, and the histories at or below some paths.
+    """The scores, by test, and the training histories at or below some paths.
 
     Args:
-        paths: folders of scores, experiments (history.csv; their scores/<test>/<peer> are found too), folders of either.
+        paths: folders of scores, experiments (history.csv and scores/<test>/<peer>), or folders that contain these.
 
     Raises:
-        SepmlError: a path is no folder or holds neither, or a file in it cannot be read.
+        SepmlError: a path is no folder or contains neither, or a file in it cannot be read.
     """
     folders: dict[Path, Path] = {}
     experiments: list[Path] = []
@@ -78,7 +78,7 @@ def find_contents(paths: Sequence[Path]) -> tuple[list[Test], list[History]]:
 
 
 def labels_of(folders: Sequence[Path]) -> list[str]:
-    """Short names that tell folders apart, without the parts that all paths have.
+    """Short unique names of folders, without the parts that all paths share.
 
     >>> labels_of([Path("/x/a/scores/tt/peer1"), Path("/x/b/scores/tt/peer1")])
     ['a', 'b']
@@ -107,7 +107,7 @@ def read_score_folder(folder: Path, label: str) -> ScoreFolder:
 def read_history(path: Path, label: str) -> History:
     """The columns of a run's history.csv by peer; those without a single finite value are left out.
 
-    Without a threshold there was no gate: values that earlier versions wrote for it are left out.
+    Without a threshold there is no gate; values that earlier versions wrote for it are left out.
 
     Raises:
         SepmlError: it cannot be read, or lacks the columns epoch and peer.
@@ -140,7 +140,7 @@ def metrics_of(runs: Sequence[ScoreFolder]) -> list[str]:
 
 
 def data_of(tests: Sequence[Test]) -> tuple[str, str]:
-    """The numbers for the page's script as JSON, and a sentence on what was left out to limit the page's size."""
+    """The scores as JSON for the script of the page, and a sentence about what is left out to limit the page's size."""
     runs = [run for test in tests for run in test.runs]
     scores = [run.scores for run in runs]
     size = sum(len(of.ids) * (len(of.columns) + len(of.by_source)) for of in scores)
@@ -161,7 +161,7 @@ def data_of(tests: Sequence[Test]) -> tuple[str, str]:
             for c in dict.fromkeys(column for of in scores for column in of.by_source)
         ],
     }
-    # A name with "</script>" in it would end the block.
+    # A name that contains "</script>" would end the block.
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
     return text, " ".join([*cut, "scores.csv has everything."]) if cut else ""
 
@@ -169,13 +169,13 @@ def data_of(tests: Sequence[Test]) -> tuple[str, str]:
 def _score_folders(path: Path) -> list[Path]:
     if (path / "scores.csv").is_file():
         return [path]
-    # Of an experiment only scores/: separated/ holds thousands of files.
+    # Only scores/ of an experiment: separated/ may hold thousands of files.
     root = path / "scores" if (path / "scores").is_dir() else path
     return sorted({file.parent for depth in range(1, _DEEPEST) for file in root.glob(f"{'*/' * depth}scores.csv")})
 
 
 def _by_test(runs: Sequence[ScoreFolder]) -> list[Test]:
-    """Runs that share a mixture, and that disagree on the references of none, stand together, named after the manifest."""
+    """Group runs that share a mixture and agree on the references of all shared ones; a test is named after its manifest."""
     tests: list[tuple[dict[str, TestedAgainst], list[ScoreFolder]]] = []
     for run in runs:
         of_run = run.scores.tested
@@ -198,7 +198,7 @@ def _same_test(one: Mapping[str, TestedAgainst], other: Mapping[str, TestedAgain
 
 
 def _relabelled(runs: Sequence[ScoreFolder]) -> list[ScoreFolder]:
-    """The runs of one test, with labels that leave out what all their paths have, such as the test's name."""
+    """The runs of one test, with labels that leave out what all paths share, such as the name of the test."""
     labels = labels_of([run.folder.resolve() for run in runs])
     return [replace(run, label=label) for run, label in zip(runs, labels, strict=True)]
 

@@ -1,4 +1,4 @@
-"""Utterances to listen to in a report: their choice, their audio files, their players."""
+"""The section of a report with utterances to listen to: which are chosen, their audio files, their players."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +18,7 @@ from sepml.speech.scoring.trial import find_estimates
 from sepml.system.process import track
 
 SECONDS = 20.0
-"""Of a longer recording the page has the beginning."""
+"""The page contains the first part of longer recordings."""
 RUNS = 3
 """Score folders whose estimates of an utterance are shown."""
 
@@ -37,7 +37,7 @@ class Pick:
 
 
 class AudioFiles:
-    """The audio files of the mixtures of one score folder, found by the inputs that its summary names."""
+    """The audio files of the mixtures of one score folder, found through the inputs in its summary."""
 
     def __init__(self, run: ScoreFolder) -> None:
         self._folder = run.folder.resolve()
@@ -75,7 +75,7 @@ class AudioFiles:
         return [there[n] if n in there else _with_suffix(self._est, f"{name}_s{n}") for n in permutation]
 
     def _found(self, name: object) -> Path:
-        """A path that was given in the folder where `sepml score` ran, which is here or above the scores."""
+        """An existing path; a relative one starts from this folder or from one above the scores, where `sepml score` ran."""
         if not isinstance(name, str) or not name:
             raise SepmlError("summary.json does not say where the audio is")
         places = [Path(name), *(parent / name for parent in self._folder.parents)]
@@ -91,7 +91,7 @@ def listen(tests: Sequence[Test], each: int, seed: int, room: int) -> Markup:
     Args:
         each: utterances to listen to: this many of the best, of the worst and of the others, for each test.
         seed: of the choice of the others.
-        room: bytes; players are left out when they are used, and the page says so.
+        room: bytes for all players; those that do not fit are left out, and the page says so.
     """
     if not tests or not each:
         return Markup()
@@ -117,7 +117,7 @@ def listen(tests: Sequence[Test], each: int, seed: int, room: int) -> Markup:
 
 
 def choose(run: ScoreFolder, column: str, each: int, seed: int) -> list[Pick]:
-    """The best, the worst and random utterances of a run by one metric, `each` of a kind, none twice; in turns."""
+    """The best, worst and random utterances of a run by one metric, `each` of every kind in turn, without repetition."""
     values, ids = run.scores.columns[column], run.scores.ids
     of = [(-value, ids[i], i) for i, value in enumerate(values) if value is not None]
     ranked = [i for _, _, i in sorted(of)]
@@ -151,7 +151,7 @@ def _players_of(test: Test, picks: Sequence[Pick], column: str, anchor: str) -> 
 
 @dataclass(frozen=True)
 class _Signal:
-    """A signal to be heard: x (T,), its rate in Hz, and the scale of its pictures, see `rendering.player`."""
+    """A signal to listen to: x (T,), its rate in Hz, and the scale of its pictures, see `rendering.player`."""
 
     label: str
     x: np.ndarray
@@ -161,7 +161,7 @@ class _Signal:
 
 
 def _signals(name: str, runs: Sequence[tuple[ScoreFolder, AudioFiles | str, int]]) -> tuple[list[list[_Signal]], list[str]]:
-    """The signals of one utterance, a row for the mixture and its sources and one a run, and why others are absent."""
+    """The signals of one utterance (a row for the mixture and its sources, and one for each run), and why others are absent."""
     absent = []
     named: list[tuple[int, str, Path]] = []
     for number, (run, files, row) in enumerate(runs, start=1):

@@ -14,7 +14,7 @@ from sepml.speech.report.rendering import render
 from sepml.speech.results.tables import title
 
 SERIES = 6
-"""Series that colour and line style tell apart."""
+"""The number of series that colours and line styles can distinguish."""
 _WIDTH, _HEIGHT = 400, 240
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 12, 42
 _MOST_BINS = 30
@@ -56,7 +56,7 @@ class Axis:
 
 
 def histogram(series: Series, label: str) -> Markup:
-    """How many mixtures have which value; the upright line is a series' mean. Empty text where there is no value."""
+    """A histogram of values over mixtures, with a vertical line at the mean of each series. Empty without values."""
     values = {name: _finite(of) for name, of in series.items()}
     everything = np.concatenate([*values.values(), np.empty(0)])
     if not everything.size:
@@ -79,11 +79,11 @@ def histogram(series: Series, label: str) -> Markup:
 
 
 def scatter(xs: Series, ys: Series, x_label: str, y_label: str, diagonal: bool = False, data: str = "") -> Markup:
-    """One dot a mixture; series by name in both. Empty text where no mixture has both values.
+    """A scatter plot, one dot for each mixture; `xs` and `ys` have the same series. Empty if no mixture has both values.
 
     Args:
-        diagonal: the same axis twice, and the line of equal values.
-        data: what the page's script needs to name the mixture under the pointer.
+        diagonal: use the same range for both axes, and draw the line of equal values.
+        data: with which the script of the page names the mixture under the pointer.
     """
     pairs = {name: _pairs(xs[name], ys[name]) for name in ys}
     everything = np.concatenate([*pairs.values(), np.empty((0, 2))])
@@ -99,7 +99,7 @@ def scatter(xs: Series, ys: Series, x_label: str, y_label: str, diagonal: bool =
 
 
 def curves(epochs: Sequence[int], series: Series, label: str) -> Markup:
-    """A line a series over the epochs, broken where a value is missing. Empty text where there is no value."""
+    """A line for each series over the epochs, with gaps where values are missing. Empty without values."""
     values = np.concatenate([*(_finite(of) for of in series.values()), np.empty(0)])
     if not values.size:
         return Markup()
@@ -119,12 +119,12 @@ def curves(epochs: Sequence[int], series: Series, label: str) -> Markup:
 
 
 def legend(names: Sequence[str]) -> Markup:
-    """Which colour and line is which series."""
+    """The colour and line style of each series."""
     return render("legend.html", names=names)
 
 
 def plots_of(tests: Sequence[Test]) -> Markup:
-    """Scatters and histograms, one block a test; empty text where there is none."""
+    """The section of plots: scatter plots and histograms, one block for each test; empty without tests."""
     blocks = []
     for t, test in enumerate(tests):
         runs = test.runs[:SERIES]
@@ -173,7 +173,7 @@ def _pairs(xs: Sequence[float | None], ys: Sequence[float | None]) -> np.ndarray
 
 
 def _range(values: np.ndarray) -> tuple[float, float]:
-    """A range with a margin around the values, also where they are all the same."""
+    """A range with a margin around the values, also if all of them are equal."""
     low, high = float(values.min()), float(values.max())
     margin = 0.04 * (high - low) or 0.05 * abs(high) or 0.5
     return low - margin, high + margin
@@ -185,7 +185,7 @@ def _step(least: float) -> float:
 
 
 def _formatter(ticks: Sequence[float]) -> tuple[Callable[[float], str], str]:
-    """Numbers of one axis with the decimals that tell its ticks apart, and the power of ten that its name has to say.
+    """A formatter with as many decimals as distinguish the ticks of an axis, and the power of ten for the axis label.
 
     >>> text, power = _formatter([0.0018, 0.0019, 0.002])
     >>> text(0.0018), power
@@ -204,9 +204,9 @@ def _at(axis: Axis, value: float) -> str:
 
 
 def _input_scatter(t: int, test: Test, base: str) -> Markup:
-    """The improvement against what the mixture had: a metric less its improvement."""
+    """The improvement over the value of the mixture, which is the metric minus its improvement."""
     runs, gain = test.runs[:SERIES], f"{base}i"
-    # Colours are by position, so all runs are drawn or none.
+    # Colours depend on the position of a run: either all runs are drawn or none.
     if not all({base, gain} <= run.scores.columns.keys() for run in runs):
         return Markup()
     before = {run.label: _less(run.scores.columns[base], run.scores.columns[gain]) for run in runs}
@@ -220,7 +220,7 @@ def _less(values: Sequence[float | None], others: Sequence[float | None]) -> lis
 
 
 def _pair_scatter(t: int, test: Test, other: int) -> Markup:
-    """One run against another by the first metric that both have as an improvement, or else by their first one."""
+    """One run against the first by SI-SNRi or, where one of them lacks it, by the first metric that both have."""
     a, b = test.runs[0], test.runs[other]
     shared = [column for column in a.scores.columns if column in b.scores.columns]
     column = next((column for column in ("si_snri", *shared) if column in shared), None)

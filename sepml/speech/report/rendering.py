@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 _COLUMNS, _ROWS = 320, 96
 _RANGE_DB = 70.0
 _SILENCE_DB = -120.0
-"""The level of digital silence, which keeps the logarithm finite."""
+"""The level of digital silence; it keeps the logarithm finite."""
 _WINDOW_SECONDS = 0.032
 _SHADES = 48
 _READ_AHEAD = 1 << 16
-# Dark to light, red, green, blue: each shade is lighter than the one before, so that it reads in grey as well.
+# Red, green, blue from dark to light: each shade is lighter than the one before, so that it is also readable in grey.
 _ANCHORS = ((6, 8, 24), (36, 20, 92), (104, 26, 118), (176, 46, 98), (232, 94, 60), (250, 164, 52), (253, 236, 170))
 
 
 def render(template: str, **values: Any) -> Markup:
-    """A template with its values, which are escaped but for those that were rendered themselves; ends without a new line."""
+    """A template with its values, which are escaped unless they are rendered templates; without a newline at the end."""
     return Markup(_environment().get_template(template).render(**values))
 
 
@@ -40,7 +40,7 @@ def read_template(name: str) -> str:
 
 
 def script_hash(script: str) -> str:
-    """The hash of a script in the page for its content security policy, so that no other script runs."""
+    """The hash of the page's script for its content security policy, so that no other script runs."""
     return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
 
 
@@ -53,7 +53,7 @@ class Samples(Protocol):
 
 
 class StoredSamples:
-    """The samples of a mono file, of which only a part around those asked for is in memory.
+    """The samples of a mono file, read on demand; only a part of them is in memory.
 
     Args:
         file: an open file of one channel.
@@ -70,7 +70,7 @@ class StoredSamples:
         start, stop, _ = part.indices(len(self))
         stop = max(start, stop)
         if start < self._begin or stop > self._begin + len(self._held):
-            # Parts are asked for in order, and single small reads cost more than their samples.
+            # Parts are requested in order, and many small reads would be slow.
             self._file.seek(start)
             self._begin, self._held = start, self._file.read(max(_READ_AHEAD, stop - start), dtype="float32")
         return self._held[start - self._begin : stop - self._begin]
@@ -86,11 +86,11 @@ def player(
     note: str = "",
     download: str | None = None,
 ) -> Markup:
-    """The HTML of one signal (T,): a waveform, a spectrogram and an audio element that plays `source`.
+    """The HTML of one signal (T,): waveform, spectrogram, and an audio element that plays `source`.
 
     Args:
         peak, loudest_db: the scale, see `waveform` and `spectrogram`.
-        download: the name under which the file is saved, empty for no link; given, the signal has buttons Solo and Mute.
+        download: the name under which the file is saved, empty for no link; if it is not None, there are buttons Solo and Mute.
     """
     image = data_uri("image/png", spectrogram(x, rate, loudest_db))
     wave = waveform(x, peak)
@@ -118,7 +118,7 @@ def spectrogram(x: Samples, rate: int, loudest_db: float | None = None) -> bytes
     """A PNG of the magnitudes of samples (T,) over time and frequency (0 to rate / 2), 70 dB from dark to light.
 
     Args:
-        loudest_db: the level that is lightest, from `loudest`; None is the loudest of `x`. Silence is darkest whatever it is.
+        loudest_db: the level of the lightest shade, from `loudest`; None is the highest of `x`. Silence is always darkest.
     """
     levels = _levels(x, rate)
     top = float(levels.max(initial=_SILENCE_DB)) if loudest_db is None else loudest_db
@@ -150,9 +150,9 @@ def png(indices: np.ndarray, palette: np.ndarray) -> bytes:
 
 
 def wav(x: np.ndarray, rate: int) -> tuple[bytes, float]:
-    """A WAV file, 16 bits, of samples (T,), and the factor that keeps its peak within full scale (1 = as it is).
+    """A 16-bit WAV file of samples (T,), and the factor that scales its peak to full scale (1 where it is below).
 
-    FLAC would be smaller by a third, but Chromium gives up when it is to seek in one without a table of its blocks.
+    FLAC would be smaller by a third, but Chromium cannot seek in a FLAC file without a seek table.
     """
     import soundfile
 
@@ -165,14 +165,14 @@ def wav(x: np.ndarray, rate: int) -> tuple[bytes, float]:
 
 
 def data_uri(kind: str, content: bytes) -> str:
-    """Bytes as an address, such as `data:image/png;base64,...`."""
+    """Bytes as a data URI, such as `data:image/png;base64,...`."""
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def _levels(x: Samples, rate: int) -> np.ndarray:
-    """Levels (rows, columns), dB: Hann windows, the loudest of the bins and frames that share a cell."""
+    """Levels (rows, columns), dB: Hann windows; each cell has the maximum of its bins and frames."""
     length = max(64, 2 ** math.ceil(math.log2(max(rate * _WINDOW_SECONDS, 2))))
-    # Long recordings: at most four windows a column, which keeps time and memory bounded.
+    # At most four windows for each column, so that time and memory are bounded for long recordings.
     frames = min(max(len(x) * 4 // length, 8), 4 * _COLUMNS)
     starts = np.linspace(0, len(x) + 1, frames).astype(int) - length // 2
     window = np.hanning(length + 1)[:-1].astype(np.float32)
@@ -184,7 +184,7 @@ def _levels(x: Samples, rate: int) -> np.ndarray:
 
 
 def _around(x: Samples, start: int, length: int) -> np.ndarray:
-    """`length` samples from `start` on, which may lie before the first; zeros where there are none."""
+    """`length` samples from `start` on, which may be negative; zeros outside of the signal."""
     part = np.asarray(x[max(start, 0) : max(start + length, 0)], np.float32)
     before = min(max(-start, 0), length)
     return np.pad(part, (before, length - before - len(part)))

@@ -1,4 +1,4 @@
-"""One page about scores and training: tables, plots, players, in a single HTML file that needs nothing else."""
+"""One page about scores and training: tables, plots and players in a single, self-contained HTML file."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ from sepml.system.files import write_text
 from sepml.version import __version__
 
 MOST_BYTES = 14_500_000
-"""The page stays below this: players are left out when it is reached, and the page says so."""
+"""The limit of the page's size; players that do not fit are left out, and the page says so."""
 _POLICY = "default-src 'none'; img-src data:; media-src data:; style-src 'unsafe-inline';"
 _CURVES = {
     "gate_open": "gate open, fraction",
@@ -40,9 +40,9 @@ class ReportSettings:
     """What a report shows.
 
     Attributes:
-        players: utterances to listen to: this many of the best, of the worst and of the others, for each test; 0 is none.
-        seed: of the choice of the others.
-        heading: of the page; empty is a heading that names the folders.
+        players: utterances to listen to for each test: this many of the best, of the worst and of the others; 0 is none.
+        seed: of the random choice of the others.
+        heading: of the page; by default the names of the folders.
     """
 
     players: int = 2
@@ -54,11 +54,11 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
     """Write one self-contained HTML page about score folders and experiments, written atomically.
 
     Args:
-        paths: folders of scores (`sepml score`), and experiments (`sepml train`), whose scores/<test>/<peer> are found too.
+        paths: folders of scores (`sepml score`), and experiments (`sepml train`) with their scores/<test>/<peer>.
         out: the HTML file.
 
     Returns:
-        the size of the page, bytes; at most 15 MB. The page names audio files that no longer exist.
+        the size of the page in bytes, at most 15 MB. The page lists audio files that no longer exist.
 
     Raises:
         SepmlError: a path holds neither, a file in it cannot be read, or the page cannot be written.
@@ -90,14 +90,14 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
 
 
 def _kind(tests: Sequence[Test], histories: Sequence[History]) -> str:
-    """What the page reports: separation, or training of anything else."""
+    """The kind of the page: separation, or training of another task."""
     metrics = {column for columns in COLUMNS.values() for column in columns}
     validated = {name.removeprefix("valid_") for history in histories for name in history.columns}
     return "separation" if tests or validated & metrics else "training"
 
 
 def _summary(tests: Sequence[Test]) -> Markup:
-    """Tables of means, one a test, one row a score folder; empty text where there is no test."""
+    """Tables of means, one for each test, with one row for each score folder; empty without tests."""
     return render("summary.html", tests=[_summary_table(test) for test in tests]) if tests else Markup()
 
 
@@ -130,7 +130,7 @@ def _summary_row(run: ScoreFolder, columns: Sequence[str], best: Mapping[str, fl
 
 
 def _spread(facts: ColumnSummary | None, decimals: int) -> str:
-    """The interval of a mean where the summary has one, else the deviation."""
+    """The interval of a mean if the summary has one, otherwise the standard deviation."""
     if facts is None:
         return ""
     if facts.interval_95 is not None:
@@ -154,7 +154,7 @@ def _source(run: ScoreFolder) -> dict[str, str]:
 
 
 def _training(histories: Sequence[History]) -> Markup:
-    """Curves over the epochs, one block an experiment; empty text where there is none."""
+    """Curves over the epochs, one block for each experiment; empty without experiments."""
     blocks = []
     for history in histories:
         peers = list(next(iter(history.columns.values()), {}))
@@ -168,7 +168,7 @@ def _training(histories: Sequence[History]) -> Markup:
 
 
 def _curve_title(column: str) -> str:
-    """A column of history.csv for people; the columns that name a metric have it after their first word."""
+    """The title of a column of history.csv; columns of metrics have the metric after their first word."""
     first, _, rest = column.partition("_")
     if first in ("train", "valid"):
         return f"{'training loss' if first == 'train' else 'validation'}, {title(rest)}"

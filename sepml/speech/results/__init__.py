@@ -1,1 +1,1 @@
-"""What a folder of scores holds: summaries, tables, comparisons."""
+"""The content of a folder of scores: summaries, tables, comparisons."""

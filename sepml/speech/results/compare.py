@@ -23,9 +23,9 @@ class Agreement:
     """Whether two score folders are of the same mixtures and references.
 
     Attributes:
-        shared: mixtures that both have.
-        differing: those of them with another mixture or other references, by their id.
-        unchecked: of the shared ones, how many lack a fingerprint in one of the two.
+        shared: number of mixtures that both have.
+        differing: ids of shared mixtures whose audio or references differ.
+        unchecked: number of shared mixtures that lack a fingerprint in one of the two.
     """
 
     shared: int
@@ -67,9 +67,9 @@ class Difference:
 
 
 def agreement(one: ScoreTable, two: ScoreTable) -> Agreement:
-    """Compare the tests of two tables of scores, mixture by mixture; those with a fault are left out.
+    """Compare the tests of two tables of scores, mixture by mixture, without mixtures that have a fault.
 
-    Tables of earlier versions have no fingerprints; of these only the numbers of sources are compared.
+    Tables of earlier versions have no fingerprints, so only the numbers of sources are compared.
     """
     mine, theirs, faulty = one.tested, two.tested, one.faulty | two.faulty
     shared = [mixture_id for mixture_id in mine if mixture_id in theirs and mixture_id not in faulty]
@@ -102,7 +102,7 @@ def compare_scores(pairs: Sequence[tuple[Path, Path]], target: Path | None = Non
     Args:
         pairs: folders written by `sepml score` or `sepml evaluate`.
         target: a .csv or .json file to write the differences to.
-        force: compare folders of other mixtures or references, too; the differences then count these.
+        force: also compare folders of other mixtures or references; the differences count these.
 
     Raises:
         SepmlError: a folder holds no scores, two of them share no mixture or no metric, or are of other mixtures or references
@@ -132,16 +132,16 @@ def score_folders_of(path: Path) -> dict[str, Path]:
     found = [f for test in tests for f in ([test] if (test / "summary.json").exists() else score_folders_below(test))]
     if not found and (path / "config.yaml").exists():
         raise SepmlError(f"{path}: is an experiment without scores; expected them in {path / _SCORES}/<test>/<peer>")
-    # Without any, the path itself: its reader says what is absent.
+    # Without score folders the path itself, whose reader reports what is absent.
     return {folder.relative_to(root).as_posix(): folder for folder in dict.fromkeys(found)} or {"": path}
 
 
 def pairs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
     """The score folders that are compared: those of the first path with those of each other one.
 
-    Of two folders that hold several score folders, those of one name are compared (the same test and peer). Where one path
-    is a score folder itself, or no name is in both, each folder is compared with each that shares a mixture. Of a single path
-    the folders of each test are compared with the first of them.
+    If two paths hold several score folders, those of the same name (the same test and peer) are compared. If one path is a
+    score folder itself, or no name is in both, each folder is compared with each one that shares a mixture. For a single
+    path, the folders of each test are compared with the first of them.
 
     Raises:
         SepmlError: a path is an experiment without scores.
@@ -165,7 +165,7 @@ def pairs_to_compare(paths: Sequence[Path]) -> list[tuple[Path, Path]]:
 
 
 def folders_by_test(paths: Sequence[Path]) -> dict[str, list[Path]]:
-    """The score folders by test: those of an experiment by their folder in it, all others together under an empty name."""
+    """The score folders by test: those of an experiment by the name of the test, all others under an empty name."""
     tests: dict[str, list[Path]] = {}
     for path in paths:
         for name, folder in score_folders_of(path).items():
@@ -190,7 +190,7 @@ def _difference(first: Path, other: Path, column: str, tables: tuple[ScoreTable,
     values = [{i: x for i, x in zip(of.ids, of.columns[column], strict=True) if x is not None} for of in tables]
     both = [mixture_id for mixture_id in values[0] if mixture_id in values[1]]
     pairs = np.array([[of[i] for of in values] for i in both], dtype=np.float64).reshape(-1, 2)
-    # The tables have five decimals; so has a difference, and equal values differ by nothing.
+    # The tables have five decimals, and so have the differences: equal values differ by exactly 0.
     differences = np.round(pairs[:, 1] - pairs[:, 0], 5)
     of_first, of_other, change = (float(x.mean()) if both else None for x in (*pairs.T, differences))
     means, statistics = (of_first, of_other, change), (interval_of_mean(differences), paired_p_value(differences))
@@ -203,11 +203,11 @@ def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, se
 
     Without an effect, a mixture's difference has either sign with equal probability. The test is about the mean, which is
     what the tables report, and assumes no distribution; a t-test assumes a normal one, and Wilcoxon's test is about ranks.
-    All flips are made where there are no more than `permutations` of them, otherwise that many random ones. The result is
-    that of `scipy.stats.permutation_test(permutation_type="samples")`, in less time.
+    All sign flips are tried if there are at most `permutations` of them, otherwise that many random ones. The result is that
+    of `scipy.stats.permutation_test(permutation_type="samples")`, in less time.
 
     Args:
-        differences: (n,) one a mixture.
+        differences: (n,) one for each mixture.
 
     Returns:
         the two-sided p-value, or None for fewer than two differences.
@@ -216,7 +216,7 @@ def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, se
         return None
     if not differences.any():
         return 1.0
-    # The result must not depend on the order of the mixtures.
+    # Sorted, so that the result does not depend on the order of the mixtures.
     differences = np.sort(differences)
     observed, count = abs(differences.mean()), len(differences)
     # Values that differ by rounding only count as equal.

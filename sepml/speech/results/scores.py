@@ -1,6 +1,6 @@
-"""The metrics and their columns, the scores of mixtures, and their table scores.csv, which is written and read here only.
+"""The metrics and their columns, the scores of mixtures, and the table scores.csv, which only this module writes and reads.
 
-The command line reads the names of the metrics, so nothing heavy is imported before it is used.
+The command line needs the names of the metrics, so nothing heavy is imported before it is used.
 """
 
 import math
@@ -31,9 +31,9 @@ COLUMNS = {
 KNOWN = tuple(COLUMNS)
 """All metrics, in the order of their columns."""
 METRICS = tuple(name for name in KNOWN if name != "pesq_nb")
-"""Those that are measured unless others are asked for; at 8 kHz `pesq` is narrow-band already."""
+"""The default metrics; at 8 kHz `pesq` is already narrow-band."""
 LARGEST = 1e9
-"""No score is larger; sums of numbers near the end of float64's range would overflow."""
+"""The largest score that is allowed: sums of numbers near the end of float64's range would overflow."""
 _FAULT = "fault: "
 _WHAT = "table of `sepml score`"
 # Columns of scores.csv that hold no scores.
@@ -62,9 +62,9 @@ class UtteranceScores:
 
     Attributes:
         permutation: the estimate (from 1) that stands for each source.
-        values: column -> one value a source; None where there is none.
-        unscored: why, for each None.
-        surplus: estimates (from 1) that stand for no source, as there are more of them than sources.
+        values: column -> one value for each source; None where there is none.
+        unscored: the reason for each None.
+        surplus: estimates (from 1) that stand for no source, where there are more estimates than sources.
         fingerprint: of the mixture and its references, see `fingerprint_of_test`; empty where it is not known.
         length_differences: samples by which each estimate is longer than the mixture, negative where it is shorter; empty
             where all are as long.
@@ -111,14 +111,14 @@ class TestedAgainst:
     n_src: int
 
     def agrees(self, other: "TestedAgainst") -> bool:
-        """Whether nothing shows that the two are of other mixtures or references."""
+        """Whether the two may be of the same mixture and references, by all that is known of both."""
         pairs = ((self.fingerprint, other.fingerprint), (self.n_src, other.n_src))
         return all(not one or not two or one == two for one, two in pairs)
 
 
 @dataclass(frozen=True)
 class ScoreTable:
-    """A scores.csv by its columns, one value a mixture; faulty mixtures are among them.
+    """The columns of a scores.csv, one value for each mixture, also for mixtures with a fault.
 
     Attributes:
         ids: the mixtures, in the order of the file.
@@ -166,8 +166,9 @@ def mean_of_sources(values: Sequence[float | None]) -> float | None:
 def write_scores(
     path: Path, scores: Sequence[UtteranceScores], faults: "Sequence[Failure[str]]", columns: Sequence[str], n_src: int
 ) -> None:
-    """Write one row a mixture: the means over its sources, then each source's values, permutation, surplus, the
-    fingerprint of the test and reasons.
+    """Write the table: one row for each mixture.
+
+    A row has the means over the sources, the values of each source, permutation, surplus, fingerprint and reasons.
 
     Raises:
         SepmlError: it cannot be written.
@@ -189,8 +190,8 @@ def read_score_table(folder: Path, metrics: Sequence[str] = ()) -> ScoreTable:
     """The whole table in a folder of scores, whatever metrics it holds; a column with text in it is no metric.
 
     Args:
-        metrics: columns that must be there and hold finite numbers or empty cells; in the other columns a number that is
-            not finite counts as an empty cell.
+        metrics: required columns, which hold finite numbers or empty cells; in other columns, a number that is not finite
+            counts as an empty cell.
 
     Raises:
         SepmlError: there is none, or it is not what `sepml score` writes.

@@ -1,4 +1,4 @@
-"""Means of many scores with their counts and intervals, and their file summary.json, which is written and read here only."""
+"""Means of many scores with counts and intervals, and their file summary.json, which only this module writes and reads."""
 
 import platform
 import re
@@ -22,7 +22,7 @@ from sepml.version import __version__
 RESAMPLES = 2000
 LEVEL = 0.95
 DRAWS_AT_ONCE = 1 << 20
-"""Random numbers that are in memory at a time: 3,000 mixtures times 2,000 resamples would be 100 MB."""
+"""Random numbers that are in memory at one time; all of 3,000 mixtures times 2,000 resamples would take 100 MB."""
 _LIBRARIES = ("numpy", "scipy", "soundfile", "pesq")
 
 
@@ -49,10 +49,10 @@ class ColumnSummary:
 
 @dataclass(frozen=True)
 class Summary:
-    """The scores of a set of mixtures, summed up.
+    """Summary of the scores of a set of mixtures.
 
     Attributes:
-        n_mixtures: mixtures that were to be scored, those with a fault among them.
+        n_mixtures: mixtures that were to be scored, including those with a fault.
         columns: column -> its summary.
         unscored: every value that does not exist, with the reason; none of them is in a mean.
         faults: mixtures whose files could not be used (item = mixture_ID); they are in no mean either.
@@ -143,8 +143,8 @@ def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int =
     """The 95 % percentile bootstrap interval of the mean.
 
     Args:
-        values: (n,) one value a mixture: mixtures are drawn with replacement.
-        seed: the interval of the same values is the same.
+        values: (n,) one for each mixture; mixtures are drawn with replacement.
+        seed: of the draws.
 
     Returns:
         its two ends, which do not depend on the order of the values; None for fewer than two values.

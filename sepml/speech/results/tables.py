@@ -1,4 +1,4 @@
-"""Tables of means and differences as plain text that is Markdown as well, and the titles of their columns."""
+"""Tables of means and differences as plain text that is also Markdown, and the titles of their columns."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +55,7 @@ def number(value: float | None, column: str) -> str:
 
 
 def format_table(summaries: Mapping[str, Summary]) -> str:
-    """A table of the means, one row a label. Notes below it name what is missing.
+    """A table of the means, one row for each label. Notes below it say what is missing.
 
     Args:
         summaries: label (such as `peer1`, `ensemble`) -> its summary.
@@ -70,7 +70,7 @@ def format_table(summaries: Mapping[str, Summary]) -> str:
 
 
 def format_summary(label: str, summary: Summary) -> str:
-    """A table of one summary, one row a metric: mean, median, standard error, interval and count; notes as above."""
+    """A table of one summary, one row for each metric: mean, median, standard error, interval, count; notes as above."""
     rows = [[label, "mean", "median", "std. error", "95 % interval", "n"]]
     for column, part in summary.columns.items():
         cells = [number(value, column) for value in (part.mean, part.median)]
@@ -113,10 +113,10 @@ def _paragraph(lines: Iterable[str]) -> list[str]:
 
 
 def format_tables(paths: Sequence[Path], force: bool = False) -> str:
-    """The means of score folders side by side, a table for each test of the experiments among them.
+    """The means of score folders side by side; experiments have a table for each test.
 
     Args:
-        force: show folders of other mixtures or references in one table, too, and say so below it.
+        force: also show folders of other mixtures or references in one table, with a note below it.
 
     Raises:
         SepmlError: a path holds no scores, or score folders of one table are of other mixtures or references.
@@ -148,7 +148,7 @@ def _table(folders: Sequence[Path], force: bool) -> str:
 
 
 def format_differences(differences: Sequence[Difference]) -> str:
-    """The differences as plain text that is Markdown as well: one table a folder, with a note on what is not in it."""
+    """The differences as plain text that is also Markdown: one table for each folder, with a note on what is not in it."""
     parts = []
     for pair in dict.fromkeys((difference.first, difference.other) for difference in differences):
         of_pair = [difference for difference in differences if (difference.first, difference.other) == pair]

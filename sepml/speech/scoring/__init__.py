@@ -1,1 +1,1 @@
-"""What estimates are worth."""
+"""Metrics of separated signals, and the evaluation of models on manifests."""

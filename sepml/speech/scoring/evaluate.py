@@ -1,4 +1,4 @@
-"""Separates the mixtures of a manifest and scores the estimates in one pass: metrics run beside the network."""
+"""Separates the mixtures of a manifest and scores the estimates in one pass: other processes score while the network runs."""
 
 import copy
 from collections.abc import Mapping, Sequence
@@ -40,7 +40,7 @@ _MOST_BYTES = 1 << 27
 
 @dataclass(frozen=True)
 class Windows:
-    """How mixtures are cut for the models, see `Separator.separate`; segment in s, overlap a fraction of it."""
+    """The windows in which models see a mixture, see `Separator.separate`: segment in s, overlap as a fraction of it."""
 
     segment: float | None = None
     overlap: float | None = None
@@ -75,29 +75,29 @@ def evaluate_manifest(
     moved_to: Path | None = None,
     architecture: Architecture | None = None,
 ) -> dict[str, Summary]:
-    """Separate and score the mixtures of a manifest, as `sepml separate` and then `sepml score` would: the files
-    have the resolution of the mixtures.
+    """Separate and score the mixtures of a manifest; the scores are those of `sepml separate` and then `sepml score`.
 
-    Writes `scores.csv`, `summary.json` and `est/<id>_s1.wav` ... to `out`. The network runs in this process, the metrics
-    of the mixtures before in others; broken off and called again, it goes on after the last mixture scored.
+    Writes `scores.csv`, `summary.json` and `est/<id>_s1.wav` ..., in the resolution of the mixtures, to `out`. The network
+    runs in this process; other processes score the mixtures before. An interrupted evaluation continues after the last
+    mixture that was scored.
 
     Args:
         model: see `Separator.load`; of an experiment's folder the best peer is taken.
-        ensemble: of an experiment's folder evaluate every peer and their average, each in a folder of its own below `out`;
-            a peer runs once for both.
+        ensemble: evaluate every peer of an experiment's folder and their average, each in its own folder below `out`; a peer
+            runs once for both.
         save_estimates: keep the separated files.
         windows: None is the default of `sepml separate`.
         jobs: processes for the metrics; 0 = all cores.
         architecture: the network of a checkpoint that holds weights alone, see `Separator.load`.
-        force: write over scores that `out` holds of another model, manifest or metrics; the estimates go, too.
+        force: replace scores of another model, manifest or metrics in `out`, and their estimates.
         moved_to: see `read_manifest`.
 
     Returns:
         label (`peer1` ..., `ensemble`; otherwise the name of `out`) -> summary, as `score_manifest`.
 
     Raises:
-        SepmlError: the model or the manifest cannot be read, a metric is unknown, the sources of both differ in number, or
-            `out` holds scores of something else.
+        SepmlError: the model or the manifest cannot be read, a metric is unknown, the model separates fewer sources than the
+            mixtures have, or `out` holds other scores.
     """
     metrics, windows = check_metrics(metrics), windows or Windows()
     mixtures = read_manifest(manifest, moved_to)
@@ -136,10 +136,10 @@ def _sources_to_score(separator: Separator, origin: Origin, mixtures: Sequence[M
 def _row(
     stack: ExitStack, out: Path, label: str, separator: Separator, inputs: dict[str, str], settings: Mapping[str, Any]
 ) -> _Row:
-    """A row of the table; its journal is open, and estimates that are not saved are there, until `stack` is closed."""
+    """A row of the table. Its journal, and the folder of estimates that are not saved, stay open until `stack` is closed."""
     folder, name = out / label, label or out.resolve().name
     network = {key: inputs.get(key) for key in ("weights", "network")}
-    # Earlier versions wrote 16 bits whatever the mixtures held.
+    # Earlier versions always wrote 16 bits.
     journal = stack.enter_context(Journal(folder, {**settings, **network, "bits": "as the mixture", "label": label}))
     if settings["saved"]:
         est = folder / "est"

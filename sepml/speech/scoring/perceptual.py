@@ -48,7 +48,7 @@ def band_energies(est: np.ndarray, ref: np.ndarray, sample_rate: int) -> tuple[n
     ref_frames, est_frames = (_frames(_resample(x.astype(np.float64), sample_rate)) for x in (ref, est))
     level = 20 * np.log10(np.linalg.norm(ref_frames, axis=1) + _EPS)
     active = level.max() - _DYNAMIC_RANGE_DB - level < 0
-    # The last frame overlaps with nothing; the library does not look at it.
+    # The last frame overlaps with no other; the library does not use it.
     if np.count_nonzero(active) - 1 < _SEGMENT:
         raise NotScorable("too little speech in the reference for STOI")
     return _energies(est_frames[active]), _energies(ref_frames[active])
@@ -126,8 +126,8 @@ def pesq(est: np.ndarray, ref: np.ndarray, sample_rate: int, mode: str | None = 
     if sample_rate not in _PESQ_MODES:
         raise NotScorable(f"PESQ is defined at 8000 and 16000 Hz, not at {sample_rate} Hz")
     if ref.shape[-1] > _PESQ_SAFE_SECONDS * sample_rate:
-        # The C code keeps 50 utterances and writes past the end at the next one: wrong numbers, then a crash. Ours is
-        # a close count, hence the margin.
+        # The C code has room for 50 utterances and writes past the end at the next one: wrong numbers, then a crash. This
+        # count is an estimate, hence the margin.
         utterances = count_utterances(ref, sample_rate)
         if utterances > _PESQ_MAX_UTTERANCES:
             raise NotScorable(f"too long for PESQ, which can hold 50 utterances; about {utterances} found")
@@ -231,7 +231,7 @@ def _resample(x: np.ndarray, rate: int) -> np.ndarray:
     windows = sliding_window_view(padded, len(matrix))[::down]
     out = np.empty((blocks, up))
     for start in range(0, blocks, _ROWS):
-        # Copied piece by piece, so that it stays in the cache; overlapping rows are nothing BLAS can take.
+        # Copied in parts that fit into the cache, as BLAS does not take overlapping rows.
         np.matmul(np.ascontiguousarray(windows[start : start + _ROWS]), matrix, out=out[start : start + _ROWS])
     return out.ravel()[:length]
 

@@ -56,7 +56,7 @@ def pairwise_si_snr_scores(est: np.ndarray, ref: np.ndarray) -> np.ndarray:
 
 
 def best_assignment(si_snr: np.ndarray) -> np.ndarray:
-    """The estimate for each source with the best mean quality.
+    """The assignment of estimates to sources with the best mean quality.
 
     Args:
         si_snr: (n_est, n_src) dB, n_est >= n_src; nan (a silent estimate) counts as worse than any value.

@@ -1,4 +1,4 @@
-"""Scores that a folder holds already: gone on with where they are of the same request, refused or cleared otherwise."""
+"""Scores that a folder already holds: resumed where they are of the same request, otherwise refused or deleted."""
 
 import json
 import os
@@ -55,11 +55,11 @@ def refuse_other(out: Path, inputs: Inputs) -> None:
     """Refuse a folder with the scores of something else.
 
     Args:
-        inputs: what is to be scored, as it will stand in summary.json; the same again is no fault.
+        inputs: of the scores to be made, as they will be in summary.json.
 
     Raises:
-        OtherContent: what is there was made of other inputs.
-        SepmlError: it is no summary.
+        OtherContent: the folder holds scores of other inputs.
+        SepmlError: its summary cannot be read.
     """
     if not (out / "summary.json").exists():
         return
@@ -75,7 +75,8 @@ def refuse_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
         rows: label -> inputs, as `refuse_other`; the label is that of the folder below `out`, empty for `out` itself.
 
     Raises:
-        SepmlError: as `refuse_other`; or one holds every peer of an experiment, and the other is of one model.
+        SepmlError: as `refuse_other`; or the folder holds scores of every peer of an experiment and `rows` are of one model,
+            or the reverse.
     """
     for label, inputs in rows.items():
         refuse_other(out / label, inputs)
@@ -87,7 +88,7 @@ def refuse_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
 
 
 def clear_other_rows(out: Path, rows: Mapping[str, Inputs]) -> None:
-    """Delete what an evaluation of something else left: its scores, estimates and page. Other files stay.
+    """Delete the scores, estimates and page of another evaluation. Other files stay.
 
     Args:
         rows: see `refuse_other_rows`.
@@ -152,7 +153,7 @@ class Journal:
                 self._file.close()
 
     def get(self, mixture_id: str, files: Stamps) -> UtteranceScores | None:
-        """The scores of a mixture that were made from these very files, or None."""
+        """The scores of a mixture if they were made from exactly these files, else None."""
         row = self._rows.get(mixture_id)
         return UtteranceScores.from_json(row["scores"]) if row is not None and row["files"] == files else None
 
@@ -171,7 +172,7 @@ class Journal:
             raise SepmlError(f"{self.path}: cannot be written: {error.strerror}") from error
 
     def remove(self) -> None:
-        """Delete the file: the scores stand in their table now."""
+        """Delete the file, when the scores are in their table."""
         with suppress(FileNotFoundError):
             self.path.unlink()
 
@@ -190,7 +191,7 @@ class Journal:
 
 
 def _evaluated(out: Path) -> list[Path]:
-    """The folders of an evaluation of every peer: of those below, the ones that are of the same model as the average."""
+    """The folders of an evaluation of every peer: those below `out` whose model is that of the average."""
     try:
         model = _inputs_of(read_summary(out / ENSEMBLE)).get("model")
     except SepmlError:
@@ -205,7 +206,7 @@ def _evaluated(out: Path) -> list[Path]:
 
 def _clear(folder: Path) -> None:
     with suppress(OSError, SepmlError):
-        # What `sepml score` read is not ours to delete.
+        # Estimates that `sepml score` has only read stay.
         if "model" in _inputs_of(read_summary(folder)):
             ids = {row["mixture_ID"] for _, row in read_rows(folder / "scores.csv", "table of scores", ("mixture_ID",))}
             for path in (folder / "est").glob("*_s*.wav"):
@@ -219,7 +220,7 @@ def _clear(folder: Path) -> None:
 
 
 def _inputs_of(summary: Summary) -> dict[str, str]:
-    """The inputs that a summary names, the metrics by its columns where an earlier version left them out."""
+    """The inputs in a summary; of earlier versions, which did not write the metrics, these follow from the columns."""
     inputs = summary.provenance.get("inputs", {})
     metrics = " ".join(name for name, columns in COLUMNS.items() if columns[0] in summary.columns)
     return {"metrics": metrics, **{key: str(value) for key, value in inputs.items()}}

@@ -1,4 +1,4 @@
-"""Scores of separated files: trials from a manifest or from folders, scored on all cores, resumed where broken off."""
+"""Scores of separated files: trials from a manifest or from folders, scored on all cores; an interrupted run is resumed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,7 +34,7 @@ class ScoreSettings:
     Attributes:
         metrics: of `KNOWN`; si_snr and sdr come with their improvement over the mixture.
         jobs: processes; 0 = all cores.
-        force: write over scores that the folder holds of other references, other estimates or metrics.
+        force: replace scores of other references, other estimates or other metrics in the folder.
         length_tolerance: samples by which an estimate may be longer or shorter than its mixture: it is cut at its end, or
             padded with zeros there. The summary says how many were.
     """
@@ -50,8 +50,8 @@ def score_manifest(
 ) -> Summary:
     """Score the estimates `<est>/<id>_s1.wav`, `_s2.wav` ... of the mixtures in a manifest; see `find_estimates` for names.
 
-    Writes `scores.csv` (a row a mixture) and `summary.json` to `out`. Broken off and called again, it goes on: what was
-    scored is scored again only where a file or the metrics have changed.
+    Writes `scores.csv` (one row per mixture) and `summary.json` to `out`. An interrupted run is resumed: a mixture is scored
+    again only where one of its files or the metrics have changed.
 
     Args:
         moved_to: see `read_manifest`.
@@ -71,7 +71,7 @@ def score_manifest(
 
 
 def score_folders(mix: Path, refs: Sequence[Path], est: Path, out: Path, settings: ScoreSettings | None = None) -> Summary:
-    """Score the estimates of the mixtures in a folder; the references have the same file names in a folder a source.
+    """Score the estimates of the mixtures in a folder; the references have the same file names, in one folder per source.
 
     Args:
         mix: the folder of the mixtures.
@@ -85,7 +85,7 @@ def score_folders(mix: Path, refs: Sequence[Path], est: Path, out: Path, setting
             scores.
     """
     if not refs:
-        raise SepmlError(f"{mix}: no folders of references were given, expected one a source, such as s1 s2")
+        raise SepmlError(f"{mix}: no folders of references were given, expected one for each source, such as s1 s2")
     mixtures, *sources = (audio_files(folder) for folder in (mix, *refs))
     ests = find_estimates(est)
     trials = [
@@ -102,7 +102,7 @@ def score_folders(mix: Path, refs: Sequence[Path], est: Path, out: Path, setting
 
 
 def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS, length_tolerance: int = 0) -> UtteranceScores:
-    """The scores of one mixture, with the fingerprint of what they were scored against.
+    """The scores of one mixture, with the fingerprint of the mixture and its references.
 
     Args:
         length_tolerance: see `ScoreSettings`.
@@ -122,7 +122,7 @@ def score_utterance(trial: Trial, metrics: Sequence[str] = METRICS, length_toler
 
 @cache
 def _keep_memory() -> None:
-    """Once a process: without it, page faults of large arrays cost about 14 % of scoring."""
+    """Keep large blocks of memory, once per process: page faults would cost about 14 % of scoring."""
     keep_large_blocks()
 
 

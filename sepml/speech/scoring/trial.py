@@ -57,10 +57,10 @@ def find_estimates(folder: Path) -> dict[str, dict[int, Path]]:
 
 
 def estimates_of(found: Estimates, folder: Path, mixture_id: str, n_src: int) -> tuple[Path, ...]:
-    """The estimates of a mixture, as many as there are sources or more; the name expected where one is absent.
+    """The files of a mixture's estimates, one for each source or more; where one is absent, the name that is expected.
 
     Args:
-        found: see `find_estimates`; of `folder`.
+        found: the result of `find_estimates(folder)`.
     """
     there = found.get(mixture_id, {})
     return tuple(there.get(n, folder / f"{mixture_id}_s{n}.wav") for n in range(1, max(n_src, len(there)) + 1))
@@ -77,7 +77,7 @@ def audio_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in _audio(folder):
         if path.stem in files:
-            raise SepmlError(f"{path}: {files[path.stem].name} has the same name; expected one file a mixture")
+            raise SepmlError(f"{path}: {files[path.stem].name} has the same name; expected one file for each mixture")
         files[path.stem] = path
     if not files:
         raise SepmlError(f"{folder}: holds no {' or '.join(AUDIO_SUFFIXES)} files")

@@ -38,7 +38,7 @@ class Scores:
 
     Attributes:
         permutation: for each source the index of the estimate that stands for it, in every metric.
-        values: metric -> one value a source, in dB where it is a ratio; None where there is none.
+        values: metric -> one value for each source, in dB where it is a ratio; None where there is none.
         unscored: metric -> why a value of it does not exist.
     """
 
@@ -115,7 +115,7 @@ def scores_of(
         metrics: of `KNOWN`.
     """
     mixture, sources, ests = (x.astype(np.float64) for x in (mixture, sources, ests))
-    # Digital silence, which every metric recognises.
+    # Every metric recognises digital silence.
     sources[silent_references(sources, mixture)] = 0
     si_snr = pairwise_si_snr_scores(np.concatenate([ests, mixture[None]]), sources)
     permutation = best_assignment(_quality(si_snr[:-1], sources, ests, mixture))
@@ -176,7 +176,7 @@ def _norms(x: np.ndarray) -> np.ndarray:
 def _with_improvement(
     name: str, own: np.ndarray, before: np.ndarray, silent: Sequence[str], mixture: np.ndarray
 ) -> dict[str, list[float | str]]:
-    """Values of the estimates (n_src,) and what they gain over the mixture's (n_src,), or why there are none."""
+    """Values of the estimates (n_src,) and their improvement over those of the mixture (n_src,), or why there are none."""
     unmixed = ["the mixture is silent" if is_silent(mixture) else ""] * len(silent)
     return {
         name: [why or float(value) for why, value in zip(silent, own, strict=True)],
