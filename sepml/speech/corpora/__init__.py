@@ -1,1 +1,1 @@
-"""Where source utterances come from."""
+"""Preparation of corpora: source utterances, mix lists and manifests."""

@@ -1,4 +1,4 @@
-"""The signals of the corpora: brought to 8 kHz, trimmed, levelled, faded, cut, joined and written as utterances."""
+"""Signal processing for corpora: resampling to 8 kHz, trimming, levels, fades, cutting and joining to utterances."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -14,11 +14,11 @@ from sepml.speech.audio.files import write_wav
 from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow, save_speaker
 
 SAMPLE_RATE = 8000
-FRAME, HOP = 160, 80  # 20 ms and 10 ms: the frames in which speech and pauses are told apart
-ALONE_S = 3.0  # a clip this long is an utterance of its own
-JOINED_S = (3.0, 6.0)  # shorter clips are joined up to a length drawn from this range
-LONGEST_S = 10.0  # longer ones are cut at a pause
-REMAINDER_S = 1.0  # what is left over at the end and shorter than this is dropped
+FRAME, HOP = 160, 80  # 20 ms and 10 ms: frames of the speech detection
+ALONE_S = 3.0  # a clip of this length or longer is an utterance
+JOINED_S = (3.0, 6.0)  # shorter clips are joined until they have a length that is drawn from this range
+LONGEST_S = 10.0  # longer clips are cut at a pause
+REMAINDER_S = 1.0  # a remainder shorter than this is dropped
 _GAP_S = (0.1, 0.3)  # silence between joined clips
 _SHORTEST_PAUSE = 10  # frames of a pause at which a long clip may be cut
 _HIGH_PASS = butter(2, 60, "high", fs=SAMPLE_RATE, output="sos")
@@ -26,13 +26,13 @@ _HIGH_PASS = butter(2, 60, "high", fs=SAMPLE_RATE, output="sos")
 
 @lru_cache(maxsize=8)
 def _low_pass(up: int, down: int) -> np.ndarray:
-    """The filter that `scipy.signal.resample_poly` designs anew on every call (Kaiser window, beta 5)."""
+    """The filter of `scipy.signal.resample_poly` (Kaiser window, beta 5), which it would design again in every call."""
     widest = max(up, down)
     return firwin(20 * widest + 1, 1 / widest, window=("kaiser", 5.0))
 
 
 def to_8k(x: np.ndarray, rate: int) -> np.ndarray:
-    """Mono samples (T,) at any rate, brought to 8 kHz, without offset and rumble (60 Hz high-pass), as float64."""
+    """Mono samples (T,) of any rate as float64 at 8 kHz, without offset and rumble (60 Hz high-pass)."""
     x = np.asarray(x, np.float64)
     if not len(x):
         return x
@@ -54,7 +54,7 @@ def frames_db(x: np.ndarray) -> np.ndarray:
 
 
 def is_active(db: np.ndarray) -> np.ndarray:
-    """Which frames hold speech: 10 dB over the noise floor, but within 18 to 35 dB below the top."""
+    """Which frames contain speech: more than 10 dB above the noise floor, with a threshold 18 to 35 dB below the top."""
     top, floor = np.percentile(db, [95, 5])
     return db > max(top - 35, min(floor + 10, top - 18))
 
@@ -64,7 +64,7 @@ def trim(x: np.ndarray, pad_s: float = 0.06) -> np.ndarray:
     active = is_active(frames_db(x))
     frames = np.flatnonzero(active)
     if len(frames) > 6:
-        # Single stray frames at the ends are clicks: a frame counts when four of the seven around it are active.
+        # Single active frames at the ends are clicks: a frame counts if four of the seven around it are active.
         steady = frames[np.convolve(active, np.ones(7), "same")[frames] >= 4]
         frames = steady if len(steady) else frames
     if not len(frames):
@@ -74,7 +74,7 @@ def trim(x: np.ndarray, pad_s: float = 0.06) -> np.ndarray:
 
 
 def level(x: np.ndarray, dbfs: float = -25.0, peak: float = 0.9) -> np.ndarray:
-    """Scale so that the active frames have `dbfs`, or less where the peak would pass `peak`."""
+    """Scale so that the active frames have the level `dbfs`, or less if the peak would exceed `peak`."""
     db = frames_db(x)
     active = is_active(db)
     rms = np.sqrt((10 ** (db / 10))[active].mean()) if active.any() else np.sqrt((x * x).mean() + 1e-12)
@@ -94,7 +94,7 @@ def fade(x: np.ndarray, n: int = 40) -> np.ndarray:
 
 
 def split_long(x: np.ndarray, longest_s: float = LONGEST_S) -> list[np.ndarray]:
-    """Cut at the longest pause of the middle part until no piece is over `longest_s`, as far as there are pauses."""
+    """Cut at the longest pause of the middle part until no piece is longer than `longest_s`, as far as there are pauses."""
     if len(x) <= longest_s * SAMPLE_RATE:
         return [x]
     active = is_active(frames_db(x))
@@ -109,15 +109,14 @@ def split_long(x: np.ndarray, longest_s: float = LONGEST_S) -> list[np.ndarray]:
 
 
 def utterances(name: str, clips: Iterable[tuple[str, np.ndarray]]) -> Iterator[tuple[np.ndarray, list[str]]]:
-    """Make utterances of about 3 to 10 s of one speaker's clips: long ones alone, short ones joined in their order.
+    """Make utterances of about 3 to 10 s from the clips of one speaker: long clips alone, short clips joined in their order.
 
     Args:
         name: of the speaker; it seeds the lengths and gaps of joined clips.
         clips: (clip name, trimmed and levelled samples at 8 kHz).
 
     Yields:
-        the samples, and the names of the clips they are made of (`#1`, `#2` ... mark the later pieces of a clip that was
-        cut).
+        the samples, and the names of their clips (`#1`, `#2` ... mark the later pieces of a clip that was cut).
     """
     rng = np.random.RandomState(zlib.crc32(name.encode()))
     parts: list[np.ndarray] = []
@@ -152,10 +151,10 @@ def write_speaker(
     """Write a speaker's utterances as `out/<speaker>/<speaker>-NNNN.wav` at 8 kHz, and record that they are complete.
 
     Args:
-        row: the speaker; utterances and minutes are filled in, and clips where they are 0.
-        origin: the versions of what the audio is made of, see `save_speaker`.
+        row: of the speaker; utterances, minutes and, if it is 0, clips are filled in.
+        origin: the versions of the sources of the audio, see `save_speaker`.
         spoken: the samples of each utterance, int16 or floats `(T,)`, and the names of its clips.
-        split: of an utterance, by its number.
+        split: the split of an utterance, by its number.
 
     Returns:
         the rows of the tables.

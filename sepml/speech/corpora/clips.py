@@ -1,7 +1,7 @@
 """The Debian packages that hold recorded speech, their speakers, and the clips inside of the unpacked packages.
 
-A clip has a group, the finest voice label which the package itself gives (language folder, game character, credited
-actor), and a key that is unique inside its group. The table of speakers says which groups make a speaker.
+A clip has a group, the finest label of voices in the package itself (language folder, game character, credited actor),
+and a key that is unique in its group. The table of speakers says which groups belong to a speaker.
 """
 
 import io
@@ -36,10 +36,10 @@ class Package:
     """A Debian package that holds speech.
 
     Attributes:
-        version: with which the tables were made (Debian 12).
+        version: for which the tables were made (Debian 12).
         reader: how its clips are found: asterisk, tuxpaint, by_language, fillets or queen.
-        place: the folder (or container file) with the speech, inside the package.
-        prefix: what the names of its clip groups begin with.
+        place: the folder (or container file) inside the package that holds the speech.
+        prefix: the first part of the names of its clip groups.
     """
 
     name: str
@@ -50,7 +50,7 @@ class Package:
     prefix: str
 
     def holds(self, pattern: str) -> bool:
-        """Whether groups matching a speaker's `pattern` are in this package."""
+        """Whether the groups that match a speaker's `pattern` are in this package."""
         return pattern == self.prefix if self.reader == "asterisk" else pattern.startswith(f"{self.prefix}-")
 
     @property
@@ -66,12 +66,12 @@ class Package:
 
 @dataclass(frozen=True)
 class Speaker:
-    """A person (now and then a few) recorded in one or more clip groups.
+    """A person (in some cases a few persons) recorded in one or more clip groups.
 
     Attributes:
-        sex: F, M or ?, then C = by the credits or P = judged by the pitch alone.
+        sex: F, M or ?, followed by C (from the credits) or P (estimated from the pitch).
         language: codes, separated by commas.
-        who: the name or part, where it is known.
+        who: the name or the role, if it is known.
         groups: shell patterns of the clip groups with this voice, separated by spaces.
         use: `train` (which also gives the seen-speaker sets), `valid` or `test` (the unseen-speaker sets).
         tier: A clean phrases or running speech; B clean but coarsely coded; C reverberant; D isolated words, joined.
@@ -89,7 +89,7 @@ class Speaker:
     size: str
 
     def packages(self) -> list[Package]:
-        """The packages this speaker's clips are in."""
+        """The packages that contain clips of this speaker."""
         return [package for package in all_packages() if any(map(package.holds, self.groups.split()))]
 
 
@@ -107,11 +107,11 @@ def all_speakers() -> tuple[Speaker, ...]:
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording: a file of a package, or a part of a container file there.
+    """A recording: a file of a package, or a part of a container file.
 
     Attributes:
         file: the path inside the package.
-        first, count: bytes inside the file; all of it by default.
+        first, count: the range of bytes in the file; by default the whole file.
     """
 
     group: str
@@ -134,14 +134,14 @@ class Clip:
         """The samples in [-1, 1], mono float64 (T,), and the rate in Hz.
 
         Args:
-            data: what `data()` gave.
+            data: the result of `data()`.
 
         Raises:
-            SepmlError: not a sound.
+            SepmlError: it is not audio.
         """
         form = _GSM if self.file.endswith(".gsm") else {}
         try:
-            # The codecs here decode to 16 bit or single precision: reading float32 loses nothing and is a third faster.
+            # These codecs decode to 16 bits or single precision: float32 loses nothing and is a third faster to read.
             x, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True, **form)
         except soundfile.LibsndfileError as error:
             raise SepmlError(f"{self.file}: clip {self.name} is no readable sound ({error.error_string})") from error
@@ -150,7 +150,7 @@ class Clip:
 
 
 def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
-    """The speaker's clips in the packages' order.
+    """The clips of a speaker, in the order of the packages.
 
     Args:
         contents: of the packages, by their names.
@@ -171,10 +171,10 @@ def clips_of(speaker: Speaker, contents: Mapping[str, Contents]) -> list[Clip]:
 
 
 def _format_label(contents: Contents, name: str) -> str:
-    """Rate and channels: one language's volunteers, where there are several, mostly differ in the file format too."""
+    """Rate and channels: if a language has several volunteers, their files mostly differ in these as well."""
     head = contents.read(name, count=44)
     if head[:4] == b"OggS" and head[28:35] == b"\x01vorbis":
-        # The first header of Vorbis is at a fixed place; opening the file properly costs a third of decoding it.
+        # The first Vorbis header is at a fixed position; opening the file takes a third as long as decoding it.
         channels, rate = struct.unpack("<BI", head[39:])
     else:
         try:
@@ -210,7 +210,7 @@ def _files(contents: Contents, package: Package, groups: Sequence[str]) -> Itera
         relative = name.removeprefix(f"{package.place}/")
         group = _group(package, relative)
         if group and package.reader in _GROUPED_BY_FORMAT:
-            # Only files of wanted languages are read for their format.
+            # The format is read only from files of wanted languages.
             wanted = any(pattern.startswith(f"{group}-") for pattern in groups)
             group = f"{group}-{_format_label(contents, name)}" if wanted else None
         if group:
@@ -218,10 +218,10 @@ def _files(contents: Contents, package: Package, groups: Sequence[str]) -> Itera
 
 
 def _queen(contents: Contents, package: Package) -> Iterator[Clip]:
-    """Speech members of the game's container: a table of named members, of which the speech is bare MP3.
+    """The speech in the container of the game: a table of named members, in which speech is MP3.
 
-    Dialogue is called `<talk key><node>J<segment>` for the hero and `...P<segment>` for the other person, whose talk key
-    is in the header of their `.DOG` member.
+    Dialogue is named `<talk key><node>J<segment>` for the hero and `...P<segment>` for the other person, whose talk key is in
+    the header of their `.DOG` member.
     """
     place = package.place
     if place not in contents.spans:

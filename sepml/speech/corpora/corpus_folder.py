@@ -1,7 +1,7 @@
-"""The folder of a corpus: which one it holds, whether it is complete, its tables, and what was left out of it.
+"""The folder of a corpus: its identity, whether it is complete, its tables, and the recordings that were left out.
 
-A finished folder has `corpus.json`, written last; one in the making has `.sepml-build/request.json`. A folder with
-other content is refused.
+The folder of a finished corpus has `corpus.json`, which is written last; that of an unfinished one has
+`.sepml-build/request.json`. A folder with other content is refused.
 """
 
 import logging
@@ -30,7 +30,7 @@ _KEPT = {"debs"}
 
 @dataclass(frozen=True)
 class UtteranceRow:
-    """A row of `utterances.csv`; `file` is relative to the corpus folder, `clips` says what it was made of."""
+    """A row of `utterances.csv`; `file` is relative to the corpus folder, `clips` names the clips of the utterance."""
 
     file: str
     speaker: str
@@ -59,10 +59,10 @@ class SpeakerRow:
 
 
 def split_of_utterance(use: str, index: int) -> str:
-    """The split of a speaker's utterance number `index`.
+    """The split of the utterance number `index` of a speaker.
 
-    A speaker kept for validation or test is unseen; of each 20 utterances of a training speaker 18 are for training and
-    one each for the two seen-speaker sets.
+    Speakers for validation or test are unseen in training. Of every 20 utterances of a training speaker, 18 are for training
+    and one for each of the two seen-speaker sets.
 
     >>> [split_of_utterance("train", i) for i in (0, 18, 19)], split_of_utterance("test", 0)
     (['train', 'seen_valid', 'seen_test'], 'unseen_test')
@@ -73,14 +73,14 @@ def split_of_utterance(use: str, index: int) -> str:
 
 
 def claim_corpus(out: Path, request: Mapping[str, Any], grows_from: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Look whether the folder may become, or is already, a corpus; nothing is written.
+    """Check whether the folder may become, or already is, the corpus; nothing is written.
 
     Args:
-        request: what decides the audio, as JSON holds it.
-        grows_from: a finished corpus that may become this one, as all its files are part of it.
+        request: the settings that determine the audio, as JSON holds them.
+        grows_from: the request of a smaller corpus that may be extended to this one, as all its files are part of it.
 
     Returns:
-        the stamp of the finished corpus, when that is what the folder holds whole; None when there is work to do.
+        the content of `corpus.json` if the folder has the complete corpus; None if there is work to do.
 
     Raises:
         SepmlError: the folder holds something else.
@@ -99,29 +99,29 @@ def claim_corpus(out: Path, request: Mapping[str, Any], grows_from: Mapping[str,
 
 
 def request_of(out: Path) -> dict[str, Any] | None:
-    """The request of the corpus that a folder holds, or that was begun in it; None where there is none.
+    """The request of the corpus that is in a folder or was begun there; None if there is none.
 
     Raises:
-        SepmlError: what says so is no JSON.
+        SepmlError: the file that holds it is not JSON.
     """
     stamp = _read(out / STAMP)
     return _read(build_folder(out) / _REQUEST) if stamp is None else stamp["corpus"]
 
 
 def begin_corpus(out: Path, request: Mapping[str, Any]) -> None:
-    """Mark the folder as a corpus in the making, whatever it was before."""
+    """Mark the folder as that of an unfinished corpus."""
     write_json(build_folder(out) / _REQUEST, request)
     (out / STAMP).unlink(missing_ok=True)
 
 
 def finish_corpus(out: Path, stamp: Mapping[str, Any]) -> None:
-    """Mark the corpus as whole and remove what was only needed to make it."""
+    """Mark the corpus as finished and delete intermediate files."""
     write_json(out / STAMP, stamp)
     shutil.rmtree(build_folder(out), ignore_errors=True)
 
 
 def build_folder(out: Path) -> Path:
-    """Where intermediate files go."""
+    """The folder of intermediate files."""
     return out / _BUILD
 
 
@@ -132,7 +132,7 @@ def write_tables(out: Path, utterances: Iterable[UtteranceRow], speakers: Iterab
 
 
 def write_speakers(out: Path, built: Iterable[tuple[SpeakerRow, list[UtteranceRow]]], order: Sequence[str]) -> None:
-    """Write both tables with the speakers in the order of their names in `order`."""
+    """Write both tables, with the speakers in the order of `order`."""
     ordered = sorted(built, key=lambda rows: order.index(rows[0].speaker))
     write_tables(out, (utterance for _, listed in ordered for utterance in listed), (row for row, _ in ordered))
 
@@ -149,13 +149,13 @@ def read_utterances(path: Path) -> list[UtteranceRow]:
 
 
 def save_speaker(out: Path, speaker: SpeakerRow, utterances: list[UtteranceRow], origin: Mapping[str, str]) -> None:
-    """Record that all files of a speaker are written, and with what versions, for a run that is resumed later."""
+    """Record that all files of a speaker are written, and the versions of their sources, for a run that is resumed."""
     content = {"origin": origin, "speaker": asdict(speaker), "utterances": [asdict(utterance) for utterance in utterances]}
     write_json(build_folder(out) / "speakers" / f"{speaker.speaker}.json", content)
 
 
 def load_speaker(out: Path, name: str, origin: Mapping[str, str]) -> tuple[SpeakerRow, list[UtteranceRow]] | None:
-    """What `save_speaker` recorded, if the versions are the same and the files are there."""
+    """The record of `save_speaker`, if the versions are the same and all files exist."""
     content = _read(build_folder(out) / "speakers" / f"{name}.json")
     if content is None or content["origin"] != origin:
         return None
@@ -180,11 +180,11 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 @dataclass
 class PassedOver:
-    """The recordings of a tree that are left out.
+    """The recordings of a tree that are left out of the corpus.
 
     Attributes:
         root: the tree.
-        allowed: whether recordings may be left out; otherwise the first ones are refused.
+        allowed: whether recordings may be left out; otherwise the first such recording is an error.
         skipped: the path below the root -> the reason.
     """
 
@@ -196,19 +196,19 @@ class PassedOver:
         """Leave recordings out.
 
         Args:
-            bad: with the reason.
-            of: recordings that were looked at.
-            several_channels: whether some are refused for their channels alone.
+            bad: the recordings, with the reasons.
+            of: the number of recordings that were checked.
+            several_channels: whether the only fault of some is their number of channels.
 
         Raises:
-            BadRecordings: there are some, and they are not to be left out.
+            BadRecordings: there are some, and they may not be left out.
         """
         if bad and not self.allowed:
             raise BadRecordings(f"{min(bad.values())} ({len(bad)} of {of} utterances are at fault)", several_channels)
         self.skipped |= {str(item.source.relative_to(self.root)): why for item, why in bad.items()}
 
     def write(self, out: Path) -> None:
-        """Log how many recordings and other files were left out, and list all in `out/skipped.csv`."""
+        """Log how many recordings and other files were left out, and list all of them in `out/skipped.csv`."""
         others = other_files(self.root)
         if self.skipped:
             first = "; ".join([*self.skipped.values()][:_NAMED])

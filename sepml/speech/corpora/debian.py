@@ -1,4 +1,4 @@
-"""Fetches and unpacks Debian packages without installing them."""
+"""Download and unpacking of Debian packages, without installing them."""
 
 import logging
 import os
@@ -23,18 +23,18 @@ log = logging.getLogger(__name__)
 _ATTEMPTS = 4
 _PAUSE_S = 3.0
 _WAY_OUT = "`sepml prepare synthetic` makes speech without Debian"
-# What apt-get says when its package lists are absent (a fresh container) or older than the archive.
+# Messages of apt-get if its package lists are absent (a fresh container) or older than the archive.
 _LISTS_ARE_OLD = re.compile(r"Unable to locate package|no installation candidate|Can't find a source|404|Release file")
 
 
 def require_tools(fetching: bool) -> None:
-    """Refuse a machine without Debian's tools.
+    """Check that this machine has Debian's tools.
 
     Args:
-        fetching: packages have to be downloaded, not only unpacked.
+        fetching: whether packages must be downloaded, not only unpacked.
 
     Raises:
-        SepmlError: naming what is absent and the way out.
+        SepmlError: a tool is absent.
     """
     absent = [tool for tool in ("dpkg-deb", *(["apt-get"] if fetching else [])) if shutil.which(tool) is None]
     if absent:
@@ -42,7 +42,7 @@ def require_tools(fetching: bool) -> None:
 
 
 def find_deb(name: str, version: str, folders: list[Path]) -> Path | None:
-    """The package's file in the first of the folders that has one, the expected version before any other."""
+    """The file of a package in the first folder that has one; the expected version has precedence over others."""
     for folder in folders:
         files = sorted(folder.glob(f"{name}_*.deb"))
         if files:
@@ -55,7 +55,7 @@ def deb_version(name: str, version: str, deb: Path) -> str:
     """The version in the package's own header; a warning is logged where it is not `version`, that of the tables.
 
     Raises:
-        SepmlError: the file is not a whole Debian package, or another one.
+        SepmlError: the file is not a complete Debian package, or is another package.
     """
     header = _run(["dpkg-deb", "-f", str(deb), "Package", "Version"])
     fields = dict(line.split(": ", 1) for line in header.stdout.splitlines() if ": " in line)
@@ -75,12 +75,12 @@ def deb_version(name: str, version: str, deb: Path) -> str:
 
 
 def download(names: list[str], folder: Path) -> None:
-    """Fetch packages into `folder` with `apt-get download`.
+    """Download packages into `folder` with `apt-get download`.
 
-    Transient failures are tried again; absent package lists are fetched once when this is root.
+    It is tried again after transient failures. Absent package lists are updated once if the user is root.
 
     Raises:
-        SepmlError: the package cannot be had.
+        SepmlError: a package cannot be downloaded.
     """
     folder.mkdir(parents=True, exist_ok=True)
     updated = False
@@ -104,19 +104,19 @@ def download(names: list[str], folder: Path) -> None:
 
 @dataclass(frozen=True)
 class Contents:
-    """The wanted files of a package, one after the other in the file `data`.
+    """The wanted files of a package, one after the other in the single file `data`.
 
-    A single file, as thousands of small ones take longer to delete than to decode on some disks.
+    On some disks, thousands of small files would take longer to delete than to decode.
 
     Attributes:
-        spans: first byte and number of bytes by the path inside the package.
+        spans: path inside the package -> first byte and number of bytes.
     """
 
     data: Path
     spans: Mapping[str, tuple[int, int]]
 
     def read(self, name: str, first: int = 0, count: int | None = None) -> bytes:
-        """The bytes of a file, or `count` of them from byte `first` on."""
+        """The bytes of a file from byte `first` on, all or `count` of them."""
         start, size = self.spans[name]
         with self.data.open("rb") as file:
             file.seek(start + first)
@@ -124,10 +124,10 @@ class Contents:
 
 
 def unpack(deb: Path, target: Path, wanted: Callable[[str], bool]) -> None:
-    """Copy the wanted files of a package into the file `target`, with an index beside it that is written last.
+    """Copy the wanted files of a package into the file `target`; an index beside it is written last.
 
     Raises:
-        SepmlError: the package is broken off, or the disk is full.
+        SepmlError: the package is incomplete, or the disk is full.
     """
     index = _index_of(target)
     if index.is_file():
@@ -138,7 +138,7 @@ def unpack(deb: Path, target: Path, wanted: Callable[[str], bool]) -> None:
 
 
 def unpacked_contents(target: Path) -> Contents:
-    """What `unpack` wrote into `target`."""
+    """The files that `unpack` has written into `target`."""
     index = _index_of(target)
     try:
         spans = read_object(index, "index that sepml writes, delete it and run again")
@@ -152,7 +152,7 @@ def _index_of(target: Path) -> Path:
 
 
 def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[str, tuple[int, int]]:
-    """Write the wanted files into `target`; gives their spans there."""
+    """Write the wanted files into `target`, and return their spans."""
     spans: dict[str, tuple[int, int]] = {}
     command = ["dpkg-deb", "--fsys-tarfile", str(deb)]
     with (
@@ -174,7 +174,7 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
                         spans[name] = spans[linked]
         except NotTar as error:
             fault = str(error)
-        # The padding after the archive is read too: dpkg-deb must not fail on a closed pipe.
+        # The padding after the archive is read as well, so that dpkg-deb does not fail on a closed pipe.
         while stream.read(1 << 16):
             pass
         if process.wait() or fault:
@@ -185,8 +185,8 @@ def _copy_files(deb: Path, target: Path, wanted: Callable[[str], bool]) -> dict[
 
 
 def _download_one(name: str, folder: Path) -> str | None:
-    """None when the package is in the folder now, otherwise what apt-get said last."""
-    # apt-get writes to its current folder under the final name: a killed download must not look like a whole one.
+    """Download a package; None on success, otherwise the last error line of apt-get."""
+    # apt-get writes under the final name: in the folder itself, an interrupted download would look complete.
     with temporary_folder("download", folder) as partial:
         done = _run(["apt-get", "-q", "download", name], cwd=partial)
         files = list(partial.glob("*.deb"))
@@ -218,7 +218,7 @@ def _run(command: list[str], cwd: Path | None = None) -> subprocess.CompletedPro
 
 
 def _last_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The last error line of a program, without apt's mark."""
+    """The last error line of a program, without the prefix of apt."""
     lines = [line.strip() for line in (done.stderr or done.stdout).splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith(("E:", "dpkg-deb: error"))] or lines
     last = errors[-1] if errors else f"exit code {done.returncode}"

@@ -1,4 +1,4 @@
-"""Mix lists in the format of wsj0-mix, drawn by seed."""
+"""Random mix lists in the format of wsj0-mix."""
 
 import logging
 import re
@@ -29,22 +29,22 @@ _TRIES = 100
 
 @dataclass(frozen=True)
 class ListSizes:
-    """How many mixtures the lists have: training, each validation list, each test list."""
+    """The number of mixtures in the training list, in each validation list and in each test list."""
 
     tr: int = 5000
     cv: int = 200
     tt: int = 200
 
     def of(self, name: str) -> int:
-        """The number for the list `name`, such as `cv_seen`."""
+        """The size of the list `name`, such as `cv_seen`."""
         return {"tr": self.tr, "cv": self.cv, "tt": self.tt}[name.split("_")[0]]
 
 
 def mix_lists_of(out: Path, seed: int, sizes: ListSizes, tiers: Sequence[str] = ("A", "B"), n_src: int = 2) -> list[Path]:
     """Write `out/lists/mix_<n_src>_spk_{tr,cv_seen,cv_unseen,tt_seen,tt_unseen}.txt` of the corpus in `out`.
 
-    Training takes every utterance of its split; validation and test only those of the tiers named, so that scores are of
-    clean running speech. Paths are relative to `out`.
+    The training list uses all utterances of its split, and the other lists only those of the given tiers, so that scores are
+    for clean running speech. Paths are relative to `out`.
 
     Args:
         out: a folder with `utterances.csv`.
@@ -56,7 +56,7 @@ def mix_lists_of(out: Path, seed: int, sizes: ListSizes, tiers: Sequence[str] = 
     for utterance in read_utterances(out / "utterances.csv"):
         if utterance.split == "train" or utterance.tier in tiers:
             speakers[utterance.split][utterance.speaker].append(utterance.file)
-    # All are drawn before any is written: a set that is too small leaves the folder as it was.
+    # All lists are drawn before one is written: if a set is too small, the folder does not change.
     texts = {}
     paths = _list_paths(out, n_src)
     for name, split in LISTS.items():
@@ -72,10 +72,10 @@ def mix_lists_of(out: Path, seed: int, sizes: ListSizes, tiers: Sequence[str] = 
 
 
 def finish_with_lists(out: Path, stamp: Mapping[str, Any], seed: int, sizes: ListSizes) -> None:
-    """Draw the corpus's lists, unless the stamp says that just these are there, and mark the corpus as finished.
+    """Draw the mix lists of a corpus, unless the same lists exist, and mark the corpus as finished.
 
     Args:
-        stamp: what `corpus.json` says or, for a corpus just made, shall say.
+        stamp: the content of `corpus.json`, or for a new corpus the content to be written.
 
     Raises:
         SepmlError: a list cannot be drawn.
@@ -84,7 +84,7 @@ def finish_with_lists(out: Path, stamp: Mapping[str, Any], seed: int, sizes: Lis
     if stamp.get("lists") == drawn and all(path.is_file() for path in _list_paths(out, 2).values()):
         return
     if (out / STAMP).is_file():
-        # A run that stops in between leaves a stamp without lists: the next one draws them again.
+        # If this run stops before the lists are complete, the next run draws them again.
         write_json(out / STAMP, {**stamp, "lists": None})
     mix_lists_of(out, seed, sizes)
     finish_corpus(out, {**stamp, "lists": drawn})
@@ -93,20 +93,20 @@ def finish_with_lists(out: Path, stamp: Mapping[str, Any], seed: int, sizes: Lis
 def draw_mix_list(
     utterances: Mapping[str, Sequence[str]], n_mixtures: int, seed: int, n_src: int = 2, gain_range_db: float = 2.5
 ) -> list[str]:
-    """Draw mixtures of different speakers, every utterance used equally often (+-1) as far as the speakers allow it.
+    """Draw mixtures of different speakers, in which every utterance is used equally often (+-1) as far as possible.
 
-    Gains follow the published lists: the first is uniform in [0, `gain_range_db`] dB and the second its negative (a third
-    is 0), so the first speaker named is the louder one, by 0 to 5 dB for 2.5. Who is named first is drawn, so the level of
-    a speaker against the other is uniform in +-5 dB. The same utterances do not meet twice unless there are too few.
+    Gains follow the published lists: the first is uniform in [0, `gain_range_db`] dB and the second is its negative (a third
+    is 0), so the first speaker in a line is louder, by 0 to 5 dB for 2.5. The order of the speakers is random, so the level
+    of one relative to the other is uniform within +-5 dB. The same utterances are mixed only once unless there are too few.
 
     Args:
-        utterances: the paths of each speaker's utterances; file stems differ, as the ids of mixtures are made of them.
+        utterances: the paths of the utterances of each speaker, with different stems, of which the ids of mixtures consist.
 
     Returns:
-        lines `path gain path gain ` with gains of five significant digits and the trailing space, as published.
+        lines `path gain path gain ` with gains of five significant digits and a trailing space, as in the published lists.
 
     Raises:
-        SepmlError: fewer speakers than `n_src`, a path with white space, a stem that occurs twice, no mixtures asked for.
+        SepmlError: fewer speakers than `n_src`, a path with white space, a stem that occurs twice, or `n_mixtures` below 1.
     """
     if n_mixtures < 1:
         raise SepmlError(f"{n_mixtures} mixtures are asked for, at least 1 is needed")
@@ -145,7 +145,7 @@ def _check_paths(paths: Sequence[str]) -> None:
 
 
 def _uses(speakers: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rng: np.random.Generator) -> dict[str, list[str]]:
-    """Each speaker's utterances, as often as they are used; no speaker is used more often than there are mixtures."""
+    """The utterances of each speaker, each as often as it is used; a speaker is used at most once per mixture."""
     uses: dict[str, list[str]] = {}
     free: dict[str, list[str]] = {speaker: [*paths] for speaker, paths in speakers.items()}
     left = n_mixtures * n_src
@@ -159,7 +159,7 @@ def _uses(speakers: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rn
             for speaker, path in chosen:
                 uses.setdefault(speaker, []).append(path)
             break
-        # A speaker with more than their share is in every mixture, and the others fill the rest.
+        # A speaker who would be used more often is in every mixture, and the others share the rest.
         for speaker in crowded:
             own = free.pop(speaker)
             rounds, extra = divmod(n_mixtures, len(own))
@@ -171,10 +171,10 @@ def _uses(speakers: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rn
 def _arranged(
     uses: Mapping[str, Sequence[str]], n_mixtures: int, n_src: int, rng: np.random.Generator
 ) -> list[list[tuple[str, str]]]:
-    """Mixtures of different speakers, though not yet well mixed.
+    """Mixtures of different speakers, before they are shuffled.
 
-    With the uses sorted by speaker, mixture j takes number j, j + N, j + 2N ...: a speaker's at most N uses are contiguous,
-    so no two of them meet.
+    With all uses sorted by speaker, mixture j has the numbers j, j + N, j + 2N and so on: the uses of a speaker, N at most,
+    are contiguous, so no two of them are in one mixture.
     """
     slots: list[tuple[str, str]] = []
     for i in rng.permutation(len(uses)):
@@ -184,7 +184,7 @@ def _arranged(
 
 
 def _shuffled(mixtures: list[list[tuple[str, str]]], rng: np.random.Generator) -> list[list[tuple[str, str]]]:
-    """Mix by swaps between mixtures that keep the speakers of each different and bring no paths together again."""
+    """Shuffle by swaps between mixtures, such that speakers of a mixture remain different and no mixture is repeated."""
     n_mixtures, n_src = len(mixtures), len(mixtures[0]) if mixtures else 0
     met = Counter(frozenset(mixture) for mixture in mixtures)
     steps = _SWAPS_A_SLOT * n_mixtures * n_src
@@ -197,7 +197,7 @@ def _shuffled(mixtures: list[list[tuple[str, str]]], rng: np.random.Generator) -
             continue
         before, after = [frozenset(mixture) for mixture in old], [frozenset(mixture) for mixture in new]
         met.subtract(before)
-        # The number of earlier meetings must not grow: with few utterances, repeats cannot be avoided altogether.
+        # The number of repeated mixtures must not grow; with few utterances some cannot be avoided.
         kept = sum(met[pair] for pair in after) <= sum(met[pair] for pair in before)
         met.update(after if kept else before)
         if kept:
@@ -207,7 +207,7 @@ def _shuffled(mixtures: list[list[tuple[str, str]]], rng: np.random.Generator) -
 
 
 def _gains(n_src: int, gain_range_db: float, rng: np.random.Generator) -> list[str]:
-    """Texts of the gains: pairs of opposite sign, and 0 for the last of an odd number."""
+    """The gains as text: pairs of opposite sign, and 0 for the last of an odd number."""
     gains: list[str] = []
     for _ in range(n_src // 2):
         gain = f"{rng.uniform(0, gain_range_db):.5g}"

@@ -1,4 +1,4 @@
-"""Libri2Mix, Libri3Mix and so on from LibriSpeech, WHAM! noise and the published metadata: `sepml prepare librimix`."""
+"""Libri2Mix, Libri3Mix and so on, made from LibriSpeech, WHAM! noise and metadata: `sepml prepare librimix`."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ _SETTINGS = ".settings.json"
 
 @dataclass(frozen=True)
 class Roots:
-    """Where the utterances and, unless the mixtures are clean, the noise are."""
+    """The folders of the utterances and, unless the mixtures are clean, of the noise."""
 
     librispeech: Path
     wham: Path | None
@@ -53,14 +53,14 @@ def prepare_librimix(
 
     The samples are those of LibriMix's own scripts: gains at 16 kHz, then `resample_poly`, then cut to the shortest or
     padded to the longest signal; noise that is shorter than the longest utterance is repeated with cross-fades of half a
-    second; 16 bits as libsndfile makes them of floats. Beside the splits lies
-    `metadata/mixture_<split>_<type>.csv`, LibriMix's table and a sepml manifest at once. Mixtures that are there already,
-    and were made of recordings that have not been written since, are kept, so an interrupted run goes on where it was.
+    second; 16 bits as libsndfile makes them from floats. `metadata/mixture_<split>_<type>.csv` beside the splits is both
+    LibriMix's table and a manifest of sepml. Existing mixtures whose recordings have not changed are kept, so an interrupted
+    run is resumed.
 
     Args:
         metadata: `libri<n>mix_<split>.csv` files, or folders of them (files named `*_info*` are ignored).
-        roots: `wham` may be None when only clean mixtures are made; given, noise/ is written beside these too, as
-            LibriMix's scripts do.
+        roots: `wham` may be None if all mixtures are clean; otherwise noise/ is written for these as well, as by LibriMix's
+            scripts.
         types: of `mix_clean`, `mix_both`, `mix_single`.
         sample_rate: Hz, 8000 or 16000.
         mode: min or max.
@@ -70,7 +70,7 @@ def prepare_librimix(
         the manifests.
 
     Raises:
-        SepmlError: metadata or the header of a file is at fault, and nothing was written; or samples could not be read,
+        SepmlError: the metadata or the header of a file is invalid, and nothing was written; or samples could not be read,
             and all other mixtures were made.
     """
     if sample_rate not in SAMPLE_RATES or mode not in MODES or not types or set(types) - set(TYPES):
@@ -107,7 +107,7 @@ def prepare_librimix(
 
 
 def extend_noise(noise: np.ndarray, length: int) -> np.ndarray:
-    """Noise repeated, each time with a cross-fade of half a second (raised cosine), and cut to `length` samples.
+    """Noise, repeated with cross-fades of half a second (raised cosine) and cut to `length` samples.
 
     Args:
         noise: `(T,)` at 16 kHz, longer than the cross-fade.
@@ -127,7 +127,7 @@ def extend_noise(noise: np.ndarray, length: int) -> np.ndarray:
 
 
 def as_16_bit(x: np.ndarray) -> np.ndarray:
-    """16-bit integers as libsndfile makes them of floats: rounded down after a rounding to 32 bits, clipped.
+    """16-bit integers as libsndfile makes them from floats: rounded to 32 bits, then rounded down to 16 bits, clipped.
 
     >>> as_16_bit(np.array([0.0, 0.9 / 32768, -0.1 / 32768, 2.0, -2.0])).tolist()
     [0, 0, -1, 32767, -32768]
@@ -136,10 +136,11 @@ def as_16_bit(x: np.ndarray) -> np.ndarray:
 
 
 def _survey(recipes: Sequence[Recipe], roots: Roots, jobs: int) -> tuple[dict[str, int], dict[Path, tuple[int, ...]]]:
-    """The length of each utterance, samples at 16 kHz, read from the headers, so that faults are found before any work.
+    """Read the headers of all files, so that faults are found before anything is written.
 
     Returns:
-        the lengths by the path in the metadata; and the stamp of each file, also of the noise, see `file_stamp`.
+        the length of each utterance (samples at 16 kHz) by its path in the metadata; and the stamp of each file, including
+        the noise, see `file_stamp`.
     """
     files: dict[Path, tuple[bool, str]] = {}
     for recipe in recipes:
@@ -169,12 +170,12 @@ def _header(item: tuple[Path, tuple[bool, str]]) -> tuple[Path, AudioInfo]:
 
 
 def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
-    """A split is of one table: what is there must have been made with the same gains."""
+    """Refuse a split whose mixtures were made from other metadata."""
     path = folder / _SETTINGS
     try:
         begun = read_object(path, "note that sepml writes, delete it and run again")
     except FileNotFoundError:
-        # A hidden file is what a run that was killed at its first step leaves.
+        # A run that was killed at its first step leaves a hidden file.
         names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
         require_own(folder, "mixtures", _SETTINGS, [name for name in names if not name.startswith(".")])
         return
@@ -185,13 +186,13 @@ def _plan(
     recipe: Recipe, folder: Path, parts: Sequence[str], frames: Mapping[str, int], sample_rate: int, mode: str
 ) -> _Planned:
     longest_or_shortest = (min if mode == "min" else max)(frames[path] for path in recipe.sources)
-    # As many samples as resample_poly gives.
+    # The number of samples that resample_poly returns.
     length = -(-longest_or_shortest * sample_rate // RATE)
     return _Planned(recipe, {part: folder / part / f"{recipe.id}.wav" for part in parts}, length)
 
 
 def _left(plan: Sequence[_Planned], folder: Path, roots: Roots, stamps: Mapping[Path, tuple[int, ...]]) -> list[_Planned]:
-    """The mixtures that have to be made: those that are not there, or were made of other recordings."""
+    """The mixtures to be made: those that are absent or were made of other recordings."""
     made_of = {}
     for job in plan:
         noise = [roots.wham / job.recipe.noise] if roots.wham else []
@@ -210,7 +211,7 @@ def _make(job: _Planned, roots: Roots, sample_rate: int) -> None:
     signals = [read_wav(roots.librispeech / path, RATE)[0] for path in recipe.sources]
     if "noise" in job.files and roots.wham is not None:
         signals.append(_noise(roots.wham / recipe.noise, max(map(len, signals))))
-    # The order of these operations, and that they are in 32 bits where no noise is repeated, is LibriMix's.
+    # The order of these operations is that of LibriMix, as is their precision: 32 bits unless noise is repeated.
     scaled = [resample_poly(x * gain, sample_rate, RATE) for x, gain in zip(signals, recipe.gains, strict=False)]
     fitted = [np.pad(x[: job.frames], (0, max(0, job.frames - len(x)))) for x in scaled]
     n_src = len(recipe.sources)
@@ -221,7 +222,7 @@ def _make(job: _Planned, roots: Roots, sample_rate: int) -> None:
 
 
 def _noise(file: Path, length: int) -> np.ndarray:
-    """The first channel of a recording of noise at 16 kHz, of the length asked for."""
+    """The first channel of a recording of noise at 16 kHz, repeated or cut to `length` samples."""
     x, _ = read_wav(file, RATE, mono=False)
     try:
         return extend_noise((x[:, 0] if x.ndim > 1 else x)[:length], length)
@@ -230,7 +231,7 @@ def _noise(file: Path, length: int) -> np.ndarray:
 
 
 def _sum(signals: Sequence[np.ndarray]) -> np.ndarray:
-    """The sum, in the type of the first signal."""
+    """The sum of signals, in the type of the first one."""
     total = np.zeros_like(signals[0])
     for x in signals:
         total += x

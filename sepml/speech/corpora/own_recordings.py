@@ -1,4 +1,4 @@
-"""Any tree of recordings of single speakers as a corpus: `sepml prepare folder --utterances`."""
+"""A corpus from any tree of recordings of single speakers: `sepml prepare folder --utterances`."""
 
 import logging
 from collections import Counter, defaultdict
@@ -46,9 +46,9 @@ class Drawing:
     Attributes:
         n_src: speakers in a mixture.
         gain_db: the first speaker's gain is uniform in [0, this], dB, the second's its negative.
-        shares: of the speakers for training, validation and test; together 1. A split of share 0 is left out.
-        sizes: mixtures a list.
-        seed: of the speakers' splits and of the lists.
+        shares: of the speakers for training, validation and test, with the sum 1. A split of share 0 is left out.
+        sizes: number of mixtures in the lists.
+        seed: of the assignment of speakers to splits, and of the lists.
     """
 
     n_src: int = 2
@@ -58,10 +58,10 @@ class Drawing:
     seed: int = 0
 
     def check(self) -> None:
-        """Refuse what cannot be drawn from any tree.
+        """Check the settings that do not depend on the tree.
 
         Raises:
-            SepmlError: the shares are no shares, or the gain is out of its range.
+            SepmlError: the shares are negative or do not add up to 1, or the gain is out of its range.
         """
         shares = np.array(self.shares)
         if not ((shares >= 0).all() and abs(shares.sum() - 1) <= 1e-6):
@@ -82,25 +82,25 @@ def prepare_own_recordings(
     channel: int | None = None,
     skip_bad: bool = False,
 ) -> None:
-    """Make a corpus of a tree of recordings: `out/<speaker>/<name>`, `utterances.csv`, `speakers.csv`, mix lists.
+    """Make a corpus from a tree of recordings: `out/<speaker>/<name>`, `utterances.csv`, `speakers.csv`, mix lists.
 
-    Mono WAV and FLAC files are linked to or, with a sample rate, copied at it as 16-bit WAV; so are recordings of all other
-    formats that `sepml separate` reads. The names in the corpus hold no white space and differ from each other, as mix
-    lists need it. No speaker is in two splits. What is left out is counted in the log, and listed with the reason in
-    `skipped.csv`. The same command finishes a run that was stopped, also with the new path of a tree that was moved.
+    The corpus has links to mono WAV and FLAC files. With `sample_rate`, they are copied as 16-bit WAV at that rate instead;
+    recordings of all other formats that `sepml separate` reads are always copied. Names in the corpus are unique and without
+    white space, as mix lists require. No speaker is in two splits. The log counts the recordings that are left out, and
+    `skipped.csv` lists them with the reasons. The same command resumes an interrupted run, also if the tree was moved.
 
     Args:
         utterances: the tree; not changed.
         out: a new folder outside the tree.
-        sample_rate: Hz, at most that of the files; None keeps their rate, which then must be one.
-        speaker_level: which folder names the speaker: 1 for `utterances/<speaker>/...`, 2 for
+        sample_rate: Hz, at most that of the files; None keeps their rate, which must be the same for all.
+        speaker_level: the level of the folders that are named after speakers: 1 for `utterances/<speaker>/...`, 2 for
             `utterances/<part>/<speaker>/...`.
         jobs: processes; 0 = all cores.
-        channel: of several channels the one to take, counted from 1, or 0 for their mean; None refuses such files.
-        skip_bad: leave out recordings that cannot be read, or are of another rate or number of channels than can be taken.
+        channel: the channel that is used of several, counted from 1, or 0 for their mean; None refuses such files.
+        skip_bad: leave out recordings that cannot be read or have an unsuitable rate or number of channels.
 
     Raises:
-        BadRecordings: a recording cannot be taken, and is not to be left out.
+        BadRecordings: a recording cannot be used, and `skip_bad` is not set.
         SepmlError: there are too few speakers, or `out` holds something else.
     """
     utterances, out = Path(utterances), Path(out)
@@ -121,7 +121,7 @@ def prepare_own_recordings(
 def _request(
     utterances: Path, files: int, drawing: Drawing, conversion: Conversion, speaker_level: int, skip_bad: bool
 ) -> dict[str, object]:
-    """What decides the corpus; options that earlier versions did not have are in it only where they are set."""
+    """The settings that determine the corpus; options that earlier versions did not have are included only if they are set."""
     request: dict[str, object] = {
         "kind": "folder",
         "utterances": str(utterances.resolve()),
@@ -139,7 +139,7 @@ def _request(
 
 
 def _before_it_moved(out: Path, request: Mapping[str, object]) -> dict[str, object] | None:
-    """The request with the former path of the tree, where that is absent now: the links to it have to be made again."""
+    """The request with the former path of the tree if that no longer exists, in which case the links must be made again."""
     former = (request_of(out) or {}).get("utterances")
     return {**request, "utterances": former} if isinstance(former, str) and not Path(former).exists() else None
 
@@ -175,7 +175,7 @@ def _make(
 
 
 def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: PassedOver) -> list[Surveyed]:
-    """The recordings of the rate that most have, where they keep theirs."""
+    """The recordings with the most frequent rate, if rates are not converted."""
     rates = Counter(item.rate for item in surveyed)
     if conversion.sample_rate or len(rates) < 2:
         return [*surveyed]
@@ -191,10 +191,10 @@ def _of_one_rate(surveyed: Sequence[Surveyed], conversion: Conversion, passed: P
 
 
 def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> dict[str, str]:
-    """The split of each speaker; every split that is not left out gets as many speakers as a mixture needs.
+    """The split of each speaker; every split that is not left out has at least as many speakers as a mixture needs.
 
     Raises:
-        SepmlError: the shares are no shares, or there are too few speakers.
+        SepmlError: see `Drawing.check`; or there are too few speakers.
     """
     drawing.check()
     shares = np.array(drawing.shares)
@@ -207,7 +207,7 @@ def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> di
     counts = np.maximum(np.round(shares * len(speakers)).astype(int), least)
     while counts.sum() != len(speakers):
         step = 1 if counts.sum() < len(speakers) else -1
-        # The split that is furthest from its share gives or takes; none falls below the least.
+        # The split that is furthest from its share changes by one speaker; none falls below its minimum.
         error = np.where((shares > 0) & ((step > 0) | (counts > least)), step * (shares * len(speakers) - counts), -np.inf)
         counts[error.argmax()] += step
     order = np.random.default_rng([drawing.seed, len(speakers)]).permutation(len(speakers))

@@ -1,4 +1,4 @@
-"""Real recorded speech out of Debian packages: `sepml prepare prompts`."""
+"""A corpus of recorded speech from Debian packages: `sepml prepare prompts`."""
 
 import hashlib
 import logging
@@ -19,11 +19,11 @@ from sepml.system.files import atomic_path, write_text
 from sepml.system.parallel import all_of, map_unordered
 
 log = logging.getLogger(__name__)
-RULES = 1  # counts up when the same packages give other audio
+RULES = 1  # incremented when the same packages give other audio
 LIST_SIZES = {"core": ListSizes(tr=5000, cv=200, tt=200), "full": ListSizes(tr=20000, cv=500, tt=500)}
 _SHORTEST_FILE_S = 0.15
 _SILENCE = 1e-3
-# The shortest clip that is used, after trimming, by the first word of its group: games are full of grunts.
+# The shortest clip that is used, after trimming, by the first part of its group: games contain many grunts.
 _SHORTEST_S = {"queen": 0.6, "fillets": 0.6}
 _SHORTEST_ELSE_S = 0.25
 _FULL_SCALE = 32767
@@ -37,21 +37,22 @@ def prepare_prompts(
     jobs: int = 0,
     lists: ListSizes | None = None,
 ) -> None:
-    """Make a corpus of recorded speech at 8 kHz: `out/<speaker>/<speaker>-NNNN.wav`, its tables, licences and mix lists.
+    """Make a corpus of recorded speech at 8 kHz: `out/<speaker>/<speaker>-NNNN.wav`, tables, licences and mix lists.
 
-    Packages are fetched with `apt-get download` and unpacked; nothing is installed. The audio depends on the packages alone,
-    not on `seed` or `jobs`. A run that was stopped is finished by the same command, and what is finished is not made again; a
-    core corpus can be grown to the full one in its folder.
+    Packages are downloaded with `apt-get download` and unpacked; nothing is installed. The audio depends only on the
+    packages, not on `seed` or `jobs`. The same command resumes an interrupted run, and a core corpus can be extended to the
+    full one in its folder.
 
     Args:
-        size: `core` = 18 speakers, 5.4 h (telephone prompts, stamp descriptions); `full` = 54, 11 h (games too).
+        size: `core` = 18 speakers, 5.4 h (telephone prompts, stamp descriptions); `full` = 54 speakers, 11 h (also games).
         seed: of the mix lists.
-        debs: a folder with .deb files already fetched; what it lacks is fetched into `out/debs`.
+        debs: a folder with .deb files; packages that it lacks are downloaded into `out/debs`.
         jobs: processes; 0 = all cores.
-        lists: mixtures a list (training, validation, test): 5000, 200, 200 for core, 20000, 500, 500 for full by default.
+        lists: number of mixtures in the lists; by default 5000, 200, 200 (training, validation, test) for core and 20000,
+            500, 500 for full.
 
     Raises:
-        SepmlError: `out` holds something else, the packages cannot be had, or the disk is full.
+        SepmlError: `out` holds something else, a package cannot be downloaded, or the disk is full.
     """
     if size not in LIST_SIZES:
         raise SepmlError(f"size '{size}' is unknown; known: {', '.join(LIST_SIZES)}{did_you_mean(size, LIST_SIZES)}")
@@ -78,7 +79,7 @@ def prepare_prompts(
 def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], versions: Mapping[str, str], jobs: int) -> None:
     """Write audio, tables and licences."""
     packages = [package for package in all_packages() if package.name in debs]
-    # Named after the file: a stopped run that goes on with another version unpacks that one.
+    # Named after the .deb file, so that a run that is resumed with another version unpacks that version.
     unpacked = {name: corpus_folder.build_folder(out) / "unpacked" / f"{deb.stem}.data" for name, deb in debs.items()}
     all_of(map_unordered(partial(_unpack, debs, unpacked), packages, jobs, "unpacking"))
     _write_licences(out, speakers, packages, unpacked, versions)
@@ -88,7 +89,7 @@ def _make(out: Path, speakers: Sequence[Speaker], debs: Mapping[str, Path], vers
 
 
 def _debs(packages: Sequence[Package], folders: list[Path]) -> dict[str, Path]:
-    """The .deb file of each package, by its name; what the folders lack is fetched into the last of them."""
+    """The .deb file of each package, by its name; packages that the folders lack are downloaded into the last folder."""
     found = {package.name: debian.find_deb(package.name, package.version, folders) for package in packages}
     missing = [name for name, deb in found.items() if deb is None]
     debian.require_tools(fetching=bool(missing))
@@ -105,7 +106,7 @@ def _unpack(debs: Mapping[str, Path], unpacked: Mapping[str, Path], package: Pac
 def _build_speaker(
     out: Path, unpacked: Mapping[str, Path], versions: Mapping[str, str], speaker: Speaker
 ) -> tuple[SpeakerRow, list[UtteranceRow]]:
-    """Write one speaker's utterances; gives their rows in the tables."""
+    """Write the utterances of one speaker, and return the rows of the tables."""
     origin = {package.name: versions[package.name] for package in speaker.packages()}
     if done := corpus_folder.load_speaker(out, speaker.name, origin):
         return done
@@ -118,7 +119,7 @@ def _build_speaker(
 
 
 def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tuple[tuple[str, str], np.ndarray]]:
-    """((group, key), samples at 8 kHz) of the clips that hold enough speech; of equal recordings the first."""
+    """((group, key), samples at 8 kHz) of the clips with enough speech; only the first of equal recordings."""
     seen: set[bytes] = set()
     contents = {package.name: debian.unpacked_contents(unpacked[package.name]) for package in speaker.packages()}
     for clip in clips_of(speaker, contents):
@@ -130,7 +131,7 @@ def _clean_clips(speaker: Speaker, unpacked: Mapping[str, Path]) -> Iterator[tup
         x, rate = clip.decode(data)
         if len(x) < _SHORTEST_FILE_S * rate or np.abs(x).max() < _SILENCE:
             continue
-        # The same recording is also found in another coding.
+        # The same recording may exist in several codings.
         if _seen_before((x * _FULL_SCALE).astype(np.int32).tobytes(), seen):
             continue
         y = trim(to_8k(x, rate))
@@ -163,7 +164,7 @@ def _write_licences(
     unpacked: Mapping[str, Path],
     versions: Mapping[str, str],
 ) -> None:
-    """Keep each package's own licence text beside the audio, and a table of what is whose."""
+    """Copy the licence text of each package beside the audio, and write a list of packages and speakers."""
     lines = [
         "The speech in this folder was cut out of the Debian packages below; it has no single licence.",
         "Their licence texts are beside this file: keep them with any copy of the audio, and name the sources with",

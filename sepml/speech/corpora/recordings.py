@@ -1,4 +1,4 @@
-"""The recordings of a tree of single speakers: finds and checks them, and adds them to a corpus as links or WAV files."""
+"""The recordings of a tree of single speakers: finding and checking, and adding them to a corpus as links or WAV files."""
 
 import os
 import re
@@ -20,11 +20,11 @@ _NO_LENGTH = 1 << 62
 
 
 class BadRecordings(SepmlError):
-    """Recordings that cannot be part of the corpus; it can be made without them.
+    """Recordings that cannot be part of the corpus, which can be made without them.
 
     Attributes:
-        several_channels: whether some are refused for their channels alone.
-        several_rates: whether they are refused as their rates differ.
+        several_channels: whether the only fault of some is their number of channels.
+        several_rates: whether the fault is that their rates differ.
     """
 
     def __init__(self, message: str, several_channels: bool = False, several_rates: bool = False) -> None:
@@ -37,8 +37,8 @@ class Conversion:
     """How recordings are converted.
 
     Attributes:
-        sample_rate: Hz, at most that of the files; None keeps their rate, which then must be one.
-        channel: of several channels the one to take, counted from 1; 0 is their mean, None refuses such files.
+        sample_rate: Hz, at most that of the files; None keeps their rate, which must be the same for all.
+        channel: the channel that is used of several, counted from 1; 0 is their mean, None refuses such files.
     """
 
     sample_rate: int | None = None
@@ -47,7 +47,7 @@ class Conversion:
 
 @dataclass(frozen=True)
 class SourceRecording:
-    """A file of the tree, its speaker, and its path in the corpus without a suffix."""
+    """A file of the tree, its speaker, and its path in the corpus without the suffix."""
 
     source: Path
     speaker: str
@@ -56,12 +56,12 @@ class SourceRecording:
 
 @dataclass(frozen=True)
 class Surveyed:
-    """What the header of a recording says.
+    """The header of a recording.
 
     Attributes:
         rate: Hz.
-        frames: samples of a channel; None where it is known only after reading to the end.
-        plain: whether it is mono WAV or FLAC, which every part of sepml reads, so that no copy is needed.
+        frames: samples of a channel; None if they are known only after the whole file is read.
+        plain: whether it is mono WAV or FLAC, which all of sepml can read, so that no copy is needed.
     """
 
     recording: SourceRecording
@@ -77,15 +77,15 @@ class Surveyed:
 
 
 def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = None) -> list[SourceRecording]:
-    """The recordings of the tree, sorted, under names that suit mix lists.
+    """The recordings of the tree, sorted, with names that are valid in mix lists.
 
     Args:
-        level: which folder names the speaker, 1 is that in `root`.
-        skipped: receives the recordings that are left out, path below `root` -> reason. Of recordings that differ in their
-            suffix only, the first is taken, WAV before FLAC before others; where it is None, they are refused.
+        level: the level of the folders that are named after speakers; 1 is directly in `root`.
+        skipped: receives the recordings that are left out, path below `root` -> reason. Of recordings that differ only in
+            their suffix, the first is used, WAV before FLAC before others; if `skipped` is None, this is an error.
 
     Raises:
-        SepmlError: there are none, one has no folder that names its speaker, or two would have the same name.
+        SepmlError: there are none, one is not in the folder of a speaker, or two would have the same name.
     """
     if not root.is_dir():
         raise SepmlError(f"{root}: no such folder")
@@ -101,7 +101,7 @@ def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = Non
     if skipped is not None:
         paths = _without_doubles(paths, skipped)
     plain = Counter(_plain(path.stem) for path in paths)
-    # Trees that number each speaker's files alike need the speaker, and what lies between, in the name.
+    # If the files of several speakers have the same names, the folders become part of the names.
     short = plain.most_common(1)[0][1] == 1
     recordings: list[SourceRecording] = []
     taken: dict[str, PurePosixPath] = {}
@@ -118,18 +118,18 @@ def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = Non
 
 
 def other_files(root: Path) -> list[str]:
-    """The files of the tree that are no recordings by their names, as paths below `root`, sorted; hidden ones aside."""
+    """The sorted paths below `root` of files that are no recordings by their names, without hidden files."""
     return sorted(str(path) for path in _visible(root) if not is_recording(path.name))
 
 
 def survey_recordings(
     recordings: Sequence[SourceRecording], conversion: Conversion, jobs: int
 ) -> tuple[list[Surveyed], dict[SourceRecording, str], bool]:
-    """Read the headers, so that faults are found before any work.
+    """Read the headers, so that faults are found before anything is written.
 
     Returns:
-        the recordings that can be taken, in their order; the others, with the reason; whether some of these have several
-        channels, and nothing else against them.
+        the recordings that can be used, in their order; the others, with the reasons; whether the only fault of some of these
+        is their number of channels.
 
     Raises:
         SepmlError: a rate is missing where the recordings have several.
@@ -144,10 +144,10 @@ def survey_recordings(
 
 
 def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[SourceRecording, float]:
-    """Link to one recording or write it as 16-bit WAV, unless an earlier run did; the recording and its length in s.
+    """Link to one recording or write it as 16-bit WAV, unless an earlier run has; returns it and its length in seconds.
 
     Raises:
-        SepmlError: it breaks off, is damaged or holds samples that are no numbers; or the disk is full.
+        SepmlError: it is incomplete or damaged, or holds samples that are nan or infinite; or the disk is full.
     """
     target = out / item.file(conversion)
     if item.plain and conversion.sample_rate is None:
@@ -167,7 +167,7 @@ def take_recording(out: Path, conversion: Conversion, item: Surveyed) -> tuple[S
 
 
 def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
-    """`os.walk`, sorted, through symbolic links too, by which trees are often joined; a folder that is met again is skipped."""
+    """`os.walk`, sorted, which follows symbolic links, as many trees consist of links; a folder is visited only once."""
     seen: set[tuple[int, int]] = set()
     for top, folders, files in os.walk(root, followlinks=True):
         status = os.stat(top)
@@ -180,7 +180,7 @@ def walk(root: Path) -> Iterator[tuple[Path, list[str], list[str]]]:
 
 
 def _visible(root: Path) -> list[PurePosixPath]:
-    """The files of the tree but for hidden ones, by their paths below `root`."""
+    """The paths below `root` of all files that are not hidden."""
     return [
         PurePosixPath((folder / name).relative_to(root)) for folder, _, names in walk(root) for name in names if name[0] != "."
     ]
@@ -208,19 +208,19 @@ def _survey(recording: SourceRecording) -> Surveyed:
     source = recording.source
     try:
         with open_audio(source) as file:
-            # Of MP3 inside WAV libsndfile guesses the length, and of FLAC files from a pipe it knows none.
+            # libsndfile estimates the length of MP3 in WAV, and does not know that of FLAC written to a pipe.
             known = not file.subtype.startswith("MPEG") and file.frames < _NO_LENGTH
             if source.suffix.lower() in AUDIO_SUFFIXES and known:
                 return Surveyed(recording, file.samplerate, file.channels, file.frames, plain=file.channels == 1)
     except SepmlError:
-        # The other reader can read it, or its error is better.
+        # The other reader may be able to read it, or has a better error message.
         pass
     with open_recording(source) as found:
         return Surveyed(recording, found.rate, found.channels, found.frames, plain=False)
 
 
 def _fault(item: Surveyed, conversion: Conversion) -> str:
-    """Why a recording cannot be taken; empty where it can."""
+    """The reason why a recording cannot be used; empty if it can."""
     source = item.recording.source
     if item.frames == 0:
         return f"{source}: holds no samples"

@@ -1,4 +1,4 @@
-"""Synthetic speech of many voices of espeak-ng, wherever Python runs: `sepml prepare synthetic`."""
+"""A corpus of synthetic speech with many voices of espeak-ng: `sepml prepare synthetic`."""
 
 import ctypes
 import logging
@@ -27,12 +27,12 @@ from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
 _FOLDER = Path(__file__).parent
-RULES = 1  # counts up when the same request gives other audio
-_VOLUME = 50  # of 100: some variants clip at the full one
+RULES = 1  # incremented when the same request gives other audio
+_VOLUME = 50  # of 100, at which some variants clip
 _FEWEST_VOICES = 6
 _FEWEST_UTTERANCES = 4
 _SYNCHRONOUS = 2
-_DO_NOT_EXIT = 0x8000  # without it a failed start ends the whole process
+_DO_NOT_EXIT = 0x8000  # otherwise a failed start would end the whole process
 _UTF8 = 1
 _PARAMETERS = {"rate": 1, "volume": 2, "pitch": 3, "pitch_range": 4}
 _CALLBACK = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.POINTER(ctypes.c_short), ctypes.c_int, ctypes.c_void_p)
@@ -57,7 +57,7 @@ class Voice:
 
     @property
     def code(self) -> str:
-        """What espeak-ng calls it, such as `en-us+f1`."""
+        """Its name in espeak-ng, such as `en-us+f1`."""
         return f"{self.language}+{self.variant}"
 
     @property
@@ -66,15 +66,15 @@ class Voice:
         return f"{self.sex.lower()}-{self.variant.lower()}"
 
     def parameters(self) -> dict[str, int]:
-        """What espeak-ng is set to."""
+        """Its settings for espeak-ng."""
         return {"rate": self.rate, "pitch": self.pitch, "pitch_range": self.pitch_range, "volume": _VOLUME}
 
 
 @cache
 def voices_of_espeak() -> tuple[Voice, ...]:
-    """The voices, from `voices.csv`: women and men in turn, so that any number of them is balanced.
+    """The voices of `voices.csv`: female and male voices in turn, so that every number of them is balanced.
 
-    They are chosen to differ in timbre (the variant), pitch and accent.
+    They were chosen to differ in timbre (the variant), pitch and accent.
     """
     rows = ([*row.values()] for _, row in read_rows(_FOLDER / "voices.csv", "table of voices"))
     return tuple(Voice(variant, sex, language, *map(int, numbers)) for variant, sex, language, *numbers in rows)
@@ -83,9 +83,8 @@ def voices_of_espeak() -> tuple[Voice, ...]:
 class Espeak(ExitStack):
     """One voice of a private copy of espeak-ng; a context manager.
 
-    The library keeps state from sentence to sentence (the phase of the glottis, a noise generator), which neither a new voice
-    nor a new start resets. A copy of its file is loaded as a library of its own, so what this object says depends only on what
-    it has said before.
+    The library keeps state between sentences (glottal phase, noise generator), which neither another voice nor a restart
+    resets. Each object loads its own copy of the library, so that its speech depends only on what it has said before.
 
     Args:
         voice: a language and a variant, such as `en+f2`.
@@ -105,7 +104,7 @@ class Espeak(ExitStack):
         library = Path(espeakng_loader.get_library_path())
         try:
             shutil.copyfile(library, folder / library.name)
-            # espeak-ng cuts off the path of its data at 160 characters; a link in a temporary folder is short.
+            # espeak-ng truncates the path of its data after 160 characters; a link in a temporary folder is short.
             (folder / "espeak-ng-data").symlink_to(espeakng_loader.get_data_path())
             self._library = ctypes.CDLL(str(folder / library.name))
         except (OSError, RuntimeError) as error:
@@ -151,7 +150,7 @@ class Espeak(ExitStack):
 
 
 def check_numbers(voices: int, utterances_each: int) -> None:
-    """Refuse numbers of voices, and of utterances each, of which no corpus can be made.
+    """Check the numbers of voices and of utterances per voice.
 
     Raises:
         SepmlError: one is out of its range.
@@ -167,20 +166,20 @@ def prepare_synthetic(
 ) -> None:
     """Make a corpus of synthetic speech at 8 kHz, in the same format as the recorded one.
 
-    `out/<speaker>/<speaker>-NNNN.wav`, `utterances.csv`, `speakers.csv`, `LICENSES/` and `lists/`. A sixth of the voices is
-    kept for `unseen_valid` and another for `unseen_test`; of each other voice a twentieth of the utterances is `seen_valid`
-    and another `seen_test`. The same seed gives the same bytes, with any number of jobs. A stopped run is finished by the
-    same command.
+    It writes `out/<speaker>/<speaker>-NNNN.wav`, `utterances.csv`, `speakers.csv`, `LICENSES/` and `lists/`. One sixth of the
+    voices is `unseen_valid` and another `unseen_test`; of the utterances of every other voice, one twentieth is `seen_valid`
+    and another `seen_test`. The same seed gives the same bytes, with any number of jobs. The same command resumes an
+    interrupted run.
 
     Args:
         seed: of the sentences and the mix lists.
-        voices: speakers, 6 to 30.
-        utterances_each: utterances of 3 to about 7 s a voice, 4 or more.
+        voices: number of speakers, 6 to 30.
+        utterances_each: number of utterances per voice, 4 or more, each of 3 to about 7 s.
         jobs: processes; 0 = all cores.
-        lists: mixtures a list; 5000, 200, 200 (training, validation, test) by default.
+        lists: number of mixtures in the lists; by default 5000, 200, 200 (training, validation, test).
 
     Raises:
-        SepmlError: the synthesiser is not installed, `out` holds something else, a number is out of range, the disk is full.
+        SepmlError: the synthesiser is not installed, `out` holds something else, a number is out of range, or the disk is full.
     """
     check_numbers(voices, utterances_each)
     out = Path(out)
@@ -208,7 +207,7 @@ def _make(out: Path, request: Mapping[str, Any], version: str, jobs: int) -> Non
 
 
 def _build_voice(out: Path, request: Mapping[str, Any], version: str, number: int) -> tuple[SpeakerRow, list[UtteranceRow]]:
-    """Write one voice's utterances; gives their rows in the tables."""
+    """Write the utterances of one voice, and return the rows of the tables."""
     voice = voices_of_espeak()[number]
     origin, count, use = {"espeak-ng": version}, request["utterances"], _use(number, request["voices"])
     if done := corpus_folder.load_speaker(out, voice.name, origin):
@@ -221,13 +220,13 @@ def _build_voice(out: Path, request: Mapping[str, Any], version: str, number: in
 
 
 def _use(number: int, voices: int) -> str:
-    """The set of a voice: the last sixth, at least two, is for test, the sixth before it for validation."""
+    """The set of a voice: the last sixth (at least two) is for test, the sixth before it for validation."""
     unseen = max(2, voices // 6)
     return "test" if number >= voices - unseen else "valid" if number >= voices - 2 * unseen else "train"
 
 
 def _split(use: str, count: int, index: int) -> str:
-    """The split of an utterance; of a training voice the last twentieth, at least one, is for test, and so on."""
+    """The split of an utterance; of a training voice, the last twentieth (at least one) is for test, the one before for valid."""
     if use != "train":
         return f"unseen_{use}"
     held = max(1, count // 20)
@@ -241,7 +240,7 @@ def _texts() -> list[str]:
 
 
 def _sentences(espeak: Espeak, rng: np.random.Generator) -> Iterator[tuple[str, np.ndarray]]:
-    """Spoken sentences at 8 kHz without end, named by their number; none comes again before all have been said."""
+    """An endless sequence of spoken sentences at 8 kHz, with names; none is repeated before all have been spoken."""
     while True:
         for i in rng.permutation(len(_texts())):
             x = to_8k(espeak.say(_texts()[i]), espeak.rate)

@@ -1,4 +1,4 @@
-"""Manifests of trees of mixtures that others have made: wsj0-mix or any mix/ s1/ s2/, WHAM!, LibriMix, MiniLibriMix."""
+"""Manifests of existing trees of mixtures: wsj0-mix or any mix/ s1/ s2/, WHAM!, LibriMix, MiniLibriMix."""
 
 import logging
 from collections.abc import Sequence
@@ -37,12 +37,12 @@ WHAM! (the noise in noise/, mix_both/ and mix_single/), http://wham.whisper.ai
 def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
     """Write `out/<split>.csv` for every split folder (mix/ s1/ s2/ ...) of a tree, or for the tree itself if it is one.
 
-    A tree of a folder for each mixture, `mix_1/{mixture,s1,s2}.wav`, is one split, and so is each folder of such trees. A
-    folder noise/ beside the others, or a file noise.wav, is named as well: such mixtures are the sum of sources and noise.
-    Files of other formats than WAV and FLAC are ignored, and counted in the log.
+    A tree with one folder for each mixture, `mix_1/{mixture,s1,s2}.wav`, is one split; so is each folder of such trees. The
+    manifest also names the noise in a folder noise/ beside the others, or in a file noise.wav: such mixtures are the sum of
+    sources and noise. Files of other formats than WAV and FLAC are ignored, and counted in the log.
 
     Raises:
-        SepmlError: there is no such folder, or the files of a split do not fit together.
+        SepmlError: there is no such folder, or the files of a split do not match.
     """
     tree = Path(tree)
     if folders := splits_of_folders(tree) if not (tree / "mix").is_dir() else {}:
@@ -58,11 +58,11 @@ def prepare_wham(tree: Path, task: str, out: Path, sample_rate: int = 8000, mode
         tree: the folder of tr/ cv/ tt/, or the one above with `wav8k/min` in it.
         task: `sep_clean` (mix_clean/), `sep_noisy` (mix_both/: the manifest names the noise) or `enh_single`
             (mix_single/: one speaker and noise).
-        sample_rate: Hz; with `mode`, which of several trees.
+        sample_rate: Hz; with `mode`, it selects one of several trees.
         mode: min or max.
 
     Raises:
-        SepmlError: the task is unknown, there is no such tree, or the files of a split do not fit together.
+        SepmlError: the task is unknown, there is no such tree, or the files of a split do not match.
     """
     if task not in WHAM_TASKS:
         raise SepmlError(f"task '{task}' is unknown; known: {', '.join(WHAM_TASKS)}{did_you_mean(task, WHAM_TASKS)}")
@@ -76,18 +76,17 @@ def prepare_librimix_tree(
 ) -> list[Path]:
     """Write `out/mixture_<split>_<type>.csv` of a LibriMix tree.
 
-    Where the tree has its metadata, the mixtures are those of `metadata/mixture_<split>_<type>.csv`, in that order; the
-    tree may have been moved since, as only the last three parts of the paths in it count. Otherwise the files are joined
-    by name.
+    If the tree has its metadata, the mixtures are those of `metadata/mixture_<split>_<type>.csv`, in that order; the tree may
+    have been moved, as only the last three parts of these paths are used. Otherwise files are matched by name.
 
     Args:
         tree: the folder of the splits, or the one above with `wav8k/min` in it.
-        types: of `mix_clean`, `mix_both`, `mix_single`; none is all that the tree has.
-        sample_rate: Hz; with `mode`, which of several trees.
+        types: of `mix_clean`, `mix_both`, `mix_single`; by default all that the tree has.
+        sample_rate: Hz; with `mode`, it selects one of several trees.
         mode: min or max.
 
     Raises:
-        SepmlError: there is no such tree, or its files and metadata do not fit together.
+        SepmlError: there is no such tree, or its files and metadata do not match.
     """
     base = _mode_folder(Path(tree), sample_rate, mode)
     types = types or [kind for kind in TYPES if any(base.glob(f"*/{kind}"))]
@@ -103,19 +102,19 @@ def prepare_librimix_tree(
 
 
 def prepare_minilibrimix(out: Path, url: str | None = None, md5: str | None = None) -> list[Path]:
-    """Fetch MiniLibriMix into `out/MiniLibriMix` and write `out/mixture_{train,val}_{mix_clean,mix_both}.csv`.
+    """Download MiniLibriMix into `out/MiniLibriMix` and write `out/mixture_{train,val}_{mix_clean,mix_both}.csv`.
 
-    A download that was stopped goes on where it was; what is unpacked already is not fetched again.
+    An interrupted download is resumed; an archive that is already unpacked is not downloaded again.
 
     Args:
-        url: of the zip archive on a mirror; None asks Zenodo, which gives the checksum too.
-        md5: of the archive behind `url`.
+        url: of the zip archive on a mirror; None uses Zenodo, which also provides the checksum.
+        md5: checksum of the archive at `url`.
 
     Returns:
         the manifests.
 
     Raises:
-        SepmlError: the archive cannot be had, is not the published one, or does not hold a LibriMix tree.
+        SepmlError: the archive cannot be downloaded, is not the published one, or does not contain a LibriMix tree.
     """
     out = Path(out)
     folder = out / MINILIBRIMIX
@@ -159,7 +158,7 @@ def _splits(base: Path, kind: str) -> dict[str, Path]:
 
 
 def _from_table(table: Path, base: Path) -> tuple[list[Mixture], list[str]]:
-    """The mixtures of LibriMix's own table, with their files in the tree where it is now, and the faults."""
+    """The mixtures of LibriMix's own table, with the current paths of their files, and the faults."""
     rows, faults = scan_manifest(table)
     mixtures = []
     for line, mixture in rows.items():
@@ -187,7 +186,7 @@ def _of_folders(folders: list[Path]) -> tuple[list[Mixture], list[str]]:
 
 
 def _warn_of_other_formats(where: Path, files: Sequence[Path]) -> None:
-    """Log which recordings are ignored: after lossy compression a mixture is not the sum of its sources."""
+    """Log which recordings are ignored: with lossy compression, a mixture is not the sum of its sources."""
     others = sorted(f for f in files if is_recording(f.name) and f.suffix.lower() not in AUDIO_SUFFIXES and f.name[0] != ".")
     if others:
         first = ", ".join(str(file.relative_to(where)) for file in others[:3])

@@ -1,4 +1,4 @@
-"""The WSJ0 corpus from the LDC's discs: `sepml prepare wsj0`."""
+"""The WSJ0 corpus from the discs of the LDC: `sepml prepare wsj0`."""
 
 import filecmp
 import logging
@@ -19,13 +19,13 @@ from sepml.system.parallel import map_unordered, sorted_out
 
 log = logging.getLogger(__name__)
 SAMPLE_RATE = 16000
-# How many utterances (and speakers) the corpus has in the folders that wsj0-2mix and wsj0-3mix are made of: as many as
-# the published tables of active levels list. Training and validation mixtures are of si_tr_s, tests of the other two.
+# Numbers of utterances and speakers in the folders from which wsj0-2mix and wsj0-3mix are made, as in the published tables of
+# active levels. Training and validation mixtures are made from si_tr_s, test mixtures from the other two.
 UTTERANCES = {"si_tr_s": 12_776, "si_dt_05": 1_206, "si_et_05": 651}
 SPEAKERS = {"si_tr_s": 101, "si_dt_05": 10, "si_et_05": 8}
 _SHOWN = 5
 _LINES = 100
-# Discs copied without Rock Ridge keep the version of each file behind its name.
+# Discs that were copied without Rock Ridge have the version of each file after its name.
 _NAME = re.compile(r"([0-9a-z]{8})\.(wv[12])(;1)?")
 _SPLIT = re.compile(r"s[id]_[a-z0-9_]+")
 _LICENCE = """\
@@ -39,7 +39,7 @@ It remains under your LDC user agreement: it must not be passed on, nor must the
 
 @dataclass(frozen=True)
 class Source:
-    """An utterance on the discs: its name such as `011c0201`, the folder of its split such as `si_tr_s`, its file."""
+    """An utterance on the discs: its name, such as `011c0201`; the folder of its split, such as `si_tr_s`; its file."""
 
     name: str
     split: str
@@ -47,24 +47,24 @@ class Source:
 
     @property
     def target(self) -> Path:
-        """Where the mix lists expect it, relative to the corpus."""
+        """Its path in the corpus, as mix lists expect it."""
         return Path("wsj0") / self.split / self.name[:3] / f"{self.name}.wav"
 
 
 def prepare_wsj0(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[Path] = ()) -> None:
     """Decode the utterances that wsj0-mix needs: `out/wsj0/<split>/<speaker>/<utterance>.wav`, 16 kHz, 16 bits.
 
-    Files are written atomically; what is there already is kept, so the same command finishes a run that was stopped. A file
-    that cannot be decoded is logged in one line, the first 100 of them, and does not stop the others.
+    Files are written atomically and existing ones are kept, so the same command resumes an interrupted run. Files that cannot
+    be decoded are logged, one line for each of the first 100, and the others are decoded nevertheless.
 
     Args:
         ldc: folders with the discs of LDC93S6A, in any layout and in upper or lower case.
         jobs: processes; 0 = all cores.
-        names: published mix lists and tables of active levels, or folders of them: utterances that they name and the
-            discs lack can then be named.
+        names: published mix lists and tables of active levels, or folders of them; with these, messages name the utterances
+            that the discs lack.
 
     Raises:
-        SepmlError: there are no such discs, files are damaged, or utterances are missing. Whatever could be made is made.
+        SepmlError: there are no such discs, files are damaged, or utterances are missing; all others are decoded.
     """
     out = Path(out)
     named = expected_names(names)
@@ -92,7 +92,7 @@ def prepare_wsj0(ldc: Sequence[Path], out: Path, jobs: int = 0, names: Sequence[
 
 
 def find_utterances(folders: Sequence[Path]) -> tuple[list[Source], list[str]]:
-    """The first-channel (.wv1) utterances of the splits below the folders, in the order of their names, and faults.
+    """The first-channel (.wv1) utterances of the splits below the folders, sorted by name, and the faults.
 
     Raises:
         SepmlError: a folder is missing, or there are no such utterances.
@@ -119,10 +119,10 @@ def find_utterances(folders: Sequence[Path]) -> tuple[list[Source], list[str]]:
 
 
 def expected_names(lists: Iterable[Path]) -> dict[str, set[str]]:
-    """The utterances that mix lists (`mix_*.txt`) and tables of levels (`activlev_<split>.txt`) name, by split.
+    """The utterances in mix lists (`mix_*.txt`) and tables of active levels (`activlev_<split>.txt`), by split.
 
     Args:
-        lists: such files, or folders that hold them, themselves or in a folder `activlev`.
+        lists: such files, or folders that contain them directly or in a folder `activlev`.
 
     Raises:
         SepmlError: a file or folder is missing or malformed, or a folder holds neither.
@@ -144,7 +144,7 @@ def expected_names(lists: Iterable[Path]) -> dict[str, set[str]]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Files below folders named as a split, in upper or lower case, with that name; other splits are skipped."""
+    """The files below folders of the splits, whose names may be in upper case, and the split of each file."""
     for top, folders, files in walk(folder):
         folders[:] = [name for name in folders if name.lower() in UTTERANCES or not _SPLIT.fullmatch(name.lower())]
         parts = [part.lower() for part in top.absolute().parts]
@@ -178,7 +178,7 @@ def _checked_header(source: Source) -> tuple[Source, SphereHeader]:
 
 
 def _refuse_second_channel(file: Path, header: SphereHeader) -> None:
-    """Second-microphone files under the names of first-microphone ones cost others 1 to 2 dB before they were noticed."""
+    """Refuse second-microphone files under the names of first-microphone files, which cost 1 to 2 dB if unnoticed."""
     found = [f"{key} {value}" for key, value in header.fields.items() if ".wv2" in value.lower()]
     microphone = header.fields.get("microphone", "").lower()
     if microphone and not re.search("senn|hmd|unknown|none", microphone):
@@ -208,7 +208,7 @@ def _decode(item: tuple[Source, SphereHeader], out: Path) -> _Decoded:
 
 
 def _missing(out: Path, split: str, named: set[str]) -> list[str]:
-    """A text that says what a split lacks, if it lacks anything."""
+    """A text about the utterances that a split lacks; empty list if it is complete."""
     there = {file.stem for file in (out / "wsj0" / split).glob("*/*.wav") if not file.name.startswith(".")}
     absent = sorted(named - there)
     if not absent and len(there) >= UTTERANCES[split]:
