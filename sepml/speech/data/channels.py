@@ -12,7 +12,7 @@ from sepml.speech.data.effects import RISING, MixtureEffect, PositiveRange, Prob
 
 _KNOTS = 8
 _CODEC_PEAK = np.float32(0.7)
-# Samples by which LAME's encoder and its decoder together are late, where the file does not say so itself.
+# The delay of LAME's encoder and decoder together, in samples, for files that do not contain it.
 _MP3_DELAY = 1105
 
 
@@ -159,7 +159,7 @@ def reverberate(signals: np.ndarray, responses: np.ndarray) -> np.ndarray:
 
 
 def clip(signal: np.ndarray, depth_db: float) -> np.ndarray:
-    """A signal whose peaks are cut off that much below the highest one, dB.
+    """A signal clipped at `depth_db` (dB) below its highest peak.
 
     >>> clip(np.array([1.0, -0.2, 0.6]), 6.0206).round(3).tolist()
     [0.5, -0.2, 0.5]
@@ -169,7 +169,7 @@ def clip(signal: np.ndarray, depth_db: float) -> np.ndarray:
 
 
 def mu_law(signal: np.ndarray) -> np.ndarray:
-    """8-bit mu-law coded and decoded: noise that follows the signal about 38 dB below it. Beyond 1 the signal is clipped.
+    """A signal after 8-bit mu-law coding: noise that follows the signal about 38 dB below it. Samples beyond 1 are clipped.
 
     Source: ITU-T G.711, the continuous curve with mu = 255.
     """
@@ -179,22 +179,22 @@ def mu_law(signal: np.ndarray) -> np.ndarray:
 
 
 def gsm(signal: np.ndarray, rate: int) -> np.ndarray:
-    """GSM 06.10 full rate (13 kbit/s at 8 kHz) coded and decoded, by libsndfile."""
+    """A signal after GSM 06.10 full-rate coding (13 kbit/s at 8 kHz) by libsndfile."""
     return _recoded(signal, rate, "WAV", "GSM610")[: len(signal)]
 
 
 def mp3(signal: np.ndarray, rate: int, kbit_s: float) -> np.ndarray:
-    """MP3 of a constant bit rate (the nearest one there is) coded and decoded by libsndfile, aligned with the original.
+    """A signal after MP3 coding by libsndfile at the nearest constant bit rate, aligned with the original.
 
     Raises:
         SepmlError: MP3 has no such sampling rate, or libsndfile no MP3.
     """
-    # Bit rates that MPEG-2.5, 2 and 1 have, of which libsndfile takes a share.
+    # The lowest and highest bit rate of MPEG-2.5, 2 and 1; libsndfile takes a position between them.
     lowest, highest = (8, 64) if rate < 16000 else (8, 160) if rate < 32000 else (32, 320)
-    # All of the share is one bit rate too low for it.
+    # libsndfile would select a bit rate that is too low for it at 1.
     level = min(0.99, max(0.0, (highest - kbit_s) / (highest - lowest)))
     decoded = _recoded(signal, rate, "MP3", "MPEG_LAYER_III", compression_level=level, bitrate_mode="CONSTANT")
-    # Frames of the lowest rates have no room for the note that says what to leave out.
+    # Frames of the lowest rates have no room for the header with the delay.
     start = _MP3_DELAY if len(decoded) > len(signal) else 0
     decoded = decoded[start : start + len(signal)]
     return np.pad(decoded, (0, len(signal) - len(decoded)))

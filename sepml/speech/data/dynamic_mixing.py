@@ -34,10 +34,10 @@ _AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 
 @dataclass(frozen=True)
 class Augment:
-    """Effects on dynamic mixtures; each is off where it is null.
+    """Effects on dynamic mixtures; an effect that is null is off.
 
-    What is drawn depends on (seed, epoch, index) alone. The references are what each talker adds to the mixture before
-    anything that is not linear: reverberant, equalised and band-limited; noise, clipping and codecs are in the mixture only.
+    Random choices depend only on (seed, epoch, index). The references are the contributions of the talkers to the mixture
+    after all linear effects: reverberant, equalised and band-limited. Noise, clipping and codecs are in the mixture only.
     """
 
     speed: Speed | None = None
@@ -61,7 +61,7 @@ class Augment:
     level: Level | None = None
 
     def __call__(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Apply the effects on mixtures; the mixture `(T,)` and its references `(n_src, T)`."""
+        """Apply the effects on mixtures; returns the mixture `(T,)` and its references `(n_src, T)`."""
         # At most one of these.
         any(effect(scene) for effect in (self.silence, self.alone, self.turns) if effect)
         scene.noise = np.zeros(scene.sources.shape[1], np.float32)
@@ -81,12 +81,12 @@ class Augment:
 
 
 class VirtualVoice(NamedTuple):
-    """How an utterance is changed into another voice.
+    """A change of an utterance into another voice.
 
     Attributes:
-        percent: its speed, by resampling.
-        tempo: factor of the tempo after that; the pitch stays.
-        formants: factor by which its spectral envelope is stretched after that.
+        percent: speed in percent, by resampling.
+        tempo: factor of the tempo after resampling; the pitch stays.
+        formants: factor by which the spectral envelope is stretched after that.
     """
 
     percent: int = 100
@@ -102,7 +102,7 @@ class VirtualVoice(NamedTuple):
 
 
 def draw_voice(rng: np.random.Generator, augment: Augment) -> VirtualVoice:
-    """The voice of one utterance: resampling changes speed, pitch and formants; tempo and formants are then restored."""
+    """Draw the voice of one utterance: resampling changes speed, pitch and formants; then tempo and formants are corrected."""
     speed = rng.uniform(*augment.speed.factor) if augment.speed and augment.speed.happens(rng) else 1.0
     pitch = 2 ** (rng.uniform(*augment.pitch.semitones) / 12) if augment.pitch and augment.pitch.happens(rng) else 1.0
     formants = rng.uniform(*augment.formants.factor) if augment.formants and augment.formants.happens(rng) else 1.0
@@ -145,8 +145,8 @@ class DynamicMixing:
 class DynamicSegments(Dataset[Example]):
     """A new mixture of segments of random utterances of different speakers for every (seed, epoch, index).
 
-    A speaker is drawn in proportion to the square root of the number of its utterances, so that speakers with few of them
-    are drawn often enough and their utterances not too often; utterances of a speaker are drawn uniformly.
+    Speakers are drawn with probabilities proportional to the square root of the number of their utterances, so that speakers
+    with few utterances are drawn often enough and their utterances not too often; those of a speaker are drawn uniformly.
     """
 
     def __init__(
@@ -177,14 +177,14 @@ class DynamicSegments(Dataset[Example]):
         gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, self.n_src)
         if self.n_src == 2:
             gains[1] = -gains[0]
-        # Effects have a generator of their own: the same utterances are mixed with any effects and without.
+        # Effects have their own generator, so that the utterances are the same with and without effects.
         effects = np.random.default_rng([self.seed, epoch, index, 1])
         pieces, files = zip(*(self._piece(rng, effects, int(s), g) for s, g in zip(speakers, gains, strict=True)), strict=True)
-        # With its files: a mixture that does not come again cannot be looked at otherwise.
+        # The name contains the files, as this mixture does not occur again.
         name = f"epoch{epoch}-{index} ({' + '.join(map(str, files))})"
         sources = np.stack([self._placed(effects, piece) for piece in pieces])
         if self.settings.augment is None:
-            # By PyTorch, whose sum of five and more sources differs from NumPy's in the last digit.
+            # PyTorch's sum, as NumPy's differs in the last digit for five or more sources.
             return Example(torch.from_numpy(sources).sum(0).numpy(), sources, name)
 
         def babblers(rng: np.random.Generator, count: int) -> np.ndarray:
@@ -206,14 +206,14 @@ class DynamicSegments(Dataset[Example]):
         if self.speed_percent:
             change = int(rng.integers(-self.speed_percent, self.speed_percent + 1)) / 100
             voice = voice._replace(percent=round(voice.percent * (1 + change)))
-        # Only the piece that is needed is resampled.
+        # Only the required piece is resampled.
         needed = math.ceil(self.segment * voice.percent / 100 * voice.tempo)
         start = int(rng.integers(max(1, len(samples) - needed + 1)))
         piece = voice(samples[start : start + needed], self.sample_rate)
         return piece[: self.segment] * np.float32(gain), file
 
     def _placed(self, effects: np.random.Generator, piece: np.ndarray) -> np.ndarray:
-        """A piece in a segment, silent around it."""
+        """A segment that contains the piece and is silent elsewhere."""
         place, missing = self.augment.place, self.segment - len(piece)
         before = int(effects.integers(missing + 1)) if place and place.happens(effects) else 0
         return np.pad(piece, (before, missing - before))
@@ -221,7 +221,7 @@ class DynamicSegments(Dataset[Example]):
     def _others(self, rng: np.random.Generator, speakers: np.ndarray, count: int) -> np.ndarray:
         """Segments of other speakers, `(count, segment)`; several of one speaker where there are too few."""
         others = np.setdiff1d(np.arange(len(self.by_speaker)), speakers)
-        # In a table of nobody else the talkers themselves are the babble.
+        # If the table has no other speakers, the talkers themselves are the babble.
         drawn = rng.choice(others if len(others) else speakers, count)
         return np.stack([np.resize(self._piece(rng, rng, int(speaker), 0.0)[0], self.segment) for speaker in drawn])
 

@@ -1,4 +1,4 @@
-"""Effects of augmentation: what they share, those on voices, and those on who talks when. Signals are float32."""
+"""Effects of augmentation: their base classes, effects on voices, and effects on who talks when. Signals are float32."""
 
 import math
 from collections.abc import Callable
@@ -34,7 +34,7 @@ class Scene:
         sources: the references, `(n_src, T)`.
         rate: Hz.
         rng: for everything that effects draw.
-        babblers: of (generator, number of talkers) as many segments of other speakers, `(n, T)`.
+        babblers: function of a generator and a number n that returns n segments of other speakers, `(n, T)`.
         recordings: files of noise.
         noise: the sum of all noise, `(T,)`. mixture: of sources and noise, `(T,)`. peak: of the mixture before codecs.
     """
@@ -73,7 +73,7 @@ class MixtureEffect(Effect):
     """
 
     def __call__(self, scene: Scene) -> bool:
-        """Change a scene, or leave it, as drawn; whether it was changed."""
+        """Draw whether to change a scene, and change it; returns whether it was changed."""
         happens = self.happens(scene.rng)
         if happens:
             self._change(scene)
@@ -191,7 +191,7 @@ def in_turns(signals: np.ndarray, share: float, fade: int) -> np.ndarray:
 def at_tempo(signal: np.ndarray, factor: float, rate: int) -> np.ndarray:
     """A signal `(T,)` played faster or slower with its pitch unchanged, `round(T / factor)` samples.
 
-    Segments of 60 ms are joined by cross-fades; each is taken from where, within 12.5 ms, it continues the one before best.
+    Segments of 60 ms are joined by cross-fades; the position of each, within 12.5 ms, is that of the best match.
 
     Source: synchronised overlap-add, Roucos and Wilgus, ICASSP 1985; the search of WSOLA, Verhelst and Roelands, ICASSP 1993.
     """
@@ -201,7 +201,7 @@ def at_tempo(signal: np.ndarray, factor: float, rate: int) -> np.ndarray:
         return np.resize(signal, length) if len(signal) else signal
     hop = sequence - fade
     count = math.ceil(length / hop)
-    # Space at both ends for the search.
+    # Zeros at the end for the search.
     padded = np.pad(signal, (0, max(0, math.ceil(count * hop * factor) + sequence + 2 * seek - len(signal))))
     energy = np.concatenate([[0.0], np.cumsum(np.square(padded, dtype=np.float64))])
     rising = (np.arange(fade, dtype=np.float32) + 0.5) / fade

@@ -1,4 +1,4 @@
-"""Batches of mixtures and their sources, from manifests, from shards or mixed anew in every epoch."""
+"""Batches of mixtures and their sources, from manifests, from shards or from dynamic mixing."""
 
 import logging
 import zlib
@@ -163,15 +163,15 @@ def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, w
 
 
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-    """Whole validation mixtures, one at a time: padding would change what normalisation sees.
+    """Whole validation mixtures, one at a time, as padding would change the statistics of normalisation.
 
-    Mixtures that are drawn have one length; where there are no others, they come in batches.
+    Dynamic mixtures have one length; if there are no others, they come in batches.
     """
     examples: list[Any] = []
     if settings.valid:
         examples.append(Whole(_mixtures(settings.valid, settings, n_src)[rank::world_size], settings.sample_rate))
     if settings.valid_dynamic:
-        # The same for every seed of an experiment, and made once: they cost more than the networks do.
+        # The same for every seed of an experiment; made once, as they take longer than the networks.
         drawn = _drawn(settings.valid_dynamic, settings, n_src, 0)
         examples.append([drawn[0, index] for index in range(rank, len(drawn), world_size)])
     if not examples:
@@ -180,7 +180,7 @@ def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: 
 
 
 def _loader(settings: DataSettings, dataset: Dataset[Example], **batches: Any) -> DataLoader[Batch]:
-    # A generator of its own: from torch's, a loader draws more or less often as it has workers, and dropout would change.
+    # A separate generator: how often a loader draws from torch's depends on its workers, which would change dropout.
     options = {"persistent_workers": settings.workers > 0, "generator": torch.Generator()}
     return Loader(dataset, collate, num_workers=settings.workers, **options, **batches)
 

@@ -21,7 +21,7 @@ _SOURCE_COLUMN = re.compile(r"source_([1-9]\d*)_path")
 
 
 class Manifest(Table[Mixture]):
-    """The mixtures of a manifest, each read from the file when it is asked for; a slice is a manifest, too.
+    """The mixtures of a manifest, read from the file on demand; a slice is also a manifest.
 
     Attributes:
         n_src: sources of each mixture.
@@ -38,7 +38,7 @@ class Manifest(Table[Mixture]):
         """The mixture of a row.
 
         Raises:
-            SepmlError: the manifest is too long for its files to have been looked for, and one of them is absent.
+            SepmlError: a file is absent, which is checked here for long manifests only.
         """
         id, mixture, *sources, noise, length = (fields[column] if column >= 0 else "" for column in self.columns)
         named = [self.path.parent / file for file in (mixture, *sources, *([noise] if noise else []))]
@@ -49,7 +49,7 @@ class Manifest(Table[Mixture]):
         return found
 
     def absent(self, fields: list[str], line: int) -> list[str]:
-        """A text for each file of a row, but for its noise, that is not there."""
+        """A text for each file of a row, except its noise, that does not exist."""
         folder = os.fspath(self.path.parent)
         files = [os.path.join(folder, fields[column]) for column in self.columns[1:-2]]
         if all(map(os.path.isfile, files)):
@@ -64,16 +64,15 @@ class Manifest(Table[Mixture]):
 def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
     """The mixtures of a manifest, in its order.
 
-    The columns are mixture_ID, mixture_path, source_1_path, source_2_path (and on), length, in any order, and for
-    noisy mixtures noise_path, with which one source is enough; others are passed over. Paths are absolute or relative to
-    the folder of the manifest. The files of noise are not looked for, as training and scoring do without them. The
-    others are, of 20,000 mixtures spread over the manifest where it has more; those of the remaining mixtures when
-    these are asked for.
+    The columns are mixture_ID, mixture_path, source_1_path, source_2_path and so on, and length, in any order, and noise_path
+    for noisy mixtures, which may have one source only; other columns are ignored. Paths are absolute or relative to the folder
+    of the manifest. The existence of the files is checked, except for noise, which training and scoring do not need. In a
+    manifest of more than 20,000 mixtures, it is checked for 20,000 of them here, and for the others when they are read.
 
-    In memory a mixture takes 24 bytes.
+    A mixture takes 24 bytes of memory.
 
     Args:
-        moved_to: where the files are that the manifest names by absolute paths which are gone, see `find_moved`.
+        moved_to: the folder to which files were moved that the manifest names by absolute paths, see `find_moved`.
 
     Raises:
         SepmlError: the manifest or a file it names is missing, a column is missing, a field is empty, malformed or on
@@ -91,14 +90,14 @@ def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
 
 
 def scan_manifest(path: Path, moved_to: Path | None = None) -> tuple[dict[int, Mixture], list[str]]:
-    """The valid rows of a manifest by line, and a text for each fault in the others; audio files are not looked for.
+    """The valid rows of a manifest by line, and a text for each fault in the others; audio files need not exist.
 
     Args:
         moved_to: see `read_manifest`.
 
     Raises:
-        SepmlError: there is no table to read: the file is missing, not text, has no rows, a column is missing or a field
-            goes on over several lines.
+        SepmlError: the table cannot be read: the file is missing, is not text or has no rows, a column is missing, or a field
+            spans several lines.
     """
     manifest, faults = _open(Path(path), moved_to)
     return dict(zip(manifest.lines.tolist(), manifest, strict=True)), [faults[line] for line in sorted(faults)]
@@ -136,11 +135,11 @@ def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int,
 
 
 def _columns_of(path: Path, header: list[str]) -> list[int]:
-    """Where mixture_ID, mixture_path, the sources in their order, noise or -1, and length are in a row."""
+    """The indices of the columns mixture_ID, mixture_path, sources in their order, noise (or -1), and length."""
     doubled = [name for name, times in Counter(header).items() if times > 1]
     if doubled:
         raise SepmlError(f"{path}:1: the column {doubled[0]} stands twice")
-    # Of LibriMix's own tables, some of those of clean mixtures name the noise that the noisy ones hold.
+    # Some of LibriMix's own tables of clean mixtures name the noise of the noisy ones.
     noisy = "noise_path" in header and "mix_clean" not in path.name
     least = 1 if noisy else 2
     n_src = max([least, *(int(match[1][:_MOST_DIGITS]) for name in header if (match := _SOURCE_COLUMN.fullmatch(name)))])
@@ -156,10 +155,10 @@ def _columns_of(path: Path, header: list[str]) -> list[int]:
 
 
 def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
-    """The fault of a row; None where it is valid. Several rows are checked at once, which is faster: None where all are valid.
+    """The fault of a row, or None. Several rows can be checked at once, which is faster: None if all are valid.
 
     Returns:
-        a text about the first row: call it with each row alone to have the texts.
+        a text about the first row; for the faults of several rows, call it for each row.
     """
     if not rows:
         return None
@@ -172,7 +171,7 @@ def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
         return f"id '{id}': an empty field among mixture_ID, mixture_path and the source paths"
     if "/" in names or "\0" in names or {".", ".."}.intersection(ids):
         return f"id '{id}' cannot be part of a file name"
-    # The number of bytes is that of characters at least, and four times as many at most.
+    # A character has 1 to 4 bytes.
     if max(map(len, ids)) > LONGEST_ID // 4 and any(len(id.encode()) > LONGEST_ID for id in ids):
         return f"id '{id[:40]}...' is too long for the names of files: {len(id.encode())} bytes, at most {LONGEST_ID}"
     if not (all(lengths) and all_numbers(lengths) and all(map(int, lengths))):
@@ -181,7 +180,7 @@ def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
 
 
 def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
-    """Write a manifest atomically; files below its folder are named relative to it, so both may move.
+    """Write a manifest atomically; paths below its folder are relative, so that both may be moved together.
 
     Raises:
         SepmlError: there are no mixtures, they differ in their number of sources, an id occurs twice, or the disk is
@@ -206,7 +205,7 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
         absolute = file.absolute()
         return str(absolute.relative_to(folder) if absolute.is_relative_to(folder) else absolute)
 
-    # A column that stays empty would make other readers look for a file of that name.
+    # An empty column would be the name of a file to other readers.
     noisy = any(mixture.noise for mixture in mixtures)
     sources = [f"source_{i + 1}_path" for i in range(n_src)]
     header = ["mixture_ID", "mixture_path", *sources, *(["noise_path"] if noisy else []), "length"]
@@ -218,7 +217,7 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
 
 
 def utterances_by_speaker(table: Path, split: str, tiers: str = "", moved_to: Path | None = None) -> dict[str, list[Path]]:
-    """The files of each speaker in a split of a table of utterances; absolute paths may have moved, see `find_moved`.
+    """The files of each speaker in a split of a table of utterances, also if they were moved, see `find_moved`.
 
     Args:
         tiers: recording qualities to read, such as AB; empty is all.

@@ -53,8 +53,8 @@ def manifest_of_tree(split_dir: Path, mixture: str = "mix") -> list[Mixture]:
     """The mixtures of a split folder (mix/ s1/ s2/ ...), joined by file stem and sorted by it.
 
     Args:
-        mixture: the folder of the mixtures: mix as in wsj0-mix; in the trees of WHAM! and LibriMix mix_clean, mix_both
-            (with the files of noise/) or mix_single (one source and noise/).
+        mixture: the folder of the mixtures: mix in wsj0-mix; mix_clean, mix_both (with noise/) or mix_single (one source and
+            noise/) in WHAM! and LibriMix.
 
     Raises:
         SepmlError: a folder is absent, a file is missing from one of them, or a header cannot be read.
@@ -66,7 +66,7 @@ def manifest_of_tree(split_dir: Path, mixture: str = "mix") -> list[Mixture]:
 
 
 def scan_tree(split_dir: Path, mixture: str = "mix") -> tuple[list[Mixture], list[str]]:
-    """The complete mixtures of a split folder, of length 0 as no file is opened, and a text for each other file.
+    """The complete mixtures of a split folder, with length 0 as no file is opened, and a text for each other file.
 
     Raises:
         SepmlError: a folder is absent, or the folders hold no audio.
@@ -105,7 +105,7 @@ def stems(folder: Path, faults: list[str]) -> dict[str, Path]:
     if not folder.is_dir():
         return files
     for file in sorted(folder.iterdir()):
-        # Names that begin with a dot are temporary files of a run that was killed.
+        # Names that begin with a dot are temporary files of a killed run.
         if file.suffix.lower() not in AUDIO_SUFFIXES or file.name.startswith("."):
             continue
         if len(os.fsencode(file.stem)) > LONGEST_ID:
@@ -123,7 +123,7 @@ def more_faults(count: int) -> str:
 
 
 def with_noise(split_dir: Path, mixtures: list[Mixture], faults: list[str]) -> list[Mixture]:
-    """The mixtures of a folder of mix/ s1/ s2/ with the files of the noise/ beside these, where there is such a folder."""
+    """The mixtures of a folder of mix/ s1/ s2/, with the files of noise/ beside these if there is such a folder."""
     if not (split_dir / "noise").is_dir():
         return mixtures
     noise = stems(split_dir / "noise", faults)
@@ -132,15 +132,15 @@ def with_noise(split_dir: Path, mixtures: list[Mixture], faults: list[str]) -> l
 
 
 def is_mixture_folder(folder: Path) -> bool:
-    """Whether a folder is one mixture: it holds mixture.wav or mix.wav beside s1.wav."""
+    """Whether a folder is one mixture: it contains s1.wav, and mixture.wav or mix.wav."""
     names = {file.stem for file in folder.iterdir() if file.is_file()} if folder.is_dir() else set()
     return "s1" in names and any(name in names for name in _MIXTURES)
 
 
 def splits_of_folders(tree: Path) -> dict[str, list[Path]]:
-    """The folders of mixtures by split: those directly in the tree are one split, called as it is; or those one folder below.
+    """The folders of mixtures by split: those directly in the tree are one split with its name; or those one level below.
 
-    Empty where the tree has no such folders.
+    Empty if the tree has no such folders.
     """
     below = sorted(folder for folder in tree.iterdir() if folder.is_dir() and folder.name[0] != ".") if tree.is_dir() else []
     if own := [folder for folder in below if is_mixture_folder(folder)]:
@@ -150,10 +150,10 @@ def splits_of_folders(tree: Path) -> dict[str, list[Path]]:
 
 
 def mixtures_of_folders(folders: list[Path], faults: list[str]) -> list[Mixture]:
-    """The mixtures of one split, called as their folders.
+    """The mixtures of one split, whose ids are the names of their folders.
 
     Args:
-        faults: takes a text for each folder that lacks a file which others have, or holds two of one name.
+        faults: receives a text for each folder that lacks a file which others have, or has two files of one name.
 
     Raises:
         SepmlError: the header of a mixture cannot be read.
@@ -178,23 +178,23 @@ def mixtures_of_folders(folders: list[Path], faults: list[str]) -> list[Mixture]
 
 
 def _sources(files: Mapping[str, Path]) -> list[int]:
-    """The numbers of the sources that are there."""
+    """The numbers of the existing sources; [2] if there are none."""
     return [int(match[1]) for name in files if (match := _SOURCE.fullmatch(name))] or [2]
 
 
 def find_moved(files: Sequence[Path], moved_to: Path | None) -> list[Path]:
-    """The files where they are now.
+    """The current paths of files that may have been moved.
 
-    What exists, or is named by a relative path, stays as it is. Of another path the longest last part is taken that is a
-    file below `moved_to`: `/old/corpus/s1/a.wav` is looked for as `old/corpus/s1/a.wav`, `corpus/s1/a.wav`, `s1/a.wav`. What
-    comes behind the folder that all files share is never cut off, so that `s1/a.wav` and `s2/a.wav` remain two files.
+    Existing files and relative paths are unchanged. For other paths, the longest last part that exists below `moved_to` is
+    used: `/old/corpus/s1/a.wav` is searched as `old/corpus/s1/a.wav`, `corpus/s1/a.wav`, `s1/a.wav`. Parts after the folder
+    that all files share are always kept, so that `s1/a.wav` and `s2/a.wav` remain different files.
 
     Args:
-        files: which belong together, such as a mixture and its sources.
-        moved_to: the folder that they were moved to; None leaves all as they are.
+        files: that belong together, such as a mixture and its sources.
+        moved_to: the folder to which they were moved; None returns all paths unchanged.
 
     Returns:
-        as many paths; those that are not found as they were.
+        as many paths; those that are not found are unchanged.
     """
     if moved_to is None or all(os.path.isfile(file) for file in files):
         return [*files]
@@ -202,7 +202,7 @@ def find_moved(files: Sequence[Path], moved_to: Path | None) -> list[Path]:
     if not gone:
         return [*files]
     shared = len(Path(os.path.commonpath([file.parent for file in gone])).parts)
-    # Without a shared folder but the root, the files lay in several places: the last folder is kept then.
+    # If the files share only the root, they were in several folders, and the last folder is kept.
     found = {file: _file_below(moved_to, file.parts, shared if shared > 1 else len(file.parts) - 2) for file in gone}
     places = [place for place in found.values() if place is not None]
     if len(set(places)) < len(places):
@@ -211,6 +211,6 @@ def find_moved(files: Sequence[Path], moved_to: Path | None) -> list[Path]:
 
 
 def _file_below(root: Path, parts: tuple[str, ...], most: int) -> Path | None:
-    """The longest last part of a path that is a file below `root`, of which `most` parts at most are cut off."""
+    """The longest last part of a path that is a file below `root`; at most `most` parts are removed."""
     candidates = (root.joinpath(*parts[cut:]) for cut in range(1, most + 1))
     return next((place for place in candidates if os.path.isfile(place)), None)

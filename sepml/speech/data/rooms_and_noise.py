@@ -16,7 +16,7 @@ from sepml.speech.data.effects import RISING, MixtureEffect, PositiveRange, Prob
 SPEED_OF_SOUND = 343.0
 """Metres a second."""
 _FINER = 8
-# The power of speech in dynamic mixing, for noise where nobody talks.
+# The power of speech in dynamic mixing, for noise in mixtures without talkers.
 _SPEECH = 0.05**2
 Count = Annotated[int, Field(ge=1)]
 Point = tuple[float, ...]
@@ -38,10 +38,10 @@ class Shoebox:
 
     @property
     def reflection(self) -> float:
-        """The part of the pressure that all six walls reflect, by Eyring's formula."""
+        """The reflection coefficient of all six walls for the sound pressure, by Eyring's formula."""
         length, width, height = self.size
         surface = 2 * (length * width + length * height + width * height)
-        # The energy that is left after a reflection; its root is the pressure's.
+        # The square root of the energy that remains after a reflection.
         return math.sqrt(math.exp(-24 * math.log(10) / SPEED_OF_SOUND * math.prod(self.size) / (surface * self.t60)))
 
 
@@ -64,9 +64,9 @@ class Room(MixtureEffect):
         scene.sources = reverberate(scene.sources, np.stack(responses))
 
     def draw(self, rng: np.random.Generator, n_talkers: int) -> tuple[Shoebox, list[Point]]:
-        """A room from a living room to a small hall, and the positions of talkers around the microphone.
+        """Draw a room, from a living room to a small hall, and the positions of talkers around the microphone.
 
-        Walls may keep talkers nearer than `distance`.
+        Walls may limit the distance of talkers.
         """
         size = (rng.uniform(3, 9), rng.uniform(2.5, 6), rng.uniform(2.3, 3.6))
         microphone = tuple(float(side * rng.uniform(0.3, 0.7)) for side in size)
@@ -106,9 +106,9 @@ def image_sources(room: Shoebox, talker: Point, seconds: float) -> tuple[np.ndar
 def impulse_response(room: Shoebox, talker: Point, rate: int, rng: np.random.Generator, early: float = 0.05) -> np.ndarray:
     """The response from a talker to the microphone, `(T,)` at `rate` Hz, as long as the reverberation time.
 
-    The direct sound is sample 0 and has strength 1. Echoes of the first `early` seconds are those of image sources.
-    Later ones, too dense to be told apart, are noise of the power that the images would have: their number grows
-    with the square of the time and the power of each falls with it, which leaves the decay by the walls.
+    The direct sound is sample 0 and has strength 1. Echoes in the first `early` seconds are those of image sources. Later
+    echoes are too dense to be distinguished and are replaced by noise of the same power: the number of images grows with the
+    square of the time and the power of each falls with it, so that only the decay by the walls remains.
     """
     length = max(1, round(room.t60 * rate))
     part = min(length, round(early * rate))
@@ -123,7 +123,7 @@ def impulse_response(room: Shoebox, talker: Point, rate: int, rng: np.random.Gen
 
 
 def _band_limited(times: np.ndarray, strengths: np.ndarray, length: int, rate: int) -> np.ndarray:
-    """Pulses between the samples, `(length,)`, without what lies above half the rate."""
+    """Band-limited pulses at times between the samples, `(length,)`."""
     from scipy.fft import irfft, rfft
 
     # Longer than needed, so that the ripples at the end do not wrap around to the start.
@@ -178,7 +178,7 @@ class Coloured(Noise):
 
 @dataclass(frozen=True)
 class Babble(Noise):
-    """Other speakers of the same table, all at once.
+    """Several other speakers of the same table, who talk at the same time.
 
     Attributes:
         talkers: their number.
@@ -195,7 +195,7 @@ class Babble(Noise):
 
 @dataclass(frozen=True)
 class Hum(Noise):
-    """50 or 60 Hz and its harmonics, which get weaker, with random phases.
+    """Hum of 50 or 60 Hz and its harmonics, with decreasing strength and random phases.
 
     Attributes:
         snr_db: all talkers together over the hum, dB.

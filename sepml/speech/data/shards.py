@@ -1,4 +1,4 @@
-"""Shards, tar files of mixtures as `sepml shard` writes them, read by an index of where each mixture is."""
+"""Reading of shards, the tar files of mixtures that `sepml shard` writes, through their index."""
 
 import io
 import os
@@ -38,11 +38,11 @@ class Sharded:
 
 
 class Shards(Table[Sharded]):
-    """The mixtures that an index names, each row read when it is asked for.
+    """The mixtures of an index, whose rows are read on demand.
 
     Attributes:
         n_src: sources of each mixture.
-        bounds: the shards' first indices and the length of the whole table, `(n_shards + 1,)`; of slices, too, the whole's.
+        bounds: the first index of each shard, and the length of the table, `(n_shards + 1,)`; slices have those of the whole.
     """
 
     def __init__(self, path: Path, places: Places, bounds: np.ndarray) -> None:
@@ -60,8 +60,8 @@ def open_shards(path: Path) -> Shards:
     """The mixtures of a folder of shards, or of its `shards.csv`, in the order of the index.
 
     Raises:
-        SepmlError: the index is missing or faulty, a shard is missing or breaks off, or the first mixture is not where
-            the index says.
+        SepmlError: the index is missing or invalid, a shard is missing or incomplete, or the first mixture is not at the
+            position in the index.
     """
     path = Path(path) if Path(path).name == INDEX else Path(path) / INDEX
     numbers: dict[str, int] = {}
@@ -98,8 +98,8 @@ def read_sharded(mixture: Sharded, sample_rate: int) -> list[np.ndarray]:
     """The samples of a mixture and its sources, `(T,)` float32 each, by one read of the shard.
 
     Raises:
-        SepmlError: the shard is missing, breaks off, or does not hold that mixture there; the audio is of another rate
-            or length.
+        SepmlError: the shard is missing or incomplete, or does not have the mixture at this position; or the audio has another
+            rate or length.
     """
     facts, members = _contents(mixture)
     names = ["mix", *(f"s{n + 1}" for n in range(facts["n_src"]))]
@@ -112,7 +112,7 @@ def read_sharded(mixture: Sharded, sample_rate: int) -> list[np.ndarray]:
 
 
 def _require_shards(path: Path, numbers: dict[str, int], shard: np.ndarray, ends: np.ndarray) -> None:
-    """Refuse an index whose shards are not there, or not as long as they must be."""
+    """Check that all shards of an index exist and are long enough."""
     needed = np.zeros(len(numbers), np.int64)
     np.maximum.at(needed, shard, ends)
     for name, least in zip(numbers, needed.tolist(), strict=True):
@@ -124,7 +124,7 @@ def _require_shards(path: Path, numbers: dict[str, int], shard: np.ndarray, ends
 
 
 def _contents(mixture: Sharded) -> tuple[dict, dict[str, bytes]]:
-    """What the JSON of a mixture says, and the bytes of its audio by part: mix, s1, s2 and so on."""
+    """The JSON of a mixture, and the bytes of its audio by part: mix, s1, s2 and so on."""
     try:
         with mixture.shard.open("rb", buffering=0) as file:
             content = os.pread(file.fileno(), mixture.size, mixture.offset)
@@ -156,7 +156,7 @@ def _decoded(mixture: Sharded, part: str, content: bytes, sample_rate: int) -> n
     try:
         with soundfile.SoundFile(io.BytesIO(content)) as file:
             require_header(name, AudioInfo(file.frames, file.samplerate, file.channels), sample_rate)
-            # Before they are read: some bytes of FLAC stand for any number of samples.
+            # Checked before reading, as a few bytes of FLAC may contain any number of samples.
             _require_length(mixture, part, file.frames)
             return file.read(dtype="float32")
     except soundfile.LibsndfileError as error:

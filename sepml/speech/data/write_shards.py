@@ -1,4 +1,4 @@
-"""Writes the mixtures of a manifest into shards, tar files that WebDataset reads, with an index."""
+"""Writing of the mixtures of a manifest into shards, tar files that WebDataset can read, with an index."""
 
 import io
 import json
@@ -25,7 +25,7 @@ _SETTINGS = ".settings.json"
 
 @dataclass(frozen=True)
 class _Shard:
-    """A shard to make: its file, and the number of its first mixture, which is that one's key."""
+    """A shard to be made: its file, and the number of its first mixture, which is the key of that mixture."""
 
     target: Path
     first: int
@@ -33,17 +33,16 @@ class _Shard:
 
 
 def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, moved_to: Path | None = None) -> Path:
-    """Put the mixtures of a manifest into `out/shard-000000.tar` and on, and write `out/shards.csv`, the index, last.
+    """Write the mixtures of a manifest to `out/shard-000000.tar` and so on, and then the index `out/shards.csv`.
 
-    A mixture is the consecutive members `<key>.json` (id, length, sample_rate, n_src), `<key>.mix.wav`, `<key>.s1.wav`,
-    ... and `<key>.noise.wav` where the manifest names it, the bytes of the files as they are. The key is the
-    mixture's number: ids hold dots, and WebDataset's keys end at the first one. The same files give the same bytes.
-    Shards that are there already, and of files that have not been written since, are kept, so an interrupted run goes on
-    where it was.
+    A mixture consists of the consecutive members `<key>.json` (id, length, sample_rate, n_src), `<key>.mix.wav`,
+    `<key>.s1.wav` and so on, and `<key>.noise.wav` if the manifest names it, with the unchanged bytes of the files. The key
+    is the number of the mixture, as ids contain dots, at which WebDataset's keys end. The same files give the same bytes.
+    Existing shards whose files have not changed are kept, so an interrupted run is resumed.
 
     Args:
-        size: mixtures a shard; the last one may have fewer.
-        jobs: processes, 0 = one a core. The files do not depend on it.
+        size: mixtures per shard; the last one may have fewer.
+        jobs: processes, 0 = all cores. The files do not depend on it.
         moved_to: see `sepml.speech.data.manifest.read_manifest`.
 
     Returns:
@@ -76,7 +75,7 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, mov
 
 
 def _claim(out: Path, settings: dict[str, object]) -> None:
-    """Refuse a folder of other shards: those that are there must be of the same manifest and size."""
+    """Refuse a folder with shards of another manifest or size."""
     try:
         before = read_object(out / _SETTINGS)
     except FileNotFoundError:
@@ -87,9 +86,9 @@ def _claim(out: Path, settings: dict[str, object]) -> None:
 
 
 def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
-    """A shard, made or kept; where its mixtures begin and end, `(len(mixtures), 2)` bytes."""
+    """Make a shard unless it can be kept; returns its file and where its mixtures begin and end, `(len(mixtures), 2)` bytes."""
     made_of, note = _made_of(job), job.target.with_name(f".made.{job.target.stem}")
-    # Of shards of earlier versions there is no note.
+    # Shards of earlier versions have no note.
     if note.is_file() and note.read_text(encoding="utf-8") != made_of:
         job.target.unlink(missing_ok=True)
         note.unlink()
@@ -97,7 +96,7 @@ def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
     if places is not None:
         return job.target, places
     places = np.zeros((len(job.mixtures), 2), np.int64)
-    # Before the shard: a run that is killed between the two makes the shard anew.
+    # Written before the shard: if a run is killed between the two, the shard is made again.
     write_text(note, made_of)
     with atomic_path(job.target) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for n, mixture in enumerate(job.mixtures):
@@ -116,7 +115,7 @@ def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
 
 
 def _made_of(job: _Shard) -> str:
-    """A digest of which files are in a shard, and of what tells that one was written again since."""
+    """A digest of the files in a shard and of their stamps, which change when a file is written again."""
     return digest_of(
         repr((mixture.id, name, file_stamp(file)))
         for n, mixture in enumerate(job.mixtures)
@@ -125,7 +124,7 @@ def _made_of(job: _Shard) -> str:
 
 
 def _kept(job: _Shard) -> np.ndarray | None:
-    """Where the mixtures of a shard begin and end; None when it is absent or incomplete."""
+    """Where the mixtures of a shard begin and end; None if it is absent or incomplete."""
     try:
         there = headers_of(job.target)
     except (OSError, NotTar):
@@ -146,7 +145,7 @@ def _kept(job: _Shard) -> np.ndarray | None:
 
 
 def _files(mixture: Mixture, key: int) -> dict[str, Path]:
-    """The audio files of a mixture by the names that they get."""
+    """The audio files of a mixture by their names in the shard."""
     parts = {"mix": mixture.mixture} | {f"s{n + 1}": file for n, file in enumerate(mixture.sources)}
     if mixture.noise:
         parts["noise"] = mixture.noise

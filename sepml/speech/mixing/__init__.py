@@ -1,1 +1,1 @@
-"""From mix lists and utterances to mixtures, and their verification."""
+"""Making mixtures from mix lists and utterances, and their verification."""

@@ -1,4 +1,4 @@
-"""Checks data for faults before a model is trained on it."""
+"""Checks of mixtures before a model is trained on them."""
 
 import re
 from collections import Counter
@@ -32,7 +32,7 @@ class CheckResult:
 
 @dataclass(frozen=True)
 class _Split:
-    """The mixtures to look into, the faults that show without opening them, and their rate (Hz) where it is known."""
+    """The mixtures to be checked, the faults that are known without opening files, and the rate (Hz) if it is known."""
 
     name: str
     mixtures: list[Mixture]
@@ -42,7 +42,7 @@ class _Split:
 
 @dataclass(frozen=True)
 class _Found:
-    """What the files of a mixture hold: its samples and rate (Hz), both 0 when it cannot be read, and the faults."""
+    """The result for one mixture: its samples and rate (Hz), both 0 if it cannot be read, and the faults."""
 
     mixture: Mixture
     frames: int
@@ -51,21 +51,21 @@ class _Found:
 
 
 def check(target: Path, jobs: int = 0, moved_to: Path | None = None) -> CheckResult:
-    """Look for faults in every file of a data set.
+    """Check every file of a data set.
 
-    Found are: missing and extra files, duplicate ids, files that cannot be read, other rates, lengths or numbers of
-    channels than expected, mixtures that are not the sum of their sources and noise (within a 16-bit step for each,
-    which rounding explains), silence, clipping, and samples that are nan or infinite.
+    Faults are: missing and extra files, duplicate ids, files that cannot be read, unexpected rates, lengths or numbers of
+    channels, mixtures that are not the sum of their sources and noise (within a 16-bit step for each, for rounding),
+    silence, clipping, and samples that are nan or infinite.
 
     Args:
         target: a manifest; a split folder (mix/ s1/ s2/, or mix_clean/ and so on in place of mix/); or a folder of
-            splits or manifests, such as `wav8k/min`. A manifest `<split>.csv` beside a split folder with mix/ says what
-            must be in it.
-        jobs: processes, 0 = one a core.
+            splits or manifests, such as `wav8k/min`. If there is a manifest `<split>.csv` beside a split folder with mix/,
+            the folder must have exactly its mixtures.
+        jobs: processes, 0 = all cores.
         moved_to: see `sepml.speech.data.manifest.read_manifest`.
 
     Raises:
-        SepmlError: there is no such file or folder, or nothing in it to check.
+        SepmlError: there is no such file or folder, or it contains no mixtures.
     """
     faults: list[str] = []
     facts: list[str] = []
@@ -119,7 +119,7 @@ def _from_manifest(path: Path, moved_to: Path | None = None) -> _Split:
 
 
 def _from_tree(folder: Path, kind: str) -> _Split:
-    # `check .` in a split folder: its name and its manifest are found through the whole path.
+    # Absolute, as `sepml check .` in a split folder needs the name of that folder.
     folder = folder.absolute()
     manifest = folder.parent / f"{folder.name}.csv"
     if kind != "mix" or not manifest.is_file():
@@ -139,7 +139,7 @@ def _from_tree(folder: Path, kind: str) -> _Split:
 
 
 def _rate_by_name(path: Path) -> int | None:
-    """The rate that a folder of wsj0-mix promises by its name, wav8k or wav16k."""
+    """The rate in the name of a folder of wsj0-mix, wav8k or wav16k."""
     named = [match for part in path.parts if (match := re.fullmatch(r"wav(\d+)k", part))]
     return 1000 * int(named[-1][1]) if named else None
 
@@ -164,7 +164,7 @@ def _look_into(mixture: Mixture) -> _Found:
 
 
 def _signal(file: Path, faults: list[str]) -> tuple[np.ndarray | None, int]:
-    """The samples and the rate of a file, or None and 0; their faults are added to `faults`."""
+    """The samples and the rate of a file, or None and 0; faults are added to `faults`."""
     try:
         x, rate = read_wav(file)
     except SepmlError as error:
@@ -177,14 +177,14 @@ def _signal(file: Path, faults: list[str]) -> tuple[np.ndarray | None, int]:
         faults.append(f"{file}: is silent, every sample is {x[0]:g}")
     else:
         clipped = np.count_nonzero(np.abs(x) >= (FULL_SCALE - 1) / FULL_SCALE)
-        # One such sample may be the peak of a signal that was scaled to the full range.
+        # A single one may be the peak of a signal that was scaled to full scale.
         if clipped >= _CLIPPED_SAMPLES:
             faults.append(f"{file}: is clipped, {clipped} of its {len(x)} samples are at full scale")
     return x, rate
 
 
 def _sum_fault(mixture: Mixture, signals: list[np.ndarray]) -> list[str]:
-    """The mixture against the sum of its parts; each of them, and the mixture, was rounded by up to half a step."""
+    """Compare a mixture with the sum of its parts; it and each part were rounded by up to half a step."""
     first, *sources = (x.astype(np.float64) for x in signals)
     difference = np.abs(first - sum(sources))
     allowed = len(sources) / FULL_SCALE

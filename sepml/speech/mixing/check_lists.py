@@ -1,4 +1,4 @@
-"""Compares a wsj0-mix tree with its published mix lists, with the corpus that it was made of and with SHA-256 sums."""
+"""Comparison of a wsj0-mix tree with its mix lists, with the corpus from which it was made, and with SHA-256 sums."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,8 +20,8 @@ from sepml.system.parallel import all_of, map_unordered, sorted_out
 from sepml.system.stamp import file_digest
 
 _ENOUGH = 20
-# The list sets active levels, the SI-SNR is of whole signals: pauses, lengths and cutting make a difference. In one mixture
-# it is some dB (of recorded speech by 3.5 at most in min, 5 in max mode), over a split by little.
+# Lists determine active levels, but SI-SNR is of whole signals, so pauses, lengths and cutting cause differences: of some dB
+# in one mixture (for recorded speech at most 3.5 in min mode, 5 in max mode), and of little in the median of a split.
 _MEDIAN_DB = 1.0
 _ERRORS = 3
 _OUTLIER_DB = 15.0
@@ -32,7 +32,7 @@ _SUM = re.compile(r"([0-9a-f]{64})[ ][ *](.+)")
 
 @dataclass(frozen=True)
 class Sums:
-    """Files of sums in the format of `sha256sum`: one to write when there are no faults, one to compare with."""
+    """Files of sums in the format of `sha256sum`: one to be written if there are no faults, one to compare with."""
 
     write: Path | None = None
     verify: Path | None = None
@@ -47,19 +47,19 @@ def check_wsj0(
     jobs: int = 0,
     moved_to: Path | None = None,
 ) -> CheckResult:
-    """All that `sepml.speech.mixing.check.check` finds in a tree of mixtures, and where the tree differs from its lists.
+    """The faults that `sepml.speech.mixing.check.check` finds in a tree of mixtures, and differences from its mix lists.
 
-    Found are: mixtures that are missing or in no list, another number of sources, a highest peak other than 0.9, sources
-    whose levels are not those of the list, test speakers that are in the training set too. With the utterances, every
-    mixture is made again and compared bit for bit: second-microphone, truncated or damaged utterances are named.
+    Differences are: mixtures that are missing or in no list, another number of sources, a highest peak other than 0.9,
+    sources whose levels are not those of the list, test speakers that are also in the training set. With the utterances,
+    every mixture is made again and compared bit for bit, and second-microphone, truncated or damaged utterances are named.
 
     Args:
         target: folder of the splits, such as `wav8k/min`.
-        lists: `mix_<n>_spk_<split>.txt`, one a split.
-        utterances: the folder that the paths of the lists start from.
+        lists: `mix_<n>_spk_<split>.txt`, one for each split.
+        utterances: the folder to which the paths in the lists are relative.
         levels: table, or folder of tables, of active levels; None measures them, as `sepml mix` does.
-        sums: checksums of the files; written only when there are no faults.
-        jobs: processes, 0 = one a core.
+        sums: checksums of the files; written only if there are no faults.
+        jobs: processes, 0 = all cores.
         moved_to: see `sepml.speech.data.manifest.read_manifest`.
 
     Raises:
@@ -96,7 +96,7 @@ def check_wsj0(
 
 @dataclass(frozen=True)
 class _Found:
-    """The lines of a list, those of which all files are there, and what is missing or extra."""
+    """The lines of a list, those whose files all exist, and the faults: missing or extra files."""
 
     path: Path
     lines: list[MixLine]
@@ -106,7 +106,7 @@ class _Found:
 
 @dataclass(frozen=True)
 class _Measured:
-    """A mixture's highest sample, and how far each source's input SI-SNR is from that of the list's gains, dB."""
+    """The highest sample of a mixture; by how many dB the input SI-SNR of each source differs from the gains in the list."""
 
     id: str
     peak: float
@@ -145,7 +145,7 @@ def _measure(item: Listed) -> _Measured:
 
 
 def _si_snr(estimate: np.ndarray, reference: np.ndarray) -> float:
-    """dB; both `(T,)`, made zero-mean. 0 for silence, which is reported elsewhere."""
+    """SI-SNR in dB of signals `(T,)` without their means; 0 for silence, which is reported elsewhere."""
     estimate, reference = estimate - estimate.mean(), reference - reference.mean()
     energy = float(np.sum(reference**2))
     if energy == 0.0:
@@ -156,7 +156,7 @@ def _si_snr(estimate: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _judge(split: str, found: _Found, measured: Sequence[_Measured]) -> CheckResult:
-    """A fact and the faults of a split by its peaks and levels."""
+    """The peaks and levels of a split: one fact, and the faults."""
     total = len(found.lines)
     if not measured:
         return CheckResult([], [f"{split}: 0 of {total} mixtures of {found.path.name}"])

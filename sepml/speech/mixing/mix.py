@@ -1,4 +1,4 @@
-"""Makes mixtures from mix lists: the wsj0-mix data sets, or others in their format."""
+"""Making of mixtures from mix lists: the wsj0-mix data sets, or others in their format."""
 
 import logging
 import os
@@ -42,15 +42,15 @@ def mix_utterances(
         mode: `min` cuts to the shortest utterance, `max` pads with zeros to the longest.
 
     Returns:
-        the mixture `(T,)` and the sources `(n_src, T)`, float64, with one gain that brings the highest peak among
-        them, or 1 where that is higher, to 0.9.
+        the mixture `(T,)` and the sources `(n_src, T)`, float64, both scaled by one gain,
+            0.9 / max(1, highest peak of all).
 
     Source:
         Hershey et al., Deep clustering, ICASSP 2016, and the scripts published with it.
     """
     sources = np.zeros((len(utterances), max(map(len, utterances))))
     for row, x, level, gain in zip(sources, utterances, levels, gains, strict=True):
-        # The order of these operations is the published one: the last bit counts.
+        # The order of these operations is that of the published scripts, for bit-identical results.
         row[: len(x)] = x.astype(np.float64) / np.sqrt(level) * 10 ** (gain / 20)
     if mode == "min":
         sources = sources[:, : min(map(len, utterances))]
@@ -71,10 +71,9 @@ def mix_lists(
     """Make the mixtures of mix lists as `out/wav{8,16}k/{min,max}/<split>/{mix,s1,s2,...}/<id>.wav`, 16 bit.
 
     A split has the name of its list without `mix_<n>_spk_` and `.txt`. Its manifest `<split>.csv`, beside its folder, is
-    written when it is complete. Mixtures that are there already, and were made of the same samples, levels and gains, are
-    kept, so an interrupted run resumes where it stopped; files are written atomically. Mixtures of an earlier list that this
-    one lacks are deleted. During the run, the utterances are kept at the target rate in a hidden folder in `out`, 4 bytes a
-    sample.
+    written when the split is complete. Files are written atomically. Existing mixtures that were made from the same samples,
+    levels and gains are kept, so an interrupted run is resumed; mixtures of an earlier list that are not in this one are
+    deleted. During the run, a hidden folder in `out` holds the utterances at the target rate, 4 bytes for each sample.
 
     Args:
         lists: mix lists, their paths relative to `root`.
@@ -83,14 +82,14 @@ def mix_lists(
         mode: `min` cuts to the shortest source, `max` pads to the longest.
         levels: a table of active levels or a folder of tables. None measures the utterances as their files hold them,
             before they are resampled (the published tables come from 8 kHz signals behind a 200 Hz high-pass filter).
-        jobs: processes, 0 = one a core. The files do not depend on it.
+        jobs: processes, 0 = all cores. The files do not depend on it.
 
     Returns:
         the manifests, in the order of the lists.
 
     Raises:
-        SepmlError: a list, a table, the header of an utterance or a record is at fault, and nothing was written; or samples
-            turned out to be unreadable or silent, and everything that does not need them was written.
+        SepmlError: a list, a table, the header of an utterance or a record is invalid, and nothing was written; or samples
+            are unreadable or silent, and all mixtures that do not need them were written.
     """
     if sample_rate not in SAMPLE_RATES or mode not in MODES:
         raise SepmlError(f"sample rate {sample_rate} and mode '{mode}': expected one of {SAMPLE_RATES} and of {MODES}")
@@ -110,7 +109,7 @@ def mix_lists(
         work = partial(_mix, cache=cache, sample_rate=sample_rate, mode=mode)
         for split, plan in plans.items():
             if left[split]:
-                # A manifest promises a complete split: it goes now and comes back at the end.
+                # A manifest stands for a complete split, so it is deleted until the split is complete again.
                 (base / f"{split}.csv").unlink(missing_ok=True)
                 write_json(base / split / _SETTINGS, settings | {"sources": len(plan[0].utterances)})
             new_faults = _make(left[split], reader, work, f"mixing {split}")
@@ -124,7 +123,7 @@ def mix_lists(
 
 
 def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
-    """Refuse to go on in a split whose mixtures were made in another way, or whose record is damaged."""
+    """Refuse a split whose mixtures were made with other settings, or whose record is damaged."""
     read_record(folder)
     with suppress(FileNotFoundError):
         before = read_object(folder / _SETTINGS)
@@ -133,7 +132,7 @@ def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
 
 
 def _make(todo: list[MixJob], reader: Reader, work: Callable[[MixJob], None], what: str) -> list[str]:
-    """Make the mixtures whose utterances could all be read; the faults of the others."""
+    """Make the mixtures whose utterances could all be read; returns the faults of the others."""
     faults: list[str] = []
     ready: list[MixJob] = []
     for job in todo:
@@ -146,7 +145,7 @@ def _make(todo: list[MixJob], reader: Reader, work: Callable[[MixJob], None], wh
 
 
 def mix_line(line: MixLine, utterances: Sequence[Utterance], cache: Path, mode: str) -> list[np.ndarray]:
-    """The mixture of a line and its sources, `(T,)` each, before they are rounded; see `mix_utterances`."""
+    """The mixture of a line and its sources, `(T,)` each, before rounding; see `mix_utterances`."""
     levels = [utterance.level or 0.0 for utterance in utterances]
     mixture, sources = mix_utterances([load(utterance, cache) for utterance in utterances], levels, line.gains, mode)
     return [mixture, *sources]
@@ -166,7 +165,7 @@ def _mix(job: MixJob, cache: Path, sample_rate: int, mode: str) -> None:
 
 
 def _finish(plan: list[MixJob], folder: Path) -> None:
-    """Write the manifest of a complete split, and warn when its folder holds other files too."""
+    """Write the manifest of a complete split, and warn if its folder also has other files."""
     mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
     write_manifest(folder.parent / f"{folder.name}.csv", mixtures)
     known = {job.files[0].name for job in plan}

@@ -1,7 +1,7 @@
-"""Which mixtures of a split have to be made: those that are absent, incomplete, or made of something else than now.
+"""Which mixtures of a split must be made: those that are absent, incomplete, or were made from another recipe.
 
-The record of a split holds the recipe of each mixture: a digest of its utterances' samples, their levels, the gains, the mode
-and the rate. Utterances whose files have not changed (see `file_stamp`) are not read again for it.
+The record of a split has the recipe of each mixture: a digest of the samples of its utterances, their levels, the gains, the
+mode and the rate. Utterances whose files have not changed (see `file_stamp`) are not read again for it.
 """
 
 import json
@@ -26,7 +26,7 @@ _FORMAT = 1
 
 @dataclass(frozen=True)
 class Known:
-    """An utterance at the time when it was mixed: see `Utterance` for stamp, digest and level."""
+    """The stamp, digest and level of an utterance when it was mixed, see `Utterance`."""
 
     stamp: tuple[int, ...]
     digest: str
@@ -46,7 +46,7 @@ class MixRecord:
     recipes: dict[str, str] = field(default_factory=dict)
 
     def known(self, utterance: Utterance) -> Utterance | None:
-        """The utterance with digest and level, where its file has not changed; None where it has to be read."""
+        """The utterance with digest and level if its file has not changed; None if it must be read."""
         known = self.utterances.get(utterance.path)
         if known is None or known.stamp != utterance.stamp:
             return None
@@ -80,14 +80,14 @@ def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, 
 
 
 def jobs_left(folder: Path, plan: Sequence[MixJob], reader: Reader, mode: str) -> list[MixJob]:
-    """The mixtures of a split that have to be made, their utterances read; see `left_to_make` for the rules.
+    """The mixtures of a split that must be made, for which the utterances are read; see `left_to_make` for the rules.
 
     Raises:
         SepmlError: the record is damaged, or a file cannot be deleted or written.
     """
     record = read_record(folder)
     whole = {job.line.id for job in plan if are_whole(job.files, job.frames)}
-    # Mixtures of earlier versions, which are in no record, are kept without reading their utterances.
+    # Mixtures of earlier versions have no record and are kept without reading their utterances.
     recorded = [job for job in plan if job.line.id in record.recipes or job.line.id not in whole]
     reader.read(u for job in recorded for u in job.utterances if job.line.id not in whole or not record.known(u))
     made_of = _recipes(recorded, _described(recorded, record, reader), reader.sample_rate, mode)
@@ -102,14 +102,14 @@ def jobs_left(folder: Path, plan: Sequence[MixJob], reader: Reader, mode: str) -
 
 
 def _described(jobs: Sequence[MixJob], record: MixRecord, reader: Reader) -> dict[str, Utterance | Failure[Utterance] | None]:
-    """The utterances with digest and level, by path: as they were read or, unchanged, as they are recorded."""
+    """The utterances with digest and level, by path: as read now or, if unchanged, as in the record."""
     return {u.path: reader.found.get(u.path) or record.known(u) for job in jobs for u in job.utterances}
 
 
 def _recipes(
     jobs: Sequence[MixJob], described: Mapping[str, Utterance | Failure[Utterance] | None], sample_rate: int, mode: str
 ) -> dict[str, str | None]:
-    """What decides the samples of each mixture and its sources, as a digest; None where an utterance cannot be read."""
+    """The recipe of each mixture: a digest of all that determines its samples; None if an utterance cannot be read."""
     recipes: dict[str, str | None] = {}
     for job in jobs:
         pairs = [(described[path], gain) for path, gain in zip(job.line.paths, job.line.gains, strict=True)]
@@ -126,16 +126,16 @@ def left_to_make(
     whole: Collection[str],
     utterances: Iterable[Utterance] = (),
 ) -> set[str]:
-    """The ids of the mixtures of a split that have to be made; files that are made of something else are deleted.
+    """The ids of the mixtures of a split that must be made; files of other recipes are deleted.
 
-    A mixture whose files are there is kept where its record says that it was made of the same samples, levels and gains, or
-    where there is no record of it, as in trees of earlier versions. Each recipe is recorded before the mixture is made, and
-    files of another recipe are deleted before that: whenever a run ends, the record holds for every file.
+    A complete mixture is kept if its recipe is the recorded one, or if it has no record, as in trees of earlier versions. A
+    recipe is recorded before its mixture is made, and files of another recipe are deleted before that, so that the record is
+    valid for every file whenever a run ends.
 
     Args:
-        made_of: the recipe of each mixture by its id; None where it is not known, as an utterance cannot be read.
+        made_of: the recipe of each mixture by its id; None if it is unknown, as an utterance cannot be read.
         files: of each mixture.
-        whole: the ids of those whose files are all there.
+        whole: the ids of mixtures whose files all exist.
         utterances: of the recipes, with digest and level, for the record.
 
     Raises:
@@ -198,7 +198,7 @@ def write_record(folder: Path, record: MixRecord) -> None:
 
 
 def delete_files(files: Iterable[Path]) -> None:
-    """Delete files; those that are absent are passed over.
+    """Delete files that exist.
 
     Raises:
         SepmlError: one cannot be deleted.

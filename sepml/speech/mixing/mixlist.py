@@ -52,7 +52,7 @@ class Recipe:
 
 
 def lists_by_split(lists: Sequence[Path]) -> dict[str, Path]:
-    """Mix lists by what they are called without `mix_<n>_spk_` and `.txt`.
+    """Mix lists by their splits: their names without `mix_<n>_spk_` and `.txt`.
 
     Raises:
         SepmlError: two make one split.
@@ -61,9 +61,9 @@ def lists_by_split(lists: Sequence[Path]) -> dict[str, Path]:
 
 
 def metadata_by_split(metadata: Sequence[Path]) -> dict[str, Path]:
-    """The files of LibriMix's metadata among files and folders, by the split that LibriMix makes of each.
+    """The files of LibriMix's metadata among files and folders, by the name of the split that LibriMix makes from each.
 
-    `libri2mix_train-clean-100.csv` makes `train-100`. In folders, files named `*_info*` are ignored.
+    That of `libri2mix_train-clean-100.csv` is `train-100`. Files named `*_info*` in folders are ignored.
 
     Raises:
         SepmlError: a folder holds none, or two make one split.
@@ -78,7 +78,7 @@ def metadata_by_split(metadata: Sequence[Path]) -> dict[str, Path]:
 
 
 def read_mix_list(path: Path) -> list[MixLine]:
-    """The lines of a mix list: `path gain_dB path gain_dB ...`, two sources or more, as many in every line.
+    """The lines of a mix list, `path gain_dB path gain_dB ...`, with two or more sources, the same number in every line.
 
     Raises:
         SepmlError: the list is missing, empty or not text; a line is malformed, a path leaves the corpus, a gain is
@@ -104,7 +104,7 @@ def read_mix_list(path: Path) -> list[MixLine]:
 
 
 def named_in(lines: Iterable[MixLine]) -> dict[str, str]:
-    """The utterances of mix lists, each once, and where it is named first."""
+    """The utterances in mix lists, and the list and line where each is named first."""
     named: dict[str, str] = {}
     for line in lines:
         for path in line.paths:
@@ -116,7 +116,7 @@ def read_levels(path: Path) -> dict[str, float]:
     """Active levels (power) by utterance stem, from a table `utterance power` or a folder of such `.txt` tables.
 
     Raises:
-        SepmlError: there is no table, a line is malformed, a level is not above 0, or an utterance has two levels.
+        SepmlError: there is no table, a line is malformed, a level is not above 0, or an utterance has two different levels.
     """
     path = Path(path)
     tables = sorted(path.glob("*.txt")) if path.is_dir() else [path]
@@ -164,7 +164,7 @@ def read_metadata(table: Path) -> list[Recipe]:
 
 
 def require_inside(path: str) -> None:
-    """Refuse a path from a list or table that leads out of the corpus.
+    """Check that a path from a list or table does not lead out of the corpus.
 
     Raises:
         SepmlError: it is empty, absolute, has a part `..`, or cannot be the path of a file.
@@ -178,7 +178,7 @@ def require_inside(path: str) -> None:
 
 
 def require_name(name: str) -> None:
-    """Refuse what cannot be the name of a file to be made.
+    """Check that a text can be the name of a new file.
 
     Raises:
         SepmlError: it is empty, hidden, too long, or holds a slash or a character that is not printed.

@@ -1,4 +1,4 @@
-"""Makes mixtures again from their utterances, and compares them with those of a tree."""
+"""Comparison of the mixtures of a tree with mixtures that are made again from the utterances."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -20,9 +20,9 @@ from sepml.system.temporaries import temporary_folder
 
 _CHUNK_S = 0.05
 _LAG_S = 0.02
-_STEPS = 1.5  # 16-bit steps by which rounding at another gain may move a sample, and a little
+_STEPS = 1.5  # 16-bit steps by which a sample may differ after rounding at another gain, with some margin
 _ROUNDED = 0.02
-_ANOTHER_MICROPHONE = 0.3  # correlation; of unrelated speech it is below 0.2
+_ANOTHER_MICROPHONE = 0.3  # correlation; that of unrelated speech is below 0.2
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Listed:
 
 @dataclass(frozen=True)
 class _Compared:
-    """What is wrong with a mixture: of each utterance by its path, and else."""
+    """The faults of a mixture: those of utterances by their paths, and any other."""
 
     id: str
     equal: bool
@@ -50,16 +50,16 @@ def compare_with_utterances(
 
     Args:
         splits: the mixtures of each split.
-        target: folder of the splits, named `min` or `max` after how they were made.
-        root: the folder that the paths of the lists start from.
+        target: folder of the splits, named `min` or `max` after its mode.
+        root: the folder to which the paths in the lists are relative.
         levels: table, or folder of tables, of active levels; None measures them.
         jobs: processes, 0 = all cores.
 
     Returns:
-        a fact for each split; a fault for each utterance that is not what the tree was made of, or that cannot be read.
+        a fact for each split; a fault for each utterance that cannot be read or from which the tree was not made.
 
     Raises:
-        SepmlError: `target` is of neither mode, or the table of levels is missing or malformed.
+        SepmlError: `target` is not named after a mode, or the table of levels is missing or malformed.
     """
     mode = mode_of(target)
     listed = [item for items in splits.values() for item in items]
@@ -98,7 +98,7 @@ def compare_with_utterances(
 
 
 def mode_of(target: Path) -> str:
-    """How the mixtures of a tree were made to one length, by the name of its folder.
+    """The mode of a tree of mixtures, min or max, from the name of its folder.
 
     Raises:
         SepmlError: it is named neither min nor max.
@@ -110,18 +110,18 @@ def mode_of(target: Path) -> str:
 
 
 def difference(x: np.ndarray, y: np.ndarray, rate: int) -> str:
-    """In words, how far a source is from the one expected; empty when they differ by no more than a gain and rounding.
+    """The difference of a source from the expected one in words; empty if they differ only by a gain and rounding.
 
     Args:
-        x: what is expected, `(T,)` in 16-bit steps.
-        y: what is there, `(T,)`.
+        x: the expected source, `(T,)` in 16-bit steps.
+        y: the source in the tree, `(T,)`.
         rate: Hz.
     """
     size = max(1, int(_CHUNK_S * rate))
     edges = range(0, len(x), size)
     energy, cross = (np.add.reduceat(z, edges) for z in (x * x, x * y))
     gains = cross / np.maximum(energy, 1e-9)
-    # The gain of most of the energy: damaged segments must not change it.
+    # The weighted median of the gains, which damaged segments do not change.
     order = np.argsort(gains)
     gain = gains[order][np.searchsorted(np.cumsum(energy[order]), energy.sum() / 2)]
     rest = np.sqrt(np.add.reduceat((y - gain * x) ** 2, edges) / np.diff([*edges, len(x)]))
@@ -131,7 +131,7 @@ def difference(x: np.ndarray, y: np.ndarray, rate: int) -> str:
         return ""
     if wrong.mean() < 0.9:
         first = int(np.argmax(wrong))
-        # The change comes somewhere in the first chunk.
+        # The damage begins within the first of these chunks.
         what = "silence" if np.mean(y[np.repeat(wrong, size)[: len(y)]] == 0) > 0.5 else "noise, or something else"
         return f"hold {what} in {100 * wrong.mean():.0f} % of its time, from {first * size / rate:.2f} s on"
     if _correlation(x, y, int(_LAG_S * rate)) > _ANOTHER_MICROPHONE:
@@ -159,7 +159,7 @@ def _compare(job: tuple[Listed, tuple[Utterance, ...]], cache: Path, rate: int, 
 
 
 def _others(split: str, compared: Sequence[_Compared]) -> list[str]:
-    """The faults that are of no single utterance, one line a kind."""
+    """The faults that are not of a single utterance, one line for each kind."""
     kinds: dict[str, list[_Compared]] = defaultdict(list)
     for result in compared:
         if result.other:

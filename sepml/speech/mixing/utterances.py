@@ -1,4 +1,4 @@
-"""The utterances that mixtures are made of: found, read once, brought to one rate and measured."""
+"""The utterances of mixtures: finding, reading, resampling to one rate, and measuring of levels."""
 
 import hashlib
 import logging
@@ -19,7 +19,7 @@ from sepml.system.process import track
 from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
-# Of an active level to the mean power: pauses and the high-pass filter of published tables make up 30 dB at most.
+# Ratio of an active level to the mean power; pauses and the high-pass filter of published tables explain at most 30 dB.
 _IMPLAUSIBLE = 1e6
 
 
@@ -28,13 +28,13 @@ class Utterance:
     """A source utterance.
 
     Attributes:
-        path: as the mix list names it, relative to the root of the corpus.
-        file: where it is.
+        path: in the mix list, relative to the root of the corpus.
+        file: the audio file.
         number: its name in the cache.
         rate: of the file, Hz.
         frames: samples at the target rate.
         level: active level, power; None until it is measured.
-        stamp: what changes when the file is another one or is written again, see `file_stamp`.
+        stamp: it changes when the file is replaced or written again, see `file_stamp`.
         digest: of its samples at the target rate; empty until they are read.
     """
 
@@ -49,12 +49,12 @@ class Utterance:
 
 
 def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mapping[str, float] | None) -> dict[str, Utterance]:
-    """The utterances by their path, known from their headers alone, so that faults show before anything is written.
+    """The utterances by their paths, from their headers only, so that faults are found before anything is written.
 
     Args:
-        paths: relative to `root`, and where each is named: the list and line.
+        paths: relative to `root`, with the list and line where each is named.
         sample_rate: the target rate, Hz.
-        table: active levels by file stem; None leaves them to be measured.
+        table: active levels by file stem; None if they are to be measured.
 
     Raises:
         SepmlError: a file is missing, not audio, not mono, of a lower rate than the target, of another rate than most, or
@@ -69,7 +69,7 @@ def survey(paths: Mapping[str, str], root: Path, sample_rate: int, table: Mappin
             utterances[path] = _from_header(path, root / path, number, sample_rate, table)
         except SepmlError as error:
             faults[path] = str(error)
-    # Resampling would hide a file that comes from elsewhere.
+    # Resampling would hide files of another corpus.
     most = Counter(utterance.rate for utterance in utterances.values()).most_common(1)
     for path, utterance in utterances.items():
         if utterance.rate != most[0][0]:
@@ -88,7 +88,7 @@ class Reader:
     Attributes:
         cache: the folder of the cache.
         sample_rate: the target rate, Hz.
-        jobs: processes, 0 = one a core.
+        jobs: processes, 0 = all cores.
         found: by path, the utterance with its digest and level, or the failure to read it.
     """
 
@@ -98,14 +98,14 @@ class Reader:
     found: dict[str, Utterance | Failure[Utterance]] = field(default_factory=dict)
 
     def read(self, utterances: Iterable[Utterance]) -> None:
-        """Read those that were not read yet."""
+        """Read the utterances that were not read before."""
         new = {u.path: u for u in utterances if u.path not in self.found}
         work = partial(_prepare, cache=self.cache, sample_rate=self.sample_rate)
         for result in map_unordered(work, [*new.values()], self.jobs, "reading utterances", chunk=8):
             self.found[result.item.path if isinstance(result, Failure) else result.path] = result
 
     def ready(self, paths: Iterable[str]) -> tuple[Utterance, ...]:
-        """The utterances of a mixture, which were read before, with digest and level.
+        """The utterances of a mixture with digest and level; they must have been read before.
 
         Raises:
             SepmlError: one of them could not be read.
@@ -123,7 +123,7 @@ def load(utterance: Utterance, cache: Path) -> np.ndarray:
 
 @contextmanager
 def cache_folder(out: Path) -> Iterator[Path]:
-    """A hidden folder in `out`, deleted at the end; those which killed runs left go as well, see `temporary_folder`.
+    """A hidden folder in `out` that is deleted at the end, as are those of killed runs, see `temporary_folder`.
 
     Raises:
         SepmlError: it cannot be made.
@@ -144,7 +144,7 @@ def _from_header(path: str, file: Path, number: int, sample_rate: int, table: Ma
     stem = PurePosixPath(path).stem
     if table is not None and stem not in table:
         raise SepmlError(f"{file}: the active levels given have no '{stem}'; give the folder with all their tables")
-    # As many samples as resample_poly gives.
+    # The number of samples that resample_poly returns.
     frames = -(-facts.frames * sample_rate // facts.rate)
     return Utterance(path, file, number, facts.rate, frames, table[stem] if table is not None else None, file_stamp(file))
 
@@ -176,7 +176,7 @@ def _prepare(utterance: Utterance, cache: Path, sample_rate: int) -> Utterance:
 
 
 def _require_plausible(file: Path, level: float, x: np.ndarray) -> None:
-    """Refuse a level from a table that is out of all proportion to the samples: it would leave silence in 16 bits."""
+    """Refuse a level in a table that is implausible for the samples, as it would give silence in 16 bits."""
     power = float(np.dot(x, x)) / len(x)
     if power == 0.0:
         raise SepmlError(f"{file}: is silent, so its level cannot be set")
