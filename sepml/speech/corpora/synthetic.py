@@ -226,7 +226,7 @@ def _use(number: int, voices: int) -> str:
 
 
 def _split(use: str, count: int, index: int) -> str:
-    """The split of an utterance: of a training voice the last twentieth (at least one) is for test, the one before for validation."""
+    """The split of an utterance; of a training voice, the last twentieth is for test and that before it for validation."""
     if use != "train":
         return f"unseen_{use}"
     held = max(1, count // 20)
