@@ -1,1 +1,1 @@
-"""The commands: the options of each, and what it does with them."""
+"""The commands: their options, and the calls that they make."""

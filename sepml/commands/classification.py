@@ -1,4 +1,4 @@
-"""What the commands do for experiments with classifiers of images and their networks, and `sepml study`."""
+"""The commands for experiments with classifiers of images and their networks, and `sepml study`."""
 
 import argparse
 from collections.abc import Callable

@@ -13,7 +13,7 @@ def add_mix(commands: Commands) -> None:
     """The options of `sepml mix`."""
     sub = command(commands, "mix", "make mixtures from mix lists, in the wsj0-mix layout")
     sub.add_argument("--list", type=Path, nargs="+", required=True, help="mix_<n>_spk_<split>.txt files")
-    sub.add_argument("--root", type=Path, required=True, help="folder that the lists' paths start from")
+    sub.add_argument("--root", type=Path, required=True, help="folder to which the paths in the lists are relative")
     sub.add_argument("--out", type=Path, required=True)
     rate_and_mode(sub)
     sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
@@ -33,12 +33,12 @@ def _mix(options: argparse.Namespace) -> int:
 
 def add_check(commands: Commands) -> None:
     """The options of `sepml check`."""
-    sub = command(commands, "check", "verify mixtures: one line a fault, exit code 1 on any")
+    sub = command(commands, "check", "verify mixtures: one line for each fault, exit code 1 if there are any")
     sub.add_argument("target", type=Path, help="a manifest, a split's folder, or a tree of splits")
     sub.add_argument("--list", type=Path, nargs="+", default=(), metavar="FILE", help="compare a tree with its mix lists")
     sub.add_argument("--utterances", type=Path, metavar="DIR", help="make the listed mixtures again and compare every sample")
     sub.add_argument("--levels", type=Path, help="with --utterances: active levels, as for sepml mix")
-    sub.add_argument("--write-sums", type=Path, metavar="FILE", help="write SHA-256 sums when there are no faults")
+    sub.add_argument("--write-sums", type=Path, metavar="FILE", help="write SHA-256 sums if there are no faults")
     sub.add_argument("--verify-sums", type=Path, metavar="FILE", help="compare with such sums")
     moved_to(sub)
     jobs(sub)
@@ -59,7 +59,7 @@ def _check(options: argparse.Namespace) -> int:
         options.jobs,
         options.moved_to,
     )
-    # Against a list the verdict fits on a page; without one every faulty file is a line.
+    # With lists, the result is limited to one page; otherwise every faulty file is a line.
     shown = result.faults[:_PAGE] if options.list else result.faults
     print_lines([*result.facts, *shown])
     if len(shown) < len(result.faults):
@@ -72,8 +72,8 @@ def add_shard(commands: Commands) -> None:
     """The options of `sepml shard`."""
     sub = command(commands, "shard", "put the mixtures of a manifest into tar files that WebDataset reads, with an index")
     sub.add_argument("manifest", type=Path, help="CSV of mixtures and sources")
-    sub.add_argument("out", type=Path, help="folder for shard-000000.tar and on, and shards.csv")
-    sub.add_argument("--size", type=at_least(1), default=1000, help="mixtures a shard")
+    sub.add_argument("out", type=Path, help="folder for shard-000000.tar and so on, and shards.csv")
+    sub.add_argument("--size", type=at_least(1), default=1000, help="mixtures per shard")
     moved_to(sub)
     jobs(sub)
     sub.set_defaults(run=_shard)

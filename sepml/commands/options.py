@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
 NETWORKS = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
-"""Those of Asteroid that `--network` takes, listed here so that help is quick."""
+"""The networks of Asteroid for `--network`, listed here so that help needs no slow import."""
 _SETTING = re.compile(r"(?:the setting )?`(\w+)`")
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
     def _get_help_string(self, action: argparse.Action) -> str | None:
-        # Not `in`: 0 equals False, and is a default worth showing; of flags that are counted it is not.
+        # `is`, as 0 equals False: a default of 0 is shown, except for options that are counted.
         plain = action.default is None or action.default is False or action.default in ("", ())
         return action.help if plain or isinstance(action, argparse._CountAction) else super()._get_help_string(action)
 
@@ -58,11 +58,11 @@ def verbosity(parser: argparse.ArgumentParser, where: str = "") -> None:
     """The options for the amount of messages.
 
     Args:
-        where: put behind the names under which they are found: a command's defaults are written over those of the same name
-            that come before it.
+        where: suffix of the names of the options, as a command's defaults overwrite values of the same name that were given
+            before the command.
     """
-    parser.add_argument("-v", "--verbose", action="count", default=0, dest=f"verbose{where}", help="say more")
-    parser.add_argument("-q", "--quiet", action="count", default=0, dest=f"quiet{where}", help="say less")
+    parser.add_argument("-v", "--verbose", action="count", default=0, dest=f"verbose{where}", help="more messages")
+    parser.add_argument("-q", "--quiet", action="count", default=0, dest=f"quiet{where}", help="fewer messages")
 
 
 def verbosity_of(options: argparse.Namespace) -> int:
@@ -82,7 +82,7 @@ def moved_to(sub: argparse.ArgumentParser) -> None:
         "--moved-to",
         type=Path,
         metavar="DIR",
-        help="where the files are that the manifest names by absolute paths which are gone",
+        help="folder to which files were moved that the manifest names by absolute paths",
     )
 
 
@@ -130,8 +130,8 @@ def rate_and_mode(sub: argparse.ArgumentParser) -> None:
 
 def add_network(sub: argparse.ArgumentParser) -> None:
     """The options `--network` and `--arguments` of a command that takes a model."""
-    sub.add_argument("--network", choices=NETWORKS, help="of a checkpoint that holds weights alone: what they are of")
-    text = "with --network: what it is made with, YAML or JSON, such as Asteroid's conf.yml (default: what the checkpoint says)"
+    sub.add_argument("--network", choices=NETWORKS, help="the network of a checkpoint that has only weights")
+    text = "with --network: its arguments, YAML or JSON, such as Asteroid's conf.yml (default: those in the checkpoint)"
     sub.add_argument("--arguments", type=Path, metavar="FILE", help=text)
 
 
@@ -155,7 +155,7 @@ def named_network(options: argparse.Namespace) -> "Architecture | None":
 
 @contextmanager
 def checked_usage(options: argparse.Namespace) -> Iterator[None]:
-    """Errors within are of the command's usage."""
+    """Report errors in the block as wrong usage of the command."""
     try:
         yield
     except SepmlError as error:

@@ -73,7 +73,7 @@ def _add_wsj0(corpora: Commands) -> None:
         nargs="+",
         default=(),
         metavar="PATH",
-        help="mix lists and tables of levels, files or folders: utterances that they name and the discs lack are then named",
+        help="mix lists and tables of levels, files or folders, so that messages name the utterances that the discs lack",
     )
     jobs(sub)
     sub.set_defaults(run=_prepare_wsj0)
@@ -92,7 +92,7 @@ def _add_librimix(corpora: Commands) -> None:
     )
     sub.add_argument("--wham", type=Path, metavar="DIR", help="with --librispeech: the folder wham_noise, for noisy mixtures")
     kinds = ("mix_clean", "mix_both", "mix_single")
-    sub.add_argument("--types", nargs="+", choices=kinds, default=(), help="of mixtures (default: what there is)")
+    sub.add_argument("--types", nargs="+", choices=kinds, default=(), help="of mixtures (default: all that exist)")
     rate_and_mode(sub)
     sub.add_argument("--url", help="with --corpus: a mirror of the archive")
     sub.add_argument("--md5", help="with --url: the archive's checksum")
@@ -123,7 +123,9 @@ def _add_folder(corpora: Commands) -> None:
     what.add_argument("--utterances", type=Path, metavar="DIR", help="<speaker>/<file>, of any format: a corpus and mix lists")
     sub.add_argument("--out", type=Path, required=True, help="folder for the manifests, or a new one for the corpus")
     sub.add_argument("--n-src", type=at_least(2), default=2, help="speakers in a mixture")
-    sub.add_argument("--gain-db", type=float, default=2.5, help="the louder speaker is up by 0 to this, the other down, dB")
+    sub.add_argument(
+        "--gain-db", type=float, default=2.5, help="gain of the first speaker: 0 to this, dB; the second has its negative"
+    )
     shares = "shares of the speakers for training, validation, test"
     sub.add_argument("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TR", "CV", "TT"), help=shares)
     _list_option(sub, "5000 200 200")
@@ -135,10 +137,10 @@ def _add_folder(corpora: Commands) -> None:
         metavar="N|mix",
         help="of recordings of several channels: one, or their mean (default: such are refused)",
     )
-    bad = "leave out recordings that cannot be read or are of another rate or number of channels; OUT/skipped.csv names them"
+    bad = "leave out recordings that cannot be read or have an unsuitable rate or channels; OUT/skipped.csv lists them"
     sub.add_argument("--skip-bad", action="store_true", help=bad)
     sub.add_argument(
-        "--speaker-level", type=at_least(1), default=1, help="which folder names the speaker: 2 for <part>/<speaker>/<file>"
+        "--speaker-level", type=at_least(1), default=1, help="level of the folders of speakers: 2 for <part>/<speaker>/<file>"
     )
     jobs(sub)
     sub.set_defaults(run=_prepare_folder)

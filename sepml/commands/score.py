@@ -37,7 +37,7 @@ def add_score(commands: Commands) -> None:
     sub.add_argument("--length-tolerance", type=at_least(0), default=0, metavar="SAMPLES", help=tolerance)
     moved_to(sub)
     sub.add_argument("-o", "--out", type=Path, help="folder for the scores; with --compare a .csv or .json file")
-    _force(sub, "write over scores of another manifest, other estimates or metrics; compare scores of other references")
+    _force(sub, "replace scores of another manifest, other estimates or metrics; compare scores of other references")
     _metrics(sub)
     sub.add_argument("--label", help="name of the table's row")
     sub.set_defaults(run=_score)
@@ -103,7 +103,7 @@ def add_evaluate(commands: Commands) -> None:
     sub = command(commands, "evaluate", text)
     sub.epilog = (
         "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
-        "of sepml separate and sepml score. The same command goes on where it was broken off."
+        "of sepml separate and sepml score. The same command resumes an interrupted evaluation."
     )
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
@@ -119,12 +119,12 @@ def add_evaluate(commands: Commands) -> None:
     device(sub)
     sub.add_argument("--segment", type=float, help="window, s (default: up to 30 s in one piece, above in windows of 10 s)")
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
-    _force(sub, "write over scores of another model, manifest or metrics, and their estimates")
+    _force(sub, "replace scores of another model, manifest or metrics, and their estimates")
     _metrics(sub)
-    sub.add_argument("--report", action="store_true", help="write report.html beside the scores, too")
-    table = "of a slimmable network's query table (default: four from the narrowest on)"
+    sub.add_argument("--report", action="store_true", help="also write report.html beside the scores")
+    table = "of a slimmable network in the query table (default: four, the narrowest first)"
     sub.add_argument("--widths", type=float, nargs="+", default=(), metavar="WIDTH", help=table)
-    pixels = "of the query table, pixels of height (default: those it was trained with)"
+    pixels = "in the query table, pixels of height (default: those of its training)"
     sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
     jobs(sub)
     sub.set_defaults(run=_evaluate)
@@ -137,7 +137,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 def add_table(commands: Commands) -> None:
     """The options of `sepml table`."""
     sub = command(commands, "table", "show the means of several score folders side by side")
-    text = "folders written by sepml score or evaluate, of one that holds several all of them; or experiments"
+    text = "folders written by sepml score or evaluate, folders of several of these, or experiments"
     sub.add_argument("scores", nargs="+", type=Path, help=text)
     _force(sub, "show scores of other mixtures or references in one table, and say so")
     sub.set_defaults(run=_table)

@@ -35,20 +35,20 @@ _WAYS_OUT = {
 
 def add_separate(commands: Commands) -> None:
     """The options of `sepml separate`."""
-    sub = command(commands, "separate", "separate recordings into one file a speaker")
+    sub = command(commands, "separate", "separate recordings into one file for each speaker")
     what = "audio or video files, folders of them and of such folders, patterns such as '*/mix.wav', or - for standard input"
     sub.add_argument("input", nargs="+", help=what)
     model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
     sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
     add_network(sub)
-    out = "folder, or - for one WAV file of a channel a speaker on standard output"
+    out = "folder, or - for one WAV file on standard output, with one channel for each speaker"
     sub.add_argument("-o", "--out", default="separated", help=out)
     device(sub)
     sub.add_argument("--channel", type=channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
     sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
-    consistency = "share out what the estimates leave of the mixture, so that they add up to it"
+    consistency = "distribute the remainder of the mixture among the estimates, so that they add up to it"
     sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
     sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
     sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} and {parent} are the input's")
@@ -57,7 +57,7 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("--bits", choices=("16", "24", "32f"), help=bits)
     sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write the result of each input as JSON")
-    sub.add_argument("-f", "--force", action="store_true", help="write over existing outputs")
+    sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
     sub.set_defaults(run=_separate)
 
 
@@ -98,7 +98,7 @@ def _separate(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace, n_src: int) -> None:
-    """Refuse values that make no sense, before anything heavy is imported."""
+    """Check values before slow imports."""
     from sepml.speech.separation.options import OutputNames, check_windows
 
     with checked_usage(options):
@@ -187,7 +187,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 
 def _check_evaluation(options: argparse.Namespace) -> None:
-    """Refuse options and a manifest that make no sense, before PyTorch is imported, which takes seconds."""
+    """Check options and manifest before PyTorch is imported, which takes seconds."""
     if options.widths or options.resolutions:
         options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
     if options.manifest is None and options.model and not Path(options.model).exists():

@@ -57,7 +57,7 @@ def write_settings_page(target: Path) -> None:
 
 
 def commands_for(model: str | Path | None) -> TaskCommands:
-    """The commands for a model: an experiment is of the task in its configuration; what no task claims is a separator.
+    """The commands for a model: those of the task in the configuration of an experiment; by default those of separators.
 
     Raises:
         SepmlError: the configuration cannot be read, or names an unknown task.
@@ -77,7 +77,7 @@ def add_train(commands: Commands) -> None:
     sub = command(
         commands,
         "train",
-        "train an experiment; the same command goes on where it stopped",
+        "train an experiment; the same command resumes it",
         usage="sepml train --config FILE --exp DIR [-d DEVICE] [--KEY VALUE ...]\n       sepml train --help-settings [TASK]",
         epilog="Any setting of the file can be given as --KEY VALUE, such as --fit.epochs 20 or --peers.0.hidden 64.",
     )
@@ -133,11 +133,11 @@ def _info(options: argparse.Namespace) -> int:
 
 def add_export(commands: Commands) -> None:
     """The options of `sepml export`."""
-    text = "write a separator as an ONNX file, compared with PyTorch; or a slimmable network as a plain, narrower one"
+    text = "write a separator as an ONNX file and compare it with PyTorch; or a slimmable network as a plain, narrower one"
     sub = command(commands, "export", text)
     sub.add_argument("model", help="as for sepml separate; of an experiment the best peer")
     sub.add_argument("out", type=Path, help="file to write, such as model.onnx; of a slimmable network a model folder")
-    sub.add_argument("--width", type=float, help="of a slimmable network: the part of its channels that is left")
+    sub.add_argument("--width", type=float, help="of a slimmable network: the fraction of its channels that is kept")
     sub.add_argument("--resolution", type=at_least(8), help="with --width: pixels of height (default: the full one)")
     add_network(sub)
     sub.set_defaults(run=_export)

@@ -118,11 +118,11 @@ class DynamicMixing:
         utterances: a table with columns `file, speaker, split` (and `tier`); files are relative to its folder.
         split: the rows to draw from.
         tiers: recording qualities to draw from, such as AB; empty is all.
-        size: mixtures an epoch.
-        gain_db: each source's gain is uniform within +- this, dB, on top of equal power; the gains of two sources
-            are opposite, as in wsj0-2mix.
-        speed: each utterance is played faster or slower by up to this fraction, in steps of 0.01, its pitch with it:
-            0.05 is 0.95 to 1.05; 0 leaves it as it is.
+        size: mixtures per epoch.
+        gain_db: the gain of each source relative to equal power is uniform within +- this, dB; those of two sources are
+            opposite, as in wsj0-2mix.
+        speed: the speed of each utterance is changed by up to this fraction, in steps of 0.01, and its pitch with it: 0.05 is
+            0.95 to 1.05; 0 is no change.
         augment: effects on voices and mixtures, see `Augment`; null is none.
     """
 

@@ -47,17 +47,17 @@ class DataSettings:
 
     Attributes:
         root: the folder that the other paths are relative to.
-        moved_to: where the audio files are that a manifest or a table of utterances names by absolute paths which are gone.
-            Relative ones start from the folder of the manifest or table, so these need nothing when they move with it.
-        valid: manifest, or folder of shards, of the mixtures that choose the best epoch; used whole.
-        valid_dynamic: mixtures that are drawn once, of length `segment`, and validated on beside those of `valid` or instead;
-            with `augment` a run is judged by the conditions it is made for.
+        moved_to: folder to which audio files were moved that a manifest or a table of utterances names by absolute paths.
+            Relative paths start from the folder of the manifest or table, and need no setting.
+        valid: manifest, or folder of shards, of the mixtures for the choice of the best epoch; used in full length.
+        valid_dynamic: dynamic mixtures of length `segment`, drawn once, for validation in addition to `valid` or instead of
+            it; with `augment`, validation has the conditions of training.
         train: manifest, or folder of shards (`sepml shard`), of the training mixtures.
-        dynamic: dynamic mixing, which takes the place of `train`.
+        dynamic: dynamic mixing, instead of `train`.
         segment: length of a training example, s.
         sample_rate: Hz; files of another rate are refused.
-        batch_size: examples a step and process, one fewer in some steps where it does not divide the epoch.
-        workers: processes that read ahead; the examples do not depend on their number.
+        batch_size: examples per step and process; one fewer in some steps if it does not divide the epoch.
+        workers: processes that load data; the examples do not depend on their number.
     """
 
     valid: Path | None = None

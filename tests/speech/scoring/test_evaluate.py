@@ -269,7 +269,7 @@ def test_what_is_refused_is_refused_before_the_model_is_loaded(exp, corpus, tmp_
             "evaluate",
             ["processes; 0 is all cores (default: 0)", "--segment SEGMENT window, s (default: up to 30 s"],
         ),
-        ("score", ["processes; 0 is all cores (default: 0)", "--force write over scores"]),
+        ("score", ["processes; 0 is all cores (default: 0)", "--force replace scores of another"]),
         ("report", ["--seed SEED of the choice of the others (default: 0)", "(default: the names of the folders)"]),
     ],
 )
@@ -278,7 +278,7 @@ def test_help_says_each_default_once(command, lines, capsys):
         main([command, "--help"])
     said = " ".join(capsys.readouterr().out.split())
     assert all(line in said for line in lines)
-    assert "(default: )" not in said and ") (default" not in said and "say more (" not in said
+    assert "(default: )" not in said and ") (default" not in said and "more messages (" not in said
 
 
 def test_the_command_prints_a_row_a_peer_and_where_the_page_is(exp, corpus, tmp_path, capsys):
