@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import classification, mixtures, prepare, score, separation, tasks
+from sepml.commands import classification, mixtures, prepare, separation, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.process import open_closed_streams, prepare_threads
@@ -22,10 +22,10 @@ _COMMANDS = (
     mixtures.add_shard,
     tasks.add_train,
     separation.add_separate,
-    score.add_score,
-    score.add_evaluate,
-    score.add_table,
-    score.add_report,
+    mixtures.add_score,
+    mixtures.add_evaluate,
+    mixtures.add_table,
+    mixtures.add_report,
     separation.add_serve,
     tasks.add_info,
     tasks.add_export,
