@@ -47,7 +47,7 @@ separate_tests() {
         done
         sepml separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
         if [ "${shipped:-no}" = yes ]; then
-            sepml separate -f "$mixtures/$test/mix" --ensemble -o "$exp/separated/$test/shipped-pair"
+            sepml separate -f "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
         fi
     done
 }

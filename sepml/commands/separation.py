@@ -23,6 +23,7 @@ from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
     from sepml.speech.results.summary import Summary
+    from sepml.speech.separation.separator import Separator
 
 log = logging.getLogger(__name__)
 _ANY_LENGTH = "`sepml separate` takes recordings of any length"
@@ -39,8 +40,8 @@ def add_separate(commands: Commands) -> None:
     what = "audio or video files, folders of them and of such folders, patterns such as '*/mix.wav', or - for standard input"
     sub.add_argument("input", nargs="+", help=what)
     model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
-    sub.add_argument("--model", help=f"{model} (default: the pair that comes with sepml)")
-    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    sub.add_argument("--model", help=f"{model} (default: the average of the pair that comes with sepml)")
+    _add_averaging(sub)
     add_network(sub)
     out = "folder, or - for one WAV file on standard output, with one channel for each speaker"
     sub.add_argument("-o", "--out", default="separated", help=out)
@@ -75,12 +76,10 @@ def _separate(options: argparse.Namespace) -> int:
     from sepml.speech.separation.options import FileSettings
     from sepml.speech.separation.outputs import STDOUT
     from sepml.speech.separation.separate_files import separate_files
-    from sepml.speech.separation.separator import Separator
     from sepml.system.process import keep_large_blocks
-    from sepml.training.hardware import choose_device
 
     keep_large_blocks()
-    separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
+    separator = _loaded(options)
     _check(options, separator.n_src)
     separator.mixture_consistency = options.mixture_consistency
     settings = FileSettings(
@@ -97,6 +96,23 @@ def _separate(options: argparse.Namespace) -> int:
     return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))
 
 
+def _add_averaging(sub: argparse.ArgumentParser) -> None:
+    """The options for one network or the average of several."""
+    networks = sub.add_mutually_exclusive_group()
+    networks.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    single = "one network, the better one, also of models that are averaged by default: half the time, a little worse"
+    networks.add_argument("--single", action="store_true", help=single)
+
+
+def _loaded(options: argparse.Namespace) -> "Separator":
+    """The separator that the options name."""
+    from sepml.speech.separation.separator import Separator
+    from sepml.training.hardware import choose_device
+
+    device = choose_device(options.device)
+    return Separator.load(options.model, options.ensemble, device, named_network(options), single=options.single)
+
+
 def _check(options: argparse.Namespace, n_src: int) -> None:
     """Check values before slow imports."""
     from sepml.speech.separation.options import OutputNames, check_windows
@@ -110,7 +126,7 @@ def add_serve(commands: Commands) -> None:
     """The options of `sepml serve`."""
     sub = command(commands, "serve", "a page on this machine to upload or record, separate and listen")
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
-    sub.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
+    _add_averaging(sub)
     add_network(sub)
     device(sub)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
@@ -124,10 +140,8 @@ def _serve(options: argparse.Namespace) -> int:
     _require_server()
     from sepml.speech.demo.serve import PageServer
     from sepml.speech.demo.uploads import Limits
-    from sepml.speech.separation.separator import Separator
-    from sepml.training.hardware import choose_device
 
-    separator = Separator.load(options.model, options.ensemble, choose_device(options.device), named_network(options))
+    separator = _loaded(options)
     limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
     with PageServer(separator, options.host, options.port, limits) as server:
         try:

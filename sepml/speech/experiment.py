@@ -172,13 +172,11 @@ def _begin_with_given_weights(peers: Sequence[Peer], networks: Sequence[Separati
             continue
         setting = f"peers.{number}.init"
         try:
-            models, origin = load_models(peer.init)
+            [model], origin = load_models(peer.init, single=True)
         except SepmlError as error:
             raise SepmlError(f"{setting}: {error}") from error
-        if len(models) > 1:
-            raise SepmlError(f"{setting}: {peer.init} holds {len(models)} models; name one, such as {origin.parts[0]}")
-        others = _differences(models[0], network)
-        take_weights(network, models[0].state_dict(), f"{setting}: {origin.parts[0]}{others}")
+        others = _differences(model, network)
+        take_weights(network, model.state_dict(), f"{setting}: {origin.parts[0]}{others}")
         log.info("peer %d begins with the weights of %s%s", number + 1, origin.parts[0], others)
         first = parts.setdefault(origin.parts[0].resolve(), number)
         if first != number:

@@ -136,7 +136,7 @@ def test_another_architecture_is_one_line(config, trained, tmp_path, capsys):
     save_model(tmp_path / "pair" / "peer2", built(2))
     (tmp_path / "pair" / "config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
     pair = str(tmp_path / "pair")
-    assert f"peers.0.init: {pair} holds 2 models; name one, such as {pair}/peer1" in refused("--peers.0.init", pair)
+    assert f"peers.0.init: {pair}: holds 2 peers and no best.json names one; name one, such" in refused("--peers.0.init", pair)
 
 
 def test_the_recipe_that_fine_tunes_begins_with_the_pretrained_peers():

@@ -62,10 +62,8 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
     if out.suffix != ".onnx":
         raise SepmlError(f"{out}: expected a name that ends in .onnx")
     _require_packages()
-    models, origin = load_models(model, architecture=architecture)
-    if len(models) > 1:
-        raise SepmlError(f"{origin.name}: holds {len(models)} models; export one of them, such as {origin.parts[0]}")
-    network = models[0]
+    # A file holds one network.
+    [network], origin = load_models(model, architecture=architecture, single=True)
     with atomic_path(out) as temporary:
         _write(network, temporary, origin.name)
         shapes = _shapes(network.config.window, network.config.sample_rate)

@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,14 +32,16 @@ def load_models(
     ensemble: bool = False,
     device: "str | torch.device" = "cpu",
     architecture: Architecture | None = None,
+    *,
+    single: bool = False,
     **hub: Any,
 ) -> "tuple[list[SeparationModel], Origin]":
     """The models that a name stands for, in evaluation mode, and where they come from.
 
     Args:
-        model: see `locate`; or what `find_model` has found, for which `ensemble` and `hub` play no part.
+        model: see `locate`; or what `find_model` has found, for which `ensemble`, `single` and `hub` play no part.
         hub: see `locate`.
-        ensemble: all peers of an experiment's folder instead of the best.
+        ensemble, single: see `model_parts`.
         architecture: the network of a checkpoint that does not name it.
 
     Raises:
@@ -48,21 +51,21 @@ def load_models(
     from sepml.speech.models.asteroid_checkpoint import load_asteroid
     from sepml.speech.models.model import load_model
 
-    origin = model if isinstance(model, Origin) else find_model(model, ensemble, **hub)
+    origin = model if isinstance(model, Origin) else find_model(model, ensemble, single, **hub)
     if architecture is not None and not all(part.is_file() for part in origin.parts):
         raise SepmlError(f"{origin.name}: names its network itself; a network is named only for a checkpoint of weights alone")
     parts = origin.parts
     return [load_asteroid(part, device, architecture) if part.is_file() else load_model(part, device) for part in parts], origin
 
 
-def find_model(model: str | Path | None = None, ensemble: bool = False, **hub: Any) -> Origin:
+def find_model(model: str | Path | None = None, ensemble: bool = False, single: bool = False, **hub: Any) -> Origin:
     """Where the models lie that a name stands for; see `load_models`, which reads them.
 
     Raises:
         SepmlError: there is no such model, it cannot be fetched, or a peer has to be named.
     """
     path, commit = locate(model, **hub)
-    return Origin(str(model or "the model that comes with sepml"), path, tuple(model_parts(path, ensemble)), commit)
+    return Origin(str(model or "the model that comes with sepml"), path, tuple(model_parts(path, ensemble, single)), commit)
 
 
 def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | None]:
@@ -96,16 +99,20 @@ def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | Non
     return _fetch(found["repo"], found["revision"] or named, hub)
 
 
-def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
+def model_parts(path: Path, ensemble: bool = False, single: bool = False) -> list[Path]:
     """The model folders or the checkpoint at a path.
 
     Args:
-        path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; of a separator that was
-            saved with several models, all of them.
+        path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; of a folder whose
+            config.json says that its models are averaged, as that of the pair that comes with sepml, all of them.
+        ensemble: all peers of an experiment's folder.
+        single: the peer that best.json names, also of models that are averaged.
 
     Raises:
-        SepmlError: there is no model, or a peer has to be named.
+        SepmlError: there is no model, a peer has to be named, or `ensemble` and `single` are both set.
     """
+    if ensemble and single:
+        raise SepmlError("`ensemble` asks for all models and `single` for one; expected one of the two at most")
     if path.is_file() and path.suffix.lower() in _SUFFIXES:
         _refuse_ensemble(path, ensemble)
         return [path]
@@ -119,7 +126,7 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
     if kind == ENSEMBLE_FORMAT:
         if not peers:
             raise SepmlError(f"{path}: its config.json says that it holds several models, but there is no peer1/, peer2/")
-        return peers
+        return [_best_of(path, peers)] if single else peers
     if (path / _CHECKPOINT).is_file() and kind is None:
         _refuse_ensemble(path, ensemble)
         return [path / _CHECKPOINT]
@@ -132,14 +139,17 @@ def model_parts(path: Path, ensemble: bool = False) -> list[Path]:
         raise SepmlError(
             f"{path}: holds neither a config.json (a model) nor peer1/, peer2/ (an experiment) nor a {_CHECKPOINT} (Asteroid's)"
         )
-    if ensemble or len(peers) == 1:
-        return peers
-    best = _best_peer(path / "best.json")
-    if best not in numbers:
+    return peers if ensemble or len(peers) == 1 else [_best_of(path, peers)]
+
+
+def _best_of(path: Path, peers: Sequence[Path]) -> Path:
+    """The peer that the best.json of a folder names."""
+    best = best_peer(path / "best.json")
+    if path / f"peer{best}" not in peers:
         named = f"best.json names peer {best}, which is absent" if best is not None else "no best.json names one"
         raise SepmlError(f"{path}: holds {len(peers)} peers and {named}; name one, such as {peers[0]}, or ask for all")
     log.log(logging.DEBUG if path == DEFAULT else logging.INFO, "%s: peer %d, as best.json says", path, best)
-    return [path / f"peer{best}"]
+    return path / f"peer{best}"
 
 
 def _checkpoint_of_asteroids(folder: Path) -> Path | None:
@@ -154,7 +164,12 @@ def _refuse_ensemble(path: Path, ensemble: bool) -> None:
         raise SepmlError(f"{path}: holds one model; an ensemble needs the experiment folder with its peers")
 
 
-def _best_peer(file: Path) -> int | None:
+def best_peer(file: Path) -> int | None:
+    """The number in a best.json; None where there is no such file.
+
+    Raises:
+        SepmlError: it is no number, or the file cannot be read.
+    """
     try:
         peer = read_object(file, 'note of the best peer, such as {"peer": 1}').get("peer")
     except FileNotFoundError:

@@ -91,7 +91,7 @@ def make_card(
 def _loadable(origin: Origin | None, saved_to: str, name: str, n_models: int) -> str:
     """The argument of `from_pretrained` for these models; those that come with sepml need none."""
     if origin and origin.path == DEFAULT and not saved_to:
-        return "ensemble=True" if n_models > 1 else ""
+        return "" if n_models > 1 else "single=True"
     return json.dumps(saved_to or name, ensure_ascii=False)
 
 

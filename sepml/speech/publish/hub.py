@@ -10,7 +10,7 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.hub_client import hub_errors
-from sepml.speech.models.load import load_models
+from sepml.speech.models.load import best_peer, load_models
 from sepml.speech.models.model import SeparationModel, save_model
 from sepml.speech.models.origin import ENSEMBLE_FORMAT, Origin
 from sepml.speech.publish.card import make_card
@@ -38,22 +38,25 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         ensemble: bool = False,
         device: str | torch.device = "cpu",
         architecture: Architecture | None = None,
+        *,
+        single: bool = False,
         **hub: Any,
     ) -> Self:
         """Load a separator: a model folder, an experiment's folder, an Asteroid checkpoint or a model on the Hub.
 
         Args:
             path: a folder, a checkpoint, or `user/name` or `user/name@revision` on the Hub; an existing path has precedence.
-                For an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is loaded. None is the pair that
-                comes with sepml. A result of `sepml.speech.models.load.find_model` is accepted as well.
+                For an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is loaded. None is the
+                average of the pair that comes with sepml. A result of `sepml.speech.models.load.find_model` is accepted as well.
             ensemble: average all peers of an experiment's folder.
+            single: one network, also of models that are averaged by default; of the pair that comes with sepml the better one.
             architecture: the network of a checkpoint that holds weights alone.
             hub: options of `huggingface_hub.snapshot_download`.
 
         Raises:
             SepmlError: there is no model, it cannot be fetched or read, a peer has to be named, or there is no such device.
         """
-        models, origin = load_models(path, ensemble, _device(device), architecture, **hub)
+        models, origin = load_models(path, ensemble, _device(device), architecture, single=single, **hub)
         separator = cls(models)
         separator.origin = origin
         return separator
@@ -64,6 +67,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         pretrained_model_name_or_path: str | Path | None = None,
         *,
         ensemble: bool = False,
+        single: bool = False,
         device: str | torch.device = "cpu",
         architecture: Architecture | None = None,
         revision: str | None = None,
@@ -75,7 +79,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         """`load` with the arguments of `huggingface_hub.ModelHubMixin.from_pretrained`.
 
         Args:
-            pretrained_model_name_or_path, ensemble, device, architecture: see `load`.
+            pretrained_model_name_or_path, ensemble, single, device, architecture: see `load`.
             revision, token, cache_dir, force_download, local_files_only: as in `huggingface_hub`; a revision is for a
                 repository on the Hub only.
 
@@ -84,7 +88,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         """
         hub = {"revision": revision, "token": token, "cache_dir": cache_dir}
         hub |= {"force_download": force_download, "local_files_only": local_files_only}
-        return cls.load(pretrained_model_name_or_path, ensemble, device, architecture, **hub)
+        return cls.load(pretrained_model_name_or_path, ensemble, device, architecture, single=single, **hub)
 
     def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
         """Write the models, and a model card (README.md) if there is none, to a folder that `from_pretrained` can load.
@@ -137,6 +141,11 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         for number, model in enumerate(self.models, 1):
             save_model(save_directory / f"peer{number}", model)
         write_json(save_directory / "config.json", {"format": ENSEMBLE_FORMAT, "peers": len(self.models)})
+        # The best of all peers of a folder is the best of its copy, in which they are counted anew.
+        best = best_peer(self.origin.path / "best.json") if self.origin else None
+        names = [part.name for part in self.origin.parts] if self.origin else []
+        if (name := f"peer{best}") in names:
+            write_json(save_directory / "best.json", {"peer": names.index(name) + 1})
 
 
 def _device(device: str | torch.device) -> torch.device:

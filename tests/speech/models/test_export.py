@@ -132,7 +132,7 @@ def test_what_cannot_be_exported(exported, tmp_path, capsys):
     for model, out, message in (
         (gru, "x.onnx", "recurrent layers of kind GRU cannot be exported, only LSTM"),
         (gaps, "x.onnx", "chunks of 10 frames that are 11 apart cannot be exported"),
-        (tmp_path / "both", "x.onnx", "holds 2 models; export one of them, such as"),
+        (tmp_path / "both", "x.onnx", "holds 2 peers and no best.json names one; name one, such as"),
         (exported / "exp", "x.bin", "x.bin: expected a name that ends in .onnx"),
         (tmp_path / "gone", "x.onnx", "gone: no such folder"),
     ):

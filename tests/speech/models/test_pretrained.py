@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from asteroid_files import published, save
 from speech_signals import speech_like
@@ -46,9 +47,31 @@ def test_nothing_named_is_the_pair_that_comes_with_sepml(tmp_path, monkeypatch):
     monkeypatch.setattr(pretrained, "DEFAULT", experiment(tmp_path / "pair"))
     assert same(Separator.from_pretrained(), Separator.load(tmp_path / "pair/peer2"))
     assert len(Separator.from_pretrained(ensemble=True).models) == 2
+    # What the folder says of its models is not bound to the shipped one.
+    (tmp_path / "pair/config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
+    both, best = Separator.from_pretrained(), Separator.from_pretrained(single=True)
+    assert same(both, Separator.from_pretrained(ensemble=True)) and not same(both, best)
+    assert same(best, Separator.load(tmp_path / "pair/peer2")) and same(best, Separator.load(tmp_path / "pair", single=True))
+    both.save_pretrained(tmp_path / "copy")
+    assert same(Separator.load(tmp_path / "copy"), both) and same(Separator.load(tmp_path / "copy", single=True), best)
     monkeypatch.setattr(pretrained, "DEFAULT", tmp_path / "gone")
     assert "gone: the model that comes with sepml is absent from this installation; name another model" in refused(None)
     assert "is absent from this installation" in refused(tmp_path / "gone")
+
+
+def test_the_shipped_pair_is_averaged_unless_one_network_is_asked_for(tmp_path, capsys):
+    assert len(Separator.from_pretrained().models) == 2 == len(Separator.from_pretrained(ensemble=True).models)
+    assert len(Separator.from_pretrained(single=True).models) == 1
+    soundfile.write(tmp_path / "x.wav", 0.1 * noise(4000).numpy(), RATE)
+    words = ["separate", str(tmp_path / "x.wav"), "-o"]
+    for flags in ([], ["--ensemble"], ["--single"]):
+        assert main([*words, str(tmp_path / f"out{''.join(flags)}"), *flags]) == 0
+    made = {out.name: out.joinpath("x_s1.wav").read_bytes() for out in tmp_path.glob("out*")}
+    assert made["out"] == made["out--ensemble"] != made["out--single"]
+    with pytest.raises(SystemExit) as caught:
+        main([*words, str(tmp_path / "no"), "--single", "--ensemble"])
+    assert caught.value.code == 2 and "not allowed with argument" in capsys.readouterr().err
+    assert refused(None, ensemble=True, single=True).endswith("expected one of the two at most")
 
 
 def test_the_shipped_pair_is_used_without_a_word(tmp_path, monkeypatch, caplog):

@@ -105,7 +105,8 @@ def test_a_copy_of_the_shipped_pair_keeps_its_facts_and_its_example_runs(ensembl
         monkeypatch.setattr(module, "DEFAULT", tmp_path / "pair")
     (tmp_path / "pair/README.md").write_text(CARD)
     monkeypatch.chdir(tmp_path)
-    shipped = Separator.from_pretrained(ensemble=ensemble)
+    (tmp_path / "pair/config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
+    shipped = Separator.from_pretrained(single=not ensemble)
     shipped.save_pretrained("out/mine")
     card = Path("out/mine/README.md").read_text()
     assert "# mine\n" in card and "comes with sepml" not in card and "license: other\n" in card
@@ -118,7 +119,7 @@ def test_a_copy_of_the_shipped_pair_keeps_its_facts_and_its_example_runs(ensembl
     again.save_pretrained("again", model_card_kwargs={"license": "mit"})
     copied = Path("again/README.md").read_text()
     assert "spoken by A. Speaker" in copied and "license: mit\n" in copied and example(copied) == '"again"'
-    assert example(str(shipped.generate_model_card())) == ("ensemble=True" if ensemble else "")
+    assert example(str(shipped.generate_model_card())) == ("" if ensemble else "single=True")
 
 
 def test_the_facts_of_the_pair_that_is_shipped(tmp_path):
