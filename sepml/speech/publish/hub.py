@@ -47,7 +47,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         Args:
             path: a folder, a checkpoint, or `user/name` or `user/name@revision` on the Hub; an existing path has precedence.
                 For an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is loaded. None is the
-                average of the pair that comes with sepml. A result of `sepml.speech.models.load.find_model` is accepted as well.
+                average of the pair that comes with sepml. A result of `sepml.speech.models.load.find_model` is accepted too.
             ensemble: average all peers of an experiment's folder.
             single: one network, also of models that are averaged by default; of the pair that comes with sepml the better one.
             architecture: the network of a checkpoint that holds weights alone.
