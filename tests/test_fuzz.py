@@ -7,6 +7,7 @@ from pathlib import Path
 
 import fuzz
 import pytest
+from fuzz_damage import damage
 
 FUZZ = Path(fuzz.__file__)
 
@@ -26,6 +27,6 @@ def test_damaged_files_are_clear_lines():
 
 def test_damage_is_reproducible_and_changes_most_files():
     content = b'{"peer": 2, "score": 1.5}\n' * 20
-    damaged = [fuzz.damage(content, random.Random(number)) for number in range(200)]
-    assert damaged == [fuzz.damage(content, random.Random(number)) for number in range(200)]
+    damaged = [damage(content, random.Random(number)) for number in range(200)]
+    assert damaged == [damage(content, random.Random(number)) for number in range(200)]
     assert sum(each != content for each in damaged) > 180

@@ -23,6 +23,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from fuzz_damage import damage
+from fuzz_workspace import make_workspace
+
 MODULES = (
     "sepml.training.fit",
     "sepml.speech.experiment",
@@ -40,38 +43,6 @@ HANG_SECONDS = 120.0
 """Far more than any command takes here, also on a busy machine."""
 MORE_MEMORY_KB = 1 << 20
 _SAYS_WHY = re.compile(r"^(sepml: error:|usage:|\d+ faults?$)", re.MULTILINE)
-_WORD = re.compile(rb"[\w.+-]+")
-_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
-_NUMBERS = (
-    b"-1",
-    b"0",
-    b"1e999",
-    b"nan",
-    b"inf",
-    b"1e308",
-    b"9" * 30,
-    b"9" * 5000,
-    b"2.5",
-    b"0x10",
-    b"18446744073709551616",
-    b"",
-)
-_PIECES = (
-    b"\x00",
-    b"\xff\xfe",
-    b"\xef\xbb\xbf",
-    b"[" * 3000,
-    b'{"a":' * 3000,
-    b"\n",
-    b",",
-    b'"',
-    b": ",
-    b"\t",
-    b"../",
-    b"&a ",
-    b"*a",
-    b"!!int x",
-)
 
 
 @dataclass(frozen=True)
@@ -111,166 +82,6 @@ TARGETS = (
     Target("speech.ogg", "separate -q speech.ogg --model exp/peer1 -o out -d cpu"),
     Target("est/m8_s1.wav", "score -q --manifest cv.csv --est est -o out --metrics si_snr -j 1"),
 )
-
-
-def damage(content: bytes, rng: random.Random) -> bytes:
-    """The content with one to three changes, of which most keep the file nearly right."""
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        content = rng.choice(_CHANGES)(content, rng)
-    return content
-
-
-def _flip(content: bytes, rng: random.Random) -> bytes:
-    if not content:
-        return b"\x01"
-    place = rng.randrange(len(content))
-    return content[:place] + bytes([content[place] ^ 1 << rng.randrange(8)]) + content[place + 1 :]
-
-
-def _cut(content: bytes, rng: random.Random) -> bytes:
-    return content[: rng.randrange(len(content) + 1)]
-
-
-def _remove(content: bytes, rng: random.Random) -> bytes:
-    start = rng.randrange(len(content) + 1)
-    return content[:start] + content[start + rng.choice((1, 2, 8, 100)) :]
-
-
-def _repeat(content: bytes, rng: random.Random) -> bytes:
-    start = rng.randrange(len(content) + 1)
-    part = content[start : start + rng.choice((1, 8, 100, 5000))]
-    return content[:start] + part * rng.choice((2, 3, 50)) + content[start:]
-
-
-def _insert(content: bytes, rng: random.Random) -> bytes:
-    start = rng.randrange(len(content) + 1)
-    return content[:start] + rng.choice((*_PIECES, rng.randbytes(16))) + content[start:]
-
-
-def _number(content: bytes, rng: random.Random) -> bytes:
-    """Another number; in binary files any four or eight bytes may be one."""
-    found = list(_NUMBER.finditer(content[: 1 << 20]))
-    if not found or b"\x00" in content:
-        start = rng.randrange(len(content) + 1)
-        value = rng.choice((b"\xff" * 4, b"\xff" * 8, b"\x00" * 8, b"\xff\xff\xff\x7f", b"\x00\x00\x80\x7f"))
-        return content[:start] + value + content[start + len(value) :]
-    match = rng.choice(found)
-    return content[: match.start()] + rng.choice(_NUMBERS) + content[match.end() :]
-
-
-def _word(content: bytes, rng: random.Random) -> bytes:
-    """One word in the place of another."""
-    found = list(_WORD.finditer(content[: 1 << 16]))
-    if len(found) < 2:
-        return _flip(content, rng)
-    one, other = rng.choice(found), rng.choice(found)
-    return content[: one.start()] + other[0] + content[one.end() :]
-
-
-def _lines(content: bytes, rng: random.Random) -> bytes:
-    """A line twice, gone, or in another place."""
-    lines = content.split(b"\n")
-    line = lines.pop(rng.randrange(len(lines)))
-    for _ in range(rng.randrange(3)):
-        lines.insert(rng.randrange(len(lines) + 1), line)
-    return b"\n".join(lines)
-
-
-_CHANGES = (_flip, _cut, _remove, _repeat, _insert, _number, _number, _word, _word, _lines)
-
-
-def make_workspace(root: Path) -> None:
-    """Everything that the targets need, by sepml's own commands."""
-    import av
-    import numpy as np
-    import soundfile
-    import torch
-    import yaml
-    from asteroid.models import ConvTasNet
-
-    from sepml.cli import main
-
-    torch.manual_seed(0)
-    torch.set_num_threads(1)
-    rng = np.random.default_rng(0)
-    os.chdir(root)
-    rows = ["mixture_ID,mixture_path,source_1_path,source_2_path,length"]
-    for n in range(9):
-        sources = 0.1 * rng.standard_normal((2, 4000)) * np.sin(np.arange(4000) / (200 * (n + 1))) ** 2
-        for folder, x in zip(("mix", "s1", "s2"), (sources.sum(0), *sources), strict=True):
-            Path(folder).mkdir(exist_ok=True)
-            soundfile.write(f"{folder}/m{n}.wav", x, 8000, subtype="PCM_16")
-        rows.append(f"m{n},mix/m{n}.wav,s1/m{n}.wav,s2/m{n}.wav,4000")
-    Path("tr.csv").write_text("\n".join([*rows[:9], ""]))
-    Path("cv.csv").write_text("\n".join([rows[0], rows[9], ""]))
-    Path("utterances.csv").write_text(
-        "file,speaker,split\n" + "".join(f"s{k}/m{n}.wav,v{k},train\n" for k in (1, 2) for n in range(4))
-    )
-    Path("list.txt").write_text("".join(f"s1/m{n}.wav {n / 7:.6g} s2/m{n}.wav {-n / 7:.6g}\n" for n in range(4)))
-    Path("levels.txt").write_text("".join(f"s{k}/m{n} 0.00{n + 1}\n" for k in (1, 2) for n in range(4)))
-    network = {
-        "kind": "dprnn",
-        "filterbank": "stft",
-        "window": 128,
-        "stride": 64,
-        "bottleneck": 4,
-        "hidden": 4,
-        "blocks": 1,
-        "chunk": 8,
-    }
-    settings = {
-        "data": {"valid": "cv.csv", "train": "tr.csv", "segment": 0.25, "batch_size": 4, "workers": 0},
-        "peers": [network, network],
-        "fit": {"epochs": 1, "tensorboard": False, "precision": "32-true"},
-    }
-    dynamic = {"data": {**settings["data"], "dynamic": {"utterances": "utterances.csv", "size": 4}}}
-    del dynamic["data"]["train"]
-    Path("config.yaml").write_text(yaml.safe_dump(settings))
-    Path("dynamic.yaml").write_text(yaml.safe_dump({**settings, **dynamic}))
-    Path("sharded.yaml").write_text(yaml.safe_dump({**settings, "data": {**settings["data"], "train": "shards"}}))
-    _must(main(["train", "-q", "-d", "cpu", "--config", "config.yaml", "--exp", "exp"]))
-    _must(main(["shard", "-q", "tr.csv", "shards", "-j", "1"]))
-    _must(main(["separate", "-q", "mix/m8.wav", "--model", "exp/peer1", "-o", "est", "-d", "cpu"]))
-    for name in "ab":
-        _must(
-            main(
-                [
-                    "score",
-                    "-q",
-                    "--manifest",
-                    "cv.csv",
-                    "--est",
-                    "est",
-                    "-o",
-                    f"scores/{name}",
-                    "--metrics",
-                    "si_snr",
-                    "-j",
-                    "1",
-                ]
-            )
-        )
-    model = ConvTasNet(
-        n_src=2, n_filters=8, kernel_size=16, stride=8, bn_chan=4, hid_chan=4, skip_chan=4, n_repeats=1, n_blocks=1
-    )
-    torch.save(
-        {"model_name": "ConvTasNet", "model_args": model.get_model_args(), "state_dict": model.state_dict()}, "asteroid.pth"
-    )
-    speech = (0.1 * rng.standard_normal(4000)).astype(np.float32)
-    soundfile.write("speech.flac", speech, 8000)
-    soundfile.write("speech.ogg", speech, 8000)
-    with av.open("speech.mp3", "w") as box:
-        stream = box.add_stream("libmp3lame", rate=8000, layout="mono")
-        frame = av.AudioFrame.from_ndarray((speech[None] * 32767).astype(np.int16), "s16", "mono")
-        frame.rate = 8000
-        for part in (*av.AudioResampler("s16p", "mono", 8000).resample(frame), None):
-            for packet in stream.encode(part):
-                box.mux(packet)
-
-
-def _must(code: int) -> None:
-    if code:
-        raise SystemExit(f"the workspace could not be made: exit code {code}")
 
 
 def run_case(number: int, workspace: Path) -> str | None:
