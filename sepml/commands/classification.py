@@ -22,8 +22,7 @@ def evaluate(options: argparse.Namespace) -> int:
         if getattr(options, name):
             options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
     from sepml.training.hardware import choose_device
-    from sepml.vision.evaluate import evaluate_classifiers
-    from sepml.vision.trained import format_rows
+    from sepml.vision.evaluate import evaluate_classifiers, format_rows
 
     table = evaluate_classifiers(
         Path(options.model),
@@ -39,7 +38,7 @@ def evaluate(options: argparse.Namespace) -> int:
 
 def info(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment, or of one of its networks."""
-    from sepml.vision.trained import describe_classifier
+    from sepml.vision.networks import describe_classifier
 
     folder = Path(options.model)
     for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
@@ -53,7 +52,7 @@ def export(options: argparse.Namespace) -> int:
         options.wrong("classifiers of images have no ONNX form here; a slimmable one is exported as a model folder")
     if options.width is None or not 0 < options.width <= 1:
         options.wrong("a slimmable network needs --width, above 0 and up to 1")
-    from sepml.vision.mutualnet import export_width
+    from sepml.vision.evaluate import export_width
 
     network = export_width(Path(options.model), options.out, options.width, options.resolution)
     size = sum(weight.numel() for weight in network.parameters())

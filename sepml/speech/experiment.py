@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sepml.config import override, parse, read_yaml
+from sepml.config import parse
 from sepml.errors import SepmlError, about
 from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
 from sepml.speech.models.load import load_models
@@ -24,10 +24,9 @@ from sepml.speech.models.model import (
     separator_shape,
 )
 from sepml.speech.task import SeparationTask
-from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
+from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
+from sepml.training.hardware import require_memory
 from sepml.training.model_folder import take_weights
-from sepml.training.model_size import require_memory
-from sepml.training.settings import CohortSettings, FitSettings
 
 log = logging.getLogger(__name__)
 Init = Annotated[str, Field(min_length=1)] | None
@@ -89,11 +88,10 @@ class SeparationSettings:
 
 
 @dataclass(frozen=True)
-class SeparationExperiment:
-    """The settings that decide the result of a run.
+class SeparationExperiment(Experiment):
+    """An experiment in separation.
 
     Attributes:
-        data: that are trained and validated with.
         peers: the networks, one entry a peer; `init` names a model whose weights it begins with.
         task: of the networks.
         seed: of the data's order and segments; other weights of peer k are drawn from (seed, k).
@@ -102,15 +100,7 @@ class SeparationExperiment:
     data: DataSettings
     peers: Annotated[list[Peer], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["separation"] = "separation"
-    cohort: CohortSettings = field(default_factory=CohortSettings)
     separation: SeparationSettings = field(default_factory=SeparationSettings)
-    fit: FitSettings = field(default_factory=FitSettings)
-    seed: Seed = 0
-
-
-def read_experiment(config: Path, words: list[str]) -> SeparationExperiment:
-    """An experiment from its YAML file and `--key value` words, see `parse_experiment`."""
-    return parse_experiment(override(read_yaml(config), words), str(config))
 
 
 def parse_experiment(settings: dict[str, Any], source: str) -> SeparationExperiment:

@@ -1,13 +1,11 @@
 """An experiment, one YAML file and one folder: the part that all tasks share."""
 
-import platform
-import subprocess
+import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import torch
 import yaml
@@ -16,47 +14,60 @@ from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
 
+from sepml.config import DEFAULT_TASK, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.mutual import Task
-from sepml.system.files import write_text
+from sepml.system.files import write_json, write_text
 from sepml.system.process import LARGEST_SEED, keep_large_blocks
-from sepml.system.stamp import locked
-from sepml.system.temporaries import sweep
+from sepml.system.readers import read_object
+from sepml.system.stamp import LOCK, WAY_OUT, Request, locked, require_own
+from sepml.system.temporaries import contents, sweep
+from sepml.training.checkpoint import has_state
 from sepml.training.fit import fit
-from sepml.training.hardware import make_fabric
+from sepml.training.hardware import environment, make_fabric
 from sepml.training.history import Run
-from sepml.training.run_folder import (
-    CONFIG,
-    EFFECTIVE_BATCH,
-    Batched,
-    claim_run,
-    effective_batch,
-    plain_settings,
-    record_environment,
-)
 from sepml.training.settings import CohortSettings, FitSettings
 
+CONFIG, ENVIRONMENT = "config.yaml", "environment.json"
+EFFECTIVE_BATCH = "effective_batch"
+_BATCH_SIZE = "data.batch_size"
+_CONTINUED = "continued_on"
+# A run may go on with other values of these; with any other change it would be another experiment.
+_MAY_CHANGE = {
+    "fit.epochs",
+    "fit.early_stop",
+    "fit.max_skipped",
+    "fit.tensorboard",
+    "data.workers",
+    "data.root",
+    "data.moved_to",
+    # What must stay is the effective batch, over all processes.
+    _BATCH_SIZE,
+}
 MOST_PEERS = 64
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
-_PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
+log = logging.getLogger(__name__)
 
 
-class AnyExperiment(Batched, Protocol):
-    """The settings that decide the result of a run: a frozen dataclass, which has more fields for each task.
+@dataclass(frozen=True)
+class Experiment:
+    """The settings that decide the result of a run; each task has its own subclass.
 
     Attributes:
-        seed: of the data's order; network k's weights are drawn from (seed, k).
+        data: that are trained and validated with; `data.batch_size` is the number of examples for each step and process.
+        peers: the networks, one entry a peer.
+        seed: of the order of the data; the weights of peer k are drawn from (seed, k).
     """
 
-    @property
-    def cohort(self) -> CohortSettings: ...  # noqa: D102
-    @property
-    def fit(self) -> FitSettings: ...  # noqa: D102
-    @property
-    def seed(self) -> int: ...  # noqa: D102
+    data: Any
+    peers: list[Any]
+    task: str
+    cohort: CohortSettings = field(default_factory=CohortSettings)
+    fit: FitSettings = field(default_factory=FitSettings)
+    seed: Seed = 0
 
 
-E = TypeVar("E", bound=AnyExperiment)
+E = TypeVar("E", bound=Experiment)
 Model = TypeVar("Model")
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -111,13 +122,13 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
             parts.begin()
         if fabric.is_global_zero:
             write_text(exp / CONFIG, yaml.safe_dump(plain_settings(experiment), sort_keys=False))
-            batch = {"processes": fabric.world_size, EFFECTIVE_BATCH: effective_batch(experiment, fabric.world_size)}
+            batch = {"processes": fabric.world_size, EFFECTIVE_BATCH: experiment.data.batch_size * fabric.world_size}
             record_environment(exp, {**environment(fabric.device), **batch}, goes_on)
         run = Run(exp, parts.save_network, experiment.seed)
         fit(parts.task, parts.networks, parts.loaders, (experiment.fit, experiment.cohort), run, fabric)
 
 
-def _take_folder(exp: Path, experiment: AnyExperiment, fabric: Fabric, held: ExitStack) -> bool:
+def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitStack) -> bool:
     """Lock the folder and check whether it may be trained in, by the first process for all of them.
 
     Returns:
@@ -150,30 +161,88 @@ def fresh_networks(models: Sequence[Model], build: Callable[[Model], Network], s
     return networks
 
 
-def environment(device: torch.device) -> dict[str, Any]:
-    """The facts about machine and software that a result depends on, besides its settings."""
-    return {
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "threads": torch.get_num_threads(),
-        "machine": platform.platform(),
-        "python": platform.python_version(),
-        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
-        "commit": _commit(),
-    }
+def claim_run(exp: Path, experiment: Any, processes: int) -> bool:
+    """Refuse a folder that holds another experiment, or anything else. To be called under its lock.
+
+    Args:
+        experiment: the settings that are to be trained with.
+        processes: that train.
+
+    Returns:
+        whether a run goes on there: until something has been learnt, all settings may change.
+
+    Raises:
+        SepmlError: the folder holds something else.
+    """
+    if not (exp / CONFIG).exists():
+        require_own(exp, "a run", CONFIG, [name for name in contents(exp) if name != LOCK])
+        return False
+    if not has_state(exp):
+        return False
+    # Parsed, so that a setting which the file does not know yet has its default; another task's cannot be.
+    content = read_yaml(exp / CONFIG)
+    same_task = content.get("task", DEFAULT_TASK) == experiment.task
+    was = parse(type(experiment), content, str(exp / CONFIG)) if same_task else None
+    settings = {"task": DEFAULT_TASK, **(content if was is None else plain_settings(was))}
+    request = Request(plain_settings(experiment), _MAY_CHANGE)
+    request.claim(exp, "a run", settings)
+    _require_same_batch(exp, was, experiment, processes)
+    for key, (was_there, now) in request.changes(settings).items():
+        log.info("%s: going on with %s = %s, was %s", exp, key, now, was_there)
+    return True
 
 
-def _version(package: str) -> str | None:
+def record_environment(exp: Path, facts: dict[str, Any], goes_on: bool) -> None:
+    """Write `environment.json`: the facts of the machine on which the run began.
+
+    A run that goes on elsewhere adds those of the later machine to the list `continued_on`; equal ones in a row are one.
+
+    Args:
+        facts: about this machine.
+        goes_on: whether a run goes on in the folder.
+    """
+    file = exp / ENVIRONMENT
+    first = facts
+    if goes_on:
+        try:
+            first = read_object(file)
+        except (FileNotFoundError, SepmlError) as error:
+            if isinstance(error, SepmlError):
+                log.warning("%s; it is written again, for this machine", error)
+    before = {name: value for name, value in first.items() if name != _CONTINUED}
+    # Earlier versions did not write it.
+    before.setdefault(EFFECTIVE_BATCH, facts[EFFECTIVE_BATCH])
+    later = first.get(_CONTINUED)
+    later = later if isinstance(later, list) else []
+    if facts != (later[-1] if later else before):
+        later = [*later, facts]
+    write_json(file, {**before, **({_CONTINUED: later} if later else {})})
+
+
+def plain_settings(experiment: Any) -> dict[str, Any]:
+    """The settings of an experiment as YAML can hold them."""
+
+    def of(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: of(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [of(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return of(asdict(experiment))
+
+
+def _require_same_batch(exp: Path, was: Any, experiment: Experiment, processes: int) -> None:
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    """The checkout's commit, with `-dirty` where files differ from it; None outside a checkout."""
-    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
-    try:
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
-    except (OSError, subprocess.SubprocessError):
-        return None
+        before = read_object(exp / ENVIRONMENT)[EFFECTIVE_BATCH]
+    except (FileNotFoundError, SepmlError, KeyError):
+        # Earlier versions did not write it down: as many processes as now are assumed.
+        before = was.data.batch_size * processes
+    now = experiment.data.batch_size * processes
+    if before != now:
+        fits = before // processes if isinstance(before, int) and before % processes == 0 else 0
+        hint = f"go on with {_BATCH_SIZE} = {fits}, " if fits else ""
+        counted = f"{_BATCH_SIZE} {experiment.data.batch_size} x {processes} processes" if processes > 1 else _BATCH_SIZE
+        raise SepmlError(
+            f"{exp}: holds a run with an effective batch of {before} examples, now {now} ({counted}); {hint}{WAY_OUT}"
+        )

@@ -1,17 +1,35 @@
-"""Devices, precision and the processes of a run, by Lightning Fabric."""
+"""The machine: devices, precision and processes, by Lightning Fabric; its facts; the size and the cost of networks on it."""
 
+import copy
 import logging
-from collections.abc import Sequence
-from typing import Literal
+import os
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.utils.flop_counter import FlopCounterMode
 
 from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
 Precision = Literal["bf16-mixed", "32-true"]
+Network = TypeVar("Network", bound=nn.Module)
+# Of a network: 0.8 GB in 32-bit floats. The largest separators published have a quarter of that.
+MOST_WEIGHTS = 200_000_000
+# Values in the largest tensor of a pass over a second of audio or an image, 0.5 GB in 32-bit floats.
+MOST_ACTIVATIONS = 1 << 27
+_MOST_PARTS = 20_000
+# Weight, gradient and an optimiser's two moments, 32-bit floats.
+_BYTES_IN_TRAINING = 16
+_PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "asteroid", "pytorch-lightning", "numpy")
 
 
 def choose_device(device: str) -> str:
@@ -96,3 +114,109 @@ def computes_bf16(accelerator: str) -> bool:
     if accelerator == "cpu":
         return torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported()
     return False
+
+
+def environment(device: torch.device) -> dict[str, Any]:
+    """The facts about machine and software that a result depends on, besides its settings."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else str(device),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "machine": platform.platform(),
+        "python": platform.python_version(),
+        "versions": {package: found for package in _PACKAGES if (found := _version(package))},
+        "commit": _commit(),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit() -> str | None:
+    """The checkout's commit, with `-dirty` where files differ from it; None outside a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--abbrev=12"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def shape_of(make: Callable[[], Network], what: str) -> Network:
+    """A network without memory, as `make` would build it; torch's generators are left as they are.
+
+    Args:
+        what: the network is, for the message.
+
+    Raises:
+        SepmlError: it cannot be built, or would be larger than any network that is used here.
+
+    >>> shape_of(lambda: nn.Linear(10_000_000, 1_000_000), "a layer")  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+        ...
+    sepml.errors.SepmlError: a layer would have 10,000,000,000,000 weights, at most 200,000,000 are allowed; ...
+    """
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"), bounded(what):
+            return make()
+    except SepmlError:
+        raise
+    # Libraries check little of what they are given: anything from an overflow to a division by zero comes out.
+    except Exception as error:
+        said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise SepmlError(f"{what} cannot be built with these sizes: {said[:200]}") from error
+
+
+@contextmanager
+def bounded(what: str) -> Iterator[None]:
+    """Give up building a network as soon as it has too many weights, or too many parts to be built in a plausible time.
+
+    Raises:
+        SepmlError: it has.
+    """
+    parts = weights = 0
+
+    def count(module: nn.Module, name: str, weight: nn.Parameter | None) -> None:
+        nonlocal parts, weights
+        parts, weights = parts + 1, weights + (0 if weight is None else weight.numel())
+        if weights > MOST_WEIGHTS:
+            found = f"would have {weights:,} weights, at most {MOST_WEIGHTS:,} are allowed"
+            raise SepmlError(f"{what} {found}; choose smaller sizes")
+        if parts > _MOST_PARTS:
+            raise SepmlError(f"{what} would have more than {_MOST_PARTS:,} weight tensors; choose fewer blocks")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
+def require_memory(networks: Sequence[nn.Module]) -> None:
+    """Refuse networks whose training needs more memory than the machine has.
+
+    Args:
+        networks: as `shape_of` gives them.
+
+    Raises:
+        SepmlError: they need more.
+    """
+    needed = _BYTES_IN_TRAINING * sum(weight.numel() for network in networks for weight in network.parameters())
+    if needed > (there := _memory()):
+        found = f"take {needed / 1e9:.3g} GB in training, this machine has {there / 1e9:.3g}"
+        raise SepmlError(f"the weights of {len(networks)} networks {found}; choose fewer or smaller ones")
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def count_flops(model: nn.Module, *inputs: Tensor) -> int:
+    """Floating-point operations in the products and convolutions of a pass, by PyTorch's counter: a multiply-add is two."""
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        copy.deepcopy(model).eval()(*inputs)  # a pass in training would move running statistics
+    return counter.get_total_flops()

@@ -64,7 +64,7 @@ def require_weights(model: nn.Module, folder: Path) -> None:
     """Refuse a folder whose weights are not those of a model, by their names, shapes and types alone.
 
     Args:
-        model: see `sepml.training.model_size.shape_of`; neither it nor the weights take memory.
+        model: see `sepml.training.hardware.shape_of`; neither it nor the weights take memory.
 
     Raises:
         SepmlError: see `load_weights`.

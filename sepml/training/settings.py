@@ -42,51 +42,20 @@ class Threshold:
 
 
 @dataclass(frozen=True)
-class LearningRate:
-    """The learning rate over a run; `Schedule` describes the kinds.
-
-    The defaults are the SML and DPRNN papers': times 0.98 every 2 epochs.
+class ScheduleSettings:
+    """A number over a run that does not rise after its warm-up; `Schedule` describes the kinds.
 
     Attributes:
-        peak: the highest learning rate.
-        kind: `step`, `plateau`, `cosine` or `constant`.
-        gamma: factor of `step` and `plateau`.
-        every: epochs between two changes by `step`.
-        patience: epochs without improvement before a change by `plateau`.
-        floor: last learning rate of `cosine`, as a fraction of the peak.
-        warmup: epochs over which all kinds rise linearly from 0 at first.
-    """
-
-    peak: Annotated[float, Field(gt=0)] = 1e-4
-    kind: Literal["step", "plateau", "cosine", "constant"] = "step"
-    gamma: Factor = 0.98
-    every: Count = 2
-    patience: Count = 3
-    floor: Part = 0.03
-    warmup: NotNegative = 0.0
-
-    @property
-    def schedule(self) -> Schedule:
-        """The learning rate over the epochs."""
-        options = {name: value for name, value in vars(self).items() if name != "peak"}
-        return Schedule(self.peak, **options)
-
-
-@dataclass(frozen=True)
-class WeightSchedule:
-    """The weight of the mimic loss over a run; `Schedule` describes the kinds.
-
-    Attributes:
-        peak: the highest weight.
+        peak: the highest value.
         kind: `step`, `cosine` or `constant`.
         gamma: factor of `step`.
         every: epochs between two changes by `step`.
-        floor: last weight of `cosine`, as a fraction of the peak.
+        floor: last value of `cosine`, as a fraction of the peak.
         warmup: epochs over which all kinds rise linearly from 0 at first.
     """
 
-    peak: NotNegative = 0.001
-    kind: Literal["step", "cosine", "constant"] = "constant"
+    peak: float
+    kind: str
     gamma: Factor = 0.98
     every: Count = 2
     floor: Part = 0.0
@@ -94,9 +63,38 @@ class WeightSchedule:
 
     @property
     def schedule(self) -> Schedule:
-        """The weight over the epochs."""
+        """The number over the epochs."""
         options = {name: value for name, value in vars(self).items() if name != "peak"}
         return Schedule(self.peak, **options)
+
+
+@dataclass(frozen=True)
+class LearningRate(ScheduleSettings):
+    """The learning rate over a run. The defaults are the SML and DPRNN papers': times 0.98 every 2 epochs.
+
+    Attributes:
+        peak: the highest learning rate.
+        kind: `step`, `plateau`, `cosine` or `constant`.
+        gamma: factor of `step` and `plateau`.
+        patience: epochs without improvement before a change by `plateau`.
+    """
+
+    peak: Annotated[float, Field(gt=0)] = 1e-4
+    kind: Literal["step", "plateau", "cosine", "constant"] = "step"
+    floor: Part = 0.03
+    patience: Count = 3
+
+
+@dataclass(frozen=True)
+class WeightSchedule(ScheduleSettings):
+    """The weight of the mimic loss over a run.
+
+    Attributes:
+        peak: the highest weight.
+    """
+
+    peak: NotNegative = 0.001
+    kind: Literal["step", "cosine", "constant"] = "constant"
 
 
 def _kind_of_weight(value: Any) -> str:

@@ -8,28 +8,29 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
-from sepml.config import override, parse, read_yaml
+from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError, about
-from sepml.training.experiment import MOST_PEERS, Machines, Parts, Seed, fresh_networks, train_experiment
-from sepml.training.model_folder import take_weights
-from sepml.training.model_size import require_memory
-from sepml.training.settings import CohortSettings, FitSettings
+from sepml.system.readers import read_object
+from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
+from sepml.training.hardware import require_memory
+from sepml.training.model_folder import fill, read_weights, take_weights
+from sepml.training.settings import CohortSettings
 from sepml.vision.datasets import ImageDataSettings, Sets, read_sets
-from sepml.vision.loaders import STATISTICS, image_shape, image_test_loader, image_train_loader
 from sepml.vision.networks import (
     Classifier,
     NetworkConfig,
     NetworkName,
     build_network,
+    classifier_name,
     classifier_shape,
     load_network,
     require_slimmable,
     save_network,
 )
-from sepml.vision.task import ClassificationTask, ViewSettings, Width
-from sepml.vision.trained import take_backbone, trained_weights
+from sepml.vision.slimmable import ViewSettings, Width
+from sepml.vision.task import STATISTICS, ClassificationTask, image_shape, image_test_loader, image_train_loader
 
 # Up to this height in pixels, networks are those for small images.
 _SMALL = 64
@@ -68,12 +69,10 @@ class ClassificationSettings:
 
 
 @dataclass(frozen=True)
-class ImageExperiment:
-    """Everything that decides a run's outcome.
+class ImageExperiment(Experiment):
+    """An experiment in image classification.
 
     Attributes:
-        data: that are trained and validated with.
-        peers: the networks, one entry a peer.
         task: of the networks.
         views: for MutualNet: one network stands for several peers.
         seed: of which images are used, of their order and of how they vary; peer k's weights are drawn from (seed, k).
@@ -82,16 +81,9 @@ class ImageExperiment:
     data: ImageDataSettings
     peers: Annotated[list[ClassifierSettings], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["classification"] = "classification"
-    views: ViewSettings | None = None
     cohort: CohortSettings = field(default_factory=lambda: CohortSettings("ml", weight=1.0))
+    views: ViewSettings | None = None
     classification: ClassificationSettings = field(default_factory=ClassificationSettings)
-    fit: FitSettings = field(default_factory=FitSettings)
-    seed: Seed = 0
-
-
-def read_image_experiment(config: Path, words: list[str]) -> ImageExperiment:
-    """An experiment from its YAML file and `--key value` arguments, see `parse_image_experiment`."""
-    return parse_image_experiment(override(read_yaml(config), words), str(config))
 
 
 def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperiment:
@@ -179,3 +171,50 @@ def load_experiment(exp: Path, device: str = "cpu") -> tuple[ImageExperiment, Se
     if not folders[0].is_dir():
         raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
     return experiment, read_sets(experiment.data, experiment.seed), [load_network(folder).to(device) for folder in folders]
+
+
+def trained_weights(source: Path, setting: str) -> tuple[Path, dict[str, Tensor]]:
+    """The weights of a classifier, and the folder or file that holds them.
+
+    Args:
+        source: a model folder, an experiment's folder (its best peer), or a file, see `read_weights`.
+        setting: the setting that names the source, for messages.
+
+    Raises:
+        SepmlError: the source does not exist or cannot be read.
+    """
+    try:
+        if source.is_file():
+            return source, read_weights(source)
+        if not source.is_dir():
+            raise SepmlError(f"{source}: no such folder or file; expected a classifier, an experiment or a file of weights")
+        part = source if (source / "config.json").is_file() else source / f"peer{_best_peer(source)}"
+        return part, load_network(part).network.state_dict()
+    except SepmlError as error:
+        raise SepmlError(f"{setting}: {error}") from error
+
+
+def _best_peer(exp: Path) -> int:
+    file = exp / "best.json"
+    try:
+        return int(read_object(file)["peer"])
+    except FileNotFoundError as error:
+        raise SepmlError(f"{exp}: holds neither a config.json (a model) nor a best.json (an experiment)") from error
+    except (SepmlError, ValueError, KeyError, TypeError) as error:
+        raise SepmlError(f'{file}: cannot be read; expected {{"peer": 1}} or the like') from error
+
+
+def take_backbone(network: nn.Module, source: Path) -> None:
+    """Give all layers except the classifier the weights in a file; the classes of the classifier may differ.
+
+    Args:
+        source: ImageNet weights under the names of the network's library: .safetensors, or a state dictionary of torch's.
+
+    Raises:
+        SepmlError: the file cannot be read, or its weights do not fit.
+    """
+    # GoogLeNet's published weights have auxiliary classifiers.
+    state = {name: value for name, value in read_weights(source).items() if not name.startswith(("aux1.", "aux2."))}
+    own, head = network.state_dict(), classifier_name(network)
+    kept = {f"{head}.{name}": own[f"{head}.{name}"] for name in ("weight", "bias")}
+    fill(network, {**state, **kept}, source, "the network has")

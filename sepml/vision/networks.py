@@ -1,5 +1,6 @@
-"""Image classifiers (from torchvision and timm where they have them) and their model folders."""
+"""Image classifiers, from torchvision and timm where they have them, and their model folders."""
 
+import copy
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,11 +16,10 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError, about
+from sepml.training.hardware import count_flops, shape_of
 from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
-from sepml.training.model_size import shape_of
 from sepml.vision.datasets import Pixels
-from sepml.vision.slimmable import narrow
-from sepml.vision.task import Width
+from sepml.vision.slimmable import Width, narrow
 
 FORMAT = "sepml-classifier-1"
 NetworkName = Literal["resnet32", "mobilenet", "wrn28_10", "inception_v1", "mobilenet_v2", "resnet50", "small"]
@@ -120,6 +120,38 @@ def load_network(folder: str | Path) -> Classifier:
     model = Classifier(config, _build(config))
     load_weights(model.network, folder)
     return model.eval()
+
+
+def describe_classifier(folder: Path) -> str:
+    """One line about a model folder: network, classes, image size, parameters and multiply-adds.
+
+    Raises:
+        SepmlError: see `load_network`.
+    """
+    model = load_network(folder)
+    config, size = model.config, "x".join(map(str, model.config.size))
+    # On the meta device, where only shapes are computed.
+    macs = count_flops(copy.deepcopy(model).to("meta"), torch.zeros(1, config.channels, *config.size, device="meta")) / 2e6
+    form = f"{config.network} at width {config.width:g}, {config.classes} classes, {config.channels} x {size} pixels"
+    return f"{folder}: {form}: {count_parameters(model):,} parameters, {macs:.2f} million multiply-adds an image"
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Number of weights and biases of a network."""
+    return sum(weight.numel() for weight in network.parameters())
+
+
+def embedder(model: Classifier) -> nn.Module:
+    """A copy of the network without its classifier: images `(B, channels, H, W)` to the classifier's input, `(B, D)`."""
+    network = copy.deepcopy(model.network).eval()
+    *parents, last = classifier_name(network).split(".")
+    setattr(network.get_submodule(".".join(parents)), last, nn.Identity())
+    return network
+
+
+def classifier_name(network: nn.Module) -> str:
+    """The name of the layer that computes the logits: the last linear one."""
+    return [name for name, module in network.named_modules() if isinstance(module, nn.Linear)][-1]
 
 
 def _initialise(network: nn.Module) -> None:

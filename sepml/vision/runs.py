@@ -13,10 +13,8 @@ from scipy import stats
 from sepml.errors import SepmlError
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv
-from sepml.vision.evaluate import evaluate_classifiers
+from sepml.vision.evaluate import Table, calibration_batches, evaluate_classifiers, query_table
 from sepml.vision.experiment import load_experiment
-from sepml.vision.mutualnet import calibration_batches, query_table
-from sepml.vision.trained import Table
 
 LEARNERS = ("solo", "dml2", "dml3", "dml_e", "gated")
 """Configurations of deep mutual learning."""

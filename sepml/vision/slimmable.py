@@ -2,18 +2,24 @@
 
 The layers of a plain network change their class; names and weights stay, and at width 1 the outputs are the same. The outputs
 of convolutions are narrowed; the other layers follow the number of channels of their input. Images and classes keep theirs.
+A view is such a network at a width and a resolution that are drawn for each batch.
 
 Source: Yu et al., "Slimmable neural networks", ICLR 2019; Yu, Huang, "Universally slimmable networks", ICCV 2019.
 """
 
 import copy
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Annotated, cast
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sepml.errors import SepmlError
+
+Width = Annotated[float, Field(gt=0, le=1)]
+Height = Annotated[int, Field(ge=8, le=4096)]
 
 
 def channels_at(width: float, channels: int) -> int:
@@ -163,3 +169,54 @@ def _shrink(layer: nn.Module, channels: int) -> None:
 
 def _part(weight: Tensor) -> nn.Parameter:
     return nn.Parameter(weight.detach().clone())
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """The views of one slimmable network that learn together; the defaults are MutualNet's for MobileNet v1.
+
+    Attributes:
+        widths: the narrowest and the widest.
+        resolutions: heights of images in pixels, the full one first; the proportions of images are kept.
+        random: number of views whose width is drawn anew each step, in addition to the narrowest and the full one.
+    """
+
+    widths: tuple[Width, Width] = (0.25, 1.0)
+    resolutions: Annotated[list[Height], Field(min_length=1, max_length=64)] = field(
+        default_factory=lambda: [224, 192, 160, 128]
+    )
+    random: Annotated[int, Field(ge=0, le=64)] = 2
+
+
+class View(nn.Module):
+    """A slimmable network at a width and a resolution, which are drawn for each batch by torch's global generator.
+
+    Args:
+        widths: the least and the greatest width that is drawn.
+        resolutions: one of them is drawn, pixels of height.
+        tracks: whether training updates the running statistics, which belong to the full network.
+    """
+
+    def __init__(self, network: nn.Module, widths: tuple[float, float], resolutions: list[int], tracks: bool) -> None:
+        super().__init__()
+        self.network, self.widths, self.resolutions, self.tracks = network, widths, resolutions, tracks
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images `(B, C, H, W)` to logits `(B, classes)`."""
+        narrowest, widest = self.widths
+        width = narrowest if narrowest == widest else narrowest + (widest - narrowest) * torch.rand(()).item()
+        several = len(self.resolutions) > 1
+        resolution = self.resolutions[int(torch.randint(len(self.resolutions), ())) if several else 0]
+        set_width(self.network, width, self.tracks)
+        try:
+            return self.network(resize(images, resolution))
+        finally:
+            set_width(self.network, 1.0)
+
+
+def resize(images: Tensor, resolution: int) -> Tensor:
+    """Images `(B, C, H, W)` at another height, with their proportions kept, by bilinear interpolation."""
+    height, width = images.shape[-2:]
+    if height == resolution:
+        return images
+    return F.interpolate(images, (resolution, max(1, round(width * resolution / height))), mode="bilinear")

@@ -1,17 +1,28 @@
-"""Image classification as a task for mutual learning: deep mutual learning, and MutualNet by views of one network."""
+"""Image classification as a task for mutual learning: batches of labelled images, losses and scores."""
 
-from dataclasses import dataclass, field
-from typing import Annotated, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
-from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms import v2
 
-from sepml.vision.slimmable import make_slimmable, set_width
+from sepml.errors import SepmlError
+from sepml.training.loading import EpochBatches, Loader
+from sepml.vision.datasets import ImageDataSettings, ImageSet
+from sepml.vision.slimmable import View, ViewSettings, make_slimmable
 
-Width = Annotated[float, Field(gt=0, le=1)]
-Height = Annotated[int, Field(ge=8, le=4096)]
+# Mean and standard deviation of each channel over the training images.
+STATISTICS = {
+    "cifar10": ((0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)),
+    "cifar100": ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
+    "mnist": ((0.1307,), (0.3081,)),
+    "folder": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "market1501": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
 
 
 class ImageBatch(NamedTuple):
@@ -21,55 +32,87 @@ class ImageBatch(NamedTuple):
     labels: Tensor
 
 
-@dataclass(frozen=True)
-class ViewSettings:
-    """The views of one slimmable network that learn together; the defaults are MutualNet's for MobileNet v1.
+class Examples(Dataset[ImageBatch]):
+    """Normalised images `(C, H, W)` with their labels; augmentation depends on (seed, epoch, index) alone."""
 
-    Attributes:
-        widths: the narrowest and the widest.
-        resolutions: heights of images in pixels, the full one first; the proportions of images are kept.
-        random: number of views whose width is drawn anew each step, in addition to the narrowest and the full one.
-    """
+    def __init__(
+        self, image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], augment: bool, seed: int = 0
+    ) -> None:
+        if settings.crop_padding >= min(size):
+            raise SepmlError(f"data.crop_padding is {settings.crop_padding}, expected less than the images' {min(size)} pixels")
+        self.image_set, self.size, self.seed = image_set, size, seed
+        self.transform = _transform(settings, size, augment)
 
-    widths: tuple[Width, Width] = (0.25, 1.0)
-    resolutions: Annotated[list[Height], Field(min_length=1, max_length=64)] = field(
-        default_factory=lambda: [224, 192, 160, 128]
-    )
-    random: Annotated[int, Field(ge=0, le=64)] = 2
+    def __len__(self) -> int:
+        return len(self.image_set.labels)
 
-
-class View(nn.Module):
-    """A slimmable network at a width and a resolution, which are drawn for each batch by torch's global generator.
-
-    Args:
-        widths: the least and the greatest width that is drawn.
-        resolutions: one of them is drawn, pixels of height.
-        tracks: whether training updates the running statistics, which belong to the full network.
-    """
-
-    def __init__(self, network: nn.Module, widths: tuple[float, float], resolutions: list[int], tracks: bool) -> None:
-        super().__init__()
-        self.network, self.widths, self.resolutions, self.tracks = network, widths, resolutions, tracks
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Images `(B, C, H, W)` to logits `(B, classes)`."""
-        narrowest, widest = self.widths
-        width = narrowest if narrowest == widest else narrowest + (widest - narrowest) * torch.rand(()).item()
-        several = len(self.resolutions) > 1
-        resolution = self.resolutions[int(torch.randint(len(self.resolutions), ())) if several else 0]
-        set_width(self.network, width, self.tracks)
+    def __getitem__(self, key: tuple[int, int]) -> ImageBatch:
+        epoch, index = key
+        # Not torch.manual_seed, which seeds GPUs as well and takes 60 times as long.
+        state = torch.default_generator.get_state()
         try:
-            return self.network(resize(images, resolution))
+            torch.default_generator.manual_seed(int(np.random.SeedSequence([self.seed, epoch, index]).generate_state(1)[0]))
+            image = self.transform(self.image_set.load(index))
         finally:
-            set_width(self.network, 1.0)
+            torch.default_generator.set_state(state)
+        if image.shape[1:] != self.size:
+            found, expected = ("x".join(map(str, shape)) for shape in (image.shape[1:], self.size))
+            name = self.image_set.images[index] if isinstance(self.image_set.images, list) else self.image_set.source
+            raise SepmlError(f"{name}: an image of {found} pixels, expected {expected}; set data.size to resize all images")
+        return ImageBatch(image, self.image_set.labels[index])
 
 
-def resize(images: Tensor, resolution: int) -> Tensor:
-    """Images `(B, C, H, W)` at another height, with their proportions kept, by bilinear interpolation."""
-    height, width = images.shape[-2:]
-    if height == resolution:
-        return images
-    return F.interpolate(images, (resolution, max(1, round(width * resolution / height))), mode="bilinear")
+def collate_images(examples: Sequence[ImageBatch]) -> ImageBatch:
+    """Images of one size as a batch."""
+    images, labels = zip(*examples, strict=True)
+    return ImageBatch(torch.stack(images), torch.as_tensor(labels))
+
+
+def image_shape(image_set: ImageSet, settings: ImageDataSettings) -> tuple[int, int, int]:
+    """Channels, height and width of the networks' input."""
+    first = image_set.load(0)
+    return first.shape[0], *(settings.size or first.shape[1:])
+
+
+def _transform(settings: ImageDataSettings, size: tuple[int, int], augment: bool) -> v2.Compose:
+    steps: list[torch.nn.Module] = []
+    if augment and settings.crop_scale:
+        steps.append(v2.RandomResizedCrop(size, scale=(settings.crop_scale, 1.0), antialias=True))
+    elif settings.crop_scale:
+        # As usual for ImageNet: 256 pixels on the shorter side for a crop of 224.
+        steps += [v2.Resize(round(min(size) * 8 / 7), antialias=True), v2.CenterCrop(size)]
+    elif settings.size:
+        steps.append(v2.Resize(size, antialias=True))
+    if augment and settings.crop_padding:
+        steps.append(v2.RandomCrop(size, padding=settings.crop_padding, padding_mode="reflect"))
+    if augment and settings.flip:
+        steps.append(v2.RandomHorizontalFlip())
+    if augment and settings.color_jitter:
+        steps.append(v2.ColorJitter(*[settings.color_jitter] * 3))
+    steps += [v2.ToDtype(torch.float32, scale=True), v2.Normalize(*STATISTICS[settings.kind])]
+    return v2.Compose(steps)
+
+
+def image_train_loader(
+    image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], seed: int, rank: int = 0, world_size: int = 1
+) -> DataLoader[ImageBatch]:
+    """Batches of training images; set `loader.batch_sampler.epoch` before each epoch."""
+    batches = EpochBatches(len(image_set.labels), settings.batch_size, seed, rank, world_size)
+    dataset = Examples(image_set, settings, size, True, seed)
+    reading = {"num_workers": settings.workers, "persistent_workers": settings.workers > 0}
+    # A separate generator: from torch's global one, a loader draws a number of times that depends on its workers.
+    return Loader(dataset, collate_images, batch_sampler=batches, generator=torch.Generator(), **reading)
+
+
+def image_test_loader(
+    image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], rank: int = 0, world_size: int = 1
+) -> DataLoader[ImageBatch]:
+    """Batches of all images in order, without augmentation."""
+    places = [(0, index) for index in range(rank, len(image_set.labels), world_size)]
+    dataset = Examples(image_set, settings, size, False)
+    return Loader(
+        dataset, collate_images, batch_size=256, sampler=places, num_workers=settings.workers, generator=torch.Generator()
+    )
 
 
 class ClassificationTask:

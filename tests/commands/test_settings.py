@@ -142,7 +142,7 @@ def test_a_training_that_cannot_be_is_one_line(words, expected, tmp_path, capsys
 
 
 def test_peers_that_do_not_fit_into_the_machine_together(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("sepml.training.model_size._memory", lambda: 20_000_000)
+    monkeypatch.setattr("sepml.training.hardware._memory", lambda: 20_000_000)
     (tmp_path / "a.yaml").write_text("data: {train: tr.csv, valid: cv.csv}\npeers: [{kind: dprnn}, {kind: dprnn}]\n")
     assert main(["train", "--config", str(tmp_path / "a.yaml"), "--exp", str(tmp_path / "exp")]) == 1
     assert "peers: the weights of 2 networks take 0.0288 GB in training, this machine has 0.02" in capsys.readouterr().err

@@ -3,9 +3,9 @@
 import numpy as np
 import torch
 
-from sepml.vision import loaders as vision_data
+from sepml.vision import task as vision_data
 from sepml.vision.datasets import ImageDataSettings, ImageSet
-from sepml.vision.loaders import image_shape
+from sepml.vision.task import image_shape
 
 # As published with the data sets, not as the library has them.
 CIFAR10_MEAN, CIFAR10_STD = (0.4914, 0.4822, 0.4465), (0.2470, 0.2435, 0.2616)

@@ -10,7 +10,8 @@ import torch
 from sepml.mutual import Cohort, Rules, mechanism_named
 from sepml.training.hardware import make_fabric
 from sepml.vision.networks import NetworkConfig, build_network
-from sepml.vision.task import ClassificationTask, ImageBatch, ViewSettings
+from sepml.vision.slimmable import ViewSettings
+from sepml.vision.task import ClassificationTask, ImageBatch
 
 TASK = ClassificationTask(views=ViewSettings((0.25, 1.0), [28, 20], 2))
 LR = 0.1

@@ -9,7 +9,8 @@ import yaml
 from hub_server import serving, use
 from tiny_training import NETWORK, history, train, write_config, write_data
 
-from sepml.speech.experiment import _parts, read_experiment
+from sepml.config import override, read_yaml
+from sepml.speech.experiment import _parts, parse_experiment
 from sepml.speech.models.config import ConvTasNetConfig, DPRNNConfig
 from sepml.speech.models.model import build_model, load_model, save_model
 
@@ -46,7 +47,7 @@ def trained(tmp_path) -> Path:
 
 def networks(config: Path, *words: str) -> list[torch.nn.Module]:
     """The networks of an experiment as training begins with them."""
-    parts = _parts(read_experiment(config, list(words)), 0, 1)
+    parts = _parts(parse_experiment(override(read_yaml(config), list(words)), str(config)), 0, 1)
     parts.begin()
     return list(parts.networks)
 
@@ -141,7 +142,7 @@ def test_another_architecture_is_one_line(config, trained, tmp_path, capsys):
 
 def test_the_recipe_that_fine_tunes_begins_with_the_pretrained_peers():
     conf = Path(__file__).parents[2] / "recipes" / "prompts-2mix" / "conf"
-    finetuned, pretrained = (read_experiment(conf / f"{name}.yaml", []) for name in ("finetuned", "pretrained"))
+    finetuned, pretrained = (parse_experiment(read_yaml(conf / f"{name}.yaml"), name) for name in ("finetuned", "pretrained"))
     assert [peer.init for peer in finetuned.peers] == ["exp/pretrained/peer1", "exp/pretrained/peer2"]
     assert [vars(peer) | {"init": None} for peer in finetuned.peers] == [vars(peer) for peer in pretrained.peers]
     assert "conf/finetuned.yaml --stage 2" in (conf / "finetuned.yaml").read_text()

@@ -20,8 +20,8 @@ from sepml.errors import SepmlError
 from sepml.speech.models.config import AsteroidConfig, ConvTasNetConfig, DPRNNConfig, DPTNetConfig
 from sepml.speech.models.export import count_macs
 from sepml.speech.models.model import build_model, load_model, save_model, separator_shape
+from sepml.training.hardware import MOST_WEIGHTS, shape_of
 from sepml.training.model_folder import read_weights
-from sepml.training.model_size import MOST_WEIGHTS, shape_of
 from sepml.vision.networks import NetworkConfig, build_network, save_network
 
 TINY = DPRNNConfig(n_filters=8, window=16, bottleneck=4, hidden=4, blocks=1, chunk=8)

@@ -13,11 +13,11 @@ import torch
 import yaml
 
 from sepml.cli import main
-from sepml.config import read_yaml
+from sepml.config import override, read_yaml
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
 from sepml.speech.data.manifest import Mixture, write_manifest
-from sepml.speech.experiment import read_experiment
+from sepml.speech.experiment import parse_experiment
 from sepml.speech.models.model import load_model
 from sepml.training.settings import CohortSettings, FitSettings
 
@@ -273,13 +273,13 @@ RECIPES = [path for path in CONFIGS if read_yaml(path).get("task", "separation")
 
 @pytest.mark.parametrize("path", RECIPES, ids=[f"{p.parts[-3]}/{p.stem}" for p in RECIPES])
 def test_every_configuration_of_a_recipe_is_valid(path):
-    experiment = read_experiment(path, [])
+    experiment = parse_experiment(read_yaml(path), str(path))
     assert len(experiment.peers) >= 2
 
 
 def test_the_papers_configuration_is_the_papers():
     path = next(p for p in RECIPES if p.stem == "paper")
-    experiment = read_experiment(path, [])
+    experiment = parse_experiment(read_yaml(path), str(path))
     assert experiment.cohort == CohortSettings()
     assert experiment.fit == FitSettings(epochs=200)
     assert (experiment.data.segment, experiment.data.batch_size) == (4.0, 4)
@@ -287,4 +287,4 @@ def test_the_papers_configuration_is_the_papers():
 
 def test_unequal_sources_are_refused(config, tmp_path):
     with pytest.raises(SepmlError, match="peers differ in 'n_src'"):
-        read_experiment(config, ["--peers.0.n_src", "3"])
+        parse_experiment(override(read_yaml(config), ["--peers.0.n_src", "3"]), str(config))

@@ -10,9 +10,9 @@ import torch
 from image_batches import CIFAR10_STD, denormalised
 from image_files import Raw, coloured
 
-from sepml.vision import loaders as vision_data
+from sepml.vision import task as vision_data
 from sepml.vision.datasets import ImageDataSettings, ImageSet, read_sets
-from sepml.vision.loaders import Examples, image_train_loader
+from sepml.vision.task import Examples, image_train_loader
 
 
 def example(settings: ImageDataSettings, raw: Raw, key: tuple[int, int], seed: int = 0) -> torch.Tensor:

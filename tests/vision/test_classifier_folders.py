@@ -15,13 +15,14 @@ from torchvision import models
 
 from sepml.config import parse
 from sepml.errors import SepmlError
+from sepml.vision.experiment import take_backbone
 from sepml.vision.networks import (
     NetworkConfig,
     build_network,
+    embedder,
     load_network,
     save_network,
 )
-from sepml.vision.trained import embedder, take_backbone
 
 
 @pytest.mark.parametrize(

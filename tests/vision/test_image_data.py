@@ -18,7 +18,7 @@ from image_files import write_cifar
 from PIL import Image
 
 from sepml.vision.datasets import ImageDataSettings, ImageSet, read_sets
-from sepml.vision.loaders import image_shape, image_train_loader
+from sepml.vision.task import image_shape, image_train_loader
 
 
 def test_cifar_10(cifar_files):

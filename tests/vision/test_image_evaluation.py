@@ -11,8 +11,7 @@ from image_training import CIFAR10, evaluate, history, images_of, one_line, trai
 from PIL import Image
 
 from sepml.cli import main
-from sepml.vision.networks import load_network
-from sepml.vision.trained import embedder
+from sepml.vision.networks import embedder, load_network
 
 
 def test_accuracies_are_those_of_the_networks_in_the_folder(cifar, tmp_path, capsys):

@@ -8,14 +8,14 @@ from classifiers import HEADS, NETWORKS, SMALL, built, count, on_paper, pictures
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.training.model_size import count_flops
+from sepml.training.hardware import count_flops
 from sepml.vision.networks import (
     SLIMMABLE,
     NetworkConfig,
     build_network,
+    embedder,
 )
 from sepml.vision.slimmable import narrow
-from sepml.vision.trained import embedder
 
 
 @pytest.mark.parametrize(

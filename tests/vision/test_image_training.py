@@ -26,7 +26,7 @@ from sepml.cli import main
 from sepml.commands.tasks import task_of
 from sepml.config import read_yaml
 from sepml.training import fit
-from sepml.vision.experiment import read_image_experiment
+from sepml.vision.experiment import parse_image_experiment
 from sepml.vision.networks import load_network
 
 
@@ -127,7 +127,7 @@ CONFIGS = [
 
 @pytest.mark.parametrize("path", CONFIGS, ids=[f"{path.parts[-3]}/{path.stem}" for path in CONFIGS])
 def test_every_configuration_of_a_recipe_is_valid(path):
-    assert read_image_experiment(path, []).task == "classification"
+    assert parse_image_experiment(read_yaml(path), str(path)).task == "classification"
 
 
 def test_the_recipe_trains(tmp_path):
@@ -145,5 +145,5 @@ def test_the_recipe_trains(tmp_path):
     (exp,) = (tmp_path / "exp").iterdir()
     assert exp.name == "mutualnet-30-2-0"
     assert len(history(exp)) == 1 and load_network(exp / "peer1").config.channels == 1
-    experiment = read_image_experiment(exp / "config.yaml", [])
+    experiment = parse_image_experiment(read_yaml(exp / "config.yaml"), str(exp))
     assert (experiment.data.labels, experiment.data.crop_padding, experiment.views.random) == (30, 2, 2)

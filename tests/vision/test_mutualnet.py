@@ -8,8 +8,8 @@ from PIL import Image
 from torch.nn import functional
 
 from sepml.cli import main
+from sepml.vision.evaluate import calibrated, calibration_batches
 from sepml.vision.experiment import load_experiment
-from sepml.vision.mutualnet import calibrated, calibration_batches
 from sepml.vision.networks import load_network
 
 

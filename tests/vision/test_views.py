@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
-from sepml.vision.slimmable import channels_at, narrow
-from sepml.vision.task import ClassificationTask, ImageBatch, View, ViewSettings, resize
+from sepml.vision.slimmable import View, ViewSettings, channels_at, narrow, resize
+from sepml.vision.task import ClassificationTask, ImageBatch
 
 
 def views_of(network: nn.Module, resolutions: list[int], random: int = 2) -> list[nn.Module]:

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sepml.errors import SepmlError
-from sepml.training.model_size import MOST_ACTIVATIONS
+from sepml.training.hardware import MOST_ACTIVATIONS
 
 # Ranges far beyond the sizes that anybody has trained: a typing error is reported before anything is built.
 Sources = Annotated[int, Field(ge=1, le=64)]

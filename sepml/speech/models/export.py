@@ -21,7 +21,7 @@ from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel, St
 from sepml.speech.models.onnx_layers import OPSET, Exportable
 from sepml.speech.models.origin import ENSEMBLE_FORMAT, Origin, model_format
 from sepml.system.files import atomic_path
-from sepml.training.model_size import count_flops
+from sepml.training.hardware import count_flops
 from sepml.version import __version__
 
 TOLERANCE = 1e-4

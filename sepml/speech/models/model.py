@@ -25,8 +25,8 @@ from sepml.speech.models.config import (
 )
 from sepml.speech.models.config import DPTNetConfig as DPTNetConfig
 from sepml.speech.models.config import ModelConfig as ModelConfig
+from sepml.training.hardware import bounded, shape_of
 from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
-from sepml.training.model_size import bounded, shape_of
 
 FORMAT = "sepml-separator-1"
 _BANKS = ("free", "freefb", "stft", "stftfb", "analytic_free", "analyticfreefb", "param_sinc", "paramsincfb")

@@ -7,9 +7,11 @@ from wsj0_recipe import RECIPE, recipe
 @pytest.mark.parametrize("size", ["", "-win16"])
 @pytest.mark.parametrize("mechanism", ["solo", "kd", "ml", "sml"])
 def test_the_settings_are_the_papers(mechanism, size):
-    from sepml.speech.experiment import read_experiment
+    from sepml.config import override, read_yaml
+    from sepml.speech.experiment import parse_experiment
 
-    experiment = read_experiment(RECIPE / "conf" / f"{mechanism}{size}.yaml", ["--peers.0.n_src", "3", "--peers.1.n_src", "3"])
+    config = RECIPE / "conf" / f"{mechanism}{size}.yaml"
+    experiment = parse_experiment(override(read_yaml(config), ["--peers.0.n_src", "3", "--peers.1.n_src", "3"]), str(config))
     assert experiment.cohort.mechanism == mechanism
     assert experiment.cohort.weight == 0.001
     assert [experiment.cohort.threshold.schedule.at(epoch) for epoch in (0, 9, 10, 99)] == [15, 15, 16, 20]
