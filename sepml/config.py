@@ -1,14 +1,16 @@
-"""Configuration: frozen dataclasses from YAML and from the command line, where an unknown key is an error."""
+"""Configuration: frozen dataclasses from YAML and from the command line; a fault is one line with the key as in the file."""
 
+import difflib
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError, with_config
 
-from sepml.config_errors import dataclasses_of, explain, shown
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, did_you_mean, shown
 from sepml.system.files import require_path
 from sepml.system.readers import load_yaml, parse_yaml
 
@@ -71,44 +73,37 @@ def override(settings: dict[str, Any], words: list[str]) -> dict[str, Any]:
     >>> override({"train": {"epochs": 3}}, ["--train.epochs", "5", "--cohort.mechanism=ml"])
     {'train': {'epochs': 5}, 'cohort': {'mechanism': 'ml'}}
     """
-    result = _copy(settings)
-    words = list(words)
-    while words:
-        word = words.pop(0)
-        key, equals, value = word.removeprefix("--").partition("=")
+    rest = iter(words)
+    for word in rest:
+        key, equals, text = word.removeprefix("--").partition("=")
         if not word.startswith("--") or not key:
             raise SepmlError(f"'{word}': expected a setting")
-        if not equals:
-            if not words:
-                raise SepmlError(f"{key}: the value is missing")
-            value = words.pop(0)
-        _set(result, key, parse_yaml(value, f"{key} {value[:80]}", lines=False) if value else None)
-    return result
+        value = text if equals else next(rest, None)
+        if value is None:
+            raise SepmlError(f"{key}: the value is missing")
+        settings = _with(settings, key, parse_yaml(value, f"{key} {value[:80]}", lines=False) if value else None)
+    return settings
 
 
-def _copy(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _copy(item) for key, item in value.items()}
-    return [_copy(item) for item in value] if isinstance(value, list) else value
-
-
-def _set(settings: Any, key: str, value: Any) -> None:
-    parts = key.split(".")
-    for depth, part in enumerate(parts):
-        above = ".".join(parts[:depth])
-        index: str | int = part
+def _with(settings: Any, key: str, value: Any) -> Any:
+    """Settings with another value of a key; the parts above it are copies, so that aliases in the file keep their values."""
+    holders: list[tuple[Any, str | int]] = []
+    for part in key.split("."):
+        above = ".".join(str(index) for _, index in holders)
         if isinstance(settings, list):
             if not part.isdigit() or int(part) >= len(settings):
                 raise SepmlError(f"cannot set {key}: {above} has {len(settings)} items, numbered from 0")
-            index = int(part)
-        elif not isinstance(settings, dict):
+            holders.append((list(settings), int(part)))
+            settings = settings[int(part)]
+        elif isinstance(settings, dict):
+            holders.append((dict(settings), part))
+            settings = settings.get(part, {})
+        else:
             raise SepmlError(f"cannot set {key}: {above} is {'null' if settings is None else shown(settings)}")
-        if depth == len(parts) - 1:
-            settings[index] = value
-            return
-        if isinstance(settings, dict):
-            settings.setdefault(part, {})
-        settings = settings[index]
+    for holder, index in reversed(holders):
+        holder[index] = value
+        value = holder
+    return value
 
 
 def parse(kind: type[T], content: Any, source: str) -> T:
@@ -143,3 +138,107 @@ def _require_paths(value: Any, where: str, key: str = "") -> None:
     elif isinstance(value, list | tuple):
         for number, item in enumerate(value):
             _require_paths(item, where, f"{key}.{number}")
+
+
+def explain(error: ValidationError, kind: Any) -> str:
+    """The first error as one line: the key, what was found, what was expected.
+
+    Args:
+        kind: the dataclass, or the annotated union of dataclasses, that the settings should have been.
+    """
+    # The unknown key first: a misspelt one also makes the right one missing.
+    faults = sorted(error.errors(include_url=False), key=lambda fault: fault["type"] != "unexpected_keyword_argument")
+    fault = faults[0]
+    keys, within = _keys(kind, fault["loc"])
+    where = ".".join(keys)
+    if fault["type"] == "unexpected_keyword_argument":
+        return f"unknown key '{where[:200]}'{_hint(keys, within, kind)}"
+    if fault["type"] in ("missing", "missing_argument"):
+        return f"'{where}' is missing"
+    start = f"'{where}': " if where else ""
+    return f"{start}{fault['msg'][0].lower()}{fault['msg'][1:]}, got {shown(fault['input'])}"
+
+
+def dataclasses_of(kind: Any) -> Iterable[type]:
+    """All dataclasses that a type is made of."""
+    if isinstance(kind, type) and is_dataclass(kind):
+        yield kind
+        for field in fields(kind):
+            yield from dataclasses_of(field.type)
+    else:
+        for part in get_args(kind):
+            yield from dataclasses_of(part)
+
+
+def _keys(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
+    """A location of pydantic's as keys of the file, and the type that holds the last of them.
+
+    Pydantic adds the name of the member of a union that it tried, which is no key of the file. A key may have the same
+    name, so the types are followed from the top.
+    """
+    keys: list[str] = []
+    holder = kind
+    for part in location:
+        options = _members(kind)
+        if len(options) > 1:
+            kind = next((option for option in options if _is_called(option, part)), Any)
+        else:
+            holder = options[0]
+            keys.append(str(part))
+            kind = _inside(holder, part)
+    return keys, holder
+
+
+def _members(kind: Any) -> list[Any]:
+    """The types that a value may be of, without None and without what is noted about them."""
+    if get_origin(kind) is Annotated:
+        return _members(get_args(kind)[0])
+    if get_origin(kind) in (Union, UnionType):
+        return [member for part in get_args(kind) if part is not NoneType for member in _members(part)]
+    return [kind]
+
+
+def _is_called(option: Any, tag: int | str) -> bool:
+    """Whether this is the name by which pydantic refers to a member of a union: of its type, or a value of a field."""
+    names = [getattr(option, "__name__", None)]
+    if is_dataclass(option):
+        names += [name for field in fields(option) if get_origin(field.type) is Literal for name in get_args(field.type)]
+    return tag in names
+
+
+def _inside(kind: Any, part: int | str) -> Any:
+    """The type of a field or item of a value."""
+    if is_dataclass(kind):
+        return next((field.type for field in fields(kind) if field.name == part), Any)
+    arguments = get_args(kind)
+    if get_origin(kind) is dict:
+        return arguments[1]
+    if get_origin(kind) is tuple and Ellipsis not in arguments:
+        return arguments[part] if isinstance(part, int) and part < len(arguments) else Any
+    return arguments[0] if arguments else Any
+
+
+def _hint(keys: list[str], within: Any, kind: Any) -> str:
+    """The nearest key that exists: beside the unknown one, or else anywhere in the settings, with its whole name."""
+    *parents, unknown = keys
+    beside = [field.name for field in fields(within)] if is_dataclass(within) else []
+    if near := did_you_mean(unknown, beside):
+        return near.replace("mean '", f"mean '{'.'.join([*parents, ''])}", 1)
+    # Of keys with the same last part, the one nearest to the top.
+    names = sorted(_all_keys(kind), key=lambda name: name.count("."))
+    elsewhere = {name.rpartition(".")[2]: name for name in reversed(names)}
+    near_ones = difflib.get_close_matches(unknown, elsewhere, n=1, cutoff=0.75)
+    return f"; did you mean '{elsewhere[near_ones[0]]}'?" if near_ones else ""
+
+
+def _all_keys(kind: Any, prefix: str = "") -> Iterator[str]:
+    """The names of all keys that settings of a type may have; of a list those of the first item, of a union those of all."""
+    options = _members(kind)
+    if all(map(is_dataclass, options)):
+        types = [{field.name: field.type for field in fields(option)} for option in options]
+        for name, inner in types[0].items():
+            if all(name in others for others in types):
+                yield f"{prefix}{name}"
+                yield from _all_keys(inner, f"{prefix}{name}.")
+    elif get_origin(options[0]) is list:
+        yield from _all_keys(get_args(options[0])[0], f"{prefix}0.")

@@ -1,8 +1,14 @@
-"""The one kind of error a user can cause."""
+"""The one kind of error a user can cause, and parts of its message."""
 
 import difflib
+import reprlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+
+_REPR = reprlib.Repr()
+_REPR.maxlist = _REPR.maxtuple = _REPR.maxdict = 4
+_REPR.maxlevel = 2
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = 80
 
 
 class SepmlError(Exception):
@@ -44,3 +50,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{near[0]}'?" if near else ""
+
+
+def shown(value: object) -> str:
+    """A value for a message, shortened.
+
+    >>> shown([1, 2, 3, 4, 5, 6])
+    '[1, 2, 3, 4, ...]'
+    """
+    return _REPR.repr(value)

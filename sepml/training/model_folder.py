@@ -11,8 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from sepml.config_errors import shown
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, shown
 from sepml.system.files import atomic_path, write_json
 from sepml.system.readers import read_object
 

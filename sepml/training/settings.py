@@ -102,7 +102,7 @@ def _kind_of_weight(value: Any) -> str:
     return WeightSchedule.__name__ if isinstance(value, dict | WeightSchedule) else float.__name__
 
 
-# A number, or a schedule; the tags are the names of the types, as `sepml.config_errors` expects them.
+# A number, or a schedule; the tags are the names of the types, as `sepml.config` expects them.
 Weight = Annotated[
     Annotated[NotNegative, Tag("float")] | Annotated[WeightSchedule, Tag("WeightSchedule")],
     Field(discriminator=Discriminator(_kind_of_weight)),

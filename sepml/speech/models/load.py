@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sepml.config_errors import shown
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, shown
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.hub_client import checked_answers, hub_errors
 from sepml.speech.models.origin import DEFAULT, ENSEMBLE_FORMAT, Origin, model_format
