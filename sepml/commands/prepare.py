@@ -80,7 +80,7 @@ def _add_wsj0(corpora: Commands) -> None:
 
 
 def _add_librimix(corpora: Commands) -> None:
-    sub = command(corpora, "librimix", "LibriMix: a tree as it is, MiniLibriMix, or made anew")
+    sub = command(corpora, "librimix", "LibriMix: a tree as it is, MiniLibriMix, or new mixtures")
     what = sub.add_mutually_exclusive_group(required=True)
     what.add_argument("--tree", type=Path, metavar="DIR", help="manifests of an existing tree")
     what.add_argument("--corpus", choices=("mini",), dest="ready_made", help="download MiniLibriMix (640 MB) from Zenodo")

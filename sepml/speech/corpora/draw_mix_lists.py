@@ -109,7 +109,7 @@ def draw_mix_list(
         SepmlError: fewer speakers than `n_src`, a path with white space, a stem that occurs twice, or `n_mixtures` below 1.
     """
     if n_mixtures < 1:
-        raise SepmlError(f"{n_mixtures} mixtures are asked for, at least 1 is needed")
+        raise SepmlError(f"{n_mixtures} mixtures were requested, at least 1 is needed")
     speakers = {speaker: list(paths) for speaker, paths in utterances.items() if paths}
     if len(speakers) < n_src:
         raise SepmlError(f"{len(speakers)} speakers with utterances, at least {n_src} are needed")

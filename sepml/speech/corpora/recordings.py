@@ -195,7 +195,7 @@ def _without_doubles(paths: Sequence[PurePosixPath], skipped: dict[str, str]) ->
     for alike in by_stem.values():
         alike.sort(key=lambda path: (kinds.index(s) if (s := path.suffix.lower()) in kinds else len(kinds), path))
         kept.append(alike[0])
-        skipped |= {str(path): f"{alike[0].name} stands beside it" for path in alike[1:]}
+        skipped |= {str(path): f"{alike[0].name} exists beside it" for path in alike[1:]}
     return sorted(kept)
 
 

@@ -156,9 +156,9 @@ def check_numbers(voices: int, utterances_each: int) -> None:
         SepmlError: one is out of its range.
     """
     if not _FEWEST_VOICES <= voices <= len(voices_of_espeak()):
-        raise SepmlError(f"{voices} voices asked for; {_FEWEST_VOICES} to {len(voices_of_espeak())} can be had")
+        raise SepmlError(f"{voices} voices were requested; {_FEWEST_VOICES} to {len(voices_of_espeak())} are available")
     if utterances_each < _FEWEST_UTTERANCES:
-        raise SepmlError(f"{utterances_each} utterances a voice asked for; at least {_FEWEST_UTTERANCES} are needed")
+        raise SepmlError(f"{utterances_each} utterances per voice were requested; at least {_FEWEST_UTTERANCES} are needed")
 
 
 def prepare_synthetic(

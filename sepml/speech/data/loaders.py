@@ -122,7 +122,7 @@ def read_example(mixture: Mixture | Sharded, sample_rate: int) -> Example:
         signals = [read_wav(path, sample_rate)[0] for path in paths]
         for path, signal in zip(paths, signals, strict=True):
             if len(signal) != mixture.length:
-                raise SepmlError(f"{path}: {len(signal)} samples, the manifest says {mixture.length}; make it anew")
+                raise SepmlError(f"{path}: {len(signal)} samples, the manifest says {mixture.length}; make it again")
     return Example(signals[0], np.stack(signals[1:]), mixture.id)
 
 

@@ -128,7 +128,7 @@ def _open(path: Path, moved_to: Path | None = None) -> tuple[Manifest, dict[int,
     for index, first in doubles:
         line, earlier = places.lines[[index, first]].tolist()
         id = manifest.fields(index)[columns[0]]
-        faults[line] = f"{path}:{line}: duplicate id '{id}', it stands in line {earlier} already"
+        faults[line] = f"{path}:{line}: duplicate id '{id}', which is already in line {earlier}"
     if doubles:
         manifest = manifest.part(np.setdiff1d(np.arange(len(manifest)), [index for index, _ in doubles]))
     return manifest, faults
@@ -138,7 +138,7 @@ def _columns_of(path: Path, header: list[str]) -> list[int]:
     """The indices of the columns mixture_ID, mixture_path, sources in their order, noise (or -1), and length."""
     doubled = [name for name, times in Counter(header).items() if times > 1]
     if doubled:
-        raise SepmlError(f"{path}:1: the column {doubled[0]} stands twice")
+        raise SepmlError(f"{path}:1: the column {doubled[0]} occurs twice")
     # Some of LibriMix's own tables of clean mixtures name the noise of the noisy ones.
     noisy = "noise_path" in header and "mix_clean" not in path.name
     least = 1 if noisy else 2
@@ -197,7 +197,7 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
                 f"{path}: not written: '{mixture.id}' has {len(mixture.sources)} sources, '{mixtures[0].id}' {n_src}"
             )
         if mixture.id in ids:
-            raise SepmlError(f"{path}: not written: id '{mixture.id}' stands twice")
+            raise SepmlError(f"{path}: not written: id '{mixture.id}' occurs twice")
         ids.add(mixture.id)
     folder = path.parent.absolute()
 

@@ -111,7 +111,7 @@ def stems(folder: Path, faults: list[str]) -> dict[str, Path]:
         if len(os.fsencode(file.stem)) > LONGEST_ID:
             faults.append(f"{file}: too long a name to make those of estimates from, at most {LONGEST_ID} bytes before the dot")
         if file.stem in files:
-            faults.append(f"{file}: duplicate id, {files[file.stem].name} stands beside it")
+            faults.append(f"{file}: duplicate id, {files[file.stem].name} exists beside it")
         else:
             files[file.stem] = file
     return files

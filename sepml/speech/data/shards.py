@@ -90,7 +90,7 @@ def open_shards(path: Path) -> Shards:
     mixtures = Shards(path, places, bounds)
     for index, earlier in mixtures.repeated(places.hashes, 0)[:1]:
         line, before = places.lines[[index, earlier]]
-        raise SepmlError(f"{path}:{line}: duplicate id '{mixtures[index].id}', it stands in line {before} already")
+        raise SepmlError(f"{path}:{line}: duplicate id '{mixtures[index].id}', which is already in line {before}")
     return mixtures
 
 
@@ -104,7 +104,7 @@ def read_sharded(mixture: Sharded, sample_rate: int) -> list[np.ndarray]:
     facts, members = _contents(mixture)
     names = ["mix", *(f"s{n + 1}" for n in range(facts["n_src"]))]
     if absent := [name for name in names if name not in members]:
-        raise SepmlError(f"{mixture.shard}: holds no {absent[0]} of '{mixture.id}'; make it anew (sepml shard)")
+        raise SepmlError(f"{mixture.shard}: holds no {absent[0]} of '{mixture.id}'; make it again (sepml shard)")
     signals = [_decoded(mixture, name, members[name], sample_rate) for name in names]
     for name, signal in zip(names, signals, strict=True):
         _require_length(mixture, name, len(signal))
@@ -118,7 +118,7 @@ def _require_shards(path: Path, numbers: dict[str, int], shard: np.ndarray, ends
     for name, least in zip(numbers, needed.tolist(), strict=True):
         file = path.parent / name
         if not os.path.isfile(file):
-            raise SepmlError(f"{file}: no such shard, {path} names it; copy all shards, or make them anew (sepml shard)")
+            raise SepmlError(f"{file}: no such shard, {path} names it; copy all shards, or make them again (sepml shard)")
         if file.stat().st_size < least:
             raise SepmlError(f"{file}: breaks off after {file.stat().st_size} of {least} bytes; copy or make it again")
 
@@ -146,7 +146,7 @@ def _contents(mixture: Sharded) -> tuple[dict, dict[str, bytes]]:
 
 def _other_shards(mixture: Sharded) -> str:
     where = f"holds no mixture '{mixture.id}' at byte {mixture.offset}"
-    return f"{where}; the index {INDEX} is of other shards, make both anew (sepml shard)"
+    return f"{where}; the index {INDEX} is of other shards, make both again (sepml shard)"
 
 
 def _decoded(mixture: Sharded, part: str, content: bytes, sample_rate: int) -> np.ndarray:
@@ -166,7 +166,7 @@ def _decoded(mixture: Sharded, part: str, content: bytes, sample_rate: int) -> n
 def _require_length(mixture: Sharded, part: str, length: int) -> None:
     if length != mixture.length:
         what = f"{part} of '{mixture.id}' has {length} samples, the index says {mixture.length}"
-        raise SepmlError(f"{mixture.shard}: {what}; make it anew (sepml shard)")
+        raise SepmlError(f"{mixture.shard}: {what}; make it again (sepml shard)")
 
 
 def _all_sound(rows: list[list[str]]) -> bool:

@@ -106,7 +106,7 @@ def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
             for name, file in _files(mixture, job.first + n).items():
                 frames = _required(file, sample_rate).frames
                 if frames != mixture.length:
-                    raise SepmlError(f"{file}: {frames} samples, the manifest says {mixture.length}; make it anew")
+                    raise SepmlError(f"{file}: {frames} samples, the manifest says {mixture.length}; make it again")
                 _add(tar, name, file.read_bytes())
             places[n, 1] = tar.offset
             if tar.offset - places[n, 0] > MOST_MIXTURE_BYTES:

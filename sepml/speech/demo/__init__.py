@@ -1,1 +1,1 @@
-"""`sepml serve`: a page to try a model."""
+"""`sepml serve`: a web page to separate recordings."""

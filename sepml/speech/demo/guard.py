@@ -1,4 +1,4 @@
-"""Protects the server: which requests are answered, security headers, answers that arrive, deadlines of guard."""
+"""Protection of the server: which requests are answered, security headers, complete answers, deadlines of connections."""
 
 import asyncio
 import ipaddress

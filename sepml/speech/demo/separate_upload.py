@@ -1,4 +1,4 @@
-"""Processes one upload: checks it, decodes it for the page's player, separates it as `sepml separate` does, draws it."""
+"""Processing of one upload: check, decoding for the player of the page, separation as by `sepml separate`, pictures."""
 
 import logging
 import os

@@ -93,7 +93,7 @@ def read_mix_list(path: Path) -> list[MixLine]:
             if lines and len(line.paths) != len(lines[0].paths):
                 raise SepmlError(f"{len(line.paths)} sources, but {len(lines[0].paths)} in the lines before")
             if line.id in first:
-                raise SepmlError(f"the mixture {line.id} stands in line {first[line.id]} already")
+                raise SepmlError(f"the mixture {line.id} is already in line {first[line.id]}")
         except SepmlError as error:
             raise SepmlError(f"{path}:{number}: {error}") from error
         first[line.id] = number
@@ -156,7 +156,7 @@ def read_metadata(table: Path) -> list[Recipe]:
         try:
             recipe = _recipe(row, names, f"{table}:{line}")
             if recipe.id in recipes:
-                raise SepmlError("stands twice")
+                raise SepmlError("occurs twice")
         except SepmlError as error:
             raise SepmlError(f"{table}:{line}: mixture {str(row['mixture_ID'])[:_SHOWN]!r}: {error}") from error
         recipes[recipe.id] = recipe

@@ -108,7 +108,7 @@ BAD = {
     "empty": ("spk1/bad.wav", lambda path: path.touch(), "is empty"),
     "cut": ("spk1/bad.wav", lambda path: path.write_bytes(write(path, voice(9)).read_bytes()[:-99]), "breaks off"),
     "dead": ("spk1/bad.flac", lambda path: path.symlink_to("gone.flac"), "is a link to a file that is missing"),
-    "double": ("spk1/u1.mp3", lambda path: write(path, voice(9)), "u1.wav stands beside it"),
+    "double": ("spk1/u1.mp3", lambda path: write(path, voice(9)), "u1.wav exists beside it"),
     "nan": ("spk2/bad.aiff", lambda path: soundfile.write(path, np.r_[0.1, np.nan], 16000, "FLOAT"), "are nan or infinite"),
 }
 

@@ -60,7 +60,7 @@ def test_an_index_that_does_not_fit(few, shift):
         (lambda text: "", "shards.csv: names no mixtures"),
         (lambda text: text.splitlines()[0], "shards.csv: names no mixtures"),
         (lambda text: text.replace("tar,0,", "tar,-1,"), "shards.csv:2: 'a00_0.0_b00_-0.0,shard-000000.tar,-1,"),
-        (lambda text: text + text.splitlines()[1], "shards.csv:8: duplicate id 'a00_0.0_b00_-0.0', it stands in line 2"),
+        (lambda text: text + text.splitlines()[1], "shards.csv:8: duplicate id 'a00_0.0_b00_-0.0', which is already in line 2"),
         (lambda text: text + "x,shard-000000.tar,0,1", "shards.csv:8: 'x,shard-000000.tar,0,1', expected mixture_ID,"),
     ],
 )

@@ -95,7 +95,7 @@ def test_librimix_columns_in_any_order_with_others_between(split):
         ("x,m.wav,m.wav,m.wav,-5", "length is '-5'"),
         ("x,m.wav,m.wav,m.wav,1e3", "length is '1e3'"),
         ("../x,m.wav,m.wav,m.wav,100", "cannot be part of a file name"),
-        ("good,m.wav,m.wav,m.wav,100", "duplicate id 'good', it stands in line 2 already"),
+        ("good,m.wav,m.wav,m.wav,100", "duplicate id 'good', which is already in line 2"),
         ("x,m.wav,m.wav,gone.wav,100", "id 'x': there is no file "),
     ],
 )
@@ -121,7 +121,7 @@ def test_the_number_of_faults_is_told(tmp_path):
         ("mixture_ID,mixture_path,source_1_path,length", "no column 'source_2_path'"),
         ("mixture_ID,mixture_path,source_1_path,source_2_path,source_4_path,length", "no column 'source_3_path'"),
         ("mixture_ID,source_999999999_path", "not all of those before it"),
-        (f"{HEADER},length", "the column length stands twice"),
+        (f"{HEADER},length", "the column length occurs twice"),
     ],
 )
 def test_faulty_headers(tmp_path, header, expected):
@@ -163,7 +163,7 @@ def test_folders_that_are_no_split(tmp_path, split):
 def test_faulty_mixtures_are_not_written(tmp_path):
     x, y = make_split(tmp_path / "tr", ["x", "y"])
     path = tmp_path / "tr.csv"
-    with pytest.raises(SepmlError, match="id 'x' stands twice"):
+    with pytest.raises(SepmlError, match="id 'x' occurs twice"):
         write_manifest(path, [x, y, x])
     with pytest.raises(SepmlError, match="'y' has 1 sources, 'x' 2"):
         write_manifest(path, [x, Mixture("y", y.mixture, y.sources[:1], 101)])
@@ -223,10 +223,10 @@ def test_doubles_far_apart_and_hashes_that_are_alike_by_chance(tmp_path):
     path = written(tmp_path, 20_000)
     with path.open("a", encoding="utf-8") as file:
         file.write("id-19999\u00e9,m.wav,m.wav,m.wav,7\nid-3\u00e9,m.wav,m.wav,m.wav,7\nid-3\u00e9,m.wav,m.wav,m.wav,8\n")
-    expected = f"{path}:20002: duplicate id 'id-19999\u00e9', it stands in line 20001 already (and 2 more faults"
+    expected = f"{path}:20002: duplicate id 'id-19999\u00e9', which is already in line 20001 (and 2 more faults"
     assert fault_of(path).startswith(expected)
     rows, faults = scan_manifest(path)
-    assert len(rows) == 20_000 and "in line 5 already" in faults[1] and "in line 5 already" in faults[2]
+    assert len(rows) == 20_000 and "already in line 5" in faults[1] and "already in line 5" in faults[2]
     few = written(tmp_path, 300)
     mixtures = read_manifest(few)
     assert mixtures.repeated(np.zeros(300, np.int64), 0) == []

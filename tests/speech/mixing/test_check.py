@@ -36,7 +36,7 @@ def faults_of(split: Path) -> list[str]:
     """The faults; they are the same through the manifest, the split folder and the folder of splits."""
     faults = check(split, jobs=1).faults
     assert check(split.parent, jobs=1).faults == faults
-    in_files = [fault for fault in faults if "is extra" not in fault and "stands beside it" not in fault]
+    in_files = [fault for fault in faults if "is extra" not in fault and "exists beside it" not in fault]
     assert check(split.parent / "tr.csv", jobs=1).faults == in_files
     return faults
 
@@ -109,12 +109,12 @@ def test_duplicate_id(split):
     path = split / "s1" / f"{IDS[0]}.flac"
     soundfile.write(path, np.ones(5) / 2, 8000)
     (fault,) = faults_of(split)
-    assert fault == f"{split / 's1' / IDS[0]}.wav: duplicate id, {IDS[0]}.flac stands beside it"
+    assert fault == f"{split / 's1' / IDS[0]}.wav: duplicate id, {IDS[0]}.flac exists beside it"
     manifest = split.parent / "tr.csv"
     path.unlink()
     manifest.write_text(manifest.read_text() + manifest.read_text().splitlines()[1] + "\n")
     (fault,) = faults_of(split)
-    assert fault == f"{manifest}:5: duplicate id '{IDS[0]}', it stands in line 2 already"
+    assert fault == f"{manifest}:5: duplicate id '{IDS[0]}', which is already in line 2"
 
 
 def test_wrong_rate_of_a_source(split):

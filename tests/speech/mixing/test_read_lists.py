@@ -25,7 +25,7 @@ from sepml.speech.mixing.mixlist import read_levels, read_mix_list
         ("a\0.wav 1 b.wav -1", "the path 'a\\x00.wav' cannot be that of a file"),
         (f"{'d' * 256}/a.wav 1 b.wav -1", "is too long for a file: 256 bytes, at most 255"),
         ("c/a.wav 1 c/a.wav -1", "an utterance is mixed with itself: c/a.wav 1 c/a.wav -1"),
-        ("d/first.wav 1 e/other.wav -1", "the mixture first_1_other_-1 stands in line 1 already"),
+        ("d/first.wav 1 e/other.wav -1", "the mixture first_1_other_-1 is already in line 1"),
         ("a.wav 1 b.wav -1 c.wav 0", "3 sources, but 2 in the lines before"),
         (f"{'a' * 250}.wav 1 b.wav -1", "is too long for a file: 261 bytes, at most 255"),
     ],
