@@ -24,8 +24,6 @@ Precision = Literal["bf16-mixed", "32-true"]
 Network = TypeVar("Network", bound=nn.Module)
 # Of a network: 0.8 GB in 32-bit floats. The largest separators published have a quarter of that.
 MOST_WEIGHTS = 200_000_000
-# Values in the largest tensor of a pass over a second of audio or an image, 0.5 GB in 32-bit floats.
-MOST_ACTIVATIONS = 1 << 27
 _MOST_PARTS = 20_000
 # Weight, gradient and an optimiser's two moments, 32-bit floats.
 _BYTES_IN_TRAINING = 16

@@ -58,6 +58,12 @@ def test_the_grammar_needs_no_heavy_library(words):
     assert done.stdout.splitlines()[-1] == "loaded:"
 
 
+@pytest.mark.parametrize("module", ["scoring.score", "report.report", "results.compare", "mixing.mix"])
+def test_what_computes_with_numpy_alone_does_not_load_pytorch(module):
+    code = f"import sys, sepml.speech.{module}\nprint('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
+
+
 # Wrong usage
 
 

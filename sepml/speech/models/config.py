@@ -7,7 +7,6 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from sepml.errors import SepmlError
-from sepml.training.hardware import MOST_ACTIVATIONS
 
 # Ranges far beyond the sizes that anybody has trained: a typing error is reported before anything is built.
 Sources = Annotated[int, Field(ge=1, le=64)]
@@ -15,6 +14,8 @@ Rate = Annotated[int, Field(ge=1, le=1_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Length = Annotated[int, Field(ge=2, le=65_536)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
+# Values in the largest tensor of a pass over a second of audio, 0.5 GB in 32-bit floats.
+_MOST_ACTIVATIONS = 1 << 27
 AsteroidName = Literal["ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet"]
 
 
@@ -179,8 +180,8 @@ def check_sizes(config: ModelConfig) -> None:
             raise SepmlError(f"model '{config.kind}': {name} is {getattr(config, name)}, expected {limit} at most")
     if isinstance(config, ConvTasNetConfig) and config.kernel % 2 == 0:
         raise SepmlError(f"model '{config.kind}': kernel is {config.kernel}, expected an odd number")
-    if (values := _largest_layer(config)) > MOST_ACTIVATIONS:
-        found = f"a layer would have {values:,} values for a second of audio, at most {MOST_ACTIVATIONS:,} are allowed"
+    if (values := _largest_layer(config)) > _MOST_ACTIVATIONS:
+        found = f"a layer would have {values:,} values for a second of audio, at most {_MOST_ACTIVATIONS:,} are allowed"
         raise SepmlError(f"model '{config.kind}': {found}; choose smaller sizes or longer strides")
 
 
