@@ -1,7 +1,7 @@
 """The mutual-learning core: peers, batches and `(K, B)` numbers; nothing of audio or images."""
 
-from sepml.mutual.cohort import Cohort, Rules, StepReport
-from sepml.mutual.mechanisms import UNGATED, Mechanism, MechanismName, exchange, mechanism_named
+from sepml.mutual.cohort import Cohort, StepReport
+from sepml.mutual.mechanisms import UNGATED, Mechanism, MechanismName, Rules, exchange, mechanism_named
 from sepml.mutual.schedule import Schedule, epochs_since_best
 from sepml.mutual.task import Task
 

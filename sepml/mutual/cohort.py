@@ -1,10 +1,11 @@
 """K peers that take one training step together."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Literal
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sepml.errors import SepmlError
-from sepml.mutual.mechanisms import Mechanism, exchange, gate_open
+from sepml.mutual.mechanisms import Rules, exchange, gate_open
 from sepml.mutual.task import Engine, LocalEngine, Task
 
 
@@ -40,22 +41,6 @@ class StepReport:
     grad_norm: Tensor
     skipped: Tensor
     not_finite: Tensor
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Who learns from whom and when.
-
-    Attributes:
-        mechanism: who listens to whom, and who learns from the references.
-        teacher: a student's mimic loss is the mean of those to `each` of its teachers, or that to their `mean` prediction.
-        updates: `simultaneous`: all losses are taken from the same predictions. `alternating`: peers step in turn, and
-            each predicts anew after its step for those that come after it.
-    """
-
-    mechanism: Mechanism
-    teacher: Literal["each", "mean"] = "each"
-    updates: Literal["simultaneous", "alternating"] = "simultaneous"
 
 
 class Cohort:
@@ -110,17 +95,16 @@ class Cohort:
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        predictions = [self.task.predict(peer, batch) for peer in self.peers]
+        predictions = self.engine.each(lambda peer: self.task.predict(peer, batch), self.peers)
         teachers = [prediction.detach() for prediction in predictions]
-        with torch.no_grad():
-            confidence = torch.stack([self.task.confidence(teacher, batch) for teacher in teachers])
+        confidence = torch.stack(self.engine.each(lambda teacher: self.task.confidence(teacher, batch), teachers))
         listens = self._listens.to(confidence.device)
         shared = torch.stack([gate_open(confidence, threshold, listens), self._agreement(teachers, batch)])
         figures = []
         for turn in self._turns:
             weights = exchange(confidence, threshold, listens)
-            parts = [self._learn(k, predictions[k], batch, teachers, weights[k], weight) for k in turn]
-            figures.append(self._update(turn, parts, shared))
+            learn = partial(self._learn, predictions, batch, teachers, weights, weight)
+            figures.append(self._update(turn, learn, shared))
             if turn is not self._turns[-1]:
                 for k in turn:
                     with torch.no_grad(), _statistics_kept(self.peers[k]):
@@ -129,9 +113,10 @@ class Cohort:
         return _report(torch.cat(figures))
 
     def _learn(
-        self, k: int, prediction: Tensor, batch: Any, teachers: list[Tensor], weights: Tensor, weight: float
+        self, predictions: list[Tensor], batch: Any, teachers: list[Tensor], weights: Tensor, weight: float, k: int
     ) -> "_Learnt":
-        """The losses of peer k against the references and against its teachers, of whom it takes `weights`, `(K, B)`."""
+        """The losses of peer k against the references and against its teachers, of whom it takes `weights[k]`, `(K, B)`."""
+        prediction, weights = predictions[k], weights[k]
         is_supervised = self.rules.mechanism.is_supervised(k, len(self.peers))
         own = self.task.supervised_loss(prediction, batch) if is_supervised else None
         taught = self._mimic(prediction, teachers, weights, batch)
@@ -176,45 +161,49 @@ class Cohort:
                 teacher = teachers[j][examples]
             yield examples, given[examples], teacher, part
 
-    def _update(self, turn: list[int], parts: "list[_Learnt]", shared: Tensor) -> Tensor:
+    def _update(self, turn: list[int], learn: "Callable[[int], _Learnt]", shared: Tensor) -> Tensor:
         """Backward, clip and step the optimisers of a turn whose loss and gradient are finite, on all processes alike.
 
         Args:
+            learn: gives the losses of a peer.
             shared: `(2, K)`, figures of all peers that are reported beside those of the turn.
 
         Returns:
             figures of the T peers of the turn, `(T, 7 + B)`, on the CPU, see `_report`.
         """
-        optimizers = [self.optimizers[k] for k in turn]
-        backward = {optimizer: self._backward(optimizer, turn, parts) for optimizer in dict.fromkeys(optimizers)}
-        rows = [
-            torch.cat([torch.stack([part.loss.detach(), part.supervised, part.mimic, *shared[:, k], *decisive]), part.finite])
-            for k, part, decisive in zip(turn, parts, (backward[optimizer] for optimizer in optimizers), strict=True)
-        ]
+        optimizers = list(dict.fromkeys(self.optimizers[k] for k in turn))
+        owned = [[k for k in turn if self.optimizers[k] is optimizer] for optimizer in optimizers]
+        rows: dict[int, Tensor] = {}
+        for peers, (parts, norm, loss) in zip(owned, self.engine.each(partial(self._backward, learn), owned), strict=True):
+            decisive = norm, self.engine.all_reduce(loss)
+            for k, part in zip(peers, parts, strict=True):
+                found = torch.stack([part.loss.detach(), part.supervised, part.mimic, *shared[:, k], *decisive])
+                rows[k] = torch.cat([found, part.finite])
         # The only copy from the device: figures, and what decides whether a step is made.
-        figures = torch.stack(rows).cpu()
-        for optimizer, is_skipped in dict(zip(optimizers, _report(figures).skipped.tolist(), strict=True)).items():
-            if not is_skipped:
-                optimizer.step()
+        figures = torch.stack([rows[k] for k in turn]).cpu()
+        skipped = dict(zip((self.optimizers[k] for k in turn), _report(figures).skipped.tolist(), strict=True))
+        self.engine.each(lambda optimizer: None if skipped[optimizer] else optimizer.step(), optimizers)
         return figures
 
-    def _backward(self, optimizer: Optimizer, turn: list[int], parts: "list[_Learnt]") -> tuple[Tensor, Tensor]:
-        """Gradients of an optimiser's weights, clipped; their norm before it, and the loss over all processes."""
-        losses = [part.loss for k, part in zip(turn, parts, strict=True) if self.optimizers[k] is optimizer]
+    def _backward(self, learn: "Callable[[int], _Learnt]", peers: list[int]) -> "tuple[list[_Learnt], Tensor, Tensor]":
+        """The losses of an optimiser's peers, the norm of its gradient before it is clipped, and the loss that it minimises."""
+        parts = [learn(k) for k in peers]
         # One backward an optimiser: the graphs of different optimisers share nothing, as teachers are detached.
-        loss = torch.stack(losses).sum() if len(losses) > 1 else losses[0]
+        loss = torch.stack([part.loss for part in parts]).sum() if len(parts) > 1 else parts[0].loss
         self.engine.backward(loss)
-        weights = [value for group in optimizer.param_groups for value in group["params"]]
-        norm = nn.utils.clip_grad_norm_(weights, self.clip_norm)
-        return norm, self.engine.all_reduce(loss.detach())
+        weights = [value for group in self.optimizers[peers[0]].param_groups for value in group["params"]]
+        return parts, nn.utils.clip_grad_norm_(weights, self.clip_norm), loss.detach()
 
-    @torch.no_grad()
     def _agreement(self, teachers: list[Tensor], batch: Any) -> Tensor:
         """Minus the mean mimic loss to each of the other peers, `(K,)`."""
         if len(teachers) == 1:
             return torch.full((1,), math.nan, device=teachers[0].device)
-        pairs = [[self.task.mimic_loss(a, b, batch).mean() for b in teachers if b is not a] for a in teachers]
-        return -torch.stack([torch.stack(row).mean() for row in pairs])
+
+        def of(one: Tensor) -> Tensor:
+            others = [other for other in teachers if other is not one]
+            return torch.stack([self.task.mimic_loss(one, other, batch).mean() for other in others]).mean()
+
+        return -torch.stack(self.engine.each(of, teachers))
 
 
 @dataclass(frozen=True)

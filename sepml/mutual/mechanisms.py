@@ -82,6 +82,22 @@ def mechanism_named(name: str) -> Mechanism:
     raise SepmlError(f"mechanism '{name}' is not one of {', '.join(known)}{did_you_mean(name, known)}")
 
 
+@dataclass(frozen=True)
+class Rules:
+    """Who learns from whom and when.
+
+    Attributes:
+        mechanism: who listens to whom, and who learns from the references.
+        teacher: a student's mimic loss is the mean of those to `each` of its teachers, or that to their `mean` prediction.
+        updates: `simultaneous`: all losses are taken from the same predictions. `alternating`: peers step in turn, and
+            each predicts anew after its step for those that come after it.
+    """
+
+    mechanism: Mechanism
+    teacher: Literal["each", "mean"] = "each"
+    updates: Literal["simultaneous", "alternating"] = "simultaneous"
+
+
 def exchange(confidence: Tensor, threshold: float, listens: Tensor) -> Tensor:
     """How much each peer learns from each other peer on each example.
 

@@ -1,9 +1,12 @@
 """What a training step needs from outside: the task that peers learn together, and the device machinery."""
 
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 class Task(Protocol):
@@ -76,6 +79,10 @@ class Engine(Protocol):
         """Combine a value over the processes of a distributed run."""
         ...
 
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """The results of a function for items that have nothing in common, one after the other or at the same time."""
+        ...
+
 
 class LocalEngine:
     """One process, one device, full precision."""
@@ -87,3 +94,7 @@ class LocalEngine:
     def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
         """Return the value: there is one process only."""
         return data
+
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """The results, one after the other."""
+        return [function(item) for item in items]

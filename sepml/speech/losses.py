@@ -6,26 +6,17 @@ from itertools import permutations
 import torch
 from torch import Tensor
 
-# Of signals scaled to unit energy: SI-SNR runs from -80 to 80 dB, and silence has a finite value and gradient.
+# Of energies relative to that of the signal: SI-SNR runs from -80 to 80 dB, and silence has a finite value and gradient.
 _EPS = 1e-8
+# Of the energy of a signal with an offset: below this part, what the offset leaves is the rounding of 32-bit floats.
+_ROUNDING = 1e-13
+# Kinds of devices that have no 64-bit floats: Apple's GPUs.
+_WITHOUT_64_BITS = {"mps"}
 _EXHAUSTIVE = 4
 SILENT_BELOW = 1e-6
 """A source is silent where its energy is at most this part of the mixture's: 60 dB below it."""
 MAX_LEVEL_DB = 30.0
 """The quality of an output for a silent source does not grow any more where it is this far below the mixture."""
-
-
-def _unit_energy(signal: Tensor) -> Tensor:
-    """The zero-mean signal with unit energy over its last axis; silence stays zero.
-
-    The gain takes no gradient: SI-SNR does not change with an estimate's gain, so that part of it is zero anyway.
-    """
-    signal = signal - signal.mean(-1, keepdim=True)
-    with torch.no_grad():
-        # The peak first, so that squares neither overflow nor vanish.
-        peak = signal.abs().amax(-1, keepdim=True).clamp_min(torch.finfo(signal.dtype).tiny)
-        norm = torch.linalg.vector_norm(signal / peak, dim=-1, keepdim=True).clamp_min(_EPS)
-    return signal / peak / norm
 
 
 def si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
@@ -50,19 +41,9 @@ def si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -
     >>> round(float(si_snr(tone + 0.1 * other, tone)), 1)
     20.0
     """
-    return _unit_si_snr(_unit_energy(est_sources), _unit_energy(sources), ceiling)
-
-
-def _unit_si_snr(estimate: Tensor, reference: Tensor, ceiling: float | None) -> Tensor:
-    target = (estimate * reference).sum(-1, keepdim=True) * reference
-    target_energy = target.square().sum(-1)
-    noise_energy = (estimate - target).square().sum(-1)
-    # A silent estimate has no noise either; what it lacks in energy counts as such.
-    noise_energy = noise_energy + (1 - estimate.detach().square().sum(-1)).clamp(0, 1).round()
-    floor = _EPS if ceiling is None else 10 ** (-ceiling / 10) * target_energy + _EPS
-    value = 10 * torch.log10((target_energy + _EPS) / (noise_energy + floor))
-    # A silent reference gives no direction: without this the gradient would grow as 1 / the level of the estimate.
-    return torch.where(reference.square().sum(-1) < 0.5, value.detach(), value)
+    estimate, reference = _exact(est_sources), _exact(sources)
+    products = (estimate * reference).sum(-1) - estimate.sum(-1) * reference.sum(-1) / estimate.shape[-1]
+    return _ratio(products, _energy(estimate), _energy(reference), ceiling).to(est_sources)
 
 
 def pairwise_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None = None) -> Tensor:
@@ -75,8 +56,32 @@ def pairwise_si_snr(est_sources: Tensor, sources: Tensor, ceiling: float | None 
     Returns:
         dB, `(B, n_est, n_src)`.
     """
-    estimate, reference = _unit_energy(est_sources), _unit_energy(sources)
-    return _unit_si_snr(estimate[:, :, None], reference[:, None], ceiling)
+    estimate, reference = _exact(est_sources), _exact(sources)
+    sums = estimate.sum(-1)[:, :, None] * reference.sum(-1)[:, None]
+    products = estimate @ reference.mT - sums / estimate.shape[-1]
+    return _ratio(products, _energy(estimate)[:, :, None], _energy(reference)[:, None], ceiling).to(est_sources)
+
+
+def _exact(signal: Tensor) -> Tensor:
+    """The signal in 64-bit floats, in which sums of squares of 32-bit floats neither overflow nor lose what is compared."""
+    return signal.cpu().double() if signal.device.type in _WITHOUT_64_BITS else signal.double()
+
+
+def _energy(signal: Tensor) -> Tensor:
+    """The energy of the zero-mean signal, over the last axis; 0 where it is within the rounding errors of 32-bit floats."""
+    energy, mean = signal.square().sum(-1), signal.sum(-1).square() / signal.shape[-1]
+    return (energy - mean) * (energy - mean > _ROUNDING * energy)
+
+
+def _ratio(products: Tensor, est_energy: Tensor, energy: Tensor, ceiling: float | None) -> Tensor:
+    """SI-SNR in dB from the inner products of zero-mean estimates and references and from their energies."""
+    # The part of the estimate's energy that lies along the reference; what a silent estimate lacks counts as noise.
+    energies = est_energy * energy
+    target = products.square() / energies.where(energies > 0, 1.0)
+    floor = _EPS if ceiling is None else 10 ** (-ceiling / 10) * target + _EPS
+    value = 10 * torch.log10((target + _EPS) / ((1 - target).clamp_min(0) + floor))
+    # A silent reference gives no direction.
+    return torch.where(energy > 0, value, value.detach())
 
 
 def silent_sources(sources: Tensor, mixture: Tensor) -> Tensor:
@@ -92,7 +97,7 @@ def silent_sources(sources: Tensor, mixture: Tensor) -> Tensor:
         bool, `(B, n_src)`.
     """
     with torch.no_grad():
-        return _norm(sources) <= SILENT_BELOW**0.5 * _norm(mixture)[:, None]
+        return (_energy(_exact(sources)) <= SILENT_BELOW * _energy(_exact(mixture))[:, None]).to(sources.device)
 
 
 def level_below(est_sources: Tensor, mixture: Tensor) -> Tensor:
@@ -113,18 +118,11 @@ def level_below(est_sources: Tensor, mixture: Tensor) -> Tensor:
     >>> [round(float(level_below(gain * tone[None, None], tone[None])), 1) for gain in (1, 0.1, 1e-3, 0)]
     [0.0, 20.0, 30.0, 30.0]
     """
-    loudness = _norm(mixture.detach())[:, None]
+    loudness = _energy(_exact(mixture.detach()))[:, None]
     there = loudness > 0
     loudness = loudness.where(there, 1.0)
-    level = 20 * torch.log10(loudness / torch.maximum(_norm(est_sources), 10 ** (-MAX_LEVEL_DB / 20) * loudness))
-    return level.where(there, 0.0)
-
-
-def _norm(signal: Tensor) -> Tensor:
-    """The L2 norm over the last axis of the zero-mean signal, at any level."""
-    signal = signal - signal.mean(-1, keepdim=True)
-    peak = signal.detach().abs().amax(-1, keepdim=True).clamp_min(torch.finfo(signal.dtype).tiny)
-    return torch.linalg.vector_norm(signal / peak, dim=-1) * peak.squeeze(-1)
+    level = 10 * torch.log10(loudness / torch.maximum(_energy(_exact(est_sources)), 10 ** (-MAX_LEVEL_DB / 10) * loudness))
+    return level.where(there, 0.0).to(est_sources)
 
 
 def quality(est_sources: Tensor, sources: Tensor, mixture: Tensor, ceiling: float | None = None) -> Tensor:

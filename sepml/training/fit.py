@@ -2,17 +2,20 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.mutual import Cohort, StepReport, Task
 from sepml.system.process import LARGEST_SEED, track
+from sepml.training.engine import FabricEngine
 from sepml.training.hardware import sum_over_processes, union_over_processes
 from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, log_epoch, save, some
 from sepml.training.loading import worker_faults
@@ -50,25 +53,25 @@ def fit(
     ready = [fabric.setup(network, optimizer) for network, optimizer in zip(networks, plain, strict=True)]
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
     progress = resume(run.folder, networks, plain, options.epochs, fabric)
-    cohort, owners = _gather(task, ready, options, sharing, fabric)
-    with TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard:
+    peers, owners = _peers(task, ready)
+    with (
+        FabricEngine(fabric, len(networks), independent=len(peers) == len(networks)) as engine,
+        TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard,
+    ):
+        cohort = Cohort(task, peers, [ready[owner][1] for owner in owners], sharing.rules, _clip_norm(options), engine)
         while progress.epoch < options.epochs and not progress.is_stalled(options.early_stop):
             epoch, started = progress.epoch, time.perf_counter()
             # Random numbers inside the networks depend on the epoch only, so that a resumed run draws the same.
             torch.manual_seed((run.seed * 1_000_003 + epoch) % (LARGEST_SEED + 1))
             reports, untrained = _train_epoch(cohort, owners, train, progress, settings, fabric)
             seconds = time.perf_counter() - started
-            scores, unscored = _validate(task, ready, valid, fabric, f"epoch {epoch + 1} validation")
+            scores, unscored = _validate(task, ready, valid, engine, f"epoch {epoch + 1} validation")
             shared = {
                 "threshold": sharing.threshold_at(epoch),
                 "weight": sharing.weight_at(_time(epoch, len(reports) - 1, train), options.epochs),
                 "examples_per_s": len(train.dataset) / seconds,  # type: ignore[arg-type]
             }
-            figures = zip(epoch_means(reports, owners, fabric), plain, scores.tolist(), strict=True)
-            rows = [
-                EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **means, **shared)
-                for k, (means, optimizer, score) in enumerate(figures)
-            ]
+            rows = _rows(epoch, zip(epoch_means(reports, owners, fabric), plain, scores.tolist(), strict=True), shared)
             progress.add(rows)
             if fabric.is_global_zero:
                 save(run, progress, networks, plain, task, options.keep)
@@ -83,24 +86,28 @@ def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
 
 
+def _clip_norm(options: FitSettings) -> float:
+    return math.inf if options.clip_norm is None else options.clip_norm
+
+
+def _rows(epoch: int, figures: Iterable[tuple[dict[str, float], Optimizer, float]], shared: dict[str, float]) -> list[EpochRow]:
+    """The rows of an epoch from means over its steps, optimisers and validation scores, one each a network."""
+    return [
+        EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **means, **shared)
+        for k, (means, optimizer, score) in enumerate(figures)
+    ]
+
+
 def _time(epoch: int, step: int, loader: DataLoader[Any]) -> float:
     """The time of a step of an epoch in epochs, for schedules."""
     return epoch + step / len(loader)
 
 
-def _gather(
-    task: Task, ready: list[tuple[Any, Any]], options: FitSettings, sharing: CohortSettings, fabric: Fabric
-) -> tuple[Cohort, list[int]]:
-    """The cohort of all networks' peers, and the network that each of them belongs to."""
-    peers: list[nn.Module] = []
-    owners: list[int] = []
-    for owner, (network, _) in enumerate(ready):
-        views = task.views(network)
-        peers += views
-        owners += [owner] * len(views)
-    optimizers = [ready[owner][1] for owner in owners]
-    clip_norm = math.inf if options.clip_norm is None else options.clip_norm
-    return Cohort(task, peers, optimizers, sharing.rules, clip_norm, fabric), owners
+def _peers(task: Task, ready: list[tuple[Any, Any]]) -> tuple[list[nn.Module], list[int]]:
+    """All networks' peers, and the network that each of them belongs to."""
+    views = [task.views(network) for network, _ in ready]
+    owners = [owner for owner, of in enumerate(views) for _ in of]
+    return [peer for of in views for peer in of], owners
 
 
 def _train_epoch(
@@ -154,7 +161,7 @@ def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
 
 @torch.no_grad()
 def _validate(
-    task: Task, ready: list[tuple[Any, Any]], loader: DataLoader[Any], fabric: Fabric, what: str
+    task: Task, ready: list[tuple[Any, Any]], loader: DataLoader[Any], engine: FabricEngine, what: str
 ) -> tuple[Tensor, list[str]]:
     """The mean score of each network over all validation examples of all processes, `(networks,)`; those without one."""
     networks = [network for network, _ in ready]
@@ -163,12 +170,16 @@ def _validate(
     total, count = torch.zeros(len(networks), dtype=torch.float64), 0
     suspects: list[str] = []
     for batch in track(loader, what):
-        for k, network in enumerate(networks):
-            # To the CPU first: not every device has 64-bit floats.
-            scores = task.score(task.predict(network, batch), batch).cpu()
+        for k, scores in enumerate(engine.each(partial(_score, task, batch), networks)):
             total[k] += scores.double().sum()
             suspects += [name for name, good in zip(task.names(batch), scores.isfinite().tolist(), strict=False) if not good]
         count += len(scores)
-    summed = sum_over_processes(torch.cat([total, torch.tensor([float(count)])]), fabric)
+    summed = sum_over_processes(torch.cat([total, torch.tensor([float(count)])]), engine.fabric)
     means = summed[:-1] / summed[-1]
-    return means, [] if means.isfinite().all() else union_over_processes(suspects, fabric)
+    return means, [] if means.isfinite().all() else union_over_processes(suspects, engine.fabric)
+
+
+@torch.no_grad()
+def _score(task: Task, batch: Any, network: nn.Module) -> Tensor:
+    """The scores of a network on a batch, `(B,)`, on the CPU: not every device has 64-bit floats."""
+    return task.score(task.predict(network, batch), batch).cpu()

@@ -8,6 +8,7 @@ import copy
 import torch
 
 from sepml.mutual import Cohort, Rules, mechanism_named
+from sepml.training.engine import FabricEngine
 from sepml.training.hardware import make_fabric
 from sepml.vision.networks import NetworkConfig, build_network
 from sepml.vision.slimmable import ViewSettings
@@ -17,7 +18,9 @@ TASK = ClassificationTask(views=ViewSettings((0.25, 1.0), [28, 20], 2))
 LR = 0.1
 
 
-def step(network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: ImageBatch, engine: object = None) -> None:
+def step(
+    network: torch.nn.Module, optimizer: torch.optim.Optimizer, batch: ImageBatch, engine: FabricEngine | None = None
+) -> None:
     views = TASK.views(network)
     rules = Rules(mechanism_named("inplace"))
     torch.manual_seed(5)  # the widths and resolutions
@@ -34,7 +37,7 @@ def main() -> None:
     step(
         *fabric.setup(network, torch.optim.SGD(network.parameters(), LR)),
         ImageBatch(images[fabric.global_rank], labels[fabric.global_rank]),
-        fabric,
+        FabricEngine(fabric, 1, independent=False),
     )
     alone = [copy.deepcopy(before) for _ in range(2)]
     for rank, each in enumerate(alone):

@@ -1,6 +1,6 @@
 """Separators from Asteroid's modules: building them, and their model folders, whose settings are those of an `AnyConfig`.
 
-The only file that imports Asteroid's networks.
+Only this file and `fused` import Asteroid's networks.
 """
 
 import warnings
@@ -130,18 +130,22 @@ def separator_shape(config: AnyConfig) -> SeparationModel:
 def _build(config: AnyConfig) -> SeparationModel:
     if isinstance(config, AsteroidConfig):
         return AsteroidModel(config, asteroid_network(config.network, config.arguments))
+    from sepml.speech.models.fused import fuse
+
     if isinstance(config, DPRNNConfig) and config.filterbank == "stft":
-        return SeparationModel(config, StftDPRNN(config))
-    return SeparationModel(config, _asteroid(config))
+        return SeparationModel(config, fuse(StftDPRNN(config)))
+    return SeparationModel(config, fuse(_asteroid(config)))
 
 
 def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module:
-    """One of Asteroid's models with fresh weights.
+    """One of Asteroid's models with fresh weights, fused.
 
     Raises:
         SepmlError: another name, or arguments that do not fit it.
     """
     from asteroid import models
+
+    from sepml.speech.models.fused import fuse
 
     if name not in get_args(AsteroidName):
         raise SepmlError(f"network is {name!r}, expected one of {', '.join(get_args(AsteroidName))}")
@@ -152,7 +156,7 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
     try:
         with warnings.catch_warnings(), bounded(name):
             warnings.simplefilter("ignore")
-            return getattr(models, name)(**arguments)
+            return fuse(getattr(models, name)(**arguments))
     except SepmlError:
         raise
     # Asteroid does not check its arguments: any error can occur, from a division by zero to a missing attribute.

@@ -15,7 +15,7 @@ from sepml.errors import SepmlError
 from sepml.speech.models.model import AsteroidModel, SeparationModel, StftDPRNN
 
 OPSET = 18
-_AXES = {"GlobLN": slice(1, None), "FeatsGlobLN": slice(2, None), "ChanLN": slice(1, 2)}
+_AXES = {"GlobLN": slice(1, None), "FusedGlobLN": slice(1, None), "FeatsGlobLN": slice(2, None), "ChanLN": slice(1, 2)}
 
 
 class Exportable(nn.Module):
@@ -112,8 +112,7 @@ class Chunks(nn.Module):
 
     def split(self, x: Tensor) -> Tensor:
         """(B, N, frames) to (B, N, size, n_chunks)."""
-        n_chunks = (x.shape[-1] + self.size) // self.stride + 1
-        starts = torch.arange(n_chunks, device=x.device) * self.stride
+        starts = torch.arange((x.shape[-1] + self.size) // self.stride + 1, device=x.device) * self.stride
         return pad(x, (self.size, self.size))[:, :, self.within + starts]
 
     def join(self, x: Tensor, frames: int) -> Tensor:
@@ -232,7 +231,8 @@ def _deviation(variance: Tensor) -> Tensor:
 
 
 def _masker(masker: nn.Module) -> nn.Module:
-    return {"DPRNN": DualPathRNN, "DPTransformer": DualPathTransformer}.get(type(masker).__name__, lambda same: same)(masker)
+    kinds: dict[str, Any] = {"DPRNN": DualPathRNN, "FusedDPRNN": DualPathRNN, "DPTransformer": DualPathTransformer}
+    return kinds.get(type(masker).__name__, lambda same: same)(masker)
 
 
 def _rewritten(module: nn.Module) -> nn.Module:

@@ -1,0 +1,77 @@
+"""The engine of a training run: Fabric's backward, and the networks at the same time on the cores of one machine."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from types import TracebackType
+from typing import Any, TypeVar
+
+import torch
+from lightning_fabric import Fabric, wrappers
+from torch import Tensor
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class FabricEngine:
+    """Fabric's backward and reductions; on a CPU, each network computes in a thread of its own.
+
+    Networks of this size do not fill several cores: an operation is cut into parts that wait for each other thousands of
+    times a step. A network a thread, with its share of the cores, waits twice a step. PyTorch holds Python's lock
+    only between operations. The results do not depend on whether threads run at the same time, as every network always
+    computes with the same number of cores.
+
+    Where networks draw random numbers in a step (dropout), they go one after the other, as the generator is shared. So they
+    do on other devices, in runs of several processes, and where one network stands for several peers.
+
+    Use it as a context: while it is open, PyTorch computes with a network's share of the cores.
+
+    Args:
+        networks: how many there are.
+        independent: whether they share nothing.
+    """
+
+    def __init__(self, fabric: Fabric, networks: int, independent: bool) -> None:
+        self.fabric = fabric
+        self.cores = torch.get_num_threads()
+        at_once = independent and fabric.world_size == 1 and fabric.device.type == "cpu"
+        self.threads = min(networks, self.cores) if at_once else 1
+        self._pool = ThreadPoolExecutor(self.threads)
+        # Known after the first call, which is made in one thread.
+        self._draws_random_numbers: bool | None = None
+
+    def __enter__(self) -> "FabricEngine":
+        """Take a network's share of the cores for an operation, in threads that start from now on as well."""
+        torch.set_num_threads(self.cores // self.threads)
+        wrappers._in_fabric_backward = self.threads > 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        """End the threads, and give all cores to an operation again."""
+        self._pool.shutdown()
+        wrappers._in_fabric_backward = False
+        torch.set_num_threads(self.cores)
+
+    def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
+        """Accumulate gradients."""
+        if self.threads == 1:
+            self.fabric.backward(tensor, *args, **kwargs)
+        else:
+            # Fabric's backward on a CPU in one process is this. It marks itself in a flag for all threads, which the
+            # first one to end takes away from the others: here it stands as long as the engine is open.
+            tensor.backward()
+
+    def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
+        """Combine a value over the processes of a distributed run."""
+        return self.fabric.all_reduce(data, group, reduce_op)
+
+    def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
+        """The results for networks, or for what belongs to one network each."""
+        if self.threads == 1 or self._draws_random_numbers:
+            return [function(item) for item in items]
+        if self._draws_random_numbers is None:
+            before = torch.get_rng_state()
+            results = [function(item) for item in items]
+            self._draws_random_numbers = not torch.equal(before, torch.get_rng_state())
+            return results
+        return list(self._pool.map(function, items))
