@@ -2,19 +2,17 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
 
 from sepml.errors import SepmlError
 from sepml.mutual.mechanisms import Rules, exchange, gate_open
-from sepml.mutual.task import Engine, LocalEngine, Task
+from sepml.mutual.task import Engine, LocalEngine, Task, statistics_kept
 
 
 @dataclass(frozen=True)
@@ -27,7 +25,8 @@ class StepReport:
         mimic: `(K,)`, mean mimic loss over the examples on which a peer was taught; nan where there is none.
         gate_open: `(K,)`, the fraction of the examples on which a peer's gate was open, so that it could teach; nan where
             there is no gate, or where nobody listens to the peer.
-        agreement: `(K,)`, minus the mean mimic loss to the other peers over all examples; nan for one peer alone.
+        agreement: `(K,)`, minus the mean mimic loss to the other peers over all examples; nan for one peer alone and where it
+            was not measured.
         grad_norm: `(K,)`, global L2 norm of the gradient before clipping.
         skipped: `(K,)` bool, the peers whose step was skipped because the loss or gradient was not finite.
         not_finite: `(B,)` bool, the examples on which any peer's loss was not finite.
@@ -85,40 +84,47 @@ class Cohort:
         if len(self._turns) > len(set(map(id, self.optimizers))):
             raise SepmlError("updates 'alternating' needs a network of its own for each peer; views of one step together")
 
-    def step(self, batch: Any, threshold: float, weight: float) -> StepReport:
+    def step(self, batch: Any, threshold: float, weight: float, with_agreement: bool = True) -> StepReport:
         """One step of all peers.
 
         Args:
             batch: what the task understands.
             threshold: confidence from which on a peer teaches.
             weight: the mimic loss's weight, lambda in the paper.
+            with_agreement: whether the agreement is measured, which learning does not need; else it is nan.
         """
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        predictions = self.engine.each(lambda peer: self.task.predict(peer, batch), self.peers)
-        teachers = [prediction.detach() for prediction in predictions]
-        confidence = torch.stack(self.engine.each(lambda teacher: self.task.confidence(teacher, batch), teachers))
+        begun = self.engine.each(partial(self._begin, batch), range(len(self.peers)))
+        teachers = [each.prediction.detach() for each in begun]
+        confidence = torch.stack([each.confidence for each in begun])
         listens = self._listens.to(confidence.device)
-        shared = torch.stack([gate_open(confidence, threshold, listens), self._agreement(teachers, batch)])
+        agreement = self._agreement(teachers, batch, with_agreement)
+        shared = torch.stack([gate_open(confidence, threshold, listens), agreement])
         figures = []
         for turn in self._turns:
             weights = exchange(confidence, threshold, listens)
-            learn = partial(self._learn, predictions, batch, teachers, weights, weight)
+            learn = partial(self._learn, begun, batch, teachers, weights, weight)
             figures.append(self._update(turn, learn, shared))
             if turn is not self._turns[-1]:
                 for k in turn:
-                    with torch.no_grad(), _statistics_kept(self.peers[k]):
+                    with torch.no_grad(), statistics_kept(self.peers[k]):
                         teachers[k] = self.task.predict(self.peers[k], batch)
                         confidence[k] = self.task.confidence(teachers[k], batch)
         return _report(torch.cat(figures))
 
-    def _learn(
-        self, predictions: list[Tensor], batch: Any, teachers: list[Tensor], weights: Tensor, weight: float, k: int
-    ) -> "_Learnt":
-        """The losses of peer k against the references and against its teachers, of whom it takes `weights[k]`, `(K, B)`."""
-        prediction, weights = predictions[k], weights[k]
+    def _begin(self, batch: Any, k: int) -> "_Begun":
+        """The prediction of peer k, its loss against the references, and how good a teacher it is."""
+        prediction = self.task.predict(self.peers[k], batch)
         is_supervised = self.rules.mechanism.is_supervised(k, len(self.peers))
         own = self.task.supervised_loss(prediction, batch) if is_supervised else None
+        return _Begun(prediction, own, self.task.confidence(prediction.detach(), batch, None if own is None else own.detach()))
+
+    def _learn(
+        self, begun: "list[_Begun]", batch: Any, teachers: list[Tensor], weights: Tensor, weight: float, k: int
+    ) -> "_Learnt":
+        """The losses of peer k against the references and against its teachers, of whom it takes `weights[k]`, `(K, B)`."""
+        prediction, own, weights = begun[k].prediction, begun[k].own, weights[k]
         taught = self._mimic(prediction, teachers, weights, batch)
         # A peer that nobody teaches has exactly the loss of a peer that trains alone, bit for bit.
         if own is None:
@@ -194,16 +200,25 @@ class Cohort:
         weights = [value for group in self.optimizers[peers[0]].param_groups for value in group["params"]]
         return parts, nn.utils.clip_grad_norm_(weights, self.clip_norm), loss.detach()
 
-    def _agreement(self, teachers: list[Tensor], batch: Any) -> Tensor:
-        """Minus the mean mimic loss to each of the other peers, `(K,)`."""
-        if len(teachers) == 1:
-            return torch.full((1,), math.nan, device=teachers[0].device)
+    def _agreement(self, teachers: list[Tensor], batch: Any, is_wanted: bool) -> Tensor:
+        """Minus the mean mimic loss to each of the other peers, `(K,)`; nan for one peer alone, or where it is not wanted."""
+        if len(teachers) == 1 or not is_wanted:
+            return torch.full((len(teachers),), math.nan, device=teachers[0].device)
 
         def of(one: Tensor) -> Tensor:
             others = [other for other in teachers if other is not one]
             return torch.stack([self.task.mimic_loss(one, other, batch).mean() for other in others]).mean()
 
         return -torch.stack(self.engine.each(of, teachers))
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A peer's prediction and its loss against the references, `(B,)`, with their graph, and its confidence, `(B,)`."""
+
+    prediction: Tensor
+    own: Tensor | None
+    confidence: Tensor
 
 
 @dataclass(frozen=True)
@@ -224,16 +239,3 @@ def _report(figures: Tensor) -> StepReport:
     """
     skipped = ~figures[:, 5:7].isfinite().all(1)
     return StepReport(*figures[:, :6].unbind(1), skipped, ~figures[:, 7:].bool().all(0))  # type: ignore[call-arg]
-
-
-@contextmanager
-def _statistics_kept(peer: nn.Module) -> Iterator[None]:
-    """Keep the running statistics of batch norms during a second pass over a batch."""
-    norms = [module for module in peer.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
-    for norm in norms:
-        norm.track_running_stats = False
-    try:
-        yield
-    finally:
-        for norm in norms:
-            norm.track_running_stats = True

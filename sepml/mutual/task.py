@@ -1,9 +1,11 @@
 """What a training step needs from outside: the task that peers learn together, and the device machinery."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -59,8 +61,12 @@ class Task(Protocol):
         """
         ...
 
-    def confidence(self, prediction: Tensor, batch: Any) -> Tensor:
-        """How good a teacher the prediction is: `(B,)`, bigger is surer, in the unit of the threshold; nan never teaches."""
+    def confidence(self, prediction: Tensor, batch: Any, loss: Tensor | None = None) -> Tensor:
+        """How good a teacher the prediction is: `(B,)`, bigger is surer, in the unit of the threshold; nan never teaches.
+
+        Args:
+            loss: the prediction's `supervised_loss` where it is known, in which most of the work may be done.
+        """
         ...
 
     def score(self, prediction: Tensor, batch: Any) -> Tensor:
@@ -98,3 +104,16 @@ class LocalEngine:
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results, one after the other."""
         return [function(item) for item in items]
+
+
+@contextmanager
+def statistics_kept(peer: nn.Module) -> Iterator[None]:
+    """Keep the running statistics of batch norms during a second pass over a batch."""
+    norms = [module for module in peer.modules() if isinstance(module, _BatchNorm) and module.track_running_stats]
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.track_running_stats = True

@@ -79,9 +79,13 @@ class SeparationTask:
             predictions = torch.stack([reorder(each, order) for each, order in zip(predictions, orders, strict=True)])
         return torch.where(shares[..., None, None] > 0, shares[..., None, None] * predictions, 0).sum(0)
 
-    def confidence(self, prediction: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, prediction: Tensor, batch: Batch, loss: Tensor | None = None) -> Tensor:
         """The uPIT SI-SNR in dB against the references, `(B,)`; nan, which never teaches, where all of them are silent."""
-        value = upit_si_snr(prediction, batch.sources, mixture=batch.mixture)
+        # Without a ceiling it is the loss.
+        if loss is not None and self.ceiling is None:
+            value = -loss
+        else:
+            value = upit_si_snr(prediction, batch.sources, mixture=batch.mixture)
         return value.masked_fill(silent_sources(batch.sources, batch.mixture).all(1), torch.nan)
 
     def score(self, prediction: Tensor, batch: Batch) -> Tensor:

@@ -22,6 +22,9 @@ from sepml.training.loading import worker_faults
 from sepml.training.resume import resume
 from sepml.training.settings import CohortSettings, FitSettings, make_optimizer
 
+# Steps; the agreement of an epoch is the mean over these.
+_AGREEMENT_EVERY = 10
+
 
 @worker_faults()
 def fit(
@@ -132,7 +135,7 @@ def _train_epoch(
         for optimizer, valid in zip(cohort.optimizers, scores, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate.at(now, options.epochs, valid)
-        report = cohort.step(batch, threshold, sharing.weight_at(now, options.epochs))
+        report = cohort.step(batch, threshold, sharing.weight_at(now, options.epochs), step % _AGREEMENT_EVERY == 0)
         reports.append(report)
         if report.skipped.any():
             suspects += [name for name, bad in zip(cohort.task.names(batch), report.not_finite.tolist(), strict=False) if bad]

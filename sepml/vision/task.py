@@ -171,7 +171,7 @@ class ClassificationTask:
         mean = torch.where(shares[..., None] > 0, shares[..., None] * probabilities, 0).sum(0)
         return self.temperature * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
-    def confidence(self, prediction: Tensor, batch: ImageBatch) -> Tensor:
+    def confidence(self, prediction: Tensor, batch: ImageBatch, loss: Tensor | None = None) -> Tensor:
         """The probability of the likeliest class, `(B,)`."""
         return F.softmax(prediction, 1).amax(1)
 

@@ -34,7 +34,7 @@ class Regression:
     def average(self, predictions: Tensor, shares: Tensor, batch: dict) -> Tensor:
         return torch.where(shares[..., None] > 0, shares[..., None] * predictions, 0).sum(0)
 
-    def confidence(self, prediction: Tensor, batch: dict) -> Tensor:
+    def confidence(self, prediction: Tensor, batch: dict, loss: Tensor | None = None) -> Tensor:
         return batch["confidence"].pop(0)
 
     def score(self, prediction: Tensor, batch: dict) -> Tensor:
@@ -44,7 +44,7 @@ class Regression:
 class Sure(Regression):
     """The confidence is minus the squared error."""
 
-    def confidence(self, prediction: Tensor, batch: dict) -> Tensor:
+    def confidence(self, prediction: Tensor, batch: dict, loss: Tensor | None = None) -> Tensor:
         return -self.supervised_loss(prediction, batch)
 
 

@@ -30,7 +30,7 @@ class Classes:
     def average(self, predictions, shares, batch):
         return torch.where(shares[..., None] > 0, shares[..., None] * predictions.softmax(2), 0).sum(0).log()
 
-    def confidence(self, prediction, batch):
+    def confidence(self, prediction, batch, loss=None):
         return -self.supervised_loss(prediction, batch)
 
 

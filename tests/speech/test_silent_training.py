@@ -21,7 +21,7 @@ class FormerTask(SeparationTask):
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return -former_upit(student, teacher)
 
-    def confidence(self, prediction: Tensor, batch: Batch) -> Tensor:
+    def confidence(self, prediction: Tensor, batch: Batch, loss: Tensor | None = None) -> Tensor:
         return former_upit(prediction, batch.sources)
 
 
