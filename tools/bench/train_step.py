@@ -1,22 +1,38 @@
-"""One training step of a 3-block DPRNN peer beside Asteroid's own model and loss used plainly, in one run.
+"""One training step of peers beside the same networks of Asteroid's with its loss, in one run.
 
-Both have window 16, 4 examples of 4 s, Adam and a clip of 5. Asteroid's runs as its documentation has it: 32-bit floats,
-its PIT wrapper and pairwise SI-SDR, the C library's allocator as it is. Ours runs as `sepml train` does. Each variant has
-a process of its own, as the allocator's settings cannot be taken back; variants take turns, so that a change of the
-machine's speed meets all of them.
+`paper`: 3-block DPRNNs of window 16, batches of 4 x 4 s. `demo` and `pair`: DPRNNs on an STFT, batches of 16 x 2 s. Asteroid
+has no such model, so its masker is used with the same STFT. Adam, clip 5. Asteroid's runs as its documentation has it: 32-bit
+floats, its PIT wrapper and pairwise SI-SDR, the C library's allocator as it is, networks one after the other. Ours runs as
+`sepml train` does, by SML where there are two. Each variant has a process of its own, as the allocator's settings cannot be
+taken back; variants take turns, so that a change of the machine's speed meets all of them.
 
-    python tools/bench/train_step.py [--rounds 3] [--steps 4] [--threads 0]
+    python tools/bench/train_step.py [--network paper] [--peers 1] [--rounds 3] [--steps 4] [--threads 0]
+    ATEN_CPU_CAPABILITY=avx2 python tools/bench/train_step.py       # as on processors without AVX-512
 """
 
 import argparse
 import json
+import resource
 import statistics
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 
 VARIANTS = ("asteroid", "sepml fp32, allocator left as it is", "sepml fp32", "sepml auto")
-BATCH, SECONDS, RATE = 4, 4, 8000
+RATE = 8000
+# The configuration of the network, examples of a batch, seconds of each.
+NETWORKS = {
+    "paper": ({"window": 16, "chunk": 100}, 4, 4),
+    "demo": ({"filterbank": "stft", "window": 512, "stride": 256, "hidden": 64, "blocks": 2}, 16, 2),
+    "pair": (
+        {"filterbank": "stft", "window": 512, "stride": 128, "bottleneck": 80, "hidden": 128, "blocks": 4, "chunk": 12},
+        16,
+        2,
+    ),
+}
+# Chunks without overlap, masks by rectified units.
+STFT = {"bottleneck": 64, "chunk": 6, "mask": "relu"}
 # The heap grows over the first steps.
 WARM_UP = 3
 
@@ -24,86 +40,110 @@ WARM_UP = 3
 def main() -> None:
     """Time all variants and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=NETWORKS, default="paper")
+    parser.add_argument("--peers", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="timed steps a round and variant")
     parser.add_argument("--threads", type=int, default=0, help="0: PyTorch's choice")
     parser.add_argument("--variant", choices=VARIANTS, help="time this one in this process and print JSON")
     options = parser.parse_args()
     if options.variant:
-        print(json.dumps(_time(options.variant, options.steps, options.threads)))
+        print(json.dumps(_time(options)))
         return
-    times: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
-    notes = {}
+    results: dict[str, list[dict]] = {variant: [] for variant in VARIANTS}
     for _ in range(options.rounds):
         for variant in VARIANTS:
-            words = ["--steps", str(options.steps), "--threads", str(options.threads), "--variant", variant]
-            run = subprocess.run([sys.executable, __file__, *words], capture_output=True, text=True, check=True)
-            result = json.loads(run.stdout.splitlines()[-1])
-            times[variant] += result["seconds"]
-            notes[variant] = result["note"]
+            words = [sys.executable, __file__, *sys.argv[1:], "--variant", variant]
+            run = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+            results[variant].append(json.loads(run.stdout.splitlines()[-1]))
+    times = {variant: [second for result in of for second in result["seconds"]] for variant, of in results.items()}
     base = statistics.median(times["asteroid"])
-    print("| variant | s a step (median) | spread | ratio | |\n|---|---:|---:|---:|---|")
+    print("| variant | s a step (median) | spread | ratio | peak memory, MB | |\n|---|---:|---:|---:|---:|---|")
     for variant, seconds in times.items():
-        median = statistics.median(seconds)
-        spread = f"{min(seconds):.2f}-{max(seconds):.2f}"
-        print(f"| {variant} | {median:.2f} | {spread} | {base / median:.2f} | {notes[variant]} |")
+        median, memory = statistics.median(seconds), max(result["memory"] for result in results[variant])
+        spread = f"{min(seconds):.3f}-{max(seconds):.3f}"
+        print(f"| {variant} | {median:.3f} | {spread} | {base / median:.2f} | {memory} | {results[variant][0]['note']} |")
 
 
-def _time(variant: str, steps: int, threads: int) -> dict[str, object]:
+def _time(options: argparse.Namespace) -> dict[str, object]:
     import torch
 
-    if threads:
-        torch.set_num_threads(threads)
+    if options.threads:
+        torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    step, note = _asteroid() if variant == "asteroid" else _sepml(variant)
-    sources = 0.1 * torch.randn(BATCH, 2, SECONDS * RATE)
-    seconds = []
-    for count in range(WARM_UP + steps):
-        started = time.perf_counter()
-        step(sources)
-        if count >= WARM_UP:
-            seconds.append(time.perf_counter() - started)
-    capability = torch.backends.cpu.get_cpu_capability()
-    return {"seconds": seconds, "note": f"{note}, {torch.get_num_threads()} threads, {capability}, torch {torch.__version__}"}
+    settings, batch, length = NETWORKS[options.network]
+    if "filterbank" in settings:
+        settings = {**STFT, **settings}
+        settings["chunk_stride"] = settings["chunk"]
+    threads, seconds = torch.get_num_threads(), []
+    sources = 0.1 * torch.randn(batch, 2, length * RATE)
+    with ExitStack() as stack:
+        if options.variant == "asteroid":
+            step, note = _asteroid(settings, options.peers)
+        else:
+            step, note = _sepml(settings, options.peers, options.variant, stack)
+        for count in range(WARM_UP + options.steps):
+            started = time.perf_counter()
+            step(sources)
+            if count >= WARM_UP:
+                seconds.append(time.perf_counter() - started)
+    note = f"{note}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
+    return {"seconds": seconds, "note": note, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
 
 
-def _asteroid():
+def _asteroid(settings: dict, peers: int):
     import torch
     from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
     from asteroid.models import DPRNNTasNet
 
-    model = DPRNNTasNet(n_src=2, n_filters=64, kernel_size=16, stride=8, bn_chan=64, hid_size=100, n_repeats=3, chunk_size=100)
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+    from sepml.speech.models.model import DPRNNConfig, StftDPRNN
+
+    def network():
+        if "filterbank" in settings:
+            return StftDPRNN(DPRNNConfig(**settings))
+        return DPRNNTasNet(
+            n_src=2, n_filters=64, kernel_size=16, stride=8, bn_chan=64, hid_size=100, n_repeats=3, chunk_size=100
+        )
+
+    models = [network() for _ in range(peers)]
+    optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3) for model in models]
     loss = PITLossWrapper(pairwise_neg_sisdr, pit_from="pw_mtx")
 
     def step(sources):
-        optimizer.zero_grad()
-        loss(model(sources.sum(1)), sources).backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
-        optimizer.step()
+        for model, optimizer in zip(models, optimizers, strict=True):
+            optimizer.zero_grad()
+            loss(model(sources.sum(1)), sources).backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
+            optimizer.step()
 
     return step, "fp32"
 
 
-def _sepml(variant: str):
+def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
     import torch
 
-    from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
+    from sepml.mutual import Cohort, Rules, mechanism_named
     from sepml.speech.data.loaders import Batch
     from sepml.speech.models.model import DPRNNConfig, build_model
     from sepml.speech.task import SeparationTask
     from sepml.system.process import keep_large_blocks
+    from sepml.training.engine import FabricEngine
     from sepml.training.hardware import make_fabric
 
     if "left as it is" not in variant:
         keep_large_blocks()
     fabric = make_fabric("cpu", 1, 1, "auto" if "auto" in variant else "32-true")
-    model = build_model(DPRNNConfig(window=16, chunk=100))
-    peer, optimizer = fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-3))
-    cohort = Cohort(SeparationTask(), [peer], [optimizer], Rules(mechanism_named("solo")), 5.0, fabric)
+    models = [build_model(DPRNNConfig(**settings)) for _ in range(peers)]
+    ready = [fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-3)) for model in models]
+    engine = stack.enter_context(FabricEngine(fabric, peers, independent=True))
+    rules = Rules(mechanism_named("solo" if peers == 1 else "sml"))
+    networks, optimizers = zip(*ready, strict=True)
+    cohort = Cohort(SeparationTask(), networks, optimizers, rules, 5.0, engine)
+    steps = iter(range(10**6))
 
     def step(sources):
-        cohort.step(Batch(sources.sum(1), sources, ("",) * len(sources)), UNGATED, 0.0)
+        # A threshold at which about half of the gates are open in these first steps.
+        cohort.step(Batch(sources.sum(1), sources, ("",) * len(sources)), 0.0, 0.1, next(steps) % 10 == 0)
 
     return step, fabric._precision.precision
 
