@@ -1,7 +1,7 @@
 """The engine of a training run: Fabric's backward, and the networks at the same time on the cores of one machine."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -22,13 +22,13 @@ class FabricEngine:
     computes with the same number of cores.
 
     Where networks draw random numbers in a step (dropout), they go one after the other, as the generator is shared. So they
-    do on other devices, in runs of several processes, and where one network stands for several peers.
+    do on other devices, in runs of several processes, where a network stands for several peers, and where peers take turns.
 
     Use it as a context: while it is open, PyTorch computes with a network's share of the cores.
 
     Args:
         networks: how many there are.
-        independent: whether they share nothing.
+        independent: whether they share nothing and always come together, in one order.
     """
 
     def __init__(self, fabric: Fabric, networks: int, independent: bool) -> None:
@@ -36,7 +36,9 @@ class FabricEngine:
         self.cores = torch.get_num_threads()
         at_once = independent and fabric.world_size == 1 and fabric.device.type == "cpu"
         self.threads = min(networks, self.cores) if at_once else 1
-        self._pool = ThreadPoolExecutor(self.threads)
+        # One thread a pool, so that a network is always in the same: the order in which autograd adds up the gradients of a
+        # tensor goes by counters of the threads that used it.
+        self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)]
         # Known after the first call, which is made in one thread.
         self._draws_random_numbers: bool | None = None
 
@@ -48,7 +50,8 @@ class FabricEngine:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         """End the threads, and give all cores to an operation again."""
-        self._pool.shutdown()
+        for pool in self._pools:
+            pool.shutdown()
         wrappers._in_fabric_backward = False
         torch.set_num_threads(self.cores)
 
@@ -66,7 +69,7 @@ class FabricEngine:
         return self.fabric.all_reduce(data, group, reduce_op)
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """The results for networks, or for what belongs to one network each."""
+        """The results for all networks, or for what belongs to one network each, in their order."""
         if self.threads == 1 or self._draws_random_numbers:
             return [function(item) for item in items]
         if self._draws_random_numbers is None:
@@ -74,4 +77,6 @@ class FabricEngine:
             results = [function(item) for item in items]
             self._draws_random_numbers = not torch.equal(before, torch.get_rng_state())
             return results
-        return list(self._pool.map(function, items))
+        futures = [self._pools[k % self.threads].submit(function, item) for k, item in enumerate(items)]
+        wait(futures)
+        return [future.result() for future in futures]

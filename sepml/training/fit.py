@@ -57,8 +57,9 @@ def fit(
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
     progress = resume(run.folder, networks, plain, options.epochs, fabric)
     peers, owners = _peers(task, ready)
+    independent = len(peers) == len(networks) and sharing.rules.updates == "simultaneous"
     with (
-        FabricEngine(fabric, len(networks), independent=len(peers) == len(networks)) as engine,
+        FabricEngine(fabric, len(networks), independent) as engine,
         TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard,
     ):
         cohort = Cohort(task, peers, [ready[owner][1] for owner in owners], sharing.rules, _clip_norm(options), engine)
