@@ -18,6 +18,7 @@ from typing import IO, cast
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path
 from sepml.system.process import track
+from sepml.system.temporaries import temporary_folder
 
 # Of a mixture and its sources in an archive of a data set: 4 hours and more at 8 kHz.
 MOST_MIXTURE_BYTES = 1 << 28
@@ -38,25 +39,31 @@ def unpack_zip(archive: Path, target: Path) -> None:
         SepmlError: the archive is damaged or would unpack to much more than its size, a member would lie outside the folder,
             has no name or is a link, or the disk is full.
     """
-    with _new_folder(target) as temporary:
-        try:
+    try:
+        with temporary_folder(target.name, target.parent) as temporary:
+            folder = temporary / target.name
+            folder.mkdir()
             with zipfile.ZipFile(archive) as content:
-                members = [
-                    m for m in content.infolist() if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")
-                ]
-                for member in members:
-                    _refuse_unsafe(archive, member)
-                _refuse_too_large(archive, sum(member.file_size for member in members), temporary)
-                tops = {PurePosixPath(m.filename).parts[0] for m in members}
-                skip = 1 if tops == {target.name} else 0
-                for member in track(members, f"unpacking {archive.name}"):
-                    path = temporary.joinpath(*PurePosixPath(member.filename).parts[skip:])
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    # No more comes than the size that the archive tells of a member.
-                    with content.open(member) as source, path.open("wb") as file:
-                        shutil.copyfileobj(source, file, _BLOCK)
-        except _DAMAGE as error:
-            raise SepmlError(f"{archive}: is not a whole zip archive ({error}); delete it and run again") from error
+                _unpack_members(content, archive, folder, target.parent)
+            os.replace(folder, target)
+    except _DAMAGE as error:
+        raise SepmlError(f"{archive}: is not a whole zip archive ({error}); delete it and run again") from error
+    except OSError as error:
+        raise SepmlError(f"{target}: cannot be written: {error.strerror or error}") from error
+
+
+def _unpack_members(content: zipfile.ZipFile, archive: Path, folder: Path, parent: Path) -> None:
+    members = [m for m in content.infolist() if not m.filename.endswith("/") and not m.filename.startswith("__MACOSX/")]
+    for member in members:
+        _refuse_unsafe(archive, member)
+    _refuse_too_large(archive, sum(member.file_size for member in members), parent)
+    skip = int({PurePosixPath(member.filename).parts[0] for member in members} == {folder.name})
+    for member in track(members, f"unpacking {archive.name}"):
+        path = folder.joinpath(*PurePosixPath(member.filename).parts[skip:])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # No more comes than the size that the archive tells of a member.
+        with content.open(member) as source, path.open("wb") as file:
+            shutil.copyfileobj(source, file, _BLOCK)
 
 
 def _refuse_too_large(archive: Path, size: int, folder: Path) -> None:
@@ -66,22 +73,7 @@ def _refuse_too_large(archive: Path, size: int, folder: Path) -> None:
         raise SepmlError(f"{archive}: would unpack to {size} bytes, expected at most {most}; nothing was unpacked")
     free = shutil.disk_usage(folder).free
     if size > free:
-        raise SepmlError(f"{archive}: unpacks to {size} bytes, the disk of {folder.parent} has {free} free")
-
-
-@contextmanager
-def _new_folder(target: Path) -> Iterator[Path]:
-    """A temporary folder that takes the name when the block ends well; what a killed run left goes."""
-    temporary = target.with_name(f".{target.name}.unpacking")
-    try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir(parents=True)
-        yield temporary
-        os.replace(temporary, target)
-    except OSError as error:
-        raise SepmlError(f"{target}: cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        raise SepmlError(f"{archive}: unpacks to {size} bytes, the disk of {folder} has {free} free")
 
 
 def _refuse_unsafe(archive: Path, member: zipfile.ZipInfo) -> None:
@@ -106,12 +98,7 @@ def members_of(content: bytes) -> dict[str, bytes]:
         NotTar: it is damaged, or holds anything but plain files: a sparse one may be of any size.
     """
     with opened(io.BytesIO(content)) as archive:
-        members = {}
-        for member in archive:
-            if not is_plain_file(member):
-                raise NotTar(f"'{member.name[:80]}' is no plain file")
-            members[member.name] = read_member(archive, member)
-        return members
+        return {member.name: read_member(archive, member) for member in _plain_members(archive)}
 
 
 def headers_of(path: Path) -> dict[str, tarfile.TarInfo]:
@@ -122,10 +109,14 @@ def headers_of(path: Path) -> dict[str, tarfile.TarInfo]:
         NotTar: see `members_of`.
     """
     with path.open("rb") as file, opened(file) as archive:
-        members = {member.name: member for member in archive}
-        if odd := next((name for name, member in members.items() if not is_plain_file(member)), None):
-            raise NotTar(f"'{odd[:80]}' is no plain file")
-        return members
+        return {member.name: member for member in _plain_members(archive)}
+
+
+def _plain_members(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    for member in archive:
+        if not is_plain_file(member):
+            raise NotTar(f"'{member.name[:80]}' is no plain file")
+        yield member
 
 
 @contextmanager

@@ -7,6 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
@@ -185,11 +186,9 @@ def _verify(part: Path, expected: Expected) -> None:
     if expected.size is not None and size < expected.size:
         raise _Again(f"{size} of {expected.size} bytes came")
     if expected.size is not None and size > expected.size:
-        raise _Wrong(f"has {size} bytes, expected {expected.size}")
+        raise _too_much(size, expected)
     if expected.md5 is not None:
-        digest = hashlib.md5(usedforsecurity=False)
         with part.open("rb") as file:
-            for block in iter(lambda: file.read(_BLOCK), b""):
-                digest.update(block)
-        if digest.hexdigest() != expected.md5.lower():
-            raise _Wrong(f"its MD5 checksum is {digest.hexdigest()}, expected {expected.md5}")
+            found = hashlib.file_digest(file, partial(hashlib.md5, usedforsecurity=False)).hexdigest()
+        if found != expected.md5.lower():
+            raise _Wrong(f"its MD5 checksum is {found}, expected {expected.md5}")

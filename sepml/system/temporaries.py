@@ -49,7 +49,7 @@ def this_process() -> ProcessId:
 
 def this_token() -> str:
     """The token of the process that calls."""
-    return _this_token(os.getpid())
+    return str(this_process())
 
 
 def parse_process(token: str) -> ProcessId | None:
@@ -82,11 +82,6 @@ def is_running(process: ProcessId) -> bool | None:
 @lru_cache(maxsize=1)
 def _this(pid: int) -> ProcessId:
     return ProcessId(_host(), pid, _start_of(pid) or "0")
-
-
-@lru_cache(maxsize=1)
-def _this_token(pid: int) -> str:
-    return str(_this(pid))
 
 
 @lru_cache(maxsize=1)
