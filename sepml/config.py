@@ -179,7 +179,7 @@ def _keys(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
     keys: list[str] = []
     holder = kind
     for part in location:
-        options = _members(kind)
+        options = members_of_type(kind)
         if len(options) > 1:
             kind = next((option for option in options if _is_called(option, part)), Any)
         else:
@@ -189,12 +189,12 @@ def _keys(kind: Any, location: tuple[int | str, ...]) -> tuple[list[str], Any]:
     return keys, holder
 
 
-def _members(kind: Any) -> list[Any]:
+def members_of_type(kind: Any) -> list[Any]:
     """The types that a value may be of, without None and without what is noted about them."""
     if get_origin(kind) is Annotated:
-        return _members(get_args(kind)[0])
+        return members_of_type(get_args(kind)[0])
     if get_origin(kind) in (Union, UnionType):
-        return [member for part in get_args(kind) if part is not NoneType for member in _members(part)]
+        return [member for part in get_args(kind) if part is not NoneType for member in members_of_type(part)]
     return [kind]
 
 
@@ -233,7 +233,7 @@ def _hint(keys: list[str], within: Any, kind: Any) -> str:
 
 def _all_keys(kind: Any, prefix: str = "") -> Iterator[str]:
     """The names of all keys that settings of a type may have; of a list those of the first item, of a union those of all."""
-    options = _members(kind)
+    options = members_of_type(kind)
     if all(map(is_dataclass, options)):
         types = [{field.name: field.type for field in fields(option)} for option in options]
         for name, inner in types[0].items():

@@ -12,6 +12,8 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from sepml.config import members_of_type
+
 _UNIT = re.compile(r"(?:^|, )(s|Hz|dB|samples|frames|pixels|epochs|steps|bytes)(?=[,;.]|$)")
 _MEMBER = re.compile(r" \(\w+\)")
 _TYPES = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path"}
@@ -142,15 +144,12 @@ def _default(field: "Field[Any]") -> Any:
 
 def _inside(kind: Any) -> Iterator[tuple[str, type]]:
     """The dataclasses that a value may be or hold, with what a key has in front of their fields."""
-    if is_dataclass(kind) and isinstance(kind, type):
-        yield "", kind
-    elif get_origin(kind) in (Annotated, Union, UnionType):
-        parts = get_args(kind)[:1] if get_origin(kind) is Annotated else get_args(kind)
-        for part in parts:
-            yield from _inside(part)
-    elif get_origin(kind) is list:
-        for suffix, part in _inside(get_args(kind)[0]):
-            yield f".N{_member(part)}{suffix}", part
+    for member in members_of_type(kind):
+        if is_dataclass(member) and isinstance(member, type):
+            yield "", member
+        elif get_origin(member) is list:
+            for suffix, part in _inside(get_args(member)[0]):
+                yield f".N{_member(part)}{suffix}", part
 
 
 def _member(kind: type) -> str:
