@@ -58,4 +58,4 @@ def shown(value: object) -> str:
     >>> shown([1, 2, 3, 4, 5, 6])
     '[1, 2, 3, 4, ...]'
     """
-    return _REPR.repr(value)
+    return _REPR.repr(value).replace("\n", " ")

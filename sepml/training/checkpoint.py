@@ -6,13 +6,15 @@ import os
 import pickle
 import struct
 import warnings
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 
-from sepml.errors import SepmlError
+from sepml.config import parse
+from sepml.errors import SepmlError, shown
 from sepml.system.files import atomic_path
 from sepml.training.model_folder import load_plain
 
@@ -21,8 +23,8 @@ FORMAT = "sepml-run-2"
 _WITHOUT_CHECKSUM = "sepml-run-1"
 _SEAL = b"sepml-sha256:"
 _DIGEST_LENGTH = 64
-_BLOCK = 1 << 20
 _LONGEST_SHOWN = 40
+Count = Annotated[int, Field(ge=0, strict=True)]
 
 
 @dataclass
@@ -37,11 +39,11 @@ class RunState:
         skipped: steps in a row that were skipped for a loss that was not finite, a peer.
     """
 
-    epoch: int = 0
-    peers: list[dict[str, Any]] = field(default_factory=list)
-    optimizers: list[dict[str, Any]] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
-    skipped: list[int] = field(default_factory=list)
+    epoch: Count
+    peers: list[dict[str, Any]]
+    optimizers: list[dict[str, Any]]
+    history: list[dict[str, Any]]
+    skipped: list[Count]
 
 
 class _Damaged(Exception):
@@ -79,22 +81,18 @@ def load_state(folder: Path) -> tuple[RunState, str | None] | None:
     Raises:
         SepmlError: all there is is damaged; or a file is whole, but not the state of a run.
     """
-    last, previous = folder / LAST, folder / PREVIOUS
-    try:
-        if last.exists():
-            return _read(last), None
-        reason = "absent"
-    except _Damaged as error:
-        reason = f"damaged ({error})"
-        if not previous.exists():
-            raise SepmlError(f"{last}: not a readable checkpoint ({error}); delete it to train from the start") from error
-    if not previous.exists():
+    reason, faults = None, []
+    for file in (folder / LAST, folder / PREVIOUS):
+        try:
+            return _read(file), reason
+        except FileNotFoundError:
+            reason = reason or "absent"
+        except _Damaged as error:
+            reason = f"damaged ({error})"
+            faults.append(f"{file}: {reason}")
+    if not faults:
         return None
-    try:
-        return _read(previous), reason
-    except _Damaged as error:
-        message = f"{last}: {reason}, and so is {previous} ({error})"
-        raise SepmlError(f"{message}; delete both to train from the start") from error
+    raise SepmlError(f"{' and '.join(faults)}; delete {'both' if len(faults) > 1 else 'it'} to train from the start")
 
 
 def adopt_previous(folder: Path) -> None:
@@ -116,74 +114,43 @@ def _sealed(content: memoryview) -> bytes:
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def _has_seal(file: Path) -> bool:
-    """Whether a file ends with a digest.
+def _has_seal(content: bytes) -> bool:
+    """Whether the content of a file ends with a digest.
 
     Raises:
-        _Damaged: it does, and the content has another one.
+        _Damaged: it does, and what comes before it has another one.
     """
-    left = file.stat().st_size - _DIGEST_LENGTH
-    digest, body_end = hashlib.sha256(), b""
-    with file.open("rb") as content:
-        while left > 0 and (block := content.read(min(_BLOCK, left))):
-            digest.update(block)
-            left -= len(block)
-            body_end = (body_end + block)[-len(_SEAL) :]
-        found = content.read()
-    if body_end != _SEAL:
+    body, found = memoryview(content)[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
+    if body[-len(_SEAL) :] != _SEAL:
         return False
-    if digest.hexdigest().encode() != found:
+    if hashlib.sha256(body).hexdigest().encode() != found:
         raise _Damaged("its content does not have the checksum in it")
     return True
 
 
 def _read(file: Path) -> RunState:
     try:
-        sealed = _has_seal(file)
+        sealed = _has_seal(file.read_bytes())
         with warnings.catch_warnings():
             # Of unusual tensors, which are refused below.
             warnings.simplefilter("ignore")
             content = load_plain(file)
     except pickle.UnpicklingError as error:
         raise _Damaged("holds more than tensors and plain values, or nothing that can be read") from error
-    except _Damaged:
+    except (FileNotFoundError, _Damaged):
         raise
     # Whatever a damaged file makes of the reader, from an EOFError to a MemoryError.
     except Exception as error:
         raise _Damaged(f"{type(error).__name__} in reading it") from error
     form = content.pop("format", None) if isinstance(content, dict) else None
-    if form not in (FORMAT, _WITHOUT_CHECKSUM):
-        expected = f"expected one of format {FORMAT}"
-        raise SepmlError(f"{file}: not the state of a run, {expected}; {way_out(file.parent)}")
     if form == FORMAT and not sealed:
         raise _Damaged("its checksum is missing")
     try:
-        return _checked(content)
-    except ValueError as error:
-        raise SepmlError(f"{file}: not the state of a run: {error}; {way_out(file.parent)}") from error
-
-
-def _checked(content: dict[Any, Any]) -> RunState:
-    """The content as a state, each part of its type.
-
-    Raises:
-        ValueError: it is none.
-    """
-    names = [each.name for each in fields(RunState)]
-    for name in names:
-        if name not in content:
-            raise ValueError(f"'{name}' is missing")
-    if unknown := [name for name in content if name not in names]:
-        raise ValueError(f"'{unknown[0]}' is unknown")
-    require_part("epoch", content["epoch"], _is_count(content["epoch"]), "0 or more")
-    for name in names[1:]:
-        require_part(name, content[name], isinstance(content[name], list), "a list")
-        for number, item in enumerate(content[name]):
-            if name == "skipped":
-                require_part(f"skipped.{number}", item, _is_count(item), "0 or more")
-            else:
-                require_part(f"{name}.{number}", item, isinstance(item, dict), "a dictionary")
-    return RunState(**content)
+        if form not in (FORMAT, _WITHOUT_CHECKSUM):
+            raise SepmlError(f"{file}: not the state of a run: its format is {shown(form)}, expected {FORMAT!r}")
+        return parse(RunState, content, f"{file}: not the state of a run")
+    except SepmlError as error:
+        raise SepmlError(f"{error}; {way_out(file.parent)}") from error
 
 
 def require_part(what: str, found: Any, holds: bool, expected: str) -> None:
@@ -196,7 +163,3 @@ def require_part(what: str, found: Any, holds: bool, expected: str) -> None:
         plain = found is None or isinstance(found, bool | int | float)
         shown = repr(found) if plain and len(repr(found)) < _LONGEST_SHOWN else f"of type {type(found).__name__}"
         raise ValueError(f"'{what}' is {shown}, expected {expected}")
-
-
-def _is_count(value: Any) -> bool:
-    return type(value) is int and value >= 0

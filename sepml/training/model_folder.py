@@ -1,5 +1,6 @@
 """Model folders, `config.json` (a format and the settings) and `model.safetensors`, and weights; no code from a file is run."""
 
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,8 +18,10 @@ from sepml.system.readers import read_object
 
 _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"
+
+
 # Floats of any precision stand for each other: weights are often published in 16 bits.
-_FLOATS = {"float64", "float32", "float16", "bfloat16"}
+_FLOAT = re.compile("^b?float(16|32|64) ")
 _SAFETENSORS_TYPES = {
     "F64": "float64",
     "F32": "float32",
@@ -70,8 +73,10 @@ def require_weights(model: nn.Module, folder: Path) -> None:
     """
     file = folder / _WEIGHTS
     with _reading(file), safe_open(file, "pt") as weights:
-        found = {name: _header(weights.get_slice(name)) for name in weights.keys()}  # noqa: SIM118
-    _require_same_headers(model, found, file, _ASKED_FOR)
+        slices = {name: weights.get_slice(name) for name in weights.keys()}  # noqa: SIM118
+        kinds = {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
+    found = {name: f"{_SAFETENSORS_TYPES.get(kind, kind)} {shape}" for name, (kind, shape) in kinds.items()}
+    _require_kinds(model, found, file, _ASKED_FOR)
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
@@ -93,11 +98,6 @@ def _reading(file: Path) -> Iterator[None]:
         raise SepmlError(f"{file}: cannot be read as safetensors weights: {said}") from error
 
 
-def _header(weight: Any) -> tuple[tuple[int, ...], str]:
-    kind = weight.get_dtype()
-    return tuple(weight.get_shape()), _SAFETENSORS_TYPES.get(kind, str(kind))
-
-
 def read_weights(file: Path) -> dict[str, Tensor]:
     """The weights in a file by name: `.safetensors`, or else a state dictionary of torch's, of which no code is run.
 
@@ -117,88 +117,74 @@ def read_weights(file: Path) -> dict[str, Tensor]:
     return state
 
 
-def fill(model: nn.Module, state: dict[str, Tensor], source: Path, expected: str) -> None:
+def fill(model: nn.Module, weights: Mapping[str, Tensor], source: object, expected: str) -> None:
     """Give a model its weights, all of them and no others.
 
     Args:
         source: where they come from. expected: what says how they should be, for the message.
 
     Raises:
-        SepmlError: a name or a shape differs.
+        SepmlError: see `require_same`.
     """
-    require_same(model, state, source, expected)
-    model.load_state_dict(state)
-
-
-def require_same(model: nn.Module, state: Mapping[str, Tensor], source: Path, expected: str) -> None:
-    """Refuse weights that `fill` would refuse; the model may lie on torch's meta device.
-
-    Raises:
-        SepmlError: a name, a shape or a type differs.
-    """
-    found = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in state.items()}
-    _require_same_headers(model, found, source, expected)
-
-
-def _require_same_headers(model: nn.Module, found: dict[str, tuple[tuple[int, ...], str]], source: Path, expected: str) -> None:
-    """Refuse other names, shapes or types than a model's: `load_state_dict` would cast whole or complex numbers silently."""
-    wanted = {name: (tuple(value.shape), str(value.dtype).removeprefix("torch.")) for name, value in model.state_dict().items()}
-    shapes = [{name: shape for name, (shape, _) in each.items()} for each in (wanted, found)]
-    if shapes[0] != shapes[1]:
-        want, have = shapes
-        name = min(name for name in want.keys() | have.keys() if want.get(name) != have.get(name))
-        raise SepmlError(f"{source}: '{name[:80]}' is {have.get(name, 'absent')}, {expected} {want.get(name, 'none')}")
-    for name, (_, kind) in sorted(wanted.items()):
-        if found[name][1] != kind and not {kind, found[name][1]} <= _FLOATS:
-            raise SepmlError(f"{source}: '{name}' holds {found[name][1]} numbers, {expected} {kind}; save the weights anew")
-
-
-def check_weights(network: nn.Module, weights: Mapping[Any, Any]) -> None:
-    """Refuse weights that are not, by name, type and shape, those of a network, or that are no numbers.
-
-    Raises:
-        ValueError: what differs first.
-    """
-    wanted = network.state_dict()
-    learnt = {name for name, _ in network.named_parameters()}
-    for name in sorted(wanted.keys() | weights.keys(), key=str):
-        found, expected = (_kind(of[name]) if name in of else "absent" for of in (weights, wanted))
-        if found != expected:
-            raise ValueError(f"'{name}' is {found}, the network's {expected}")
-        value = weights[name]
-        # Statistics may be infinite.
-        if not (value.isfinite() if name in learnt else ~value.isnan()).all():
-            raise ValueError(f"'{name}' holds values that are nan or infinite")
+    require_same(model, weights, source, expected)
+    model.load_state_dict(dict(weights))
 
 
 def take_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str) -> None:
     """Give a network the weights of another one of the same architecture.
 
-    Args:
-        weights: by their names.
-        source: where they come from, for messages.
-
     Raises:
         SepmlError: see `check_weights`.
     """
-    try:
-        check_weights(network, weights)
-    except ValueError as error:
-        raise SepmlError(f"{source}: {error}") from error
+    check_weights(network, weights, source)
     network.load_state_dict(dict(weights))
+
+
+def check_weights(network: nn.Module, weights: Mapping[Any, Any], source: str) -> None:
+    """Refuse weights that are not those of a network, or that are no numbers.
+
+    Raises:
+        SepmlError: see `require_same`; or a value is nan, or a weight that is learnt is infinite.
+    """
+    require_same(network, weights, source, "the network has")
+    learnt = {name for name, _ in network.named_parameters()}
+    for name, value in weights.items():
+        # Statistics may be infinite.
+        if not (value.isfinite() if name in learnt else ~value.isnan()).all():
+            raise SepmlError(f"{source}: '{name}' holds values that are nan or infinite")
+
+
+def require_same(model: nn.Module, weights: Mapping[Any, Any], source: object, expected: str) -> None:
+    """Refuse weights that `fill` would refuse; the model may lie on torch's meta device.
+
+    Raises:
+        SepmlError: a name, a shape or a type differs, apart from the precision of floats, or a value is no plain tensor.
+    """
+    kinds = {
+        name: _kind(value) if is_plain_tensor(value) else f"no plain tensor but {type(value).__name__}"
+        for name, value in weights.items()
+    }
+    _require_kinds(model, kinds, source, expected)
+
+
+def _require_kinds(model: nn.Module, found: Mapping[Any, str], source: object, expected: str) -> None:
+    """Refuse other types and shapes than a model's: `load_state_dict` would cast whole or complex numbers silently."""
+    wanted = {name: _kind(value) for name, value in model.state_dict().items()}
+    for name in sorted(wanted.keys() | found.keys(), key=str):
+        have, want = found.get(name, "absent"), wanted.get(name, "none")
+        if _FLOAT.sub("", have) != _FLOAT.sub("", want):
+            raise SepmlError(f"{source}: '{str(name)[:80]}' is {have}, {expected} {want}")
+
+
+def _kind(value: Tensor) -> str:
+    """The type and shape of a weight, such as `float32 (64, 2)`."""
+    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def is_plain_tensor(value: Any) -> bool:
     """Whether something is a tensor of numbers in memory, not of a sparse, quantised or nested kind."""
     kinds = isinstance(value, Tensor) and (value.is_quantized or value.is_nested or value.is_meta)
     return isinstance(value, Tensor) and value.layout is torch.strided and not kinds
-
-
-def _kind(value: Any) -> str:
-    """The type and shape of a weight, such as `float32 (64, 2)`."""
-    if not is_plain_tensor(value):
-        return f"no plain tensor but {type(value).__name__}"
-    return f"{str(value.dtype).removeprefix('torch.')} {tuple(value.shape)}"
 
 
 def load_plain(file: Path, allowed: Sequence[Any] = ()) -> Any:

@@ -39,7 +39,7 @@ def resume(
     file = folder / (LAST if reason is None else PREVIOUS)
     try:
         history = check_state(state, networks, optimizers)
-    except ValueError as error:
+    except (ValueError, SepmlError) as error:
         raise SepmlError(f"{file}: not a state of this run: {error}; {way_out(folder)}") from error
     for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
         network.load_state_dict(weights)
@@ -65,7 +65,7 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
         its history.
 
     Raises:
-        ValueError: a part of another type, shape or number, or not a number.
+        ValueError, SepmlError: a part of another type, shape or number, or not a number.
     """
     count = len(networks)
     for name in ("peers", "optimizers", "skipped"):
@@ -73,10 +73,7 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
         require_part(name, found, found == count, f"{count} of them")
     history = _history_of(state, count)
     for number, (weights, network) in enumerate(zip(state.peers, networks, strict=True)):
-        try:
-            check_weights(network, weights)
-        except ValueError as error:
-            raise ValueError(f"'peers.{number}': {error}") from error
+        check_weights(network, weights, f"'peers.{number}'")
     for number, (moments, optimizer) in enumerate(zip(state.optimizers, optimizers, strict=True)):
         _check_moments(f"optimizers.{number}", moments, optimizer)
     return history

@@ -125,7 +125,7 @@ def test_another_architecture_is_one_line(config, trained, tmp_path, capsys):
 
     peer = str(trained / "peer1")
     said = refused("--peers.0.init", peer, "--peers.0.hidden", "6")
-    assert f"peers.0.init: {peer} (hidden 8, here 6): '" in said and "the network's float32 (" in said
+    assert f"peers.0.init: {peer} (hidden 8, here 6): '" in said and "the network has float32 (" in said
     other = yaml.safe_dump({"kind": "convtasnet", **SMALL, "init": peer})
     assert f"peers.1.init: {peer} (kind dprnn, here convtasnet): '" in refused("--peers.1", other)
     assert "peers.0.init: no-such: no such folder; expected a model folder" in refused("--peers.0.init", "no-such")

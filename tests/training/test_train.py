@@ -222,7 +222,7 @@ def test_a_damaged_checkpoint_is_one_line(config, tmp_path, capsys):
     assert train(config, exp, "--fit.epochs", "1") == 0
     (exp / "last.ckpt").write_bytes(b"PK\x03\x04 broken")
     assert train(config, exp, "--fit.epochs", "2") == 1
-    assert "last.ckpt: not a readable checkpoint" in capsys.readouterr().err
+    assert "last.ckpt: damaged (" in capsys.readouterr().err
 
 
 def test_losses_that_are_not_finite_end_the_run_with_a_reason(config, data, tmp_path, capsys):

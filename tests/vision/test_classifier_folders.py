@@ -83,9 +83,18 @@ DAMAGES = {
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
         "model.safetensors: cannot be read as safetensors weights",
     ),
-    "other classes": (lambda f: edit_model(f, classes=6), "'11.bias' is (5,), config.json beside it asks for (6,)"),
-    "other width": (lambda f: put_weights_of(replace(SMALL, width=0.5), f), "config.json beside it asks for (16, 3, 3, 3)"),
-    "other channels": (lambda f: edit_model(f, channels=1), "is (16, 3, 3, 3), config.json beside it asks for (16, 1, 3, 3)"),
+    "other classes": (
+        lambda f: edit_model(f, classes=6),
+        "'11.bias' is float32 (5,), config.json",
+    ),
+    "other width": (
+        lambda f: put_weights_of(replace(SMALL, width=0.5), f),
+        "it asks for float32 (16, 3, 3, 3)",
+    ),
+    "other channels": (
+        lambda f: edit_model(f, channels=1),
+        "is float32 (16, 3, 3, 3), config.json",
+    ),
     "other network": (lambda f: put_weights_of(NetworkConfig("resnet32", 5), f), "config.json beside it asks for"),
 }
 

@@ -50,7 +50,7 @@ def test_a_classifier_begins_with_given_weights_and_the_source_may_go(config, tm
     gone = str(tmp_path / "gone")
     assert train(config, tmp_path / "third", "--peers.0.init", gone, "--peers.0.width", "0.5") == 1
     said = capsys.readouterr().err
-    assert said.startswith(f"sepml: error: peers.0.init: {gone}/peer1: '") and "the network's float32 (" in said
+    assert said.startswith(f"sepml: error: peers.0.init: {gone}/peer1: '") and "the network has float32 (" in said
     both = ("--peers.0.init", gone, "--peers.0.weights", f"{gone}/peer1/model.safetensors")
     assert train(config, tmp_path / "third", *both) == 1
     assert "peers.0 has both 'weights' and 'init', expected one of them" in capsys.readouterr().err

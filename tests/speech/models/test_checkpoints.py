@@ -196,7 +196,8 @@ def test_numbers_that_are_no_floats_are_not_cast(kind, tmp_path):
     content["state_dict"][name] = content["state_dict"][name].to(kind)
     said = refusal(save(tmp_path / "model.pth", content))
     held = str(kind).removeprefix("torch.")
-    assert said == f"'{name}' holds {held} numbers, model_args ask for float32; save the weights anew"
+    shape = tuple(content["state_dict"][name].shape)
+    assert said == f"'{name}' is {held} {shape}, model_args ask for float32 {shape}"
 
 
 @pytest.mark.parametrize("kind", [torch.float64, torch.float16, torch.bfloat16])
