@@ -51,6 +51,8 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
     consistency = "distribute the remainder of the mixture among the estimates, so that they add up to it"
     sub.add_argument("--mixture-consistency", action="store_true", help=consistency)
+    band = "of recordings above the model's rate: all of it, the highs shared out by the band below, or what the model hears"
+    sub.add_argument("--band", choices=("full", "model"), default="full", help=band)
     sub.add_argument("--format", choices=("wav", "flac"), help="of the outputs (default: wav)")
     sub.add_argument("--filename", default="{name}_s{n}.{ext}", help="of the outputs; {suffix} and {parent} are the input's")
     sub.add_argument("--clip-mode", choices=("rescale", "clamp", "none"), default="rescale", help="when a peak is over 1")
@@ -81,16 +83,10 @@ def _separate(options: argparse.Namespace) -> int:
     keep_large_blocks()
     separator = _loaded(options)
     _check(options, separator.n_src)
-    separator.mixture_consistency = options.mixture_consistency
+    separator.mixture_consistency, separator.full_band = options.mixture_consistency, options.band == "full"
     settings = FileSettings(
-        options.segment,
-        options.overlap,
-        options.channel or None,
-        options.clip_mode,
-        options.bits,
-        options.filename,
-        options.format,
-        options.force,
+        *(options.segment, options.overlap, options.channel or None, options.clip_mode, options.bits),
+        *(options.filename, options.format, options.force),
     )
     out = STDOUT if options.out == "-" else Path(options.out)
     return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))

@@ -1,6 +1,7 @@
 """Signals: one channel taken, resampled and cut into windows block by block, as the whole would be; the active speech level."""
 
 import logging
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
@@ -156,6 +157,27 @@ def split_at(blocks: Iterable[np.ndarray], samples: int) -> tuple[np.ndarray, It
         size += len(block)
     whole = np.concatenate(held) if held else np.zeros(0, np.float32)
     return whole[:samples], chain([whole[samples:]], remaining)
+
+
+def forked(blocks: Iterable[np.ndarray]) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray]]:
+    """The same blocks for two readers; what one has read and the other has not is kept.
+
+    Unlike `itertools.tee`, which keeps up to 56 blocks more.
+    """
+    source = iter(blocks)
+    waiting: tuple[deque[np.ndarray], deque[np.ndarray]] = deque(), deque()
+
+    def reader(own: deque[np.ndarray], other: deque[np.ndarray]) -> Iterator[np.ndarray]:
+        while True:
+            if own:
+                yield own.popleft()
+            elif (block := next(source, None)) is not None:
+                other.append(block)
+                yield block
+            else:
+                return
+
+    return reader(*waiting), reader(*waiting[::-1])
 
 
 def active_level(x: np.ndarray, rate: int) -> float:

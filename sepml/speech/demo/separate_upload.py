@@ -137,7 +137,7 @@ class _ReportingSeparator(Separator):
     """A separator that reports its progress through the recording."""
 
     def __init__(self, separator: Separator, sound: Sound, progress: Progress) -> None:
-        super().__init__(separator.models, separator.mixture_consistency)
+        super().__init__(separator.models, separator.mixture_consistency, separator.full_band)
         self._sound, self._progress = sound, progress
 
     def stream(

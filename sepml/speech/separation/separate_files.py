@@ -14,7 +14,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import Recording, one_channel
 from sepml.speech.separation.inputs import STDIN, Outcome, failed_outcome, label_of, list_inputs, readable
-from sepml.speech.separation.options import FileSettings, OutputNames, collisions
+from sepml.speech.separation.options import FileSettings, OutputFormat, OutputNames, collisions
 from sepml.speech.separation.outputs import (
     STDOUT,
     Estimates,
@@ -33,8 +33,8 @@ from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
 log = logging.getLogger(__name__)
 LONG_SECONDS = 60.0
 """Recordings above this length show their progress."""
-ProvenanceOf = Callable[[Path, str], Provenance]
-"""From a recording and the resolution of its outputs to the provenance of these."""
+ProvenanceOf = Callable[[Path, OutputFormat], Provenance]
+"""From a recording and the format of its outputs to the provenance of these."""
 
 
 def separate_files(
@@ -87,8 +87,11 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
     refused = collisions(plan)
     model = model_fingerprint(separator.models)
 
-    def made(file: Path, bits: str) -> Provenance:
-        return expected_provenance(file, [*settings.of_samples(bits), separator.mixture_consistency], model)
+    def made(file: Path, output_format: OutputFormat) -> Provenance:
+        # Outputs of earlier versions, which ended where the models' band does, must still match where they do so today.
+        band = ["full band"] if separator.adds_highs(output_format.rate) else []
+        used = [*settings.of_samples(output_format.bits), separator.mixture_consistency, *band]
+        return expected_provenance(file, used, model)
 
     outcomes = []
     for file, outputs in track(plan.items(), "separating"):
@@ -121,7 +124,7 @@ def _is_done(file: Path, outputs: Sequence[Path], settings: FileSettings, made: 
     # Outputs of earlier versions hold no provenance.
     if found := {output: other for output in existing if (other := provenance_of(output))}:
         with open_recording(file) as recording:
-            expected = made(file, settings.output_format(recording).bits)
+            expected = made(file, settings.output_format(recording))
         for output, other in found.items():
             Request(asdict(expected)).claim(output, "an estimate", asdict(other))
     return len(existing) == len(outputs)
@@ -137,7 +140,7 @@ def _separate_file(
             output_format = settings.output_format(recording)
             for output in outputs:
                 require_writable(output)
-            comment = made(path, output_format.bits).comment if outputs else ""
+            comment = made(path, output_format).comment if outputs else ""
             if alone and settings.channel is None:
                 _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import resampled, split_at, windows
+from sepml.speech.audio.signals import forked, resampled, split_at, windows
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
+from sepml.speech.separation.full_band import with_highs
 from sepml.speech.separation.options import check_windows
 from sepml.speech.separation.stitch import Stitcher, align_to, level_gains
 from sepml.training.hardware import computes_bf16
@@ -40,12 +41,14 @@ class Separator(HubMixin):
         models: modules from mixture (B, T) to est_sources (B, n_src, T) with a `config` that has `n_src` and
             `sample_rate`; they are put into evaluation mode.
         mixture_consistency: distribute the remainder of the mixture equally among the sources, so that they add up to it.
+        full_band: of recordings whose rate is above that of the models, give each estimate its share of what lies above the
+            models' band (`sepml.speech.separation.full_band`); without, the estimates end where the band does.
 
     Raises:
         SepmlError: the models differ in rate or number of sources.
     """
 
-    def __init__(self, models: Sequence[SeparationModel], mixture_consistency: bool = False) -> None:
+    def __init__(self, models: Sequence[SeparationModel], mixture_consistency: bool = False, full_band: bool = True) -> None:
         super().__init__(models)
         if not models:
             raise SepmlError("a separator needs a model; none was given")
@@ -54,7 +57,7 @@ class Separator(HubMixin):
             found = " and ".join(f"{n_src} sources at {rate} Hz" for n_src, rate in sorted(kinds))
             raise SepmlError(f"the models cannot be averaged, they give {found}; use one of them alone")
         self.n_src, self.sample_rate = kinds.pop()
-        self.mixture_consistency = mixture_consistency
+        self.mixture_consistency, self.full_band = mixture_consistency, full_band
 
     def separate(
         self, waveform: Tensor | np.ndarray, sample_rate: int, segment: float | None = None, overlap: float | None = None
@@ -119,14 +122,27 @@ class Separator(HubMixin):
                 samples += block.size
                 yield (block / np.float64(level) - offset).astype(np.float32)
 
-        low = resampled(units(), sample_rate, self.sample_rate)
-        ests = self._whole(head, low) if later is None else self._in_windows(low, length, hop)
+        silent = later is None and (not head.size or np.ptp(head) == 0)
+
+        def separated(low: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+            return self._whole(low, silent) if later is None else self._in_windows(low, length, hop)
+
+        if self.adds_highs(sample_rate) and not silent:
+            mixture, high = forked(units())
+            low, edge = forked(resampled(mixture, sample_rate, self.sample_rate))
+            ests = with_highs(high, edge, separated(low), self.sample_rate, sample_rate)
+        else:
+            ests = resampled(separated(resampled(units(), sample_rate, self.sample_rate)), self.sample_rate, sample_rate)
         done = 0
-        for est in resampled(ests, self.sample_rate, sample_rate):
+        for est in ests:
             # Resampling to the models' rate and back adds some samples.
             est = est[:, : samples - done]
             done += est.shape[1]
             yield (est * np.float64(level)).astype(np.float32)
+
+    def adds_highs(self, sample_rate: int) -> bool:
+        """Whether estimates of a recording, at its rate in Hz, have more than the models' band."""
+        return self.full_band and sample_rate > self.sample_rate
 
     def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
         """The length of a window and the step from one to the next, in samples of the models."""
@@ -139,11 +155,11 @@ class Separator(HubMixin):
         length = max(round(segment * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
-    def _whole(self, head: np.ndarray, low: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    def _whole(self, low: Iterable[np.ndarray], silent: bool) -> Iterator[np.ndarray]:
         """Estimates (n_src, T) of all of a mixture, which the models see in one piece; `low` is the mixture at their rate."""
         mixture = np.concatenate(list(low))
         # A constant signal is silence, but subtracting its mean leaves rounding errors.
-        if mixture.size == 0 or np.ptp(head) == 0:
+        if silent:
             mixture = np.zeros_like(mixture)
         [est] = self._estimates([mixture])
         est = est * level_gains(est, mixture).astype(np.float32)[:, None]
