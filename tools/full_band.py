@@ -1,13 +1,14 @@
 """What the highs of `sepml.speech.separation.full_band` are worth: SI-SDR improvement at 16 kHz beside the plain low-pass.
 
-Voices of the packages that are recorded at 22 to 48 kHz (tuxpaint, klettres, ktuberling, fillets), decoded at their own rate, are
-mixed at 16 kHz two by two and separated with the highs and without them (`--band model`), and the mixture's highs halved.
+Voices of the packages that are recorded at 22 to 48 kHz (tuxpaint, klettres, ktuberling, fillets), decoded at their own
+rate, are mixed at 16 kHz two by two and separated with the highs and without them (`--band model`), and with the mixture's
+highs halved.
 
     python tools/full_band.py CORPUS [--model DIR] [--split unseen_test] [--mixtures 60] [--seed 1]
 
-CORPUS was made by `sepml prepare prompts --size full`: its utterances.csv says which clips make an utterance and in which split it
-is, its folder `debs` (or `--debs`) has the packages. Of `unseen_valid` and `unseen_test` no voice was trained on; the voices of
-fillets are all in training, `seen_test` has utterances of theirs that were not.
+CORPUS was made by `sepml prepare prompts --size full`: its utterances.csv says which clips make an utterance and in which
+split it is, its folder `debs` (or `--debs`) has the packages. Of `unseen_valid` and `unseen_test` no voice was trained on; the
+voices of fillets are all in training, `seen_test` has utterances of theirs that were not.
 """
 
 import argparse
@@ -52,9 +53,8 @@ def main() -> None:
     print("| above the models' band | SI-SDRi, dB | gain, dB: mean | least | most | better |\n|---|---:|---:|---:|---:|---:|")
     gains = results - results[:, :1]
     for name, of, gain in zip(("nothing", "half the mixture each", "full band"), results.T, gains.T, strict=True):
-        print(
-            f"| {name} | {of.mean():.2f} | {gain.mean():+.2f} | {gain.min():+.2f} | {gain.max():+.2f} | {(gain > 0).mean():.0%} |"
-        )
+        gained = f"{gain.mean():+.2f} | {gain.min():+.2f} | {gain.max():+.2f} | {(gain > 0).mean():.0%}"
+        print(f"| {name} | {of.mean():.2f} | {gained} |")
 
 
 def wide_voices(corpus: Path, debs: Path, split: str, folder: Path) -> dict[str, list[list[Clip]]]:

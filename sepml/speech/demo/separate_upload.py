@@ -16,7 +16,7 @@ from sepml.speech.audio.files import reason
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import one_channel
 from sepml.speech.demo.uploads import Limits
-from sepml.speech.report.rendering import StoredSamples, loudest, player
+from sepml.speech.report.rendering import StoredSamples, highest_frequency, loudest, player
 from sepml.speech.separation.separate_files import separate_file
 from sepml.speech.separation.separator import WHOLE_SECONDS, Separator
 
@@ -159,14 +159,17 @@ class _ReportingSeparator(Separator):
 
 
 def _players(files: Sequence[Path], downloads: Sequence[str], sound: Sound, source: str) -> Iterator[str]:
-    level = None
+    level = highest = None
     for number, (file, download) in enumerate(zip(files, downloads, strict=True)):
         with soundfile.SoundFile(os.fsencode(file)) as opened:
             samples = StoredSamples(opened)
-            level = loudest(samples, sound.rate) if level is None else level
+            # The mixture's scale is that of all.
+            if level is None:
+                level, highest = loudest(samples, sound.rate), highest_frequency(samples, sound.rate)
             # The visitor already has the mixture.
             name, download = (f"speaker {number}", download) if number else ("mixture", "")
-            yield player(name, samples, sound.rate, sound.peak, level, f"{source}{number}.wav", download=download)
+            address = f"{source}{number}.wav"
+            yield player(name, samples, sound.rate, sound.peak, level, address, download=download, highest=highest)
 
 
 @contextmanager

@@ -85,16 +85,19 @@ def player(
     source: str,
     note: str = "",
     download: str | None = None,
+    highest: float | None = None,
 ) -> Markup:
     """The HTML of one signal (T,): waveform, spectrogram, and an audio element that plays `source`.
 
     Args:
         peak, loudest_db: the scale, see `waveform` and `spectrogram`.
         download: the name under which the file is saved, empty for no link; if it is not None, there are buttons Solo and Mute.
+        highest: the frequency at which the spectrogram ends, Hz; None is half the rate.
     """
-    image = data_uri("image/png", spectrogram(x, rate, loudest_db))
+    highest = rate / 2 if highest is None else highest
+    image = data_uri("image/png", spectrogram(x, rate, loudest_db, highest))
     wave = waveform(x, peak)
-    shown = {"name": name, "note": note, "wave": wave, "image": image, "khz": f"{rate / 2000:g}"}
+    shown = {"name": name, "note": note, "wave": wave, "image": image, "khz": f"{highest / 1000:g}"}
     return render("signal.html", source=source, download=download, **shown)
 
 
@@ -114,13 +117,14 @@ def waveform(x: Samples, peak: float, columns: int = _COLUMNS, height: int = 48)
     return f"M{there} {back}Z"
 
 
-def spectrogram(x: Samples, rate: int, loudest_db: float | None = None) -> bytes:
-    """A PNG of the magnitudes of samples (T,) over time and frequency (0 to rate / 2), 70 dB from dark to light.
+def spectrogram(x: Samples, rate: int, loudest_db: float | None = None, highest: float | None = None) -> bytes:
+    """A PNG of the magnitudes of samples (T,) over time and frequency (from 0), 70 dB from dark to light.
 
     Args:
+        highest: the frequency at which it ends, Hz; None is half the rate.
         loudest_db: the level of the lightest shade, from `loudest`; None is the highest of `x`. Silence is always darkest.
     """
-    levels = _levels(x, rate)
+    levels = _levels(x, rate, highest)
     top = float(levels.max(initial=_SILENCE_DB)) if loudest_db is None else loudest_db
     shades = np.clip((levels - top) / _RANGE_DB + 1, 0, 1) * (_SHADES - 1)
     shades[levels <= _SILENCE_DB] = 0
@@ -130,6 +134,18 @@ def spectrogram(x: Samples, rate: int, loudest_db: float | None = None) -> bytes
 def loudest(x: Samples, rate: int) -> float:
     """The highest level of a spectrogram of samples (T,), dB."""
     return float(_levels(x, rate).max(initial=_SILENCE_DB))
+
+
+def highest_frequency(x: Samples, rate: int) -> float:
+    """The frequency at which the spectrogram of samples (T,) becomes dark, Hz: the next multiple of 500, at most rate / 2.
+
+    Silence has half the rate.
+    """
+    peaks = _levels(x, rate).max(1)
+    light = np.flatnonzero((peaks > peaks.max() - _RANGE_DB) & (peaks > _SILENCE_DB))
+    if not light.size:
+        return rate / 2
+    return min(math.ceil((light[-1] + 1) / len(peaks) * rate / 2 / 500) * 500, rate / 2)
 
 
 def png(indices: np.ndarray, palette: np.ndarray) -> bytes:
@@ -169,14 +185,15 @@ def data_uri(kind: str, content: bytes) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
 
 
-def _levels(x: Samples, rate: int) -> np.ndarray:
-    """Levels (rows, columns), dB: Hann windows; each cell has the maximum of its bins and frames."""
+def _levels(x: Samples, rate: int, highest: float | None = None) -> np.ndarray:
+    """Levels (rows, columns) up to a frequency, dB: Hann windows; each cell has the maximum of its bins and frames."""
     length = max(64, 2 ** math.ceil(math.log2(max(rate * _WINDOW_SECONDS, 2))))
     # At most four windows for each column, so that time and memory are bounded for long recordings.
     frames = min(max(len(x) * 4 // length, 8), 4 * _COLUMNS)
     starts = np.linspace(0, len(x) + 1, frames).astype(int) - length // 2
     window = np.hanning(length + 1)[:-1].astype(np.float32)
     power = np.stack([np.abs(np.fft.rfft(_around(x, start, length) * window)[:-1]) ** 2 for start in starts], axis=1)
+    power = power[: max(round(len(power) * (1 if highest is None else highest / (rate / 2))), 1)]
     rows, columns = min(_ROWS, power.shape[0]), min(_COLUMNS, frames)
     power = np.maximum.reduceat(power, np.arange(rows) * power.shape[0] // rows, axis=0)
     power = np.maximum.reduceat(power, np.arange(columns) * frames // columns, axis=1)

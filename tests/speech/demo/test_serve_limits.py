@@ -158,6 +158,22 @@ def test_silence_is_the_darkest_colour():
     assert found[:, : found.shape[1] // 2 - 2].max() == 0 and found.max() == 47
 
 
+@pytest.mark.parametrize(
+    ("tone", "level", "end"), [(1500, 0.3, 2000), (7000, 0.3, 7500), (7000, 1e-5, 500), (21_900, 0.3, 22_050)]
+)
+def test_a_spectrogram_ends_where_the_signal_does(tone, level, end):
+    """A low tone, and a higher one that is loud or below the range of 70 dB."""
+    t = np.arange(44_100) / 44_100
+    x = (0.3 * np.sin(2 * np.pi * 200 * t) + level * np.sin(2 * np.pi * tone * t)) * np.hanning(len(t))
+    highest = pictures.highest_frequency(x, 44_100)
+    assert highest == end
+    whole, found = (shades(pictures.spectrogram(x, 44_100, highest=to)) for to in (None, highest))
+    light = np.flatnonzero(found.max(1) > 20)
+    assert len(found) <= len(whole) and abs(light[0] / len(found) * highest - (end - max(tone * (level > 0.1), 200))) < 250
+    assert f"0 to {end / 1000:g} kHz" in pictures.player("", x, 44_100, 1.0, None, "", highest=highest)
+    assert pictures.highest_frequency(np.zeros(8000), 8000) == 4000 and pictures.highest_frequency(x[:0], 8000) == 4000
+
+
 @pytest.mark.parametrize("samples", [1, 100, 8000, 123_457])
 def test_pictures_of_a_file_are_those_of_its_samples(tmp_path, samples):
     x = np.random.default_rng(0).normal(0, 0.1, samples).astype(np.float32)
