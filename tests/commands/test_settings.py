@@ -67,6 +67,14 @@ def test_hints_name_keys_that_exist(word, expected):
         assert f"'{key}': " in fault(f"--{key}={{a: 1}}") or f"unknown key '{key}.a'" in fault(f"--{key}={{a: 1}}")
 
 
+def test_a_word_changes_its_own_key_alone():
+    """Parts of a file that an alias repeats are one object in Python."""
+    alias = {"epochs": 1}
+    settings = {"a": alias, "b": [alias, 3]}
+    assert override(settings, ["--a.epochs", "2", "--b.1=4"]) == {"a": {"epochs": 2}, "b": [{"epochs": 1}, 4]}
+    assert settings == {"a": {"epochs": 1}, "b": [{"epochs": 1}, 3]}
+
+
 def test_files_that_extend_each_other_through_folders(tmp_path):
     (tmp_path / "conf").mkdir()
     for name, base in {"a": "../conf/b.yaml", "b": "../conf/../conf/c.yaml", "c": "../conf/a.yaml"}.items():
