@@ -57,9 +57,8 @@ def fit(
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
     progress = resume(run.folder, networks, plain, options.epochs, fabric)
     peers, owners = _peers(task, ready)
-    independent = len(peers) == len(networks) and sharing.rules.updates == "simultaneous"
     with (
-        FabricEngine(fabric, len(networks), independent) as engine,
+        _engine(fabric, len(networks), len(peers), sharing) as engine,
         TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard,
     ):
         cohort = Cohort(task, peers, [ready[owner][1] for owner in owners], sharing.rules, _clip_norm(options), engine)
@@ -88,6 +87,11 @@ def fit(
 def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
     # One loader gives one loader.
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
+
+
+def _engine(fabric: Fabric, networks: int, peers: int, sharing: CohortSettings) -> FabricEngine:
+    """The engine of so many networks, which are independent where each is one peer and all update together."""
+    return FabricEngine(fabric, networks, networks == peers and sharing.rules.updates == "simultaneous")
 
 
 def _clip_norm(options: FitSettings) -> float:

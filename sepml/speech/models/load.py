@@ -4,13 +4,13 @@ import logging
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepml.errors import SepmlError, shown
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.hub_client import checked_answers, hub_errors
-from sepml.speech.models.origin import DEFAULT, ENSEMBLE_FORMAT, Origin, model_format
 from sepml.system.readers import read_object
 
 if TYPE_CHECKING:
@@ -18,12 +18,41 @@ if TYPE_CHECKING:
 
     from sepml.speech.models.model import SeparationModel
 
+DEFAULT = Path(__file__).resolve().parents[2] / "pretrained" / "prompts-2mix"
+"""The pair that comes with sepml: used when no model is named."""
+ENSEMBLE_FORMAT = "sepml-ensemble-1"
 log = logging.getLogger(__name__)
 _CHECKPOINT = "pytorch_model.bin"
 _SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
 _FETCHED = ["config.json", "model.safetensors", "best.json", "peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _KINDS = "a model folder, an experiment's folder, an Asteroid checkpoint or a Hugging Face Hub id (user/name)"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the models of a separator come from.
+
+    Attributes:
+        name: as it was asked for.
+        path: the folder or the file on this machine.
+        parts: a model folder or a checkpoint for each of the models.
+        commit: of a model from the Hugging Face Hub.
+    """
+
+    name: str
+    path: Path
+    parts: tuple[Path, ...]
+    commit: str | None = None
+
+
+def model_format(config: Path) -> str | None:
+    """The format that a config.json names; None when it is not a file of sepml."""
+    try:
+        name = read_object(config).get("format")
+    except (FileNotFoundError, SepmlError):
+        return None
+    return name if isinstance(name, str) else None
 
 
 def load_models(

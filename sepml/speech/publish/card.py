@@ -11,8 +11,8 @@ import yaml
 
 from sepml.config import read_yaml
 from sepml.errors import SepmlError
+from sepml.speech.models.load import DEFAULT, Origin
 from sepml.speech.models.model import SeparationModel
-from sepml.speech.models.origin import DEFAULT, Origin
 from sepml.speech.results.summary import Summary, read_summary
 from sepml.speech.results.tables import format_table, title
 from sepml.system.csv_files import read_rows

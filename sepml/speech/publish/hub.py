@@ -10,9 +10,8 @@ from huggingface_hub import ModelCard, ModelHubMixin
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.hub_client import hub_errors
-from sepml.speech.models.load import best_peer, load_models
+from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, best_peer, load_models
 from sepml.speech.models.model import SeparationModel, save_model
-from sepml.speech.models.origin import ENSEMBLE_FORMAT, Origin
 from sepml.speech.publish.card import make_card
 from sepml.system.files import write_json
 from sepml.training.hardware import choose_device

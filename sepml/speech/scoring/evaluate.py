@@ -18,8 +18,7 @@ from sepml.speech.audio.recordings import of_subtype
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.mixtures import Mixture
 from sepml.speech.models.config import Architecture
-from sepml.speech.models.load import find_model
-from sepml.speech.models.origin import Origin
+from sepml.speech.models.load import Origin, find_model
 from sepml.speech.results.scores import METRICS, UtteranceScores
 from sepml.speech.results.summary import Summary
 from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_rows, inputs_of_rows, refuse_other_rows, stamps

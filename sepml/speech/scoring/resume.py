@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture
-from sepml.speech.models.origin import Origin
+from sepml.speech.models.load import Origin
 from sepml.speech.results.scores import COLUMNS, UtteranceScores
 from sepml.speech.results.summary import Summary, read_summary, score_folders_below
 from sepml.system.csv_files import read_rows

@@ -11,8 +11,8 @@ from hub_models import example, experiment, mixture
 from tiny_models import TINY, built
 
 from sepml.speech.models import load
+from sepml.speech.models.load import DEFAULT
 from sepml.speech.models.model import save_model
-from sepml.speech.models.origin import DEFAULT
 from sepml.speech.publish import card as publish_card
 from sepml.speech.separation.separator import Separator
 
