@@ -1,4 +1,4 @@
-"""The history of a run, and the files that hold it and the networks; TensorBoard, where that is installed."""
+"""The history of a run, and the files that it and the networks are written to; TensorBoard, where that is installed."""
 
 import logging
 import math

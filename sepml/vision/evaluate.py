@@ -1,4 +1,4 @@
-"""Evaluation of trained classifiers on their test images: accuracy, retrieval, or the query table of a slimmable network."""
+"""Evaluation of trained classifiers: accuracy, retrieval, or the query table of a slimmable network; export of one width."""
 
 from collections.abc import Sequence
 from dataclasses import replace

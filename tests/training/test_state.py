@@ -165,10 +165,7 @@ HAND_MADE = {
     "a negative epoch": (lambda s: changed(s, "epoch", -1), "'epoch': input should be greater than or equal to 0, got -1"),
     "a huge epoch": (lambda s: changed(s, "epoch", 10**18), "'epoch' is 1000000000000000000, but 'history' has no row for"),
     "an epoch that is a truth": (lambda s: changed(s, "epoch", True), "'epoch': input should be a valid integer, got True"),
-    "an epoch that is a tensor": (
-        lambda s: changed(s, "epoch", torch.tensor(2)),
-        "a valid integer, got tensor(2)",
-    ),
+    "an epoch that is a tensor": (lambda s: changed(s, "epoch", torch.tensor(2)), "a valid integer, got tensor(2)"),
     "an epoch that is nan": (lambda s: changed(s, "epoch", math.nan), "'epoch': input should be a valid integer, got nan"),
     "peers that are a dictionary": (lambda s: changed(s, "peers", {}), "'peers': input should be a valid list, got {}"),
     "a peer too few": (lambda s: changed(s, "peers.1", ...), "'peers' is 1, expected 2 of them"),
@@ -179,10 +176,7 @@ HAND_MADE = {
     "history out of order": (lambda s: changed(s, "history", lambda h: h[::-1]), "'history' has no row for each epoch"),
     "history without scores": (lambda s: changed(s, "history.0.valid_si_snri", ...), "'history.0' has no column valid_*"),
     "history with words": (lambda s: changed(s, "history.0.valid_si_snri", "good"), "'history.0.valid_si_snri' is of type str"),
-    "skipped steps that are words": (
-        lambda s: changed(s, "skipped", ["many", 0]),
-        "'skipped.0': input should be a valid",
-    ),
+    "skipped steps that are words": (lambda s: changed(s, "skipped", ["many", 0]), "'skipped.0': input should be a valid"),
     "too few skipped steps": (lambda s: changed(s, "skipped", [0]), "'skipped' is 1, expected 2 of them"),
     "optimisers without state": (lambda s: changed(s, "optimizers.0.state", ...), "'optimizers.0.state' is None"),
     "another optimiser's state": (lambda s: changed(s, "optimizers.1", foreign_moments), "has momentum_buffer, Adam keeps"),

@@ -83,18 +83,9 @@ DAMAGES = {
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
         "model.safetensors: cannot be read as safetensors weights",
     ),
-    "other classes": (
-        lambda f: edit_model(f, classes=6),
-        "'11.bias' is float32 (5,), config.json",
-    ),
-    "other width": (
-        lambda f: put_weights_of(replace(SMALL, width=0.5), f),
-        "it asks for float32 (16, 3, 3, 3)",
-    ),
-    "other channels": (
-        lambda f: edit_model(f, channels=1),
-        "is float32 (16, 3, 3, 3), config.json",
-    ),
+    "other classes": (lambda f: edit_model(f, classes=6), "'11.bias' is float32 (5,), config.json"),
+    "other width": (lambda f: put_weights_of(replace(SMALL, width=0.5), f), "it asks for float32 (16, 3, 3, 3)"),
+    "other channels": (lambda f: edit_model(f, channels=1), "is float32 (16, 3, 3, 3), config.json"),
     "other network": (lambda f: put_weights_of(NetworkConfig("resnet32", 5), f), "config.json beside it asks for"),
 }
 

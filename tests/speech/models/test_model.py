@@ -262,10 +262,7 @@ DAMAGES = {
         lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-100]),
         "model.safetensors: cannot be read as safetensors weights",
     ),
-    "other sizes": (
-        lambda f: put_weights_of(replace(TINY["dprnn"], hidden=5), f),
-        "it asks for float32 (16,)",
-    ),
+    "other sizes": (lambda f: put_weights_of(replace(TINY["dprnn"], hidden=5), f), "it asks for float32 (16,)"),
     "other network": (lambda f: put_weights_of(TINY["convtasnet"], f), "config.json beside it asks for"),
     "more weights": (lambda f: put_weights_of(replace(TINY["dprnn"], blocks=2), f), "config.json beside it asks for none"),
     "fewer weights": (lambda f: edit_model(f, blocks=2), "is absent, config.json beside it asks for"),
