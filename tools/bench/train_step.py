@@ -4,7 +4,8 @@
 has no such model, so its masker is used with the same STFT. Adam, clip 5. Asteroid's runs as its documentation has it: 32-bit
 floats, its PIT wrapper and pairwise SI-SDR, the C library's allocator as it is, networks one after the other. Ours runs as
 `sepml train` does, by SML where there are two. Each variant has a process of its own, as the allocator's settings cannot be
-taken back; variants take turns, so that a change of the machine's speed meets all of them.
+taken back; variants take turns, so that a change of the machine's speed meets all of them. With one thread processor time
+is measured, which other processes disturb less.
 
     python tools/bench/train_step.py [--network paper] [--peers 1] [--rounds 3] [--steps 4] [--threads 0]
     ATEN_CPU_CAPABILITY=avx2 python tools/bench/train_step.py       # as on processors without AVX-512
@@ -76,6 +77,7 @@ def _time(options: argparse.Namespace) -> dict[str, object]:
         settings = {**STFT, **settings}
         settings["chunk_stride"] = settings["chunk"]
     threads, seconds = torch.get_num_threads(), []
+    clock = time.process_time if threads == 1 else time.perf_counter
     sources = 0.1 * torch.randn(batch, 2, length * RATE)
     with ExitStack() as stack:
         if options.variant == "asteroid":
@@ -83,10 +85,10 @@ def _time(options: argparse.Namespace) -> dict[str, object]:
         else:
             step, note = _sepml(settings, options.peers, options.variant, stack)
         for count in range(WARM_UP + options.steps):
-            started = time.perf_counter()
+            started = clock()
             step(sources)
             if count >= WARM_UP:
-                seconds.append(time.perf_counter() - started)
+                seconds.append(clock() - started)
     note = f"{note}, {threads} threads, {torch.backends.cpu.get_cpu_capability()}, torch {torch.__version__}"
     return {"seconds": seconds, "note": note, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
 
