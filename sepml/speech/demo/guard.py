@@ -15,7 +15,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 HEADER_SECONDS = 20.0
 """The header of a request must arrive within this time after the connection or the previous answer."""
 STALLED_SECONDS = 30.0
-"""The longest time in which a visitor may read nothing of the data that waits."""
+"""The longest time in which a visitor may read none of the waiting data."""
 _DRAIN_SECONDS, _DRAIN_BYTES = 30.0, 200_000_000
 
 

@@ -27,10 +27,10 @@ class _Abandoned(Exception):
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much is kept; the oldest results are deleted first.
+    """The number and size of jobs that are kept; the oldest results are deleted first.
 
     Attributes:
-        waiting: uploads that are not separated yet. results: recordings. size: of their files, bytes.
+        waiting: uploads that are not yet separated. results: recordings. size: of their files, bytes.
     """
 
     waiting: int = 32
@@ -46,7 +46,7 @@ class UploadJob:
         token: a secret that gives access to the job. folder: of its files.
         state: waiting, working, done or failed. error: why it failed, one line.
         fraction: the part that is separated; None if unknown. since: when the separation began, monotonic seconds.
-        asked: when somebody last asked for the state. readers: downloads in progress. dropped: it was deleted.
+        asked: time of the last request for the state. readers: downloads in progress. dropped: whether it was deleted.
     """
 
     token: str
@@ -63,7 +63,7 @@ class UploadJob:
 
     @property
     def uploads(self) -> Path:
-        """The folder for the upload, whose name may be that of a result."""
+        """The folder of the upload, separate from the results, which may have the same name."""
         return self.folder / "upload"
 
     @property
@@ -97,14 +97,14 @@ class Jobs:
         """A job with a folder for its upload.
 
         Raises:
-            Refused: as many wait already as may wait; there is no room for the folder.
+            Refused: too many jobs are waiting, or the folder cannot be made.
         """
         with self._changed:
             self._require_free_slot()
         token = secrets.token_urlsafe(16)
         job = UploadJob(token, self.folder / f"job-{token}")
         try:
-            # Private again where a program that cleans temporary folders has deleted it.
+            # It may have been deleted by a program that cleans temporary folders.
             self.folder.mkdir(mode=0o700, exist_ok=True)
             job.uploads.mkdir(parents=True)
         except OSError as error:
@@ -112,10 +112,10 @@ class Jobs:
         return job
 
     def submit(self, job: UploadJob, upload: Path) -> None:
-        """Let a job wait for its turn.
+        """Add a job to the queue.
 
         Raises:
-            Refused: as many wait already as may wait.
+            Refused: too many jobs are waiting.
         """
         with self._changed:
             self._require_free_slot()
@@ -124,14 +124,14 @@ class Jobs:
             self._changed.notify_all()
 
     def drop(self, job: UploadJob) -> None:
-        """Delete a job, and its files when nobody reads them; its separation stops within a second of sound."""
+        """Delete a job, and its files when no download reads them; its separation stops within a second of sound."""
         with self._changed:
             job.dropped = True
             self._jobs.pop(job.token, None)
         self._delete(job)
 
     def find(self, token: str) -> UploadJob | None:
-        """The job with a token; it counts as asked for now."""
+        """The job with a token; updates the time of the last request."""
         with self._changed:
             job = self._jobs.get(token)
             if job is not None:
@@ -146,7 +146,7 @@ class Jobs:
 
     @contextmanager
     def reading(self, jobs: list[UploadJob]) -> Iterator[None]:
-        """Keep the files of jobs as long as the block runs."""
+        """Keep the files of jobs during the block."""
         with self._changed:
             for job in jobs:
                 job.readers += 1
@@ -160,7 +160,7 @@ class Jobs:
                 self._delete(job)
 
     def close(self, patience: float = 10.0) -> None:
-        """Stop, after the separation in work has stopped or `patience` (s) has passed."""
+        """Stop, after the current separation has stopped or `patience` (s) has passed."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -201,7 +201,7 @@ class Jobs:
         log.info("%s", reason)
 
     def _next(self) -> UploadJob | None:
-        """The job that has waited longest; None after `close`."""
+        """The job that has waited for the longest time; None after `close`."""
         with self._changed:
             while True:
                 if self._closed:

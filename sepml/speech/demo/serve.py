@@ -31,12 +31,12 @@ class PageServer:
 
     Args:
         separator: of any rate.
-        host: an address of this machine; anything but a loopback address lets other machines in.
-        port: 0 takes a free one.
-        limits, capacity, pace: of uploads, of what is kept, and of how slowly uploads may come.
+        host: an address of this machine; with any but a loopback address, other machines have access.
+        port: 0 selects a free one.
+        limits, capacity, pace: of uploads, of jobs that are kept, and of the rate of uploads.
 
     Raises:
-        SepmlError: the address cannot be listened on, or there is no room for uploads.
+        SepmlError: the address is not available, or there is no folder for uploads.
     """
 
     def __init__(

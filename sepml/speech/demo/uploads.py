@@ -1,4 +1,4 @@
-"""Uploads: the limits of one recording, the least rate at which it arrives, and the one file of a form, written to the disk."""
+"""Uploads: limits of one recording, the minimum rate at which it arrives, and writing the file of a form to the disk."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from sepml.errors import SepmlError
 FIELD = "file"
 """The field of the form that holds the recording."""
 FORM_BYTES = 10_000
-"""What a form may hold beside the recording."""
+"""The bytes that a form may have in addition to the recording."""
 _HIGHEST_RATE = 96_000
 _MOST_CHANNELS = 4
 _LONGEST_STEM, _LONGEST_SUFFIX = 100, 20
@@ -54,7 +54,7 @@ class Limits:
     ways_out: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
     def check_sound(self, name: str, rate: int, channels: int, frames: int) -> None:
-        """Refuse a recording by the samples that its header promises or that were decoded so far.
+        """Check the number of samples in the header of a recording, or of those decoded so far.
 
         Args:
             rate: Hz. frames: samples of a channel.
@@ -74,7 +74,7 @@ class Limits:
                 raise self.refusal("samples", f"{name}: holds {found}; resample it")
 
     def check_size(self, name: str, size: int) -> None:
-        """Refuse a file by its bytes.
+        """Check the size of a file.
 
         Raises:
             Refused: it is too large.
@@ -83,14 +83,14 @@ class Limits:
             raise self.refusal("size", f"{name}: is larger than {self.size / 1e6:g} MB")
 
     def refusal(self, limit: str, message: str) -> Refused:
-        """The error that gives the advice for a limit."""
+        """The error for a limit, with its advice."""
         way = self.ways_out.get(limit)
         return Refused(413, f"{message}; {way}" if way else message)
 
 
 @dataclass(frozen=True)
 class Pace:
-    """The least rate of an upload.
+    """The minimum rate of an upload.
 
     After t seconds at least `(t - grace) * slowest` bytes must have arrived, which bounds the total time as well.
 
@@ -109,17 +109,17 @@ class Pace:
 class UploadBudget:
     """Limits the bytes of all uploads in progress.
 
-    Bytes that have arrived count, not those announced, so a connection that announces much and sends little takes no room.
+    Only received bytes count, so a connection that announces many bytes and sends few of them uses little of the budget.
     """
 
     def __init__(self, size: int) -> None:
         self.size, self.taken = size, 0
 
     def take(self, size: int) -> None:
-        """Take room.
+        """Add received bytes.
 
         Raises:
-            Refused: there is none.
+            Refused: they exceed the budget.
         """
         if self.taken + size > self.size:
             raise Refused(503, "too many recordings are being uploaded at this moment; try again in a minute")
@@ -133,10 +133,10 @@ async def receive(
 
     Args:
         stream: the body. content_type: of the request, with the boundary.
-        folder: takes the file, under its own name as far as that is safe.
+        folder: of the file, which keeps its name as far as that is safe.
 
     Raises:
-        Refused: the form is malformed or has another content, is too large, or arrives too slowly; there is no room.
+        Refused: the form is malformed or has other content, is too large or arrives too slowly, or the disk is full.
     """
     kind, options = parse_options_header(content_type)
     if kind != b"multipart/form-data" or not options.get(b"boundary"):
@@ -183,7 +183,7 @@ def _store(upload: UploadFile, folder: Path, limits: Limits) -> Path:
 
 
 def safe_name(name: str) -> str:
-    """A name of a file that can be shown, written beside others, and extended by a few characters.
+    """A safe file name that can be displayed and extended by a few characters.
 
     >>> safe_name("../two voices.wav"), safe_name("..")
     ('two voices.wav', 'recording')
