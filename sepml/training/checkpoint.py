@@ -100,9 +100,9 @@ def adopt_previous(folder: Path) -> None:
     os.replace(folder / PREVIOUS, folder / LAST)
 
 
-def way_out(folder: Path) -> str:
-    """What to do about a `last.ckpt` that is whole and of no use."""
-    there = (folder / PREVIOUS).exists()
+def way_out(file: Path) -> str:
+    """What to do about a state that is whole and of no use."""
+    there = file.name == LAST and file.with_name(PREVIOUS).exists()
     return f"delete it to go on from {PREVIOUS}, the state before it" if there else "delete it to train from the start"
 
 
@@ -150,7 +150,7 @@ def _read(file: Path) -> RunState:
             raise SepmlError(f"{file}: not the state of a run: its format is {shown(form)}, expected {FORMAT!r}")
         return parse(RunState, content, f"{file}: not the state of a run")
     except SepmlError as error:
-        raise SepmlError(f"{error}; {way_out(file.parent)}") from error
+        raise SepmlError(f"{error}; {way_out(file)}") from error
 
 
 def require_part(what: str, found: Any, holds: bool, expected: str) -> None:

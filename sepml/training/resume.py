@@ -40,7 +40,7 @@ def resume(
     try:
         history = check_state(state, networks, optimizers)
     except (ValueError, SepmlError) as error:
-        raise SepmlError(f"{file}: not a state of this run: {error}; {way_out(folder)}") from error
+        raise SepmlError(f"{file}: not a state of this run: {error}; {way_out(file)}") from error
     for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
         network.load_state_dict(weights)
         # Settings are the experiment's, and the learning rate follows its schedule.

@@ -240,6 +240,13 @@ def test_a_foreign_state_does_not_hide_the_state_before_it(config, whole, tmp_pa
     assert same_state(state_of(exp), state_of(whole))
 
 
+def test_a_foreign_state_behind_a_damaged_one_is_not_what_to_go_on_from(tmp_path):
+    (tmp_path / "last.ckpt").write_bytes(b"damaged")
+    torch.save({"format": "sepml-run-1", "epoch": 2}, tmp_path / "previous.ckpt")
+    with pytest.raises(SepmlError, match=r"previous\.ckpt: not the state of a run: .*; delete it to train from the start$"):
+        load_state(tmp_path)
+
+
 def test_a_state_that_would_run_code_does_not(tmp_path):
     class Evil:
         def __reduce__(self) -> tuple[Any, ...]:
