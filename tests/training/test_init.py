@@ -138,11 +138,3 @@ def test_another_architecture_is_one_line(config, trained, tmp_path, capsys):
     (tmp_path / "pair" / "config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
     pair = str(tmp_path / "pair")
     assert f"peers.0.init: {pair}: holds 2 peers and no best.json names one; name one, such" in refused("--peers.0.init", pair)
-
-
-def test_the_recipe_that_fine_tunes_begins_with_the_pretrained_peers():
-    conf = Path(__file__).parents[2] / "recipes" / "prompts-2mix" / "conf"
-    finetuned, pretrained = (parse_experiment(read_yaml(conf / f"{name}.yaml"), name) for name in ("finetuned", "pretrained"))
-    assert [peer.init for peer in finetuned.peers] == ["exp/pretrained/peer1", "exp/pretrained/peer2"]
-    assert [vars(peer) | {"init": None} for peer in finetuned.peers] == [vars(peer) for peer in pretrained.peers]
-    assert "conf/finetuned.yaml --stage 2" in (conf / "finetuned.yaml").read_text()
