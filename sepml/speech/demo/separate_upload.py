@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -138,12 +139,11 @@ class _ReportingSeparator(Separator):
 
     def __init__(self, separator: Separator, sound: Sound, progress: Progress) -> None:
         super().__init__(separator.models, separator.mixture_consistency, separator.full_band)
+        self.origin = separator.origin
         self._sound, self._progress = sound, progress
 
-    def stream(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, segment: float | None = None, overlap: float | None = None
-    ) -> Iterator[np.ndarray]:
-        return super().stream(self._reported(blocks), sample_rate, segment, overlap)
+    def stream(self, blocks: Iterable[np.ndarray], *settings: Any, **more: Any) -> Iterator[np.ndarray]:
+        return super().stream(self._reported(blocks), *settings, **more)
 
     def _reported(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The blocks, cut to a second at most."""

@@ -24,7 +24,8 @@ ENSEMBLE_FORMAT = "sepml-ensemble-1"
 log = logging.getLogger(__name__)
 _CHECKPOINT = "pytorch_model.bin"
 _SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
-_FETCHED = ["config.json", "model.safetensors", "best.json", "peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
+_FETCHED = ["config.json", "model.safetensors", "best.json", "agreement.json"]
+_FETCHED += ["peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _KINDS = "a model folder, an experiment's folder, an Asteroid checkpoint or a Hugging Face Hub id (user/name)"
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import is_recording
 from sepml.speech.audio.headers import require_content
+from sepml.speech.separation.description import Description
 from sepml.speech.separation.options import OutputNames
 from sepml.speech.separation.outputs import is_output
 from sepml.system.process import is_closed
@@ -47,6 +48,7 @@ class Outcome:
         sample_rate: Hz, of input and outputs. channels: of the input. channel: the one taken, None for their mean.
         seconds: of sound. gain: the factor by which all sources were turned down to stay below full scale.
         work_seconds: reading, separating and writing. real_time_factor: work_seconds / seconds.
+        heard: who talks when, noise, and the improvement to expect.
     """
 
     input: str
@@ -60,6 +62,7 @@ class Outcome:
     gain: float | None = None
     work_seconds: float | None = None
     real_time_factor: float | None = None
+    heard: Description | None = None
 
 
 def label_of(file: Path) -> str:

@@ -13,6 +13,8 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import Recording, one_channel
+from sepml.speech.separation.description import Listener
+from sepml.speech.separation.expectation import AgreementTable, table_of
 from sepml.speech.separation.inputs import STDIN, Outcome, failed_outcome, label_of, list_inputs, readable
 from sepml.speech.separation.options import FileSettings, OutputFormat, OutputNames, collisions
 from sepml.speech.separation.outputs import (
@@ -85,7 +87,7 @@ def separate_files(
 
 def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: FileSettings) -> list[Outcome]:
     refused = collisions(plan)
-    model = model_fingerprint(separator.models)
+    model, table = model_fingerprint(separator.models), table_of(separator.origin)
 
     def made(file: Path, output_format: OutputFormat) -> Provenance:
         # Outputs of earlier versions, which ended where the models' band does, must still match where they do so today.
@@ -102,10 +104,22 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
                 log.debug("%s: kept, its outputs exist", file)
                 outcomes.append(Outcome(str(file), "kept", outputs=tuple(map(str, outputs))))
                 continue
-            outcomes.append(_separate_file(file, outputs, separator, settings, made, alone=len(plan) == 1))
+            outcome = _separate_file(file, outputs, separator, settings, made, alone=len(plan) == 1)
+            outcomes.append(_described(outcome, table))
         except SepmlError as error:
             outcomes.append(failed_outcome(file, error))
     return outcomes
+
+
+def _described(outcome: Outcome, table: AgreementTable | None) -> Outcome:
+    """The result with the improvement to expect, after what was heard is logged."""
+    heard = table.completed(outcome.heard) if table and outcome.heard else outcome.heard
+    if heard and heard.snr is not None:
+        label = _printable(outcome.input)
+        log.info("%s: %s", label, heard)
+        if heard.warning:
+            log.warning("%s: %s", label, heard.warning)
+    return replace(outcome, heard=heard)
 
 
 def _is_done(file: Path, outputs: Sequence[Path], settings: FileSettings, made: ProvenanceOf) -> bool:
@@ -144,7 +158,8 @@ def _separate_file(
             if alone and settings.channel is None:
                 _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
-                for block in _estimated(label, recording, separator, settings):
+                listener = separator.listener()
+                for block in _estimated(label, recording, separator, settings, listener):
                     est.append(block)
                 gain, frames = est.factor(settings.clip_mode), est.frames
                 if gain < 1:
@@ -167,16 +182,19 @@ def _separate_file(
         gain=gain,
         work_seconds=round(work, 3),
         real_time_factor=round(work / seconds, 4),
+        heard=listener.description(),
     )
 
 
-def _estimated(label: str, recording: Recording, separator: Separator, settings: FileSettings) -> Iterator[np.ndarray]:
+def _estimated(
+    label: str, recording: Recording, separator: Separator, settings: FileSettings, listener: Listener
+) -> Iterator[np.ndarray]:
     """Estimates (n_src, t) of a recording, block by block."""
     blocks = one_channel(Path(label), recording, settings.channel)
     if recording.frames is None or recording.frames > LONG_SECONDS * recording.rate:
         total = recording.frames and -(-recording.frames // recording.block)
         blocks = track(blocks, f"separating {label}", total=total)
-    return separator.stream(blocks, recording.rate, settings.segment, settings.overlap)
+    return separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener)
 
 
 def separate_file(file: Path, outputs: Sequence[Path], separator: Separator, settings: FileSettings | None = None) -> Outcome:

@@ -13,9 +13,10 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.signals import forked, resampled, split_at, windows
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
+from sepml.speech.separation.description import Listener
 from sepml.speech.separation.full_band import with_highs
 from sepml.speech.separation.options import check_windows
-from sepml.speech.separation.stitch import Stitcher, align_to, level_gains
+from sepml.speech.separation.stitch import Stitcher, averaged, level_gains
 from sepml.training.hardware import computes_bf16
 
 log = logging.getLogger(__name__)
@@ -88,7 +89,12 @@ class Separator(HubMixin):
         return torch.from_numpy(est)
 
     def stream(
-        self, blocks: Iterable[np.ndarray], sample_rate: int, segment: float | None = None, overlap: float | None = None
+        self,
+        blocks: Iterable[np.ndarray],
+        sample_rate: int,
+        segment: float | None = None,
+        overlap: float | None = None,
+        listener: Listener | None = None,
     ) -> Iterator[np.ndarray]:
         """Separate a mixture that comes in blocks, in memory that does not grow with its length.
 
@@ -98,6 +104,7 @@ class Separator(HubMixin):
         Args:
             blocks: (t,) samples each, of any t.
             sample_rate, segment, overlap: see `separate`.
+            listener: hears everything at the models' rate, so that it can describe it (`listener()`).
 
         Yields:
             (n_src, t') float32; the t' add up to the t.
@@ -125,7 +132,9 @@ class Separator(HubMixin):
         silent = later is None and (not head.size or np.ptp(head) == 0)
 
         def separated(low: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-            return self._whole(low, silent) if later is None else self._in_windows(low, length, hop)
+            low = listener.mixture(low) if listener else low
+            ests = self._whole(low, silent, listener) if later is None else self._in_windows(low, length, hop, listener)
+            return listener.estimates(ests) if listener else ests
 
         if self.adds_highs(sample_rate) and not silent:
             mixture, high = forked(units())
@@ -139,6 +148,10 @@ class Separator(HubMixin):
             est = est[:, : samples - done]
             done += est.shape[1]
             yield (est * np.float64(level)).astype(np.float32)
+
+    def listener(self) -> Listener:
+        """What `stream` needs to describe one recording, see `Listener.description`."""
+        return Listener(self.n_src, self.sample_rate)
 
     def adds_highs(self, sample_rate: int) -> bool:
         """Whether estimates of a recording, at its rate in Hz, have more than the models' band."""
@@ -155,19 +168,21 @@ class Separator(HubMixin):
         length = max(round(segment * self.sample_rate), 2)
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
-    def _whole(self, low: Iterable[np.ndarray], silent: bool) -> Iterator[np.ndarray]:
+    def _whole(self, low: Iterable[np.ndarray], silent: bool, listener: Listener | None) -> Iterator[np.ndarray]:
         """Estimates (n_src, T) of all of a mixture, which the models see in one piece; `low` is the mixture at their rate."""
         mixture = np.concatenate(list(low))
         # A constant signal is silence, but subtracting its mean leaves rounding errors.
         if silent:
             mixture = np.zeros_like(mixture)
-        [est] = self._estimates([mixture])
+        [est] = self._estimates([mixture], listener)
         est = est * level_gains(est, mixture).astype(np.float32)[:, None]
         if self.mixture_consistency:
             est += (mixture - est.sum(0)) / self.n_src
         yield est
 
-    def _in_windows(self, mixture: Iterable[np.ndarray], length: int, hop: int) -> Iterator[np.ndarray]:
+    def _in_windows(
+        self, mixture: Iterable[np.ndarray], length: int, hop: int, listener: Listener | None
+    ) -> Iterator[np.ndarray]:
         """Estimates (n_src, t) of a mixture of the models' rate, in windows that all have the full length."""
         lag = min(max(round(_LAG_SECONDS * self.sample_rate / hop), 2), _LAG_WINDOWS)
         stitcher = Stitcher(self.n_src, self.sample_rate, lag, self.mixture_consistency)
@@ -176,7 +191,7 @@ class Separator(HubMixin):
         at_a_time = int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
         while batch := list(islice(cut, at_a_time)):
             signals = [signal - signal.mean() for _, signal in batch]
-            for (begin, _), signal, est in zip(batch, signals, self._estimates(signals, fast=True), strict=True):
+            for (begin, _), signal, est in zip(batch, signals, self._estimates(signals, listener, fast=True), strict=True):
                 yield from stitcher.push(begin, signal, est)
         yield from stitcher.finish()
 
@@ -185,7 +200,9 @@ class Separator(HubMixin):
         config = self.models[0].config
         return getattr(config, "stride", None) or max(getattr(config, "window", 2) // 2, 1)
 
-    def _estimates(self, mixtures: Sequence[np.ndarray], fast: bool = False) -> list[np.ndarray]:
+    def _estimates(
+        self, mixtures: Sequence[np.ndarray], listener: Listener | None = None, fast: bool = False
+    ) -> list[np.ndarray]:
         """Estimates (n_src, T) of mixtures (T,) of one length: unchanged from one model, aligned and averaged from several.
 
         Args:
@@ -199,7 +216,9 @@ class Separator(HubMixin):
         with torch.inference_mode():
             of_models = [self._run(model, batch, fast).numpy() for model in self.models]
         for row, n in enumerate(sounding):
-            ests[n] = _together([of_model[row] for of_model in of_models], mixtures[n])
+            ests[n], aligned = averaged([of_model[row] for of_model in of_models], mixtures[n])
+            if listener and len(aligned) > 1:
+                listener.networks(ests[n], aligned)
         return ests
 
     def _run(self, model: SeparationModel, mixture: Tensor, fast: bool) -> Tensor:
@@ -217,16 +236,6 @@ class Separator(HubMixin):
         if not est.isfinite().all():
             raise SepmlError("the model gives nan or infinity; its training has diverged or its weights are damaged")
         return est
-
-
-def _together(ests: list[np.ndarray], mixture: np.ndarray) -> np.ndarray:
-    """The average of estimates (n_src, T), aligned and in the mixture's level; those of one model are unchanged."""
-    if len(ests) == 1:
-        return ests[0]
-    total, *others = [(est * level_gains(est, mixture)[:, None]).astype(np.float32) for est in ests]
-    for est in others:
-        total = total + est[align_to(total, est)]
-    return total / len(ests)
 
 
 def _checked(block: np.ndarray) -> np.ndarray:

@@ -1,7 +1,7 @@
 """Joins separated windows into one signal, and brings estimates into the order of others and the level of their mixture."""
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,6 +119,21 @@ def align_to(reference_est: np.ndarray, est: np.ndarray) -> np.ndarray:
 
     # Plain inner products, not correlations: a speaker who is silent here leaves only leakage, which must not decide.
     return linear_sum_assignment(reference_est.astype(np.float64) @ est.astype(np.float64).T, maximize=True)[1]
+
+
+def averaged(ests: Sequence[np.ndarray], mixture: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
+    """The average of several estimates (n_src, T) of a mixture (T,), and these in one order and in the mixture's level.
+
+    A single one is its own average, unchanged.
+    """
+    if len(ests) == 1:
+        return ests[0], [ests[0]]
+    total, *others = [(est * level_gains(est, mixture)[:, None]).astype(np.float32) for est in ests]
+    aligned = [total]
+    for est in others:
+        aligned.append(est[align_to(total, est)])
+        total = total + aligned[-1]
+    return total / len(ests), aligned
 
 
 def level_gains(est: np.ndarray, mixture: np.ndarray) -> np.ndarray:
