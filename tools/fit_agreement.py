@@ -7,7 +7,8 @@ these weights alone. CONDITIONS has a folder for each condition (clean, noisy, r
 s1/ and s2/. The table is fitted to the mixtures of two talkers; a tenth of the mixtures at a time is left out to measure its
 error.
 
-A warning is right where the separation is poor: SI-SNRi below 3 dB, or one talker alone with less than 10 dB between both outputs.
+A warning is right where the separation is poor: SI-SNRi below 3 dB, or one talker alone with less than 10 dB between both
+outputs.
 """
 
 import argparse

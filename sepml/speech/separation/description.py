@@ -18,6 +18,8 @@ _LOWEST_DB, _LEVELS = -120, 180
 _NOISE_QUANTILE, _GAPS = 0.02, 0.25
 """The level that this part of a band's frames stay below is noise; speech leaves a band in about a quarter of its frames.
 The second was chosen by the known noise of validation mixtures."""
+_FEWEST = 30
+"""Frames: in less than about a second of sound there is no telling noise."""
 _ALONE, _DIGITAL_SILENCE = 0.05, 1e-9
 MOST_SNR_DB = 40.0
 """Less noise than this is not told from none."""
@@ -30,7 +32,8 @@ class Description:
     Attributes:
         shares: of each estimate, the fraction of the time in which its talker is active.
         overlap: the fraction of the time in which two or more are active.
-        snr: estimate of the speech's power beside the noise's, dB, at most 40; None for silence.
+        snr: estimate of the speech's power beside the noise's, dB, at most 40; None for silence, and for less than
+            a second of sound.
         agreement: energy of the networks' average beside that of the difference of two of them, dB; None for one network.
         expected_si_snri: of the average, dB; None where there is no table for these networks, or one talker alone.
         expected_error: root mean square error of such figures, dB. warning: one line.
@@ -48,12 +51,13 @@ class Description:
         """One line.
 
         >>> print(Description((0.62, 0.48), 0.25, 18.0, 12.1, 5.1, 2.0))
-        talkers are active 62 and 48 % of the time, 25 % at once; noise 18 dB below; expected SI-SNRi 5.1 dB (error 2.0)
+        talkers are active 62 and 48 % of the time, 25 % at once; noise 18 dB below speech; expected SI-SNRi 5.1 dB (error 2.0)
         """
         *first, last = (f"{100 * share:.0f}" for share in self.shares)
         parts = [f"talkers are active {', '.join(first)} and {last} % of the time, {100 * self.overlap:.0f} % at once"]
         if self.snr is not None:
-            parts.append(f"noise {self.snr:.0f} dB below" if self.snr < MOST_SNR_DB else "no noise")
+            loud = f"noise {self.snr:.0f} dB below speech" if self.snr > 0 else "mostly noise"
+            parts.append(loud if self.snr < MOST_SNR_DB else "no noise")
         if self.expected_si_snri is not None:
             parts.append(f"expected SI-SNRi {self.expected_si_snri:.1f} dB (error {self.expected_error:.1f})")
         return "; ".join(parts)
@@ -170,7 +174,7 @@ class _Noise:
         from scipy.stats import chi2
 
         frames = int(self._histogram[0].sum())
-        if not frames:
+        if frames < _FEWEST:
             return None
         # Neighbouring bins of a Hann window are correlated: 4 have the scatter of 2.3 independent ones.
         freedom = 2 * _BINS / (1 + 2 * (1 - 1 / _BINS) * 4 / 9 + 2 * (1 - 2 / _BINS) / 36)

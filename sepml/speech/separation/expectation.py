@@ -101,9 +101,9 @@ def table_of(origin: Origin | None) -> AgreementTable | None:
     try:
         if found.pop("format") != _FORMAT:
             raise ValueError
-        rows = [tuple(float(value) for value in found.pop(key)) for key in ("agreement", "si_snri")]
-        table = AgreementTable(*rows, **found)
-        if not rows[0] or len(rows[0]) != len(rows[1]) or (np.diff(rows, axis=1) < 0).any():
+        at, values = (tuple(float(value) for value in found.pop(key)) for key in ("agreement", "si_snri"))
+        table = AgreementTable(at, values, **found)
+        if not at or len(at) != len(values) or (np.diff([at, values], axis=1) < 0).any():
             raise ValueError
         float(table.error), float(table.lowest_snr)
     except (KeyError, TypeError, ValueError) as error:

@@ -144,3 +144,24 @@ def test_a_table_holds_for_its_networks_alone(tmp_path, caplog):
         (tmp_path / "agreement.json").write_text(json.dumps(found | fault))
         with pytest.raises(SepmlError, match=r"agreement\.json: is no table"):
             table_of(origin)
+
+
+def test_the_command_tells_and_the_summary_keeps(place, capsys):
+    """Two networks that differ, with a table beside them: the line, the warning, and all of it in the summary."""
+    from separating import TINY, lines, separate, write
+
+    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+
+    for n in (1, 2):
+        torch.manual_seed(n)
+        save_model(place / f"m/peer{n}", build_model(DPRNNConfig(**TINY, chunk=8, chunk_stride=8)))
+    write(place / "in/a.wav", sources(3.0).sum(0) + np.random.default_rng(0).normal(0, 0.01, 3 * RATE))
+    table = AgreementTable((0.0, 60.0), (1.0, 1.5), 0.5, -50.0, model_fingerprint((place / "m/peer1", place / "m/peer2")))
+    table.write(place / "m")
+    assert separate(place / "m", "--ensemble", "in/a.wav", "-o", "out", "--summary", "s.json") == 0
+    said = lines(capsys)
+    [result] = json.loads((place / "s.json").read_text())["files"]
+    found = Description(**result["heard"] | {"shares": tuple(result["heard"]["shares"])})
+    assert found.agreement is not None and 1.0 <= table.completed(found).expected_si_snri or found.talkers == 1
+    assert f"in/a.wav: {found}" in said and f"in/a.wav: {found.warning}" in said
+    assert "talkers are probably not separated well" in found.warning

@@ -21,7 +21,7 @@ class Stream(Separator):
         super().__init__([Bands()])
         self.given: list[int] = []
 
-    def stream(self, blocks, sample_rate, segment=None, overlap=0.5):
+    def stream(self, blocks, sample_rate, segment=None, overlap=0.5, listener=None):
         kept = np.zeros(0, np.float32)
         for block in blocks:
             self.given.append(len(block))
@@ -76,7 +76,7 @@ class OneSource(Stream):
         super().__init__()
         self.n_src = 1
 
-    def stream(self, blocks, sample_rate, segment=None, overlap=0.5):
+    def stream(self, blocks, sample_rate, segment=None, overlap=0.5, listener=None):
         return (est[:1] for est in super().stream(blocks, sample_rate))
 
 
