@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.models.origin import Origin
+from sepml.speech.models.load import Origin
 from sepml.speech.separation.description import Description
 from sepml.system.files import write_json
 from sepml.system.readers import read_object

@@ -1,6 +1,6 @@
 """The part of a recording above the band of the models, which is shared out among the estimates."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
 import numpy as np
@@ -19,6 +19,27 @@ worse, the upper octave 0.02 dB; 1 or 13 frames, frames twice as long and the ra
 """
 _SILENCE = 1e-12
 """Is added to energies of signals with a peak of about 1: silent estimates share equally."""
+
+
+def separated_at(
+    mixture: Iterable[np.ndarray],
+    rate: int,
+    separated: Callable[[Iterable[np.ndarray]], Iterator[np.ndarray]],
+    model_rate: int,
+    highs: bool,
+) -> Iterator[np.ndarray]:
+    """Estimates at the rate of a recording, which models separate at theirs.
+
+    Args:
+        mixture: (t,) blocks at `rate`, Hz.
+        separated: from the mixture to estimates (n_src, t), both at `model_rate`, Hz.
+        highs: see `with_highs`.
+    """
+    if not highs:
+        return resampled(separated(resampled(mixture, rate, model_rate)), model_rate, rate)
+    mixture, whole = forked(mixture)
+    low, edge = forked(resampled(mixture, rate, model_rate))
+    return with_highs(whole, edge, separated(low), model_rate, rate)
 
 
 def with_highs(

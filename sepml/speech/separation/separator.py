@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import forked, resampled, split_at, windows
+from sepml.speech.audio.signals import split_at, windows
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
 from sepml.speech.separation.description import Listener
-from sepml.speech.separation.full_band import with_highs
+from sepml.speech.separation.full_band import separated_at
 from sepml.speech.separation.options import check_windows
 from sepml.speech.separation.stitch import Stitcher, averaged, level_gains
 from sepml.training.hardware import computes_bf16
@@ -136,14 +136,9 @@ class Separator(HubMixin):
             ests = self._whole(low, silent, listener) if later is None else self._in_windows(low, length, hop, listener)
             return listener.estimates(ests) if listener else ests
 
-        if self.adds_highs(sample_rate) and not silent:
-            mixture, high = forked(units())
-            low, edge = forked(resampled(mixture, sample_rate, self.sample_rate))
-            ests = with_highs(high, edge, separated(low), self.sample_rate, sample_rate)
-        else:
-            ests = resampled(separated(resampled(units(), sample_rate, self.sample_rate)), self.sample_rate, sample_rate)
+        highs = self.adds_highs(sample_rate) and not silent
         done = 0
-        for est in ests:
+        for est in separated_at(units(), sample_rate, separated, self.sample_rate, highs):
             # Resampling to the models' rate and back adds some samples.
             est = est[:, : samples - done]
             done += est.shape[1]

@@ -9,7 +9,7 @@ import torch
 from bands import RATE, Bands, sources
 
 from sepml.errors import SepmlError
-from sepml.speech.models.origin import Origin
+from sepml.speech.models.load import Origin
 from sepml.speech.separation.description import MOST_SNR_DB, Description, Listener
 from sepml.speech.separation.expectation import AgreementTable, fit_table, table_of
 from sepml.speech.separation.separator import Separator
