@@ -220,5 +220,5 @@ def test_memory_does_not_grow_with_length():
         tracemalloc.stop()
         return most
 
-    short, long = peak(20), peak(120)
+    short, long = peak(40), peak(120)
     assert long < 1.1 * short and long < 120 * 60 * 400 * 4
