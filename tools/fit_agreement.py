@@ -1,4 +1,4 @@
-"""Fits the SI-SNRi to expect of a pair's average to the agreement of its networks, and says how far that can be trusted.
+"""Fits the SI-SNRi to expect of a pair to the agreement of its networks and its outputs' likeness; says how far to trust it.
 
     python tools/fit_agreement.py MODEL CONDITIONS [--confirm OTHER_CONDITIONS] [--mixtures 100]
 
@@ -51,9 +51,7 @@ def main() -> None:
     mixtures = measured(separator, options.conditions, options.mixtures)
     table = fitted(mixtures, model_fingerprint(separator.origin.parts))
     table.write(options.model)
-    print(
-        f"{len(table.agreement)} points, agreement {table.agreement[0]} to {table.agreement[-1]} dB, error {table.error} dB\n"
-    )
+    print(f"{len(table.evidence)} points, evidence {table.evidence[0]} to {table.evidence[-1]} dB, error {table.error} dB\n")
     # Each tenth of every condition by the table of the others.
     held_out = [
         (mixture, fitted([other for k, other in enumerate(mixtures) if k % FOLDS != fold], ""))
@@ -105,7 +103,7 @@ def report(title: str, results: list[tuple[Mixture, AgreementTable]]) -> None:
 
 def _row(name: str, results: list[tuple[Mixture, Description, AgreementTable]]) -> str:
     two = [
-        (m.si_snri, float(np.interp(m.heard.agreement, t.agreement, t.si_snri))) for m, _, t in results if m.si_snri is not None
+        (m.si_snri, float(np.interp(m.heard.evidence, t.evidence, t.si_snri))) for m, _, t in results if m.si_snri is not None
     ]
     true, expected = np.array(two).T if two else (np.full(1, np.nan),) * 2
     poor, warned = (np.array(of, bool) for of in ([m.poor for m, *_ in results], [heard.warning for _, heard, _ in results]))

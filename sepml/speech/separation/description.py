@@ -21,6 +21,7 @@ The second was chosen by the known noise of validation mixtures."""
 _FEWEST = 30
 """Frames: in less than about a second of sound there is no telling noise."""
 _ALONE, _DIGITAL_SILENCE = 0.05, 1e-9
+_LEAST_LIKE_DB = -30.0
 MOST_SNR_DB = 40.0
 """Less noise than this is not told from none."""
 
@@ -36,7 +37,9 @@ class Description:
             a second of sound.
         agreement: energy of the networks' average beside that of the difference of two of them, dB; None for one network.
         expected_si_snri: of the average, dB; None where there is no table for these networks, or one talker alone.
-        expected_error: root mean square error of such figures, dB. warning: one line.
+        expected_error: root mean square error of such figures, dB.
+        likeness: magnitude of the correlation coefficient of the two estimates that are most alike, 10 log10, -30 dB at least.
+        apart: level of the loudest estimate beside the next, dB. warning: one line.
     """
 
     shares: tuple[float, ...]
@@ -45,6 +48,8 @@ class Description:
     agreement: float | None
     expected_si_snri: float | None = None
     expected_error: float | None = None
+    likeness: float = 0.0
+    apart: float = 0.0
     warning: str | None = None
 
     def __str__(self) -> str:
@@ -63,6 +68,11 @@ class Description:
         return "; ".join(parts)
 
     @property
+    def evidence(self) -> float | None:
+        """What the expected SI-SNRi is read off, dB: half the agreement, and how little the estimates are alike."""
+        return None if self.agreement is None else self.agreement / 2 - self.likeness
+
+    @property
     def talkers(self) -> int:
         """Estimates that are active in more than 5 % of the time in which any is."""
         return sum(share > _ALONE * max(self.shares) for share in self.shares)
@@ -79,6 +89,7 @@ class Listener:
         self._levels = _Levels(n_src, max(round(_BLOCK_SECONDS * rate), 1))
         self._noise = _Noise(max(round(_FRAME_SECONDS * rate), 2 * _BINS))
         self._agreed = self._differing = 0.0
+        self._gram = np.zeros((n_src, n_src))
 
     def mixture(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         """The samples (t,) of the mixture, which pass unchanged."""
@@ -90,6 +101,7 @@ class Listener:
         """The samples (n_src, t) of the estimates, which pass unchanged."""
         for block in blocks:
             self._levels.add(block)
+            self._gram += block.astype(np.float64) @ block.astype(np.float64).T
             yield block
 
     def networks(self, mean: np.ndarray, ests: list[np.ndarray]) -> None:
@@ -107,7 +119,19 @@ class Listener:
         agreement = None
         if self._agreed > 0 and self._differing > 0:
             agreement = round(float(10 * np.log10(self._agreed / self._differing)), 2)
-        return Description(shares, overlap, self._noise.snr(), agreement)
+        likeness, apart = _alike_and_apart(self._gram)
+        return Description(shares, overlap, self._noise.snr(), agreement, likeness=likeness, apart=apart)
+
+
+def _alike_and_apart(gram: np.ndarray) -> tuple[float, float]:
+    """The likeness of the two estimates that are most alike and the level of the loudest beside the next, dB."""
+    energy = np.diag(gram)
+    if len(gram) < 2 or not energy.any():
+        return 0.0, 0.0
+    correlation = np.abs(gram) / np.sqrt(np.outer(energy, energy) + 1e-30)
+    alike = correlation[np.triu_indices(len(gram), 1)].max()
+    next_, loudest = 10 * np.log10(np.sort(energy)[-2:] + 1e-9 * energy.max())
+    return round(max(float(10 * np.log10(alike + 1e-9)), _LEAST_LIKE_DB), 2), round(float(loudest - next_), 2)
 
 
 class _Framed:

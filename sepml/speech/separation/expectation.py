@@ -21,21 +21,23 @@ POOR_DB = 3.0
 """An improvement below this is hardly heard: where less is expected, there is a warning."""
 _FORMAT = "sepml-agreement-1"
 _COVERED = 0.01
+_SPLIT_DB = 10.0
+"""Outputs further apart are one talker and what is left of the mixture: nothing is badly separated."""
 _REMEDY = "make it again by tools/fit_agreement.py"
 
 
 @dataclass(frozen=True)
 class AgreementTable:
-    """A monotone function from the agreement of networks to the SI-SNRi of their average, linear between its points.
+    """A monotone function from `Description.evidence` to the SI-SNRi of the networks' average, linear between its points.
 
     Attributes:
-        agreement: dB, rising. si_snri: dB, not falling; what lies beyond either end has the value of that end.
+        evidence: dB, rising. si_snri: dB, not falling; what lies beyond either end has the value of that end.
         error: root mean square of what was measured less what is expected, dB.
         lowest_snr: estimated SNR (dB) below which 1 % of the mixtures lay that it was fitted on.
         model: the fingerprint of the networks, as for others it does not hold.
     """
 
-    agreement: tuple[float, ...]
+    evidence: tuple[float, ...]
     si_snri: tuple[float, ...]
     error: float
     lowest_snr: float
@@ -43,12 +45,13 @@ class AgreementTable:
 
     def completed(self, heard: Description) -> Description:
         """A description with the expected SI-SNRi, and a warning where it is low or the recording unlike those of the fit."""
-        if heard.agreement is None:
+        if heard.evidence is None:
             return heard
-        expected = round(float(np.interp(heard.agreement, self.agreement, self.si_snri)), 1)
+        expected = round(float(np.interp(heard.evidence, self.evidence, self.si_snri)), 1)
         warning = None
-        if expected < POOR_DB:
-            warning = f"the networks agree to {heard.agreement:.1f} dB only: talkers are probably not separated well"
+        if expected < POOR_DB and heard.apart < _SPLIT_DB:
+            alike = f"and the outputs are alike to {heard.likeness:.1f} dB"
+            warning = f"the networks agree to {heard.agreement:.1f} dB {alike}: talkers are probably not separated well"
         elif heard.snr is not None and heard.snr < self.lowest_snr:
             warning = f"noise {heard.snr:.0f} dB below the speech is more than the expected figure was fitted on"
         # The SI-SNRi of a talker alone does not exist.
@@ -73,9 +76,9 @@ def fit_table(heard: Sequence[Description], si_snri: Sequence[float], model: str
     """
     from scipy.optimize import isotonic_regression
 
-    agreement = np.array([one.agreement for one in heard], float)
-    order = np.argsort(agreement, kind="stable")
-    x, y = agreement[order], np.asarray(si_snri, float)[order]
+    evidence = np.array([one.evidence for one in heard], float)
+    order = np.argsort(evidence, kind="stable")
+    x, y = evidence[order], np.asarray(si_snri, float)[order]
     fit = isotonic_regression(y)
     # One point in the middle of each block of equal values: lines between them are as monotone, and have no steps.
     points = [(float(x[begin:end].mean()), float(fit.x[begin])) for begin, end in pairwise(fit.blocks)]
@@ -101,7 +104,7 @@ def table_of(origin: Origin | None) -> AgreementTable | None:
     try:
         if found.pop("format") != _FORMAT:
             raise ValueError
-        at, values = (tuple(float(value) for value in found.pop(key)) for key in ("agreement", "si_snri"))
+        at, values = (tuple(float(value) for value in found.pop(key)) for key in ("evidence", "si_snri"))
         table = AgreementTable(at, values, **found)
         if not at or len(at) != len(values) or (np.diff([at, values], axis=1) < 0).any():
             raise ValueError

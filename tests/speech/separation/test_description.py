@@ -91,8 +91,23 @@ def test_a_separator_tells_what_it_hears_whatever_the_blocks(segment):
     assert listener.description().agreement is None
 
 
+def test_likeness_and_distance_of_the_outputs():
+    """The second output is the first at -6 dB and as much of another tone: a correlation of 0.5 ** 0.5."""
+    t = np.arange(2 * RATE) / RATE
+    one, other = np.sin(2 * np.pi * 300 * t), np.sin(2 * np.pi * 700 * t)
+    listener = Listener(2, RATE)
+    blocks = np.stack([one, 0.25 * (one + other)]).astype(np.float32)
+    list(listener.estimates([blocks[:, :5000], blocks[:, 5000:]]))
+    found = listener.description()
+    assert found.likeness == pytest.approx(-1.505, abs=0.01) and found.apart == pytest.approx(9.03, abs=0.01)
+    assert replace(found, agreement=12.0).evidence == pytest.approx(7.505, abs=0.01) and found.evidence is None
+    silent = Listener(2, RATE)
+    list(silent.estimates([0 * blocks]))
+    assert (silent.description().likeness, silent.description().apart) == (0.0, 0.0)
+
+
 def at(agreement: float, snr: float = 30.0) -> Description:
-    return Description((0.5, 0.5), 0.2, snr, agreement)
+    return Description((0.5, 0.5), 0.2, snr, 2 * agreement)
 
 
 def test_a_fit_is_monotone_and_finds_a_monotone_truth():
@@ -101,14 +116,12 @@ def test_a_fit_is_monotone_and_finds_a_monotone_truth():
     true = np.where(agreement < 10, agreement / 2, 5 + (agreement - 10) / 5)
     table = fit_table([at(value, 10 + 20 * k / 399) for k, value in enumerate(agreement)], true + rng.normal(0, 1, 400), "m")
     assert (
-        (np.diff(table.agreement) > 0).all()
-        and (np.diff(table.si_snri) >= 0).all()
-        and table.error == pytest.approx(1, abs=0.1)
+        (np.diff(table.evidence) > 0).all() and (np.diff(table.si_snri) >= 0).all() and table.error == pytest.approx(1, abs=0.1)
     )
-    assert np.abs(np.interp(agreement, table.agreement, table.si_snri) - true).mean() < 0.35
+    assert np.abs(np.interp(agreement, table.evidence, table.si_snri) - true).mean() < 0.35
     assert table.lowest_snr == pytest.approx(10.2, abs=0.11)
     falling = fit_table([at(value) for value in (1.0, 2.0, 3.0)], [5.0, 4.0, 3.0], "m")
-    assert falling.agreement == (2.0,) and falling.si_snri == (4.0,) and falling.completed(at(99.0)).expected_si_snri == 4.0
+    assert falling.evidence == (2.0,) and falling.si_snri == (4.0,) and falling.completed(at(99.0)).expected_si_snri == 4.0
 
 
 TABLE = AgreementTable((5.0, 10.0, 20.0), (0.0, 4.0, 8.0), 1.5, 8.0, "m")
@@ -117,9 +130,9 @@ TABLE = AgreementTable((5.0, 10.0, 20.0), (0.0, 4.0, 8.0), 1.5, 8.0, "m")
 def test_what_is_expected_and_when_to_warn():
     assert TABLE.completed(at(15.0)) == replace(at(15.0), expected_si_snri=6.0, expected_error=1.5)
     assert TABLE.completed(at(30.0)).expected_si_snri == 8.0
-    assert "agree to 6.0 dB only" in TABLE.completed(at(6.0)).warning
+    assert "agree to 12.0 dB and the outputs are alike to 0.0 dB" in TABLE.completed(at(6.0)).warning
     assert "noise 5 dB below" in TABLE.completed(at(15.0, 5.0)).warning
-    alone = TABLE.completed(Description((0.5, 0.0), 0.0, 30.0, 15.0))
+    alone = TABLE.completed(Description((0.5, 0.0), 0.0, 30.0, 6.0, apart=12.0))
     assert alone.expected_si_snri is None and alone.warning is None
     split = TABLE.completed(Description((0.5, 0.0), 0.0, 30.0, 6.0))
     assert split.warning
@@ -140,7 +153,7 @@ def test_a_table_holds_for_its_networks_alone(tmp_path, caplog):
     (parts[0] / "config.json").write_text('{"other": 1}')
     assert table_of(origin) is None and "was fitted to other networks" in caplog.text
     found = json.loads((tmp_path / "agreement.json").read_text())
-    for fault in ({"format": "x"}, {"si_snri": [3, 2, 1]}, {"agreement": [1]}, {"error": "x"}, {"more": 1}, {"agreement": 3}):
+    for fault in ({"format": "x"}, {"si_snri": [3, 2, 1]}, {"evidence": [1]}, {"error": "x"}, {"more": 1}, {"evidence": 3}):
         (tmp_path / "agreement.json").write_text(json.dumps(found | fault))
         with pytest.raises(SepmlError, match=r"agreement\.json: is no table"):
             table_of(origin)
