@@ -43,11 +43,11 @@ separate_tests() {
     local test peer
     for test in $tests; do
         for peer in "$exp"/peer[0-9]*; do
-            sepml separate -f "$mixtures/$test/mix" --model "$peer" -o "$exp/separated/$test/$(basename "$peer")"
+            sepml -q separate -f "$mixtures/$test/mix" --model "$peer" -o "$exp/separated/$test/$(basename "$peer")"
         done
-        sepml separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
+        sepml -q separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
         if [ "${shipped:-no}" = yes ]; then
-            sepml separate -f "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
+            sepml -q separate -f "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
         fi
     done
 }

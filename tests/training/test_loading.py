@@ -185,5 +185,5 @@ def test_training_whose_worker_is_killed(corpus, tmp_path):
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 1, done.stderr
     last = done.stderr.splitlines()[-1]
-    assert last.startswith("sepml: error: a worker process of the data loader (pid ") and "signal 9 (SIGKILL)" in last
-    assert "Traceback" not in done.stderr
+    is_named = last.startswith("sepml: error: a worker process of the data loader (pid ") and "signal 9 (SIGKILL)" in last
+    assert is_named and "Traceback" not in done.stderr, done.stderr
