@@ -75,7 +75,7 @@ class Task(Protocol):
 
 
 class Engine(Protocol):
-    """The device machinery of a step; a Lightning `Fabric` fits."""
+    """The device machinery of a step."""
 
     def backward(self, tensor: Tensor, *args: Any, **kwargs: Any) -> None:
         """Accumulate gradients."""
