@@ -15,11 +15,8 @@ from sepml.training.engine import FabricEngine
 
 
 @pytest.fixture
-def four_cores():
-    cores = torch.get_num_threads()
-    torch.set_num_threads(4)
-    yield
-    torch.set_num_threads(cores)
+def four_cores(set_threads):
+    set_threads(4)
 
 
 def names_of_threads(engine: FabricEngine, draw: bool = False) -> set[str]:

@@ -63,16 +63,8 @@ class Scripted(Sure):
         return torch.full((len(prediction),), self.scores.pop(0))
 
 
-@pytest.fixture
-def one_thread():
-    """The networks are computed one after the other."""
-    cores = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(cores)
-
-
-def test_best_and_last_states(tmp_path, one_thread):
+def test_best_and_last_states(tmp_path, set_threads):
+    set_threads(1)  # One after the other.
     solo = CohortSettings("solo")
     settings = replace(SGD, optimizer=OptimizerSettings("sgd"))
     states = {}

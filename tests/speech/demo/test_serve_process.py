@@ -16,7 +16,6 @@ from sepml.speech.demo.uploads import Limits
 from sepml.system.temporaries import owner_of
 
 HIGH_RATE = 655_350
-GIGABYTE = 1_000_000_000
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
@@ -86,6 +85,7 @@ def test_ten_minutes_at_655_khz_take_little_memory_and_no_disk(tmp_path):
     unsaid = content[:21] + bytes([content[21] & 0xF0]) + bytes(4) + content[26:]
     (tmp_path / "tmp").mkdir()
     with serving_process(tmp_path / "tmp") as (process, port):
+        before = peak_memory(process.pid)
         visitor = Visitor(port)
         answer = visitor.upload(content, "x.flac")
         assert answer.status == 413 and "holds 386.7 million samples at 655350 Hz" in answer.error
@@ -93,7 +93,8 @@ def test_ten_minutes_at_655_khz_take_little_memory_and_no_disk(tmp_path):
         _, state = visitor.separated(unsaid, "x.flac")
         assert state["state"] == "failed" and "million samples at 655350 Hz, expected 57.6 million" in state["error"]
         assert [path.name for path in (tmp_path / "tmp").rglob("*") if path.is_file()] == []
-        assert peak_memory(process.pid) < GIGABYTE
+        # Its samples are 1.5 GB as floats; what libraries take when they are loaded differs from machine to machine.
+        assert peak_memory(process.pid) - before < 250_000_000
 
 
 @pytest.mark.slow

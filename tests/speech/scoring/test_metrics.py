@@ -113,8 +113,9 @@ def test_sdr_sir_sar_agree_with_mir_eval(n_src):
     assert sir.min() > own.min() + 1
 
 
-def test_sir_and_sar_agree_with_fast_bss_eval(pair):
+def test_sir_and_sar_agree_with_fast_bss_eval(pair, set_threads):
     fast_bss_eval, torch = pytest.importorskip("fast_bss_eval"), pytest.importorskip("torch")
+    set_threads(1)  # In threads, PyTorch's solver of several systems fails now and then (its issue 142815).
     tensors = (torch.tensor(x) for x in pair)
     _, sir, sar = fast_bss_eval.torch.bss_eval_sources(*tensors, compute_permutation=False, use_cg_iter=None)
     ours = sir_sar(pair[1], pair[0])
