@@ -137,7 +137,7 @@ def _scores(model: Path, data: Path, folder: Path) -> dict[str, float]:
         out = folder / test
         words = ["--model", str(model), "--manifest", str(data / f"wav8k/min/{test}.csv"), "--metrics", "si_snr", "-f"]
         _sepml("evaluate", *words, "--no-save-estimates", "-o", str(out))
-        found[test] = json.loads((out / "summary.json").read_text())["mean"]["si_snri"]
+        found[test] = json.loads((out / "summary.json").read_text())["columns"]["si_snri"]["mean"]
     return found
 
 
