@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import classification, mixtures, prepare, separation, tasks
+from sepml.commands import mixtures, prepare, scores, separation, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.process import open_closed_streams, prepare_threads
@@ -22,14 +22,14 @@ _COMMANDS = (
     mixtures.add_shard,
     tasks.add_train,
     separation.add_separate,
-    mixtures.add_score,
-    mixtures.add_evaluate,
-    mixtures.add_table,
-    mixtures.add_report,
+    scores.add_score,
+    scores.add_evaluate,
+    scores.add_table,
+    scores.add_report,
     separation.add_serve,
     tasks.add_info,
     tasks.add_export,
-    classification.add_study,
+    scores.add_study,
 )
 log = logging.getLogger("sepml")
 
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     open_closed_streams()
     parser = make_parser()
     options, rest = parser.parse_known_args(arguments)
-    if rest and options.command != "train":
+    if rest and options.command not in ("train", "study"):
         parser.error(f"unknown argument: {rest[0]}")
     options.settings = rest
     _configure_logging(options)

@@ -1,13 +1,16 @@
-"""The mutual-learning core: peers, batches and `(K, B)` numbers; nothing of audio or images."""
+"""The mutual-learning core: peers, batches and `(K, U, B)` numbers; nothing of audio or images."""
 
-from sepml.mutual.cohort import Cohort, StepReport
-from sepml.mutual.mechanisms import UNGATED, Mechanism, MechanismName, Rules, exchange, mechanism_named
+from sepml.mutual.cohort import Cohort
+from sepml.mutual.gates import UNGATED, Gate
+from sepml.mutual.mechanisms import Mechanism, MechanismName, Rules, exchange, mechanism_named
 from sepml.mutual.schedule import Schedule, epochs_since_best
+from sepml.mutual.step_report import StepReport
 from sepml.mutual.task import Task
 
 __all__ = [
     "UNGATED",
     "Cohort",
+    "Gate",
     "Mechanism",
     "MechanismName",
     "Rules",

@@ -1,16 +1,15 @@
 """The mechanisms of mutual learning: who listens to whom, who is supervised, and on which examples a peer teaches."""
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError, did_you_mean
+from sepml.mutual.gates import Gate
 
 MechanismName = Literal["solo", "kd", "inplace", "ml", "sml"]
-UNGATED = -math.inf
 
 
 @dataclass(frozen=True)
@@ -30,33 +29,27 @@ class Mechanism:
     is_gated: bool = False
 
     def listens(self, n_peers: int) -> Tensor:
-        """Who listens to whom.
+        """Who listens to whom: to the references, which are teacher 0, and to each peer.
 
         Returns:
-            bool `(K, K)`; `[k, j]` is true where peer k listens to peer j.
+            bool `(K, 1 + K)`; `[k, 1 + j]` is true where peer k listens to peer j, `[k, 0]` where it listens to the references.
 
         Raises:
             SepmlError: distillation without a student.
 
         >>> mechanism_named("kd").listens(2).tolist()
-        [[False, True], [False, False]]
+        [[True, False, True], [True, False, False]]
         """
         if self.teachers == "last" and n_peers < 2:
             raise SepmlError(f"mechanism '{self.name}' needs a teacher beside the student: 2 peers or more, got {n_peers}")
-        matrix = torch.zeros(n_peers, n_peers, dtype=torch.bool)
+        peers = torch.zeros(n_peers, n_peers, dtype=torch.bool)
         if self.teachers == "last":
-            matrix[:-1, -1] = True
+            peers[:-1, -1] = True
         elif self.teachers == "others":
-            matrix = ~torch.eye(n_peers, dtype=torch.bool)
-        return matrix
-
-    def is_supervised(self, peer: int, n_peers: int) -> bool:
-        """Whether a peer, of which the first is 0, learns from the references."""
-        return self.supervised == "all" or peer == n_peers - 1
-
-    def gate(self, threshold: float) -> float:
-        """The threshold where the mechanism has a gate, else `UNGATED`."""
-        return threshold if self.is_gated else UNGATED
+            peers = ~torch.eye(n_peers, dtype=torch.bool)
+        references = torch.full((n_peers, 1), self.supervised == "all")
+        references[-1] = True
+        return torch.cat([references, peers], 1)
 
 
 # In-place distillation: Yu, Huang, "Universally slimmable networks", ICCV 2019.
@@ -91,44 +84,40 @@ class Rules:
         teacher: a student's mimic loss is the mean of those to `each` of its teachers, or that to their `mean` prediction.
         updates: `simultaneous`: all losses are taken from the same predictions. `alternating`: peers step in turn, and
             each predicts anew after its step for those that come after it.
+        gate: on which examples a peer teaches, where the mechanism has a gate.
     """
 
     mechanism: Mechanism
     teacher: Literal["each", "mean"] = "each"
     updates: Literal["simultaneous", "alternating"] = "simultaneous"
+    gate: Gate = field(default_factory=Gate)
 
 
-def exchange(confidence: Tensor, threshold: float, listens: Tensor) -> Tensor:
-    """How much each peer learns from each other peer on each example.
+def exchange(gate: Tensor, listens: Tensor, referenced: Tensor | None = None) -> Tensor:
+    """How much each peer learns from each teacher on each unit of each example; teacher 0 is the references.
 
-    Peer j teaches on the examples where its confidence reaches the threshold; a student takes the mean over all the
-    peers it listens to, `1 / (K - 1)` for each when it listens to everybody, whether or not their gates are open.
+    A student takes the mean over all the peers it listens to, `1 / (K - 1)` for each when it listens to everybody, whether or
+    not their gates are open.
 
     Args:
-        confidence: `(K, B)`, in the unit of the threshold (dB for separation); nan never teaches.
-        threshold: the gate opens at `confidence >= threshold`; `UNGATED` is no gate.
-        listens: bool `(K, K)`, see `Mechanism.listens`.
+        gate: `(S, K, U, B)`, see `sepml.mutual.gates`.
+        listens: bool `(K, 1 + K)`, see `Mechanism.listens`.
+        referenced: bool `(B,)`, which examples have references; None is all.
 
     Returns:
-        weights `(K, K, B)`; `[k, j, b]` is how much peer k learns from peer j on example b.
+        weights `(K, 1 + K, U, B)`; `[k, 1 + j, u, b]` is how much peer k learns from peer j on unit u of example b.
 
-    Source: SML, Tan et al., ICASSP 2022, equations 6 and 7; the mean over peers is deep mutual learning's (Zhang et
+    Source: SML, Tan et al., ICASSP 2022, equations 3 and 7; the mean over peers is deep mutual learning's (Zhang et
     al., CVPR 2018).
 
     >>> everybody = mechanism_named("sml").listens(2)
-    >>> exchange(torch.tensor([[14.9, 15.0], [20.0, 3.0]]), 15.0, everybody).tolist()
-    [[[0.0, 0.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 0.0]]]
+    >>> gate = absolute(torch.tensor([[[14.9, 15.0]], [[20.0, 3.0]]]), 15.0)
+    >>> exchange(gate, everybody)[:, :, 0].tolist()
+    [[[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]]
     """
-    is_open = (confidence >= threshold).to(confidence.dtype)
-    share = listens.to(confidence) / listens.sum(1, keepdim=True).clamp(min=1)
-    return share[:, :, None] * is_open[None]
-
-
-def gate_open(confidence: Tensor, threshold: float, listens: Tensor) -> Tensor:
-    """The fraction of the examples on which the gate of a peer is open, see `exchange` for the arguments.
-
-    Returns:
-        `(K,)`; nan where there is no gate, or where nobody listens to the peer.
-    """
-    gated = listens.any(0) & (threshold > UNGATED)
-    return (confidence >= threshold).float().mean(1).where(gated, math.nan)
+    peers = listens[:, 1:]
+    share = peers.to(gate) / peers.sum(1, keepdim=True).clamp(min=1)
+    references = listens[:, :1, None, None].to(gate).expand(-1, -1, *gate.shape[2:])
+    if referenced is not None:
+        references = references * referenced
+    return torch.cat([references, share[:, :, None, None] * gate], 1)

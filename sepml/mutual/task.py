@@ -14,9 +14,10 @@ Result = TypeVar("Result")
 class Task(Protocol):
     """A supervised task with a way to imitate a peer and to say how sure a peer is.
 
-    Everything is per example, `(B,)`: a gate decides example by example, and reductions happen in one place
-    (`Cohort.step`). A batch is opaque here. A prediction is a tensor whose first axis is the example: separated
-    signals `(B, n_src, T)`, logits `(B, classes)`.
+    Losses and confidences are per example, `(B,)`: a gate decides example by example, and reductions happen in one place
+    (`Cohort.step`). Where U units of an example, such as its sources, are gated by themselves, all of them are `(U, B)`.
+    A batch is opaque here. A prediction is a tensor whose first axis is the example: separated signals `(B, n_src, T)`,
+    logits `(B, classes)`.
 
     Attributes:
         loss_name: what `supervised_loss` is, for tables: `neg_si_snr`.
@@ -38,23 +39,28 @@ class Task(Protocol):
         """What a user knows the B examples of a batch by, such as the ids of a manifest; empty where there are no names."""
         ...
 
+    def referenced(self, batch: Any) -> Tensor | None:
+        """Which examples have references, bool `(B,)`; None is all. The others are learnt from peers alone."""
+        ...
+
     def predict(self, peer: nn.Module, batch: Any) -> Tensor:
         """Run one peer on the batch once."""
         ...
 
     def supervised_loss(self, prediction: Tensor, batch: Any) -> Tensor:
-        """How far the prediction is from the references: `(B,)`, smaller is better."""
+        """How far the prediction is from the references: `(B,)` or `(U, B)`, smaller is better."""
         ...
 
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Any) -> Tensor:
-        """How far a student is from a teacher, which takes no gradient, on a batch: `(B,)`, smaller is closer."""
+        """How far a student is from a teacher, which takes no gradient, on a batch: `(B,)` or `(U, B)`, smaller is closer."""
         ...
 
     def average(self, predictions: Tensor, shares: Tensor, batch: Any) -> Tensor:
         """The prediction of several teachers together on a batch.
 
         Args:
-            predictions: `(J, B, ...)`. shares: `(J, B)`, which add up to 1; what a share of 0 stands at may be nan.
+            predictions: `(J, B, ...)`. shares: `(J, U, B)`, which add up to 1, or to 0 in a unit that nobody teaches; what a
+                share of 0 stands at may be nan.
 
         Returns:
             a prediction `(B, ...)`.
@@ -62,10 +68,12 @@ class Task(Protocol):
         ...
 
     def confidence(self, prediction: Tensor, batch: Any, loss: Tensor | None = None) -> Tensor:
-        """How good a teacher the prediction is: `(B,)`, bigger is surer, in the unit of the threshold; nan never teaches.
+        """How good a teacher the prediction is: `(B,)` or `(U, B)`, bigger is surer, in the unit of the threshold.
+
+        nan never teaches; so it is where it takes references and an example has none.
 
         Args:
-            loss: the prediction's `supervised_loss` where it is known, in which most of the work may be done.
+            loss: the prediction's `supervised_loss` where it is known for all examples, in which most of the work may be done.
         """
         ...
 
@@ -85,6 +93,10 @@ class Engine(Protocol):
         """Combine a value over the processes of a distributed run."""
         ...
 
+    def gather(self, values: Tensor) -> Tensor:
+        """The columns `(K, N)` of all processes, one after the other; processes with fewer have nan instead."""
+        ...
+
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results of a function for items that have nothing in common, one after the other or at the same time."""
         ...
@@ -100,6 +112,10 @@ class LocalEngine:
     def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
         """Return the value: there is one process only."""
         return data
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Return the values: there is one process only."""
+        return values
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results, one after the other."""

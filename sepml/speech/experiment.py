@@ -79,12 +79,14 @@ class SeparationSettings:
             both in the order of the references first.
         mimic_ceiling: soft ceiling of the SI-SNR between peers, dB; None is none, as in the SML paper. A large `cohort.weight`
             needs one.
+        unit: what the gate decides on: the `utterance`, or each `source` by itself.
         ceiling: soft ceiling of the SI-SNR against the references, dB; None is none. Examples of one talker need one.
     """
 
     align: Literal["peers", "reference"] = "peers"
     mimic_ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
     ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
+    unit: Literal["utterance", "source"] = "utterance"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ class SeparationTask:
             `reference` puts both in the order of the references first.
         mimic_ceiling: dB, soft ceiling of the SI-SNR between peers. Its gradient grows as 1 / distance when peers
             agree, so a large weight needs one; None is the paper's.
+        unit: what is gated by itself: the `utterance`, by the mean over its sources, or each `source`, in the order of the
+            references.
         ceiling: dB, soft ceiling of the SI-SNR against the references. Where a talker is alone, the mixture is the answer,
             and without a ceiling the gradient grows as 1 / distance from it. None is the paper's.
 
@@ -34,10 +36,12 @@ class SeparationTask:
         align: Literal["peers", "reference"] = "peers",
         mimic_ceiling: float | None = None,
         ceiling: float | None = None,
+        unit: Literal["utterance", "source"] = "utterance",
     ) -> None:
         self.align = align
         self.mimic_ceiling = mimic_ceiling
         self.ceiling = ceiling
+        self.unit = unit
 
     def views(self, network: nn.Module) -> list[nn.Module]:
         """The network itself."""
@@ -47,8 +51,7 @@ class SeparationTask:
         """The peer's estimates `(B, n_src, T)`, in 32-bit floats whatever the network computes in."""
         est_sources = peer(batch.mixture).float()
         if self.align == "reference":
-            _, order = best_permutation(pairwise_quality(est_sources.detach(), batch.sources, batch.mixture))
-            est_sources = reorder(est_sources, order)
+            est_sources = self._in_reference_order(est_sources, batch)
         return est_sources
 
     def select(self, batch: Batch, examples: Tensor) -> Batch:
@@ -59,36 +62,63 @@ class SeparationTask:
         """The ids of the mixtures."""
         return batch.ids
 
+    def referenced(self, batch: Batch) -> None:
+        """All mixtures have references."""
+
     def supervised_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
-        """Minus the uPIT SI-SNR in dB, `(B,)`."""
-        return -upit_si_snr(prediction, batch.sources, self.ceiling, batch.mixture)
+        """Minus the uPIT SI-SNR in dB, `(B,)`; by source `(n_src, B)`."""
+        return -self._value(*self._in_best_order(prediction, batch.sources, batch, self.ceiling))
 
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
-        """Minus the SI-SNR in dB of the student with the teacher's estimates as references, `(B,)`."""
+        """Minus the SI-SNR in dB of the student with the teacher's estimates as references, `(B,)`; by source `(n_src, B)`."""
         if self.align == "reference":
-            return -quality(student, teacher, batch.mixture, self.mimic_ceiling).mean(1)
-        return -upit_si_snr(student, teacher, self.mimic_ceiling, batch.mixture)
+            values = quality(student, teacher, batch.mixture, self.mimic_ceiling)
+            return -(values.mT if self.unit == "source" else values.mean(1))
+        if self.unit == "source":
+            teacher = self._in_reference_order(teacher, batch)
+        return -self._value(*self._in_best_order(student, teacher, batch, self.mimic_ceiling))
 
     def average(self, predictions: Tensor, shares: Tensor, batch: Batch) -> Tensor:
         """The teachers' estimates, `(J, B, n_src, T)`, in one order of sources and averaged: `(B, n_src, T)`."""
-        if self.align == "peers":
+        # (J, B, U): as many units as sources, or one for all of them.
+        shares = shares.mT
+        if self.unit == "source":
+            predictions = torch.stack([self._in_reference_order(each, batch) for each in predictions])
+        elif self.align == "peers":
             # In the order of a peer that teaches on the example: others may be nan or poor there.
-            first = predictions[shares.argmax(0), torch.arange(shares.shape[1], device=shares.device)]
+            first = predictions[shares[..., 0].argmax(0), torch.arange(shares.shape[1], device=shares.device)]
             pairs = (pairwise_quality(each, first, batch.mixture).nan_to_num() for each in predictions)
             orders = [best_permutation(pair)[1] for pair in pairs]
             predictions = torch.stack([reorder(each, order) for each, order in zip(predictions, orders, strict=True)])
-        return torch.where(shares[..., None, None] > 0, shares[..., None, None] * predictions, 0).sum(0)
+        return torch.where(shares[..., None] > 0, shares[..., None] * predictions, 0).sum(0)
 
     def confidence(self, prediction: Tensor, batch: Batch, loss: Tensor | None = None) -> Tensor:
-        """The uPIT SI-SNR in dB against the references, `(B,)`; nan, which never teaches, where all of them are silent."""
+        """The uPIT SI-SNR in dB against the references, `(B,)`; by source `(n_src, B)`.
+
+        It is nan, which never teaches, where all of them are silent.
+        """
         # Without a ceiling it is the loss.
         if loss is not None and self.ceiling is None:
             value = -loss
         else:
-            value = upit_si_snr(prediction, batch.sources, mixture=batch.mixture)
+            value = self._value(*self._in_best_order(prediction, batch.sources, batch, None))
         return value.masked_fill(silent_sources(batch.sources, batch.mixture).all(1), torch.nan)
 
     def score(self, prediction: Tensor, batch: Batch) -> Tensor:
         """SI-SNRi: the uPIT SI-SNR minus that of the mixture itself, dB, `(B,)`; for a silent source it is 0 dB before."""
         before = quality(batch.mixture[:, None], batch.sources, batch.mixture).mean(1)
         return upit_si_snr(prediction, batch.sources, mixture=batch.mixture) - before
+
+    def _in_best_order(
+        self, est_sources: Tensor, sources: Tensor, batch: Batch, ceiling: float | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """The pairwise quality `(B, n_src, n_src)`, and the mean `(B,)` and order `(B, n_src)` of `best_permutation`."""
+        pairwise = pairwise_quality(est_sources, sources, batch.mixture, ceiling)
+        return pairwise, *best_permutation(pairwise)
+
+    def _value(self, pairwise: Tensor, mean: Tensor, order: Tensor) -> Tensor:
+        """The quality of each unit under the best order: `(B,)`, or `(n_src, B)` by source."""
+        return pairwise.gather(1, order[:, None])[:, 0].T if self.unit == "source" else mean
+
+    def _in_reference_order(self, est_sources: Tensor, batch: Batch) -> Tensor:
+        return reorder(est_sources, self._in_best_order(est_sources.detach(), batch.sources, batch, None)[2])

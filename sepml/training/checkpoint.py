@@ -37,6 +37,7 @@ class RunState:
         optimizers: state dictionaries of their optimisers.
         history: one row a network and epoch, by the columns of `history.csv`.
         skipped: steps in a row that were skipped for a loss that was not finite, a peer.
+        gate_history: `(K, H)`, see `Gate.remember`; None where the gate needs none, and in states of earlier versions.
     """
 
     epoch: Count
@@ -44,6 +45,7 @@ class RunState:
     optimizers: list[dict[str, Any]]
     history: list[dict[str, Any]]
     skipped: list[Count]
+    gate_history: Any = None
 
 
 class _Damaged(Exception):

@@ -1,13 +1,15 @@
 """The engine of a training run: Fabric's backward, and the networks at the same time on the cores of one machine."""
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 from lightning_fabric import Fabric, wrappers
 from torch import Tensor
+from torch.nn import functional
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -67,6 +69,14 @@ class FabricEngine:
     def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
         """Combine a value over the processes of a distributed run."""
         return self.fabric.all_reduce(data, group, reduce_op)
+
+    def gather(self, values: Tensor) -> Tensor:
+        """The columns `(K, N)` of all processes, one after the other; processes with fewer have nan instead."""
+        if self.fabric.world_size == 1:
+            return values
+        most = int(cast(Tensor, self.fabric.all_reduce(torch.tensor(values.shape[1], device=values.device), reduce_op="max")))
+        padded = functional.pad(values, (0, most - values.shape[1]), value=math.nan)
+        return cast(Tensor, self.fabric.all_gather(padded)).movedim(0, 1).flatten(1)
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results for all networks, or for what belongs to one network each, in their order."""

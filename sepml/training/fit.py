@@ -1,8 +1,9 @@
 """The training loop: epochs, validation, schedules, early stop, resume."""
 
+import logging
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,13 +18,15 @@ from sepml.mutual import Cohort, StepReport, Task
 from sepml.system.process import LARGEST_SEED, track
 from sepml.training.engine import FabricEngine
 from sepml.training.hardware import sum_over_processes, union_over_processes
-from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, log_epoch, save, some
+from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, save
 from sepml.training.loading import worker_faults
 from sepml.training.resume import resume
 from sepml.training.settings import CohortSettings, FitSettings, make_optimizer
 
-# Steps; the agreement of an epoch is the mean over these.
-_AGREEMENT_EVERY = 10
+log = logging.getLogger(__name__)
+_NAMED = 5
+# Steps; figures that learning does not need are means over these.
+_OBSERVED_EVERY = 10
 
 
 @worker_faults()
@@ -78,7 +81,7 @@ def fit(
             progress.add(rows)
             if fabric.is_global_zero:
                 save(run, progress, networks, plain, task, options.keep)
-                log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
+                _log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
                 tensorboard.write(progress.history, task)
             fabric.barrier()
     return progress.history
@@ -99,9 +102,14 @@ def _clip_norm(options: FitSettings) -> float:
 
 
 def _rows(epoch: int, figures: Iterable[tuple[dict[str, float], Optimizer, float]], shared: dict[str, float]) -> list[EpochRow]:
-    """The rows of an epoch from means over its steps, optimisers and validation scores, one each a network."""
+    """The rows of an epoch from means over its steps, optimisers and validation scores, one each a network.
+
+    Args:
+        shared: values of all networks; one that is nan gives way to the mean.
+    """
+    known = {name: value for name, value in shared.items() if not math.isnan(value)}
     return [
-        EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **means, **shared)
+        EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **{**means, **known})
         for k, (means, optimizer, score) in enumerate(figures)
     ]
 
@@ -131,6 +139,7 @@ def _train_epoch(
     for peer in cohort.peers:
         peer.train()
     loader.batch_sampler.epoch = progress.epoch  # type: ignore[union-attr]
+    cohort.history = progress.gate_history
     scores = [progress.scores(owner) for owner in owners]
     threshold, rate = sharing.threshold_at(progress.epoch), options.learning_rate.schedule
     reports: list[StepReport] = []
@@ -140,7 +149,7 @@ def _train_epoch(
         for optimizer, valid in zip(cohort.optimizers, scores, strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate.at(now, options.epochs, valid)
-        report = cohort.step(batch, threshold, sharing.weight_at(now, options.epochs), step % _AGREEMENT_EVERY == 0)
+        report = cohort.step(batch, threshold, sharing.weight_at(now, options.epochs), step % _OBSERVED_EVERY == 0)
         reports.append(report)
         if report.skipped.any():
             suspects += [name for name, bad in zip(cohort.task.names(batch), report.not_finite.tolist(), strict=False) if bad]
@@ -148,6 +157,7 @@ def _train_epoch(
         progress.skipped = [(n + 1) * bad for n, bad in zip(progress.skipped, skipped, strict=True)]
         if max(progress.skipped) >= options.max_skipped:
             break
+    progress.gate_history = cohort.history
     # Steps are skipped on all processes alike, so all of them come here or none.
     if any(report.skipped.any() for report in reports):
         suspects = union_over_processes(suspects, fabric)
@@ -191,3 +201,29 @@ def _validate(
 def _score(task: Task, batch: Any, network: nn.Module) -> Tensor:
     """The scores of a network on a batch, `(B,)`, on the CPU: not every device has 64-bit floats."""
     return task.score(task.predict(network, batch), batch).cpu()
+
+
+def _log_epoch(epoch: str, rows: list[EpochRow], seconds: float, not_finite: Mapping[str, Sequence[str]]) -> None:
+    """Log one line about an epoch.
+
+    Args:
+        epoch: its number and how many there are.
+        rows: one a network.
+        not_finite: `training` and `validation` -> names of the examples without a finite loss or score.
+    """
+    parts = [_text_of(row) for row in rows]
+    parts += [f"not finite in {where}: {some(names)}" for where, names in not_finite.items() if names]
+    log.info("epoch %s (%.0f s): %s", epoch, seconds, "; ".join(parts))
+
+
+def _text_of(row: EpochRow) -> str:
+    text = f"peer {row.network}: train {row.train_loss:.2f}, valid {row.score:.2f}"
+    if not math.isnan(row.gate_open):
+        text += f", gate open {row.gate_open:.0%}"
+    return text + (f", {row.skipped} step{'s' * (row.skipped != 1)} skipped" if row.skipped else "")
+
+
+def some(names: Sequence[str]) -> str:
+    """The first few names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

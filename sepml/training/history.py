@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, TracebackType
@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import torch
 from lightning_fabric import Fabric
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sepml.mutual import StepReport, Task, epochs_since_best
@@ -19,7 +19,10 @@ from sepml.training.checkpoint import RunState, require_part, save_state
 from sepml.training.hardware import sum_over_processes
 
 log = logging.getLogger(__name__)
-_NAMED = 5
+_LEARNING = ("mimic", "gate_open", "agreement", "grad_norm", "threshold", "mimic_share")
+_TEACHING = ("taught_confidence", "withheld_confidence", "better_teacher")
+_MEANS = {"train_loss": "supervised", **{name: name for name in (*_LEARNING, *_TEACHING)}}
+"""Figure of an epoch -> that of a step which it is the mean of."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +47,10 @@ class EpochRow:
     Attributes:
         epoch, network: counted from 1; the column of the network is `peer`, like its folder `peer1`.
         train_loss: the mean supervised loss; the column is `train_` and `Task.loss_name`.
-        mimic, gate_open, agreement, grad_norm: means over the steps, see `StepReport`.
-        threshold, weight, learning_rate: at the last step of the epoch.
+        mimic, gate_open, agreement, grad_norm, mimic_share, taught_confidence, withheld_confidence, better_teacher: means over
+            the steps, see `StepReport`.
+        threshold: of the epoch, or the mean over the steps where the gate finds it; minus infinity without a gate.
+        weight, learning_rate: at the last step of the epoch.
         skipped: the number of steps that were skipped.
         score: on the validation examples; the column is `valid_` and `Task.score_name`.
         examples_per_s: training examples per second over all processes.
@@ -64,6 +69,10 @@ class EpochRow:
     skipped: float = math.nan
     score: float = math.nan
     examples_per_s: float = math.nan
+    mimic_share: float = math.nan
+    taught_confidence: float = math.nan
+    withheld_confidence: float = math.nan
+    better_teacher: float = math.nan
 
     def columns(self, task: Task) -> dict[str, Any]:
         """The values by the columns of `history.csv`."""
@@ -101,11 +110,13 @@ class Progress:
         epoch: epochs done.
         history: a row for each epoch and network, in this order.
         skipped: for each network, the steps in a row that were skipped up to now.
+        gate_history: see `Cohort`; None where the gate needs none.
     """
 
     epoch: int
     history: list[EpochRow]
     skipped: list[int]
+    gate_history: Tensor | None = None
 
     def add(self, rows: list[EpochRow]) -> None:
         """Count an epoch as done and add its rows, one a network."""
@@ -131,8 +142,7 @@ def epoch_means(reports: list[StepReport], owners: list[int], fabric: Fabric) ->
     Returns:
         for each network, values of `EpochRow` by their names: the means, and the number of steps that it skipped.
     """
-    names = {"train_loss": "supervised", **{name: name for name in ("mimic", "gate_open", "agreement", "grad_norm")}}
-    figures = [torch.stack([getattr(report, name) for report in reports]) for name in names.values()]
+    figures = [torch.stack([getattr(report, name) for report in reports]) for name in _MEANS.values()]
     values = torch.stack(figures).double()
     finite = values.isfinite()
     belongs = nn.functional.one_hot(torch.tensor(owners)).double()
@@ -141,7 +151,7 @@ def epoch_means(reports: list[StepReport], owners: list[int], fabric: Fabric) ->
     # Views of one network are skipped together.
     skipped = torch.stack([report.skipped for report in reports]).sum(0).tolist()
     means = enumerate((sums / counts).T.tolist())
-    return [dict(zip(names, row, strict=True), skipped=skipped[owners.index(k)]) for k, row in means]
+    return [dict(zip(_MEANS, row, strict=True), skipped=skipped[owners.index(k)]) for k, row in means]
 
 
 def save(
@@ -163,37 +173,11 @@ def save(
     history = [row.columns(task) for row in progress.history]
     write_csv(run.folder / "history.csv", list(history[0]), ([_short(value) for value in row.values()] for row in history))
     states = [network.state_dict() for network in networks], [optimizer.state_dict() for optimizer in optimizers]
-    save_state(run.folder, RunState(progress.epoch, *states, history, progress.skipped))
+    save_state(run.folder, RunState(progress.epoch, *states, history, progress.skipped, progress.gate_history))
 
 
 def _short(value: float) -> float | str:
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-def log_epoch(epoch: str, rows: list[EpochRow], seconds: float, not_finite: Mapping[str, Sequence[str]]) -> None:
-    """Log one line about an epoch.
-
-    Args:
-        epoch: its number and how many there are.
-        rows: one a network.
-        not_finite: `training` and `validation` -> names of the examples without a finite loss or score.
-    """
-    parts = [_text_of(row) for row in rows]
-    parts += [f"not finite in {where}: {some(names)}" for where, names in not_finite.items() if names]
-    log.info("epoch %s (%.0f s): %s", epoch, seconds, "; ".join(parts))
-
-
-def _text_of(row: EpochRow) -> str:
-    text = f"peer {row.network}: train {row.train_loss:.2f}, valid {row.score:.2f}"
-    if not math.isnan(row.gate_open):
-        text += f", gate open {row.gate_open:.0%}"
-    return text + (f", {row.skipped} step{'s' * (row.skipped != 1)} skipped" if row.skipped else "")
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 class TensorBoardLog:

@@ -55,7 +55,7 @@ def resume(
             log.info("%s: going on after epoch %d of %d", file, state.epoch, epochs)
         else:
             log.info("%s: complete after epoch %d; a larger fit.epochs goes on", file, state.epoch)
-    return Progress(state.epoch, history, state.skipped)
+    return Progress(state.epoch, history, state.skipped, state.gate_history)
 
 
 def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> list[EpochRow]:
@@ -76,6 +76,9 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
         check_weights(network, weights, f"'peers.{number}'")
     for number, (moments, optimizer) in enumerate(zip(state.optimizers, optimizers, strict=True)):
         _check_moments(f"optimizers.{number}", moments, optimizer)
+    past = state.gate_history
+    is_table = past is None or (is_plain_tensor(past) and past.is_floating_point() and past.ndim == 2)
+    require_part("gate_history", past, is_table, "a table of floats")
     return history
 
 

@@ -1,5 +1,6 @@
 """Settings of a training run, with the ranges of their values: schedules, optimisers, the cohort and the loop."""
 
+import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -8,7 +9,7 @@ from pydantic import Discriminator, Field, Tag
 from torch import nn
 from torch.optim import Optimizer
 
-from sepml.mutual import MechanismName, Rules, Schedule, mechanism_named
+from sepml.mutual import UNGATED, Gate, MechanismName, Rules, Schedule, mechanism_named
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
@@ -39,6 +40,25 @@ class Threshold:
     def schedule(self) -> Schedule:
         """The threshold over the epochs."""
         return Schedule(self.start, "add", step=self.step, limit=self.max, every=self.every)
+
+
+@dataclass(frozen=True)
+class GateSettings(Gate):
+    """On which examples a peer teaches, under `sml`.
+
+    Attributes:
+        kind: `absolute`: where its confidence reaches the threshold. `relative`: where it reaches the student's and a margin.
+            `best`: where it is among the best `percent` of its latest confidences. `soft`: everywhere, weighted by a sigmoid
+            of the confidence around the threshold.
+        margin: of `relative`, in the unit of the task's confidence.
+        percent: of `best`.
+        window: of `best`: how many of a peer's latest confidences count.
+        width: of `soft`, in the unit of the task's confidence: the weight is 0.73 one width above the threshold.
+    """
+
+    percent: Annotated[float, Field(gt=0, le=100)] = 50.0
+    window: Count = 1000
+    width: Annotated[float, Field(gt=0)] = 1.0
 
 
 @dataclass(frozen=True)
@@ -138,7 +158,8 @@ class CohortSettings:
     Attributes:
         mechanism: `solo`, `kd` (the last peer teaches the others), `inplace` (so, and the others learn from it alone, not
             from the references), `ml` (everybody, always) or `sml` (gated).
-        threshold: confidence from which on a peer teaches, under `sml`.
+        threshold: confidence from which on a peer teaches, under `sml` with a gate that is `absolute` or `soft`.
+        gate: where a peer teaches, under `sml`.
         weight: of the mimic loss, lambda: a number, or a schedule over the epochs.
         teacher: from whom a peer learns: from `each` teacher, with the mean of the losses, or from the `mean` of the teachers'
             outputs.
@@ -147,13 +168,17 @@ class CohortSettings:
 
     mechanism: MechanismName = "sml"
     threshold: Threshold = field(default_factory=Threshold)
+    gate: GateSettings = field(default_factory=GateSettings)
     weight: Weight = 0.001
     teacher: Literal["each", "mean"] = "each"
     updates: Literal["simultaneous", "alternating"] = "simultaneous"
 
     def threshold_at(self, epoch: int) -> float:
-        """The threshold of an epoch; `UNGATED` where the mechanism has no gate."""
-        return mechanism_named(self.mechanism).gate(self.threshold.schedule.at(epoch))
+        """The threshold of an epoch; `UNGATED` where the mechanism has no gate, nan where the gate finds it in each step."""
+        if not mechanism_named(self.mechanism).is_gated:
+            return UNGATED
+        own = {"relative": self.gate.margin, "best": math.nan}
+        return own.get(self.gate.kind, self.threshold.schedule.at(epoch))
 
     def weight_at(self, epoch: float, epochs: int) -> float:
         """The weight of the mimic loss at a time of a run of so many epochs, see `Schedule.at`."""
@@ -162,7 +187,7 @@ class CohortSettings:
     @property
     def rules(self) -> Rules:
         """Who learns from whom."""
-        return Rules(mechanism_named(self.mechanism), self.teacher, self.updates)
+        return Rules(mechanism_named(self.mechanism), self.teacher, self.updates, self.gate)
 
 
 @dataclass(frozen=True)

@@ -152,6 +152,9 @@ class ClassificationTask:
         """No names: an image is known only by its index in the data set."""
         return ()
 
+    def referenced(self, batch: ImageBatch) -> None:
+        """All images have labels."""
+
     def predict(self, peer: nn.Module, batch: ImageBatch) -> Tensor:
         """The peer's logits `(B, classes)`, in 32-bit floats whatever the network computes in."""
         return peer(batch.images).float()
@@ -166,9 +169,9 @@ class ClassificationTask:
         return self.temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
 
     def average(self, predictions: Tensor, shares: Tensor, batch: ImageBatch | None = None) -> Tensor:
-        """Logits whose probabilities are the mean of the teachers', `(J, B, classes)` to `(B, classes)`."""
+        """Logits whose probabilities are the mean of the teachers', `(J, B, classes)` to `(B, classes)`; shares `(J, 1, B)`."""
         probabilities = F.softmax(predictions / self.temperature, 2)
-        mean = torch.where(shares[..., None] > 0, shares[..., None] * probabilities, 0).sum(0)
+        mean = torch.where(shares.mT > 0, shares.mT * probabilities, 0).sum(0)
         return self.temperature * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
     def confidence(self, prediction: Tensor, batch: ImageBatch, loss: Tensor | None = None) -> Tensor:

@@ -22,6 +22,9 @@ class Regression:
     def names(self, batch: dict) -> list[str]:
         return [f"row {x:.3g}" for x in batch["x"][:, 0].tolist()]
 
+    def referenced(self, batch: dict) -> Tensor | None:
+        return batch.get("referenced")
+
     def predict(self, peer: nn.Module, batch: dict) -> Tensor:
         return peer(batch["x"])
 
@@ -32,7 +35,7 @@ class Regression:
         return (student - teacher).square().sum(1)
 
     def average(self, predictions: Tensor, shares: Tensor, batch: dict) -> Tensor:
-        return torch.where(shares[..., None] > 0, shares[..., None] * predictions, 0).sum(0)
+        return torch.where(shares.mT > 0, shares.mT * predictions, 0).sum(0)
 
     def confidence(self, prediction: Tensor, batch: dict, loss: Tensor | None = None) -> Tensor:
         return batch["confidence"].pop(0)

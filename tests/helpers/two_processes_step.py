@@ -48,6 +48,10 @@ def main() -> None:
         error = max(error, float((now.detach() - expected).abs().max()))
         moved = max(moved, float((now.detach() - was.detach()).abs().max()))
     print(f"rank {fabric.global_rank} moved {moved} error {error}", flush=True)
+    # One process has fewer.
+    rank = fabric.global_rank
+    gathered = FabricEngine(fabric, 1, independent=False).gather(torch.full((2, 3 - rank), float(rank)))
+    print(f"rank {rank} gathered {gathered[0].tolist()} {len(gathered)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_the_average_has_the_mean_of_the_probabilities(temperature):
     predictions = logits(3, 6, 5)
     shares = torch.rand(3, 6, generator=torch.Generator().manual_seed(1))
     shares = shares / shares.sum(0)
-    mean = ClassificationTask(temperature).average(predictions, shares)
+    mean = ClassificationTask(temperature).average(predictions, shares[:, None])
     probabilities = softmax(predictions.double().numpy() / temperature, axis=2)
     expected = (shares[..., None].double().numpy() * probabilities).sum(0)
     np.testing.assert_allclose(softmax(mean.double().numpy() / temperature, axis=1), expected, rtol=1e-4, atol=1e-7)
@@ -100,11 +100,11 @@ def test_a_teacher_without_a_share_may_be_nan():
     shares = torch.tensor([[0.5, 0.0], [0.0, 0.0], [0.5, 1.0]])
     expected = torch.stack([predictions[[0, 2], 0].softmax(1).mean(0), predictions[2, 1].softmax(0)])
     predictions[1], predictions[0, 1] = math.nan, math.nan
-    torch.testing.assert_close(ClassificationTask().average(predictions, shares).softmax(1), expected)
+    torch.testing.assert_close(ClassificationTask().average(predictions, shares[:, None]).softmax(1), expected)
 
 
 def test_the_average_of_impossible_classes_is_finite():
-    mean = ClassificationTask().average(torch.tensor([[[1e4, 0.0]], [[1e4, 0.0]]]), torch.full((2, 1), 0.5))
+    mean = ClassificationTask().average(torch.tensor([[[1e4, 0.0]], [[1e4, 0.0]]]), torch.full((2, 1, 1), 0.5))
     assert mean.isfinite().all() and mean.softmax(1)[0].tolist() == pytest.approx([1.0, 0.0])
 
 

@@ -9,38 +9,37 @@ from torch import nn
 
 from sepml.errors import SepmlError
 from sepml.mutual import UNGATED, Cohort, Rules, exchange, mechanism_named
-
-
-def test_the_gate_opens_at_the_threshold_and_not_below():
-    confidence = torch.tensor([[math.nextafter(15.0, 0), 15.0, 15.1], [math.nan, -math.inf, math.inf]], dtype=torch.float64)
-    weights = exchange(confidence, 15.0, mechanism_named("sml").listens(2))
-    assert weights[1, 0].tolist() == [0, 1, 1]
-    assert weights[0, 1].tolist() == [0, 0, 1]
-    assert weights.diagonal().eq(0).all()
-
-
-def test_without_gate_everything_but_nan_teaches():
-    weights = exchange(torch.tensor([[-300.0, -math.inf, math.nan]] * 2), UNGATED, mechanism_named("ml").listens(2))
-    assert weights[0, 1].tolist() == [1, 1, 0]
+from sepml.mutual.gates import absolute
 
 
 @pytest.mark.parametrize("n_peers", [1, 2, 3, 5])
-def test_a_peer_takes_the_mean_over_the_others(n_peers):
-    weights = exchange(torch.zeros(n_peers, 4), UNGATED, mechanism_named("ml").listens(n_peers))
+def test_a_peer_takes_the_mean_over_the_others_and_all_of_the_references(n_peers):
+    gate = absolute(torch.zeros(n_peers, 2, 4), UNGATED)
+    weights = exchange(gate, mechanism_named("ml").listens(n_peers))
+    assert weights.shape == (n_peers, 1 + n_peers, 2, 4)
+    assert (weights[:, 0] == 1).all()
     expected = 1 / (n_peers - 1) if n_peers > 1 else 0
     for k in range(n_peers):
         for j in range(n_peers):
-            assert weights[k, j].tolist() == [0 if k == j else pytest.approx(expected)] * 4
+            assert weights[k, 1 + j].flatten().tolist() == [0 if k == j else pytest.approx(expected)] * 8
 
 
 def test_a_closed_gate_does_not_raise_the_share_of_the_open_ones():
-    weights = exchange(torch.tensor([[0.0], [20.0], [0.0]]), 15.0, mechanism_named("sml").listens(3))
-    assert weights[0, :, 0].tolist() == [0, 0.5, 0]
+    gate = absolute(torch.tensor([[[0.0]], [[20.0]], [[0.0]]]), 15.0)
+    assert exchange(gate, mechanism_named("sml").listens(3))[0].flatten().tolist() == [1, 0, 0.5, 0]
+
+
+def test_examples_without_references_weigh_nothing_there():
+    gate = absolute(torch.zeros(2, 1, 3), UNGATED)
+    weights = exchange(gate, mechanism_named("inplace").listens(2), torch.tensor([True, False, True]))
+    assert weights[:, 0, 0].tolist() == [[0, 0, 0], [1, 0, 1]]
+    assert weights[0, 2, 0].tolist() == [1, 1, 1]
 
 
 def test_mechanisms_are_who_listens_to_whom():
-    assert not mechanism_named("solo").listens(3).any()
-    assert mechanism_named("kd").listens(3).tolist() == [[False, False, True], [False, False, True], [False, False, False]]
+    yes, no = True, False
+    assert mechanism_named("solo").listens(3).tolist() == [[yes, no, no, no]] * 3
+    assert mechanism_named("kd").listens(3).tolist() == [[yes, no, no, yes], [yes, no, no, yes], [yes, no, no, no]]
     assert mechanism_named("sml").listens(3).tolist() == mechanism_named("ml").listens(3).tolist()
     with pytest.raises(SepmlError, match="did you mean 'sml'"):
         mechanism_named("smll").listens(2)

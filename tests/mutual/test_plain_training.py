@@ -15,6 +15,9 @@ class Classes:
 
     loss_name, score_name = "cross_entropy", "correct"
 
+    def referenced(self, batch):
+        return None
+
     def predict(self, peer, batch):
         return peer(batch["x"])
 
@@ -28,7 +31,7 @@ class Classes:
         return functional.kl_div(student.log_softmax(1), teacher.softmax(1), reduction="none").sum(1)
 
     def average(self, predictions, shares, batch):
-        return torch.where(shares[..., None] > 0, shares[..., None] * predictions.softmax(2), 0).sum(0).log()
+        return torch.where(shares.mT > 0, shares.mT * predictions.softmax(2), 0).sum(0).log()
 
     def confidence(self, prediction, batch, loss=None):
         return -self.supervised_loss(prediction, batch)

@@ -33,16 +33,16 @@ def test_the_mean_of_estimates_does_not_depend_on_the_order_of_their_sources():
     mean = share[:, None, None] * aligned[0] + (1 - share)[:, None, None] * aligned[1]
     task = SeparationTask()
     b = mixed_from(aligned[0])
-    torch.testing.assert_close(task.average(aligned, shares, b), mean)
-    torch.testing.assert_close(task.average(mixed, shares, b), mean)
+    torch.testing.assert_close(task.average(aligned, shares[:, None], b), mean)
+    torch.testing.assert_close(task.average(mixed, shares[:, None], b), mean)
     # With the other one first, the mean is in the other one's order.
-    swapped = task.average(mixed.flip(0), shares.flip(0), b)
+    swapped = task.average(mixed.flip(0), shares.flip(0)[:, None], b)
     same_up_to_order = [
         any(torch.allclose(swapped[b][order], mean[b], atol=1e-6) for order in orders) for b in range(len(mean))
     ]
     assert all(same_up_to_order)
     # In the order of the references already, nothing may be matched again.
-    by_reference = SeparationTask("reference").average(mixed, shares, b)
+    by_reference = SeparationTask("reference").average(mixed, shares[:, None], b)
     torch.testing.assert_close(by_reference, (shares[..., None, None] * mixed).sum(0))
 
 
@@ -54,7 +54,7 @@ def test_the_estimates_of_a_peer_without_a_share_may_be_nan(align):
     b = mixed_from(aligned[2])
     aligned[1] = math.nan
     aligned[0, 1] = math.nan
-    torch.testing.assert_close(SeparationTask(align).average(aligned, shares, b), expected)
+    torch.testing.assert_close(SeparationTask(align).average(aligned, shares[:, None], b), expected)
 
 
 @pytest.mark.parametrize("absent", [math.nan, 0.0])
@@ -65,7 +65,7 @@ def test_the_teachers_of_an_example_are_matched_with_each_other_not_with_one_tha
     expected = (aligned[1, 2] + aligned[2, 2]) / 2
     aligned[0, 2] = absent
     aligned[2] = aligned[2].flip(1)
-    mean = SeparationTask().average(aligned, shares, mixed_from(aligned[1]))[2]
+    mean = SeparationTask().average(aligned, shares[:, None], mixed_from(aligned[1]))[2]
     assert min((mean - expected).abs().max(), (mean.flip(0) - expected).abs().max()) < 1e-6
 
 

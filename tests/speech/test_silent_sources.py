@@ -216,7 +216,7 @@ def test_teachers_are_averaged_in_an_order_that_silence_does_not_disturb():
     first = torch.stack([0 * talker, talker])
     # Of the two, the second one is for the talker, as in the order of losses.
     second = torch.stack([0.1 * estimate(talker, disturbance, 12), estimate(talker, leak, 10)])
-    mean = SeparationTask().average(torch.stack([first[None], second[None]]), torch.full((2, 1), 0.5), one_talker())
+    mean = SeparationTask().average(torch.stack([first[None], second[None]]), torch.full((2, 1, 1), 0.5), one_talker())
     torch.testing.assert_close(mean[0], (first + second) / 2)
 
 

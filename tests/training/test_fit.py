@@ -2,7 +2,7 @@
 
 import json
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ class Processes:
 
 
 def report_of(**values: list) -> StepReport:
-    names = ("loss", "supervised", "mimic", "gate_open", "agreement", "grad_norm")
+    names = {field.name for field in fields(StepReport)} - {"skipped", "not_finite"}
     figures = {name: torch.tensor(values.get(name, [0.0] * 3)) for name in names}
     return StepReport(**figures, skipped=torch.tensor(values["skipped"]), not_finite=torch.zeros(0, dtype=torch.bool))
 

@@ -100,6 +100,33 @@ def test_a_run_leaves_what_it_promises(config, tmp_path):
     assert not torch.equal(next(a.parameters()), next(b.parameters()))
 
 
+@pytest.mark.parametrize("kind", ["relative", "best", "soft"])
+def test_a_run_with_another_gate_goes_on_as_if_it_had_never_stopped(config, tmp_path, kind):
+    gate = [
+        "--cohort.gate.kind",
+        kind,
+        "--cohort.gate.window",
+        "10",
+        "--cohort.gate.percent",
+        "30",
+        "--separation.unit",
+        "source",
+    ]
+    gate += ["--fit.learning_rate.kind", "constant"]
+    assert train(config, tmp_path / "whole", *gate) == 0
+    assert train(config, tmp_path / "parts", *gate, "--fit.epochs", "1") == 0
+    assert train(config, tmp_path / "parts", *gate) == 0
+    assert same_run(tmp_path / "whole", tmp_path / "parts")
+    rows = history(tmp_path / "whole")
+    assert all(
+        np.isfinite(float(row[name])) for row in rows for name in ("threshold", "gate_open", "mimic_share", "better_teacher")
+    )
+    state = torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)["gate_history"]
+    assert (state is None) == (kind != "best") and (state is None or state.shape == (2, 10))
+    if kind == "best":
+        assert {float(row["threshold"]) for row in rows} != {0.0} and all(0 < float(row["gate_open"]) < 1 for row in rows)
+
+
 def test_tensorboard_gets_the_history(config, tmp_path):
     pytest.importorskip("tensorboard")
     assert train(config, tmp_path / "exp", "--fit.tensorboard", "true", "--fit.epochs", "1") == 0

@@ -92,6 +92,8 @@ def test_two_processes_step_with_the_mean_of_their_gradients():
     found = re.findall(r"rank (\d) moved ([\d.e-]+) error ([\d.e-]+)", done.stdout)
     assert sorted(rank for rank, *_ in found) == ["0", "1"], done.stderr
     assert all(float(moved) > 1e-3 and float(error) < 1e-7 for _, moved, error in found)
+    gathered = "[0.0, 0.0, 0.0, 1.0, 1.0, nan] 2"
+    assert re.findall(r"gathered (\[.*?\] \d)", done.stdout) == [gathered] * 2, "the confidences that a gate remembers"
 
 
 def test_mutualnet_does_not_depend_on_the_number_of_workers(narrowing, tmp_path):

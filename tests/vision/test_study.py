@@ -99,9 +99,10 @@ def test_widths_and_resolutions_are_compared_at_each_point(runs, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [(None, "holds no runs, expected folders CONFIG-LABELS-PADDING-SEED"), ("mine-1", "mine-1: not a name of a run")],
+    [("", "holds no runs, expected folders CONFIG-LABELS-PADDING-SEED"), ("mine-1", "mine-1: not a name of a run")],
 )
 def test_folders_that_are_no_runs_are_refused(tmp_path, capsys, name, message):
+    (tmp_path / "runs").mkdir()
     if name:
         write_run(tmp_path / "runs" / name, accuracies(80, 80))
     assert main(["study", str(tmp_path / "runs"), "-o", str(tmp_path / "out")]) == 1

@@ -123,6 +123,7 @@ class DynamicMixing:
             opposite, as in wsj0-2mix.
         speed: the speed of each utterance is changed by up to this fraction, in steps of 0.01, and its pitch with it: 0.05 is
             0.95 to 1.05; 0 is no change.
+        fraction: of each speaker's utterances, the first ones of the table, that are drawn from.
         augment: effects on voices and mixtures, see `Augment`; null is none.
     """
 
@@ -132,6 +133,7 @@ class DynamicMixing:
     size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     gain_db: Annotated[float, Field(ge=0, le=100)] = 2.5
     speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     augment: Augment | None = None
 
     def below(self, root: Path) -> "DynamicMixing":
@@ -158,7 +160,8 @@ class DynamicSegments(Dataset[Example]):
         if settings.speed and not self.speed_percent:
             raise SepmlError(f"data.dynamic.speed is {settings.speed}, expected 0 or a step of 0.01 or more, such as 0.05")
         table = settings.utterances
-        self.by_speaker = [*utterances_by_speaker(table, settings.split, settings.tiers, moved_to).values()]
+        everything = utterances_by_speaker(table, settings.split, settings.tiers, moved_to)
+        self.by_speaker = [files[: math.ceil(settings.fraction * len(files))] for files in everything.values()]
         if len(self.by_speaker) < n_src:
             found = f"{len(self.by_speaker)} speakers in split '{settings.split}'"
             raise SepmlError(f"{table}: {found}, mixtures of {n_src} need as many")

@@ -1,0 +1,249 @@
+"""The commands on scores: `sepml score`, `evaluate`, `table`, `report` and `study`."""
+
+import argparse
+import re
+from pathlib import Path
+
+from sepml.commands.options import (
+    FAILED,
+    OK,
+    Commands,
+    add_network,
+    at_least,
+    command,
+    device,
+    jobs,
+    moved_to,
+    print_failures,
+    print_lines,
+    seed,
+)
+from sepml.commands.tasks import commands_for
+from sepml.errors import SepmlError, did_you_mean
+from sepml.speech.results.scores import KNOWN, METRICS
+
+_PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+
+
+def add_score(commands: Commands) -> None:
+    """The options of `sepml score`."""
+    sub = command(commands, "score", "score estimates against references, or compare such scores")
+    what = sub.add_mutually_exclusive_group(required=True)
+    what.add_argument("--manifest", type=Path, help="CSV of mixtures and sources")
+    what.add_argument("--mix", type=Path, help="folder of mixtures")
+    text = "folders of scores or experiments: paired differences of the others from the first, with intervals and p-values"
+    what.add_argument("--compare", type=Path, nargs="+", metavar="SCORES", help=text)
+    others = "with --compare: the runs of another variant, as many, in the same order of seeds; then statistics are over runs"
+    sub.add_argument("--with", dest="others", type=Path, nargs="+", metavar="SCORES", help=others)
+    sub.add_argument("--ref", type=Path, nargs="+", default=(), help="with --mix: folders of references, one a source")
+    est = "folder of <id>_s1.wav, <id>_est1.wav or s1/<id>.wav and so on, as many as there are sources or more"
+    sub.add_argument("--est", type=Path, help=est)
+    tolerance = "cut or pad estimates that are up to this many samples longer or shorter than their mixture"
+    sub.add_argument("--length-tolerance", type=at_least(0), default=0, metavar="SAMPLES", help=tolerance)
+    moved_to(sub)
+    sub.add_argument("-o", "--out", type=Path, help="folder for the scores; with --compare a .csv or .json file")
+    _force(sub, "replace scores of another manifest, other estimates or metrics; compare scores of other references")
+    _metrics(sub)
+    sub.add_argument("--label", help="name of the table's row")
+    sub.set_defaults(run=_score)
+    jobs(sub)
+
+
+def _metrics(sub: argparse.ArgumentParser) -> None:
+    text = f"of {', '.join(KNOWN)} (default: all but pesq_nb, narrow-band PESQ at 16 kHz)"
+    sub.add_argument("--metrics", nargs="+", type=_metric, default=(), metavar="METRIC", help=text)
+    sub.add_argument("--strict", action="store_true", help="exit code 1 when a value does not exist (silence, too short ...)")
+
+
+def _metric(word: str) -> str:
+    if word not in KNOWN:
+        hint = did_you_mean(word.lower().replace("-", "_"), KNOWN) or f"; known: {', '.join(KNOWN)}"
+        raise argparse.ArgumentTypeError(f"invalid choice: '{word}'{hint}")
+    return word
+
+
+def _force(sub: argparse.ArgumentParser, text: str) -> None:
+    sub.add_argument("-f", "--force", action="store_true", help=text)
+
+
+def _score(options: argparse.Namespace) -> int:
+    if options.others and not options.compare:
+        options.wrong("--with goes with --compare")
+    if options.compare:
+        return _compare(options)
+    for name in ("est", "out"):
+        if getattr(options, name) is None:
+            options.wrong(f"the following arguments are required: --{name}")
+    if options.manifest and options.ref:
+        options.wrong("--ref goes with --mix, a manifest names its references itself")
+    if options.moved_to and not options.manifest:
+        options.wrong("--moved-to goes with --manifest; --mix and --ref name folders themselves")
+    from sepml.speech.results.tables import format_summary
+    from sepml.speech.scoring.score import ScoreSettings, score_folders, score_manifest
+
+    settings = ScoreSettings(tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
+    if options.manifest:
+        summary = score_manifest(options.manifest, options.est, options.out, settings, options.moved_to)
+    else:
+        summary = score_folders(options.mix, options.ref, options.est, options.out, settings)
+    print(format_summary(options.label or options.out.resolve().name, summary))
+    failed = print_failures(options, [fault.message for fault in summary.faults])
+    return failed or (FAILED if options.strict and summary.unscored else OK)
+
+
+def _compare(options: argparse.Namespace) -> int:
+    if options.est or options.ref:
+        options.wrong("--compare compares folders of scores; --est and --ref go with --manifest and --mix")
+    if options.others:
+        from sepml.speech.results.compare_runs import compare_runs, format_run_differences, write_run_differences
+
+        found = compare_runs(options.compare, options.others, options.force)
+        print(format_run_differences(found))
+        if options.out:
+            write_run_differences(options.out, found)
+        return OK
+    from sepml.speech.results.compare import compare_scores, pairs_to_compare
+    from sepml.speech.results.tables import format_differences
+
+    pairs = pairs_to_compare(options.compare)
+    if not pairs:
+        options.wrong("--compare needs two folders of scores or more, or an experiment that holds them")
+    print(format_differences(compare_scores(pairs, options.out, options.force)))
+    return OK
+
+
+def add_evaluate(commands: Commands) -> None:
+    """The options of `sepml evaluate`."""
+    text = "separate the mixtures of a manifest and score the estimates, in one pass; or test classifiers of images"
+    sub = command(commands, "evaluate", text)
+    sub.epilog = (
+        "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
+        "of sepml separate and sepml score. The same command resumes an interrupted evaluation."
+    )
+    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
+    sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
+    add_network(sub)
+    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
+    moved_to(sub)
+    sub.add_argument(
+        "-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/; of images evaluation.csv"
+    )
+    sub.add_argument(
+        "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
+    )
+    device(sub)
+    sub.add_argument("--segment", type=float, help="window, s (default: up to 30 s in one piece, above in windows of 10 s)")
+    sub.add_argument("--overlap", type=float, help="of the windows, fraction (default: 0.5; 0.1 for slow networks)")
+    _force(sub, "replace scores of another model, manifest or metrics, and their estimates")
+    _metrics(sub)
+    sub.add_argument("--report", action="store_true", help="also write report.html beside the scores")
+    table = "of a slimmable network in the query table (default: four, the narrowest first)"
+    sub.add_argument("--widths", type=float, nargs="+", default=(), metavar="WIDTH", help=table)
+    pixels = "in the query table, pixels of height (default: those of its training)"
+    sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
+    jobs(sub)
+    sub.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    return commands_for(options.model).evaluate(options)
+
+
+def add_table(commands: Commands) -> None:
+    """The options of `sepml table`."""
+    sub = command(commands, "table", "show the means of several score folders side by side")
+    text = "folders written by sepml score or evaluate, folders of several of these, or experiments"
+    sub.add_argument("scores", nargs="+", type=Path, help=text)
+    _force(sub, "show scores of other mixtures or references in one table, and say so")
+    sub.set_defaults(run=_table)
+
+
+def _table(options: argparse.Namespace) -> int:
+    from sepml.speech.results.tables import format_tables
+
+    print(format_tables(options.scores, options.force))
+    return OK
+
+
+def add_report(commands: Commands) -> None:
+    """The options of `sepml report`."""
+    sub = command(commands, "report", "one HTML page about scores and training: tables, plots, players")
+    sub.add_argument("paths", nargs="+", type=Path, metavar="EXP_OR_SCORES", help="experiments, folders of scores")
+    sub.add_argument("-o", "--out", type=Path, default=Path("report.html"), help="the page")
+    each = "utterances to listen to: this many of the best, of the worst and of the others, for each test"
+    sub.add_argument("--players", type=at_least(0), default=2, help=each)
+    sub.add_argument("--seed", type=seed, default=0, help="of the choice of the others")
+    sub.add_argument("--title", default="", help="of the page (default: the names of the folders)")
+    sub.set_defaults(run=_report_page)
+
+
+def _report_page(options: argparse.Namespace) -> int:
+    from sepml.speech.report.report import ReportSettings, write_report
+
+    write_report(options.paths, options.out, ReportSettings(options.players, options.seed, options.title))
+    return print_lines([options.out])
+
+
+def add_study(commands: Commands) -> None:
+    """The options of `sepml study`."""
+    sub = command(
+        commands,
+        "study",
+        "train an experiment in several variants and seeds, and compare them with statistics; the same command goes on",
+        usage="sepml study STUDY -o DIR [-j N] [--part I/N] [--KEY VALUE ...]\n       sepml study RUNS -o DIR [--header FILE]",
+        epilog="Any setting of the base experiment can be given as --KEY VALUE, such as --data.root data/prompts. "
+        "RUNS is a folder of runs on few labelled images, named CONFIG-LABELS-PADDING-SEED, see recipes/mnist-mutual.",
+    )
+    sub.add_argument("study", type=Path, metavar="STUDY", help="a YAML file that names the base experiment, variants and seeds")
+    out = "folder of the runs, of their results (small, to be kept) and of the report: RESULTS.md and study.html"
+    sub.add_argument("-o", "--out", type=Path, required=True, help=out)
+    jobs(sub)
+    part = "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder"
+    sub.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help=part)
+    sub.add_argument("--report", action="store_true", help="write the report about what is done, and train nothing")
+    sub.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX too")
+    sub.add_argument("--header", type=Path, help="of runs on images: a text file that begins the report")
+    device(sub)
+    sub.set_defaults(run=_study)
+
+
+def _part(word: str) -> tuple[int, int]:
+    """The type of an option: `I/N`, of which I is at most N."""
+    found = _PART.fullmatch(word)
+    part = (int(found[1]), int(found[2])) if found else (2, 1)
+    if part[0] > part[1]:
+        raise argparse.ArgumentTypeError(f"'{word}' is not I/N, such as 1/3 for the first of three parts")
+    return part
+
+
+def _study(options: argparse.Namespace) -> int:
+    if options.study.is_dir():
+        return _images(options)
+    if not options.study.exists():
+        raise SepmlError(f"{options.study}: no such file, expected that of a study, or a folder of runs on images")
+    if options.header:
+        options.wrong("--header is for a folder of runs on images")
+    from sepml.speech.study.comparisons import read_results
+    from sepml.speech.study.plan import read_study
+    from sepml.speech.study.runs import places_of, run_study
+    from sepml.speech.study.study_report import write_study_report
+    from sepml.training.experiment import Machines
+    from sepml.training.hardware import choose_device
+
+    study = read_study(options.study, options.settings)
+    places = places_of(study, options.out)
+    failures = []
+    if not options.report:
+        machines = Machines(str(choose_device(options.device)))
+        failures = run_study(study, places, options.jobs, options.part, machines)
+    files = write_study_report(study, read_results(study, places), options.out, options.latex)
+    print_lines(files)
+    return FAILED if failures else OK
+
+
+def _images(options: argparse.Namespace) -> int:
+    if options.settings or options.latex or options.report:
+        options.wrong("a folder of runs on images takes --out and --header alone")
+    from sepml.vision.study import write_study
+
+    return print_lines([write_study(options.study, options.out, options.header)])

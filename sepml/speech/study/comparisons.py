@@ -1,0 +1,144 @@
+"""What the results of a study say: each variant's scores, and its effect over the first variant of its group."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.results.statistics import PairedEffect, holm, paired_effect
+from sepml.speech.study.plan import Study
+from sepml.speech.study.run_scores import CORRELATION, RunScores, gain_of_average, read_run_scores
+from sepml.speech.study.runs import RunPlace
+from sepml.system.csv_files import read_rows
+
+What = Literal["average", "peers"]
+WHAT: tuple[What, ...] = ("average", "peers")
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """The finished runs of a study.
+
+    Attributes:
+        scores: variant -> seed -> test -> scores.
+        histories: variant -> seed -> the rows of history.csv.
+    """
+
+    scores: dict[str, dict[int, dict[str, RunScores]]]
+    histories: dict[str, dict[int, list[dict[str, str]]]]
+
+
+@dataclass(frozen=True)
+class VariantScores:
+    """The scores of a variant on a test: SI-SNRi, dB, means over the mixtures for each seed `(S,)`.
+
+    Attributes:
+        correlation: of the peers' errors, nan for one peer.
+        predicted_gain: of the average over the peers from it, dB, see `gain_of_average`; `measured_gain` beside it.
+    """
+
+    seeds: tuple[int, ...]
+    average: np.ndarray
+    peers: np.ndarray
+    correlation: float
+    predicted_gain: float
+    measured_gain: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A variant against the baseline of its group.
+
+    Attributes:
+        of: the scores of the average, or the mean of the peers' own.
+        p_corrected: by Holm's method over all comparisons of the study but the primary one; of that one, the plain p-value.
+    """
+
+    group: str
+    variant: str
+    baseline: str
+    test: str
+    of: What
+    effect: PairedEffect
+    is_primary: bool
+    p_corrected: float | None = None
+
+
+def read_results(study: Study, places: Sequence[RunPlace]) -> StudyResults:
+    """The results of the runs that are done.
+
+    Raises:
+        SepmlError: a damaged file, or results of other tests.
+    """
+    results = StudyResults({}, {})
+    for place in places:
+        if not place.is_done:
+            continue
+        run, file = place.run, place.result(".csv")
+        scores = read_run_scores(file)
+        if absent := [test for test in study.tests if test not in scores]:
+            raise SepmlError(f"{file}: holds no scores of the test '{absent[0]}'")
+        results.scores.setdefault(run.variant, {})[run.seed] = scores
+        history = [row for _, row in read_rows(place.result(".history.csv"), "a history", ("epoch", "peer"))]
+        results.histories.setdefault(run.variant, {})[run.seed] = history
+    return results
+
+
+def scores_of_variant(results: StudyResults, variant: str, test: str) -> VariantScores:
+    """The scores of a variant on a test, seed by seed."""
+    runs = {seed: scores[test] for seed, scores in sorted(results.scores[variant].items())}
+    average, peers = (np.array([scores.of(what).mean() for scores in runs.values()]) for what in WHAT)
+    count = sum(name.startswith("peer") for name in next(iter(runs.values())).columns)
+    of_mixtures = np.concatenate([scores.columns[CORRELATION] for scores in runs.values()])
+    correlation = float(np.nanmean(of_mixtures)) if np.isfinite(of_mixtures).any() else np.nan
+    predicted = gain_of_average(correlation, count) if np.isfinite(correlation) else np.nan
+    return VariantScores(tuple(runs), average, peers, correlation, predicted, float((average - peers).mean()))
+
+
+def compare_variants(study: Study, results: StudyResults) -> list[Comparison]:
+    """All comparisons for which there are runs of equal seeds; p-values are corrected over those that are not primary."""
+    found = list(_comparisons(study, results))
+    corrected = iter(holm([each.effect.p_value for each in found if not each.is_primary]))
+    return [replace(each, p_corrected=each.effect.p_value if each.is_primary else next(corrected)) for each in found]
+
+
+def _comparisons(study: Study, results: StudyResults) -> Iterator[Comparison]:
+    primary, had_primary = study.primary, False
+    for group, (baseline, *variants) in study.groups.items():
+        for variant in variants:
+            shared = sorted(results.scores.get(variant, {}).keys() & results.scores.get(baseline, {}).keys())
+            for test in study.tests if shared else ():
+                pair = [[results.scores[name][seed][test] for seed in shared] for name in (variant, baseline)]
+                _require_same_mixtures(test, [*pair[0], *pair[1]])
+                for what in WHAT:
+                    a, b = (np.stack([scores.of(what) for scores in runs]) for runs in pair)
+                    speakers = pair[0][0].speakers
+                    named = primary and (primary.variant, primary.test, primary.of)
+                    is_primary = not had_primary and (variant, test, what) == named
+                    had_primary = had_primary or is_primary
+                    effect = paired_effect(a, b, speakers if all(speakers) else None)
+                    yield Comparison(group, variant, baseline, test, what, effect, is_primary)
+
+
+def _require_same_mixtures(test: str, runs: Sequence[RunScores]) -> None:
+    if any(scores.mixtures != runs[0].mixtures for scores in runs[1:]):
+        raise SepmlError(f"runs were scored on different mixtures of the test '{test}'; delete the results of the older ones")
+
+
+def summary_of(study: Study, comparisons: Sequence[Comparison]) -> str:
+    """What the primary comparison says, as a sentence; empty where there is none."""
+    chosen = next((each for each in comparisons if each.is_primary), None)
+    if chosen is None:
+        return "" if study.primary is None else "The primary comparison has no runs of equal seeds yet."
+    effect = chosen.effect
+    start = f"Primary comparison, decided on beforehand: {chosen.variant} minus {chosen.baseline}, {chosen.of}, {chosen.test}"
+    if effect.interval is None or effect.p_value is None:
+        return f"{start}: {effect.difference:+.3f} dB, one seed."
+    low, high = effect.interval
+    figures = f"{effect.difference:+.3f} dB, 95 % interval {low:+.3f} to {high:+.3f} dB, p = {effect.p_value:.2g}"
+    verdict = "the gain is significant" if low > 0 else "the loss is significant" if high < 0 else ""
+    if not verdict:
+        verdict = f"no effect is shown; gains above {max(high, 0):.2f} dB and losses above {max(-low, 0):.2f} dB are ruled out"
+    return f"{start}: {figures} ({effect.seeds} seeds, {effect.mixtures} mixtures); {verdict}."

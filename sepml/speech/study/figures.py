@@ -1,0 +1,85 @@
+"""Plots of a study: effects with every seed, and curves over the epochs with bands; SVG by matplotlib."""
+
+import io
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sepml.errors import SepmlError
+from sepml.speech.study.comparisons import Comparison, StudyResults
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+_WIDTH = 6.4
+
+
+def effects_figure(comparisons: Sequence[Comparison]) -> bytes:
+    """The effects of the variants of a group, a row each: every seed a dot, the mean with its 95 % interval; SVG."""
+
+    def draw(axes: "Axes") -> None:
+        for row, each in enumerate(reversed(comparisons)):
+            axes.plot(each.effect.by_seed, np.full(each.effect.seeds, row) - 0.18, ".", color="0.6")
+            low, high = each.effect.interval or (each.effect.difference,) * 2
+            ends = [[each.effect.difference - low], [high - each.effect.difference]]
+            axes.errorbar(each.effect.difference, row + 0.1, xerr=ends, fmt="o", color="C0", capsize=4)
+        axes.set_yticks(range(len(comparisons)), [each.variant for each in reversed(comparisons)])
+        axes.axvline(0, color="k", linewidth=0.8)
+        axes.set_xlabel(f"SI-SNRi minus {comparisons[0].baseline}, dB")
+
+    return _svg(draw, 0.9 + 0.42 * len(comparisons))
+
+
+def curves_figure(results: StudyResults, variants: Sequence[str], column: str, label: str) -> bytes | None:
+    """A column of history.csv over the epochs, the mean over seeds and peers, with the range of the seeds' means as a band.
+
+    Args:
+        column: its name, or the start of it (`valid_`).
+
+    Returns:
+        SVG; None where no run has a value.
+    """
+    series = {name: values for name in variants if (values := _by_epoch(results, name, column)) is not None}
+    if not series:
+        return None
+
+    def draw(axes: "Axes") -> None:
+        for name, values in series.items():
+            epochs = np.arange(1, values.shape[1] + 1)
+            [line] = axes.plot(epochs, values.mean(0), label=name)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.legend(fontsize=8)
+
+    return _svg(draw, 3.6)
+
+
+def _by_epoch(results: StudyResults, variant: str, column: str) -> np.ndarray | None:
+    """The mean over the peers, `(S, epochs)`; None where a run has no value in some epoch."""
+    rows = []
+    for history in results.histories.get(variant, {}).values():
+        name = next((name for name in history[0] if name == column or (column.endswith("_") and name.startswith(column))), None)
+        by_epoch: dict[int, list[float]] = {}
+        for row in history:
+            value = float(row[name]) if name and row[name] else math.nan
+            by_epoch.setdefault(int(row["epoch"]), []).extend([value] if math.isfinite(value) else [])
+        if not all(by_epoch.values()):
+            return None
+        rows.append([float(np.mean(values)) for _, values in sorted(by_epoch.items())])
+    shortest = min(map(len, rows), default=0)
+    return np.array([row[:shortest] for row in rows]) if shortest else None
+
+
+def _svg(draw: "Callable[[Axes], None]", height: float) -> bytes:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SepmlError("the report of a study needs matplotlib: pip install 'sepml[study]'") from error
+    figure = Figure(figsize=(_WIDTH, height), layout="constrained")
+    draw(figure.subplots())
+    content = io.BytesIO()
+    # Without the date, so that the same results give the same file.
+    figure.savefig(content, format="svg", metadata={"Date": None})
+    return content.getvalue()

@@ -1,0 +1,202 @@
+"""What a study compares: its YAML file, and the settings of its runs."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from sepml.config import override, parse, read_yaml
+from sepml.errors import SepmlError, about, did_you_mean, shown
+from sepml.speech.experiment import SeparationExperiment, parse_experiment
+from sepml.training.experiment import Seed, plain_settings
+
+Settings = dict[str, Any]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")
+
+
+@dataclass(frozen=True)
+class Primary:
+    """The one comparison that is decided on beforehand, whose p-value is not corrected.
+
+    Attributes:
+        variant: which is compared with the first variant of its group.
+        test: the name of a test.
+        of: the scores of the `average` of the peers' estimates, or the mean of the `peers`' own.
+    """
+
+    variant: str
+    test: str
+    of: Literal["average", "peers"] = "average"
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """A study.
+
+    Attributes:
+        base: the file of the experiment that all variants change, beside this one.
+        variants: name -> the settings that differ, with dotted keys; `peers.1` changes the second peer. Where a mapping changes
+            its `kind`, its other old settings are dropped.
+        seeds: of the runs, the same for all variants; a number n is 0 to n - 1.
+        tests: name -> manifest, relative to `data.root`.
+        groups: title -> the variants of a table, of which the others are compared with the first; none is one group of all.
+        primary: the comparison that is decided on beforehand.
+    """
+
+    base: str
+    variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1)]
+    tests: Annotated[dict[str, Path], Field(min_length=1)]
+    groups: dict[str, list[str]] = field(default_factory=dict)
+    primary: Primary | None = None
+
+
+@dataclass(frozen=True)
+class StudyRun:
+    """One training of a study.
+
+    Attributes:
+        experiment: its settings, parsed; `settings` are those of the file.
+    """
+
+    variant: str
+    seed: int
+    settings: Settings
+    experiment: SeparationExperiment
+
+    @property
+    def name(self) -> str:
+        """Of messages and files: `sml/seed3`."""
+        return f"{self.variant}/seed{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study with the runs that it consists of, seed by seed.
+
+    Attributes:
+        source: its file.
+        tests: name -> manifest.
+        groups: title -> variants, the first of which is the baseline.
+    """
+
+    source: Path
+    runs: list[StudyRun]
+    tests: dict[str, Path]
+    groups: dict[str, list[str]]
+    primary: Primary | None
+
+    @property
+    def seeds(self) -> list[int]:
+        """Of the runs, in order."""
+        return list(dict.fromkeys(run.seed for run in self.runs))
+
+
+def read_study(path: Path, words: list[str] | None = None) -> Study:
+    """A study from its file.
+
+    Args:
+        words: changes of the base experiment, as `sepml train` takes them: `--data.root DIR`.
+
+    Raises:
+        SepmlError: an invalid study or experiment, by its variant.
+    """
+    settings = _parsed(path)
+    base = override(read_yaml(path.parent / settings.base), words or [])
+    variants = {}
+    for name, changes in settings.variants.items():
+        with about(f"{path}: variants.{name}"):
+            variants[name] = change(base, changes)
+    runs = []
+    for seed in settings.seeds:
+        for name, changed in variants.items():
+            complete = {**changed, "seed": seed}
+            experiment = parse_experiment(complete, f"{path}: variants.{name}")
+            if experiment.fit.precision == "auto":
+                why = "which depends on the processor, so that runs cannot be compared; expected bf16-mixed or 32-true"
+                raise SepmlError(f"{path}: variants.{name}: fit.precision is auto, {why}")
+            runs.append(StudyRun(name, seed, complete, experiment))
+    root = runs[0].experiment.data.root
+    tests = {name: root / manifest for name, manifest in settings.tests.items()}
+    return Study(path, runs, tests, settings.groups or {"": list(variants)}, settings.primary)
+
+
+def change(settings: Settings, changes: Mapping[str, Any]) -> Settings:
+    """Settings with some of them changed; what is not changed stays the same object.
+
+    Args:
+        changes: dotted key -> value; mappings are merged, see `StudySettings`.
+
+    Raises:
+        SepmlError: a key of an item that there is not.
+
+    >>> change({"peers": [{"hidden": 64}, {"hidden": 64}], "seed": 0}, {"peers.1": {"hidden": 32}})
+    {'peers': [{'hidden': 64}, {'hidden': 32}], 'seed': 0}
+    """
+    for key, value in changes.items():
+        settings = _changed(settings, key.split("."), value, key)
+    return settings
+
+
+def _changed(holder: Any, path: list[str], value: Any, key: str) -> Any:
+    if not path:
+        return _merged(holder, value)
+    first, *rest = path
+    if isinstance(holder, list):
+        if not first.isdigit() or int(first) >= len(holder):
+            raise SepmlError(f"'{key}' is of no item: there are {len(holder)}, counted from 0")
+        return [_changed(item, rest, value, key) if n == int(first) else item for n, item in enumerate(holder)]
+    if not isinstance(holder, dict):
+        raise SepmlError(f"'{key}' is below {shown(holder)}, expected settings")
+    return {**holder, first: _changed(holder.get(first, {} if rest else None), rest, value, key)}
+
+
+def _merged(was: Any, value: Any) -> Any:
+    if not (isinstance(was, dict) and isinstance(value, dict)) or value.get("kind", was.get("kind")) != was.get("kind"):
+        return value
+    return {**was, **{name: _merged(was.get(name), part) for name, part in value.items()}}
+
+
+def _parsed(path: Path) -> StudySettings:
+    content = read_yaml(path)
+    if isinstance(count := content.get("seeds"), int):
+        content["seeds"] = list(range(count))
+    settings = parse(StudySettings, content, str(path))
+    repeated = sorted({seed for seed in settings.seeds if settings.seeds.count(seed) > 1})
+    if repeated:
+        raise SepmlError(f"{path}: seeds: {repeated[0]} is there more than once")
+    for name in (*settings.variants, *settings.tests):
+        if not _NAME.fullmatch(name):
+            raise SepmlError(f"{path}: '{name[:80]}' names a folder, expected letters, digits and . _ + -")
+    named = [(f"groups.{title}", name) for title, names in settings.groups.items() for name in names]
+    if settings.primary:
+        named.append(("primary.variant", settings.primary.variant))
+        _require(path, "primary.test", settings.primary.test, settings.tests)
+    for where, name in named:
+        _require(path, where, name, settings.variants)
+    if empty := [title for title, names in settings.groups.items() if not names]:
+        raise SepmlError(f"{path}: groups.{empty[0]}: expected variants, the first of which the others are compared with")
+    primary, groups = settings.primary, settings.groups.values()
+    if primary and not any(primary.variant in names[1:] for names in groups or [[*settings.variants]]):
+        raise SepmlError(
+            f"{path}: primary.variant: '{primary.variant}' is compared with nothing: no group has it after another"
+        )
+    return settings
+
+
+def _require(path: Path, where: str, name: str, known: Mapping[str, Any]) -> None:
+    if name not in known:
+        raise SepmlError(f"{path}: {where}: there is no '{name}'{did_you_mean(name, known)}")
+
+
+def plain(run: StudyRun) -> Settings:
+    """The settings that decide the result of a run, with their defaults; where the data are does not."""
+    settings = plain_settings(run.experiment)
+    return {**settings, "data": {name: value for name, value in settings["data"].items() if name not in _WHERE}}
+
+
+# Of data: settings that do not change what is learnt.
+_WHERE = ("root", "moved_to", "workers")

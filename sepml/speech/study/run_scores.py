@@ -1,0 +1,157 @@
+"""The scores of one run of a study: SI-SNRi of each peer and of their average, and how far the peers' errors are alike."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sepml.errors import SepmlError
+from sepml.speech.data.loaders import Batch, read_example
+from sepml.speech.data.manifest import read_manifest
+from sepml.speech.losses import best_permutation, pairwise_quality, quality, reorder
+from sepml.speech.models.load import find_model
+from sepml.speech.scoring.evaluate import Remembering
+from sepml.speech.separation.separator import Separator
+from sepml.system.csv_files import read_rows
+from sepml.system.files import write_csv
+
+AVERAGE, CORRELATION = "average", "error_correlation"
+_KEYS = ("test", "mixture", "speakers")
+
+
+@dataclass(frozen=True)
+class RunScores:
+    """The scores of a run on a test, M mixtures.
+
+    Attributes:
+        mixtures: their ids. speakers: who talks in each, such as `f-june+m-carlo`, empty where that is not known.
+        columns: `peer1`, ..., `average`: SI-SNRi, dB, `(M,)`; `error_correlation`: see `error_correlation`, nan for one peer.
+    """
+
+    mixtures: tuple[str, ...]
+    speakers: tuple[str, ...]
+    columns: dict[str, np.ndarray]
+
+    def of(self, what: str) -> np.ndarray:
+        """The scores of the `average`, or the mean over the `peers`, `(M,)`."""
+        peers = [values for name, values in self.columns.items() if name.startswith("peer")]
+        return self.columns[AVERAGE] if what == AVERAGE else np.mean(peers, axis=0)
+
+
+def score_run(exp: Path, tests: Mapping[str, Path], device: str, speakers: Mapping[str, str]) -> dict[str, RunScores]:
+    """Separate the mixtures of tests, whole, by each peer of an experiment and by their average.
+
+    Args:
+        tests: name -> manifest. speakers: utterance (the stem of its file) -> its speaker, where that is known.
+
+    Returns:
+        name of the test -> its scores.
+
+    Raises:
+        SepmlError: the experiment or a manifest cannot be read, or they do not fit.
+    """
+    origin = find_model(exp, ensemble=True)
+    average = Separator.load(origin, device=device)
+    models = [Remembering(model) for model in average.models]
+    separators = [Separator(cast(Any, of)) for of in (*([model] for model in models), models)]
+    return {test: _scored(separators, manifest, speakers) for test, manifest in tests.items()}
+
+
+def _scored(separators: Sequence[Separator], manifest: Path, speakers: Mapping[str, str]) -> RunScores:
+    names = [*(f"peer{k + 1}" for k in range(len(separators) - 1)), AVERAGE, CORRELATION]
+    mixtures = read_manifest(manifest)
+    rows = []
+    for mixture in mixtures:
+        example = read_example(mixture, separators[0].sample_rate)
+        batch = Batch(torch.from_numpy(example.mixture)[None], torch.from_numpy(example.sources)[None], (example.id,))
+        ests = [separator.separate(example.mixture, separator.sample_rate)[None] for separator in separators]
+        if ests[0].shape[1] != batch.sources.shape[1]:
+            found = f"its mixtures have {batch.sources.shape[1]} sources, the models separate {ests[0].shape[1]}"
+            raise SepmlError(f"{manifest}: {found}")
+        ordered = [in_order_of(est, batch) for est in ests]
+        before = quality(batch.mixture[:, None], batch.sources, batch.mixture).mean()
+        gains = [float(quality(est, batch.sources, batch.mixture).mean() - before) for est in ordered]
+        rows.append([*gains, error_correlation(ordered[:-1], batch.sources)])
+    columns = dict(zip(names, np.array(rows).T, strict=True))
+    ids = tuple(mixture.id for mixture in mixtures)
+    return RunScores(ids, tuple(_speakers_of(id, speakers) for id in ids), columns)
+
+
+def _speakers_of(id: str, speakers: Mapping[str, str]) -> str:
+    """The speakers of a mixture whose id names its utterances, as in wsj0-mix: `<utterance>_<gain>_<utterance>_<gain>`."""
+    found = [speakers[part] for part in id.split("_")[::2] if part in speakers]
+    return "+".join(sorted(found)) if len(found) == len(id.split("_")[::2]) else ""
+
+
+def in_order_of(est_sources: Tensor, batch: Batch) -> Tensor:
+    """Estimates `(B, n_src, T)` in the order of the references."""
+    return reorder(est_sources, best_permutation(pairwise_quality(est_sources, batch.sources, batch.mixture))[1])
+
+
+def error_correlation(ests: Sequence[Tensor], sources: Tensor) -> float:
+    """The correlation of the errors of peers, the mean over pairs of peers and sources; nan for fewer than two.
+
+    The error of an estimate is what remains of it without its part along the reference, for a reference part of gain 1.
+
+    Args:
+        ests: K of `(B, n_src, T)`, in the order of the references. sources: `(B, n_src, T)`.
+    """
+    sources = sources.double() - sources.double().mean(-1, keepdim=True)
+    energy = sources.square().sum(-1, keepdim=True)
+    errors = []
+    for est in ests:
+        centred = est.double() - est.double().mean(-1, keepdim=True)
+        errors.append(centred / ((centred * sources).sum(-1, keepdim=True) / energy) - sources)
+    pairs = [torch.nn.functional.cosine_similarity(one, two, dim=-1).nanmean() for one, two in combinations(errors, 2)]
+    return float(torch.stack(pairs).mean()) if pairs else math.nan
+
+
+def gain_of_average(correlation: float, peers: int) -> float:
+    """The gain of the average of peers over one of them in dB, where their errors are of equal power and so correlated.
+
+    >>> round(gain_of_average(0.0, 2), 2), round(gain_of_average(1.0, 2), 2)
+    (3.01, 0.0)
+    """
+    return -10 * math.log10((1 + (peers - 1) * correlation) / peers)
+
+
+def write_run_scores(path: Path, scores: Mapping[str, RunScores]) -> None:
+    """Write the scores of a run as one table, a row a test and mixture."""
+    columns = list(next(iter(scores.values())).columns)
+    write_csv(path, [*_KEYS, *columns], _rows(scores, columns))
+
+
+def _rows(scores: Mapping[str, RunScores], columns: Sequence[str]) -> Iterator[list[str]]:
+    for test, of in scores.items():
+        for n, names in enumerate(zip(of.mixtures, of.speakers, strict=True)):
+            yield [test, *names, *(f"{of.columns[column][n]:.4f}" for column in columns)]
+
+
+def read_run_scores(path: Path) -> dict[str, RunScores]:
+    """The scores that `write_run_scores` has written.
+
+    Raises:
+        SepmlError: it is no such table.
+    """
+    tables: dict[str, list[dict[str, str]]] = {}
+    for line, row in read_rows(path, "scores of a run", (*_KEYS, AVERAGE, CORRELATION)):
+        try:
+            for name, value in row.items():
+                if name not in _KEYS:
+                    float(value)
+        except (TypeError, ValueError) as error:
+            raise SepmlError(f"{path}:{line}: {error}, expected a number") from error
+        tables.setdefault(row["test"], []).append(row)
+    return {test: _scores_from(rows) for test, rows in tables.items()}
+
+
+def _scores_from(rows: Sequence[Mapping[str, str]]) -> RunScores:
+    names = [name for name in rows[0] if name not in _KEYS]
+    columns = {name: np.array([float(row[name]) for row in rows]) for name in names}
+    return RunScores(tuple(row["mixture"] for row in rows), tuple(row["speakers"] for row in rows), columns)

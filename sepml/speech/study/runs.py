@@ -1,0 +1,157 @@
+"""Trains and scores the runs of a study that are not done yet, in several processes.
+
+A run has the folder `runs/VARIANT/seedN`, an experiment as `sepml train` makes it. What is kept of a finished one is small:
+`results/VARIANT/seedN.csv`, its scores, `seedN.history.csv`, and `seedN.json`, its settings and data and where it was computed.
+"""
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sepml.errors import SepmlError
+from sepml.speech.experiment import train
+from sepml.speech.study.plan import Study, StudyRun, plain
+from sepml.speech.study.run_scores import score_run, write_run_scores
+from sepml.system.csv_files import read_rows
+from sepml.system.files import write_json
+from sepml.system.parallel import Failure, map_unordered
+from sepml.system.readers import read_object
+from sepml.system.stamp import Request, file_digest
+from sepml.training.experiment import ENVIRONMENT, Machines
+
+log = logging.getLogger(__name__)
+RUNS, RESULTS = "runs", "results"
+_SETTINGS, _DATA, _WHERE = "settings", "data", "environment"
+
+
+@dataclass(frozen=True)
+class RunPlace:
+    """Where the files of a run are, in the folder of its study."""
+
+    out: Path
+    run: StudyRun
+
+    @property
+    def exp(self) -> Path:
+        """The folder of the training."""
+        return self.out / RUNS / self.run.variant / f"seed{self.run.seed}"
+
+    def result(self, suffix: str) -> Path:
+        """A file of the results, with a suffix such as `.csv`."""
+        return self.out / RESULTS / self.run.variant / f"seed{self.run.seed}{suffix}"
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the run is finished: this file is written last."""
+        return self.result(".json").exists()
+
+
+def places_of(study: Study, out: Path) -> list[RunPlace]:
+    """The places of all runs of a study in its folder."""
+    return [RunPlace(out, run) for run in study.runs]
+
+
+def run_study(
+    study: Study, places: Sequence[RunPlace], jobs: int, part: tuple[int, int], machines: Machines
+) -> list[Failure[StudyRun]]:
+    """Train and score what is not done yet.
+
+    Args:
+        places: of all runs.
+        jobs: processes, of one thread each; 0 = all cores.
+        part: (i, n): of the runs only every n-th, from the i-th on, which count from 1.
+
+    Returns:
+        runs that failed.
+
+    Raises:
+        SepmlError: a run there was made with other settings or data.
+    """
+    requests = {place.run.name: request_of_run(study, place.run) for place in places}
+    for place in places:
+        if place.is_done:
+            requests[place.run.name].claim(place.result(".json"), "a run", _made_with(place))
+    mine = places[part[0] - 1 :: part[1]]
+    todo = [place for place in mine if not place.is_done]
+    log.info("%s: %d runs, of which %d are to be done here", study.source, len(places), len(todo))
+    work = partial(_run, tests=study.tests, requests=requests, machines=machines)
+    failures, started, done = [], time.monotonic(), 0
+    for outcome in map_unordered(work, todo, jobs, "study"):
+        if isinstance(outcome, Failure):
+            log.error("%s: %s", outcome.item.run.name, outcome.message)
+            failures.append(Failure(outcome.item.run, outcome.message))
+            continue
+        done += 1
+        spent = (time.monotonic() - started) / 60
+        left = spent / done * (len(todo) - done - len(failures))
+        log.info("%s done; %d of %d, about %s left", outcome, done, len(todo), _duration(left))
+    return failures
+
+
+def request_of_run(study: Study, run: StudyRun) -> Request:
+    """What a run is made of: its settings, and the digests of the lists of its data, without which it is another run."""
+    data = run.experiment.data
+    lists = {"data.valid": data.valid, "data.train": data.train}
+    lists["data.dynamic"] = data.dynamic.utterances if data.dynamic else None
+    files = {name: data.root / file for name, file in lists.items() if file is not None}
+    digests = {name: file_digest(file, 16) for name, file in (files | study.tests).items() if file.is_file()}
+    absent = [file for file in study.tests.values() if not file.is_file()]
+    if absent:
+        raise SepmlError(f"{absent[0]}: no such manifest, which {study.source} names under tests")
+    return Request({_SETTINGS: plain(run), _DATA: digests})
+
+
+def _made_with(place: RunPlace) -> dict[str, Any]:
+    """The request that a finished run was made by.
+
+    Raises:
+        SepmlError: its note cannot be read.
+    """
+    found = read_object(place.result(".json"), "note of a run of a study")
+    return {name: found.get(name, {}) for name in (_SETTINGS, _DATA)}
+
+
+def _run(place: RunPlace, tests: Mapping[str, Path], requests: Mapping[str, Request], machines: Machines) -> str:
+    """Train a run, or go on with it, and score it."""
+    run, started = place.run, time.monotonic()
+    with _quiet():
+        train(run.settings, run.name, place.exp, machines)
+        scores = score_run(place.exp, tests, machines.device, _speakers(run))
+    write_run_scores(place.result(".csv"), scores)
+    shutil.copyfile(place.exp / "history.csv", place.result(".history.csv"))
+    facts = {_WHERE: read_object(place.exp / ENVIRONMENT), "minutes": round((time.monotonic() - started) / 60, 1)}
+    # Last: it says that the others are whole.
+    write_json(place.result(".json"), {**requests[run.name].settings, **facts})
+    return run.name
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines of each epoch, where several runs would mix theirs."""
+    library = logging.getLogger("sepml")
+    level = library.level
+    library.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        library.setLevel(level)
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
+
+
+def _speakers(run: StudyRun) -> dict[str, str]:
+    """Utterance -> speaker, by the table of utterances that is mixed from; empty without one."""
+    data = run.experiment.data
+    if data.dynamic is None:
+        return {}
+    table = data.root / data.dynamic.utterances
+    rows = (row for _, row in read_rows(table, "a table of utterances", ("file", "speaker")))
+    return {Path(row["file"]).stem: row["speaker"] for row in rows}

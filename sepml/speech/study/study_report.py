@@ -1,0 +1,177 @@
+"""The report of a study: RESULTS.md, one page, and LaTeX, all from the same tables."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sepml.speech.report.rendering import data_uri, read_template, render, script_hash
+from sepml.speech.results.statistics import mixed_model
+from sepml.speech.study.comparisons import WHAT, Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
+from sepml.speech.study.figures import curves_figure, effects_figure
+from sepml.speech.study.plan import Study
+from sepml.system.files import write_text
+from sepml.system.tables import markdown
+from sepml.version import __version__
+
+_HEAD = ("variant", "seeds", "average, dB", "peers, dB", "average minus {0}, dB", "95 %", "p", "p (Holm)", "better runs", "IQM")
+_PEERS = ("peers minus {0}, dB", "95 %", "p (Holm)")
+_AVERAGING = ("error correlation", "gain of averaging, dB", "predicted, dB")
+_CURVES = {
+    "valid_": "validation, SI-SNRi dB",
+    "gate_open": "gate open, fraction",
+    "threshold": "threshold, dB",
+    "taught_confidence": "SI-SNR of teachers where they teach, dB",
+    "withheld_confidence": "SI-SNR of teachers where they do not, dB",
+    "better_teacher": "teacher better than its student, fraction",
+    "mimic_share": "mimic loss's part of the gradient",
+}
+_HOW = (
+    "SI-SNRi of whole mixtures, means over mixtures; +- is the standard deviation over seeds. Differences are paired by seed "
+    "and mixture, intervals are Student's t over seeds, p is the two-sided sign-flip test over seeds, corrected by Holm's "
+    "method over all comparisons but the primary one. Better runs: the probability that a run of the variant scores higher "
+    "than one of the baseline. IQM: difference of interquartile means. Error correlation: of the peers' errors, from which "
+    "the gain of averaging is predicted."
+)
+
+
+@dataclass(frozen=True)
+class StudyTable:
+    """The variants of a group on a test: rows of cells; `primary` is the row of the primary comparison, or None."""
+
+    group: str
+    test: str
+    head: list[str]
+    rows: list[list[str]]
+    primary: int | None
+    comparisons: list[Comparison]
+
+
+def write_study_report(study: Study, results: StudyResults, out: Path, latex: Path | None = None) -> list[Path]:
+    """Write RESULTS.md and study.html about the runs that are done, and the tables as LaTeX.
+
+    Returns:
+        the files.
+    """
+    comparisons = compare_variants(study, results)
+    tables = [
+        _table(study, results, comparisons, group, test)
+        for group, variants in study.groups.items()
+        for test in study.tests
+        if any(name in results.scores for name in variants)
+    ]
+    summary = " ".join(part for part in (summary_of(study, comparisons), _check(study, results, comparisons)) if part)
+    files = [out / "RESULTS.md", out / "study.html"]
+    write_text(files[0], _text(study, summary, tables))
+    write_text(files[1], _page(study, results, summary, tables))
+    if latex:
+        write_text(latex, "\n".join(map(_latex, tables)))
+        files.append(latex)
+    return files
+
+
+def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison], group: str, test: str) -> StudyTable:
+    baseline, *variants = study.groups[group]
+    head = [name.format(baseline) for name in (*_HEAD, *_PEERS, *_AVERAGING)]
+    chosen = [each for each in comparisons if (each.group, each.test) == (group, test)]
+    rows: list[list[str]] = []
+    primary = None
+    for variant in (baseline, *variants):
+        if variant not in results.scores:
+            continue
+        level = scores_of_variant(results, variant, test)
+        of = {each.of: each for each in chosen if each.variant == variant}
+        if any(each.is_primary for each in of.values()):
+            primary = len(rows)
+        cells = [variant, str(len(level.seeds)), _mean(level.average), _mean(level.peers)]
+        cells += [*_effect(of.get("average"), True), *_effect(of.get("peers"), False)]
+        rows.append([*cells, _number(level.correlation), _number(level.measured_gain), _number(level.predicted_gain)])
+    return StudyTable(group, test, head, rows, primary, [each for each in chosen if each.of == WHAT[0]])
+
+
+def _effect(comparison: Comparison | None, whole: bool) -> list[str]:
+    """The cells of a comparison; `whole` has the plain p-value, P(better) and IQM as well."""
+    if comparison is None:
+        return [""] * (6 if whole else 3)
+    effect = comparison.effect
+    interval = "" if effect.interval is None else f"{effect.interval[0]:+.3f} to {effect.interval[1]:+.3f}"
+    corrected = "primary" if comparison.is_primary else _p(comparison.p_corrected)
+    start = [f"{effect.difference:+.3f}", interval]
+    if not whole:
+        return [*start, corrected]
+    return [*start, _p(effect.p_value), corrected, f"{effect.probability:.2f}", f"{effect.iqm:+.3f}"]
+
+
+def _mean(by_seed: Any) -> str:
+    spread = f" +- {by_seed.std(ddof=1):.3f}" if len(by_seed) > 1 else ""
+    return f"{by_seed.mean():.3f}{spread}"
+
+
+def _p(value: float | None) -> str:
+    return "" if value is None else f"{value:.2g}"
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}" if math.isfinite(value) else ""
+
+
+def _check(study: Study, results: StudyResults, comparisons: Sequence[Comparison]) -> str:
+    """The mixed model of the primary comparison, as a sentence."""
+    chosen = next((each for each in comparisons if each.is_primary and each.effect.seeds > 1), None)
+    if chosen is None:
+        return ""
+    seeds = sorted(results.scores[chosen.variant].keys() & results.scores[chosen.baseline].keys())
+    one, two = (
+        np.stack([results.scores[name][seed][chosen.test].of(chosen.of) for seed in seeds])
+        for name in (chosen.variant, chosen.baseline)
+    )
+    model = mixed_model(one, two)
+    if model.estimate is None or model.interval is None:
+        return f"({model.note}.)"
+    low, high = model.interval
+    return f"A mixed model with seed and mixture as random effects gives {model.estimate:+.3f} dB, {low:+.3f} to {high:+.3f}."
+
+
+def _text(study: Study, summary: str, tables: Sequence[StudyTable]) -> str:
+    parts = [f"# {study.source.stem}", summary, _HOW]
+    for table in tables:
+        title = f"{table.group}, {table.test}" if table.group else table.test
+        parts.append(f"## {title}\n\n{markdown([table.head, *table.rows])}")
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _page(study: Study, results: StudyResults, summary: str, tables: Sequence[StudyTable]) -> str:
+    groups = []
+    for group, variants in study.groups.items():
+        of_group = [table for table in tables if table.group == group]
+        figures = ((title, curves_figure(results, variants, column, title)) for column, title in _CURVES.items())
+        curves = [{"title": title, "image": data_uri("image/svg+xml", image)} for title, image in figures if image]
+        groups.append({"title": group or "All variants", "tables": [*map(_shown, of_group)], "curves": curves})
+    script = read_template("study.js")
+    return render(
+        "study.html",
+        **{"heading": study.source.stem, "summary": summary, "how": _HOW, "groups": groups, "version": __version__},
+        date=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{script_hash(script)}'",
+        style=read_template("base.css") + read_template("study.css"),
+        script=script,
+    )
+
+
+def _shown(table: StudyTable) -> dict[str, Any]:
+    figure = data_uri("image/svg+xml", effects_figure(table.comparisons)) if table.comparisons else ""
+    rows = [{"cells": cells, "is_primary": n == table.primary} for n, cells in enumerate(table.rows)]
+    return {"title": table.test, "head": table.head, "rows": rows, "figure": figure}
+
+
+def _latex(table: StudyTable) -> str:
+    """A table in the style of the package booktabs, by pandas."""
+    import pandas
+
+    frame = pandas.DataFrame([[cell.replace("+-", r"±") for cell in row] for row in table.rows], columns=table.head)
+    caption = f"{table.group}, {table.test}" if table.group else table.test
+    return frame.to_latex(index=False, escape=True, caption=caption, column_format="l" + "r" * (len(table.head) - 1))

@@ -1,0 +1,75 @@
+"""The plan of a study: changes of settings, and faults in its file."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from tiny_training import write_config
+
+from sepml.errors import SepmlError
+from sepml.speech.study.plan import change, read_study
+
+STUDY = {
+    "base": "base.yaml",
+    "variants": {"solo": {"cohort.mechanism": "solo"}, "ml": {"cohort": {"mechanism": "ml", "weight": 0.5}}},
+    "seeds": 2,
+    "tests": {"cv": "cv.csv"},
+    "primary": {"variant": "ml", "test": "cv"},
+}
+
+
+def written(folder: Path, **changes: object) -> Path:
+    write_config(folder / "base.yaml", folder)
+    file = folder / "study.yaml"
+    file.write_text(yaml.safe_dump(STUDY | changes, sort_keys=False))
+    return file
+
+
+def test_settings_are_changed_by_dotted_keys_and_merged():
+    settings = {"fit": {"epochs": 3, "clip_norm": 5}, "peers": [{"hidden": 64}, {"hidden": 64}], "seed": 1}
+    found = change(settings, {"fit": {"epochs": 4}, "peers.1.hidden": 8, "peers.0": {"blocks": 2}, "cohort.weight": 0.1})
+    assert found == {
+        "fit": {"epochs": 4, "clip_norm": 5}, "peers": [{"hidden": 64, "blocks": 2}, {"hidden": 8}],
+        "seed": 1, "cohort": {"weight": 0.1},
+    }  # fmt: skip
+    assert settings["peers"] == [{"hidden": 64}, {"hidden": 64}], "the base stays as it is for the other variants"
+
+
+def test_another_kind_drops_the_settings_of_the_old_one():
+    settings = {"peers": [{"kind": "dprnn", "chunk": 6}], "fit": {"learning_rate": {"kind": "step", "peak": 0.1, "gamma": 0.9}}}
+    found = change(
+        settings, {"peers.0": {"kind": "convtasnet", "hidden": 8}, "fit.learning_rate": {"kind": "step", "peak": 0.2}}
+    )
+    assert found["peers"] == [{"kind": "convtasnet", "hidden": 8}]
+    assert found["fit"]["learning_rate"] == {"kind": "step", "peak": 0.2, "gamma": 0.9}, "the same kind keeps them"
+
+
+def test_a_study_is_every_variant_with_every_seed(tmp_path):
+    study = read_study(written(tmp_path), ["--fit.epochs", "7"])
+    assert [run.name for run in study.runs] == ["solo/seed0", "ml/seed0", "solo/seed1", "ml/seed1"]
+    assert {(run.experiment.seed, run.experiment.cohort.mechanism) for run in study.runs} == {
+        (0, "solo"), (0, "ml"), (1, "solo"), (1, "ml"),
+    }  # fmt: skip
+    assert {run.experiment.fit.epochs for run in study.runs} == {7}
+    assert study.tests == {"cv": tmp_path / "cv.csv"} and study.groups == {"": ["solo", "ml"]}
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"variants": {"solo": {"cohort.mechanism": "sol"}}, "primary": None}, "variants.solo: 'cohort.mechanism'"),
+    ({"variants": {"solo": {"peers.2": {"hidden": 4}}}, "primary": None}, "solo: 'peers.2' is of no item: there are 2"),
+    ({"variants": {"solo": {"fit.epochs.x": 1}}, "primary": None}, "variants.solo: 'fit.epochs.x' is below 2"),
+    ({"variants": {"so lo": {}}, "primary": None}, "'so lo' names a folder"),
+    ({"variants": {"solo": {"fit.precision": "auto"}}, "primary": None}, "fit.precision is auto"),
+    ({"seeds": [3, 3]}, "seeds: 3 is there more than once"),
+    ({"seeds": []}, "seeds"),
+    ({"groups": {"a": ["solo", "mll"]}}, "groups.a: there is no 'mll'; did you mean 'ml'?"),
+    ({"groups": {"a": []}}, "groups.a: expected variants"),
+    ({"primary": {"variant": "ml", "test": "tt"}}, "primary.test: there is no 'tt'"),
+    ({"primary": {"variant": "solo", "test": "cv"}}, "'solo' is compared with nothing"),
+    ({"variant": {}}, "unknown key 'variant'; did you mean 'variants'?"),
+    ({"base": "absent.yaml"}, "absent.yaml: no such configuration file"),
+])  # fmt: skip
+def test_faults_are_named(tmp_path, changes, said):
+    with pytest.raises(SepmlError) as error:
+        read_study(written(tmp_path, **changes))
+    assert said in str(error.value) and "\n" not in str(error.value)
