@@ -101,7 +101,9 @@ class Cohort:
 
     def _begin(self, batch: Any, referenced: Tensor | None, k: int) -> Begun:
         """The prediction of peer k, its loss against the references, and how good a teacher it is."""
-        prediction = self.task.predict(self.peers[k], batch)
+        output = self.task.predict(self.peers[k], batch)
+        # A tensor of its own, at which the share of the mimic gradient is taken: some engines watch the output for a backward.
+        prediction = output.view_as(output)
         own = self._supervised_loss(prediction, batch, referenced) if self._listens[k, 0] else None
         known = None if own is None or referenced is not None else own.detach()
         return Begun(prediction, own, by_unit(self.task.confidence(prediction.detach(), batch, known)))

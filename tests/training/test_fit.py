@@ -53,6 +53,16 @@ def test_means_of_an_epoch_are_of_a_network_and_leave_out_what_is_nan(n_processe
 # The loop.
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_figures_of_gradients_are_taken_in_mixed_precision(tmp_path, set_threads, threads):
+    """Fabric watches the outputs of networks for a backward that is not its own."""
+    set_threads(threads)
+    settings = replace(SGD, precision="bf16-mixed", epochs=2)
+    fabric = Fabric(accelerator="cpu", devices=1, precision="bf16-mixed")
+    rows = trained(tmp_path, Sure(), linear(2, 4), settings, CohortSettings("ml", weight=0.5), fabric)
+    assert all(0 < row.mimic_share < 1 for row in rows)
+
+
 class Scripted(Sure):
     """Validates with scores that the test gives, epoch by epoch and network by network."""
 
