@@ -26,6 +26,7 @@ def effects_figure(comparisons: Sequence[Comparison]) -> bytes:
             ends = [[each.effect.difference - low], [high - each.effect.difference]]
             axes.errorbar(each.effect.difference, row + 0.1, xerr=ends, fmt="o", color="C0", capsize=4)
         axes.set_yticks(range(len(comparisons)), [each.variant for each in reversed(comparisons)])
+        axes.set_ylim(-0.6, len(comparisons) - 0.4)
         axes.axvline(0, color="k", linewidth=0.8)
         axes.set_xlabel(f"SI-SNRi minus {comparisons[0].baseline}, dB")
 
@@ -48,9 +49,12 @@ def curves_figure(results: StudyResults, variants: Sequence[str], column: str, l
     def draw(axes: "Axes") -> None:
         for name, values in series.items():
             epochs = np.arange(1, values.shape[1] + 1)
-            [line] = axes.plot(epochs, values.mean(0), label=name)
-            axes.fill_between(epochs, values.min(0), values.max(0), color=line.get_color(), alpha=0.15, linewidth=0)
+            # A variant has its colour in every figure.
+            colour = f"C{list(variants).index(name)}"
+            axes.plot(epochs, values.mean(0), color=colour, label=name)
+            axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.legend(fontsize=8)
 
     return _svg(draw, 3.6)

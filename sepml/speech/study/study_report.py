@@ -27,7 +27,6 @@ _CURVES = {
     "threshold": "threshold, dB",
     "taught_confidence": "SI-SNR of teachers where they teach, dB",
     "withheld_confidence": "SI-SNR of teachers where they do not, dB",
-    "better_teacher": "teacher better than its student, fraction",
     "mimic_share": "mimic loss's part of the gradient",
 }
 _HOW = (
@@ -157,7 +156,7 @@ def _page(study: Study, results: StudyResults, summary: str, tables: Sequence[St
         **{"heading": study.source.stem, "summary": summary, "how": _HOW, "groups": groups, "version": __version__},
         date=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{script_hash(script)}'",
-        style=read_template("base.css") + read_template("study.css"),
+        style="".join(map(read_template, ("base.css", "report.css", "study.css"))),
         script=script,
     )
 
