@@ -1,19 +1,30 @@
-"""Preparation of a process: threads and memory of numerical libraries, standard streams; and the display of progress."""
+"""A process: threads and memory of numerical libraries, standard streams, progress, and the lock of the folder it trains in."""
 
 import ctypes
+import errno
+import fcntl
 import io
+import json
 import logging
 import os
 import platform
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import datetime
+from pathlib import Path
 from typing import IO, TypeVar
+
+from sepml.errors import SepmlError
+from sepml.system.readers import parse_json
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 # The largest seed of torch's generators.
 LARGEST_SEED = (1 << 64) - 1
+LOCK = ".lock"
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _STREAMS = (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))
 _SECONDS_BETWEEN_LINES = 20.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -103,3 +114,78 @@ def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterato
         if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
             last = time.monotonic()
             log.info("%s: %d%s", what, count, f" of {total}" if total else "")
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold the lock of a folder, which is made when absent and, when it is still empty at the end, deleted.
+
+    The system keeps the lock, by `fcntl`, and releases it however the process ends; a lock file of a killed process does
+    not count. The file names the holder. Where the file system keeps no locks there is none, and a warning says so.
+
+    Raises:
+        SepmlError: another process holds it, or the folder cannot be made or written.
+    """
+    absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
+    if not absent and not folder.is_dir():
+        raise SepmlError(f"{folder}: is a file, expected the folder of an experiment")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _acquire(folder / LOCK)
+    except OSError as error:
+        raise SepmlError(f"{folder}: cannot be written: {error.strerror}") from error
+    try:
+        _write_holder(handle, folder)
+        yield
+    finally:
+        with suppress(OSError):
+            # Before the lock is released: a process that opened the file in between finds it gone, see `_acquire`.
+            (folder / LOCK).unlink()
+        os.close(handle)
+        with suppress(OSError):
+            for parent in absent:
+                parent.rmdir()
+
+
+def _write_holder(handle: int, folder: Path) -> None:
+    holder = {"host": platform.node(), "pid": os.getpid(), "since": datetime.now().isoformat(" ", "seconds")}
+    try:
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, json.dumps(holder).encode(), 0)
+    except OSError as error:
+        raise SepmlError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _acquire(file: Path) -> int:
+    """Open and lock the file.
+
+    Unlike those of `flock`, record locks are not inherited by processes that read data, which outlive a killed one a little.
+    """
+    while True:
+        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                log.warning("%s: its file system keeps no locks; do not train twice at a time in it", file.parent)
+                return handle
+            holder = _holder(handle)
+            os.close(handle)
+            if error.errno in (errno.EAGAIN, errno.EACCES):
+                raise SepmlError(f"{file.parent}: {holder}; wait for it to end or choose another folder") from error
+            raise
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(handle), os.stat(file)):
+                return handle
+        # The holder deleted it in between: there is another file of the name, or none.
+        os.close(handle)
+
+
+def _holder(handle: int) -> str:
+    """The process that holds the lock, as the file says."""
+    try:
+        holder = parse_json(os.pread(handle, 4096, 0), LOCK)
+        return f"process {holder['pid']} on {holder['host']} has been training in it since {holder['since']}"
+    except (OSError, SepmlError, KeyError, TypeError):
+        # It has taken the lock and not yet written.
+        return "another process is training in it"

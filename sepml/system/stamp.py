@@ -1,41 +1,34 @@
 """Whether a run may write in a folder: it resumes its own work, begins in an empty folder, and refuses other content.
 
 A folder is compared by the request that it was begun with: the settings that decide the outcome, which are noted in the
-folder. The rules and the words are the same for experiments, mixtures, shards, corpora, scores and separated files. A lock
-keeps other processes out.
+folder. The rules and the words are the same for experiments, mixtures, shards, corpora, scores and separated files.
 """
 
-import errno
-import fcntl
 import hashlib
-import json
-import logging
 import os
-import platform
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from sepml.errors import SepmlError
-from sepml.system.readers import parse_json
+from sepml.system.files import write_json
+from sepml.system.readers import read_object
 
 if TYPE_CHECKING:
     from torch import nn
 
 Answer = Literal["resume", "replace"]
-LOCK = ".lock"
+SETTINGS = ".settings.json"
+"""The note of its settings in a folder of mixtures or shards."""
 WAY_OUT = "choose another folder or delete it"
 _SHORT = 16
 _SHOWN = 3
 _FULL_DIGEST = re.compile(r"[0-9a-f]{64}")
 # Where one of these differs, the other settings are not comparable.
 _DECIDE_ALL = ("task", "kind")
-_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
-log = logging.getLogger(__name__)
 
 
 class OtherContent(SepmlError):
@@ -95,6 +88,38 @@ def require_own(folder: Path, what: str, note: str, others: Sequence[str]) -> No
     """
     if others:
         raise OtherContent(f"{folder}: holds '{others[0]}' but not the {note} of {what}; {WAY_OUT}")
+
+
+def claim_noted(folder: Path, what: str, settings: Mapping[str, Any], results: str = "*") -> Answer:
+    """Decide whether to resume in a folder by the settings in its `.settings.json`, see `note_settings`; nothing is written.
+
+    Settings that only the note has are ignored: earlier versions noted more.
+
+    Args:
+        what: as in `Request.claim`. settings: as in `Request`.
+        results: pattern of the names of results. A folder without a note must hold none; hidden files are ignored, as a run
+            that is killed at its first step leaves some.
+
+    Raises:
+        OtherContent: it was begun with other settings, or holds results without a note.
+        SepmlError: the note cannot be read.
+    """
+    try:
+        was = read_object(folder / SETTINGS, f"note that sepml writes, choose another folder or delete {folder}")
+    except FileNotFoundError:
+        names = sorted(file.name for file in folder.glob(results))
+        require_own(folder, what, SETTINGS, [name for name in names if not name.startswith(".")])
+        return "replace"
+    return Request(settings).claim(folder, what, {key: was.get(key) for key in settings})
+
+
+def note_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    """Note the settings that a folder is begun with.
+
+    Raises:
+        SepmlError: the note cannot be written.
+    """
+    write_json(folder / SETTINGS, settings)
 
 
 def digest_of(parts: Iterable[str | bytes], digits: int = 64) -> str:
@@ -168,78 +193,3 @@ def _described(changes: Mapping[str, tuple[Any, Any]]) -> str:
 def _shown(value: Any) -> str:
     text = os.fspath(value) if isinstance(value, Path) else str(value)
     return text[:_SHORT] if _FULL_DIGEST.fullmatch(text) else text
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made when absent and, when it is still empty at the end, deleted.
-
-    The system keeps the lock, by `fcntl`, and releases it however the process ends; a lock file of a killed process does
-    not count. The file names the holder. Where the file system keeps no locks there is none, and a warning says so.
-
-    Raises:
-        SepmlError: another process holds it, or the folder cannot be made or written.
-    """
-    absent = [parent for parent in (folder, *folder.parents) if not parent.exists()]
-    if not absent and not folder.is_dir():
-        raise SepmlError(f"{folder}: is a file, expected the folder of an experiment")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        handle = _acquire(folder / LOCK)
-    except OSError as error:
-        raise SepmlError(f"{folder}: cannot be written: {error.strerror}") from error
-    try:
-        _write_holder(handle, folder)
-        yield
-    finally:
-        with suppress(OSError):
-            # Before the lock is released: a process that opened the file in between finds it gone, see `_acquire`.
-            (folder / LOCK).unlink()
-        os.close(handle)
-        with suppress(OSError):
-            for parent in absent:
-                parent.rmdir()
-
-
-def _write_holder(handle: int, folder: Path) -> None:
-    holder = {"host": platform.node(), "pid": os.getpid(), "since": datetime.now().isoformat(" ", "seconds")}
-    try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, json.dumps(holder).encode(), 0)
-    except OSError as error:
-        raise SepmlError(f"{folder}: cannot be written: {error.strerror}") from error
-
-
-def _acquire(file: Path) -> int:
-    """Open and lock the file.
-
-    Unlike those of `flock`, record locks are not inherited by processes that read data, which outlive a killed one a little.
-    """
-    while True:
-        handle = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        try:
-            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                log.warning("%s: its file system keeps no locks; do not train twice at a time in it", file.parent)
-                return handle
-            holder = _holder(handle)
-            os.close(handle)
-            if error.errno in (errno.EAGAIN, errno.EACCES):
-                raise SepmlError(f"{file.parent}: {holder}; wait for it to end or choose another folder") from error
-            raise
-        with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(handle), os.stat(file)):
-                return handle
-        # The holder deleted it in between: there is another file of the name, or none.
-        os.close(handle)
-
-
-def _holder(handle: int) -> str:
-    """The process that holds the lock, as the file says."""
-    try:
-        holder = parse_json(os.pread(handle, 4096, 0), LOCK)
-        return f"process {holder['pid']} on {holder['host']} has been training in it since {holder['since']}"
-    except (OSError, SepmlError, KeyError, TypeError):
-        # It has taken the lock and not yet written.
-        return "another process is training in it"

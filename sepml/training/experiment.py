@@ -18,9 +18,9 @@ from sepml.config import DEFAULT_TASK, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.mutual import Task
 from sepml.system.files import write_json, write_text
-from sepml.system.process import LARGEST_SEED, keep_large_blocks
+from sepml.system.process import LARGEST_SEED, LOCK, keep_large_blocks, locked
 from sepml.system.readers import read_object
-from sepml.system.stamp import LOCK, WAY_OUT, Request, locked, require_own
+from sepml.system.stamp import WAY_OUT, Request, require_own
 from sepml.system.temporaries import contents, sweep
 from sepml.training.checkpoint import has_state
 from sepml.training.fit import fit

@@ -9,7 +9,16 @@ import torch
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.system.stamp import OtherContent, Request, digest_of, file_digest, model_fingerprint, require_own
+from sepml.system.stamp import (
+    OtherContent,
+    Request,
+    claim_noted,
+    digest_of,
+    file_digest,
+    model_fingerprint,
+    note_settings,
+    require_own,
+)
 
 WAS = {"seed": 1, "fit": {"epochs": 3, "betas": [0.9, 0.99]}}
 
@@ -60,6 +69,28 @@ def test_a_folder_without_a_note_must_be_empty():
     require_own(Path("exp"), "a run", "config.yaml", [])
     with pytest.raises(OtherContent, match=r"^exp: holds 'thesis.txt' but not the config.yaml of a run; choose another folder"):
         require_own(Path("exp"), "a run", "config.yaml", ["thesis.txt", "z.txt"])
+
+
+def test_noted_settings_decide(tmp_path):
+    folder = tmp_path / "tr"
+    assert claim_noted(folder, "mixtures", {"sources": 2}) == "replace" and not folder.exists()
+    note_settings(folder, {"sources": 2, "of": "an earlier version"})
+    (folder / "mix").mkdir()
+    assert claim_noted(folder, "mixtures", {"sources": 2}) == "resume"
+    with pytest.raises(OtherContent, match=r"tr: holds mixtures with sources = 2, now 3; choose another folder or delete it"):
+        claim_noted(folder, "mixtures", {"sources": 3})
+    (folder / ".settings.json").write_text("[")
+    with pytest.raises(SepmlError, match=r"json: not a note that sepml writes, choose another folder or delete .*tr: "):
+        claim_noted(folder, "mixtures", {"sources": 2})
+
+
+def test_results_without_a_note_are_refused(tmp_path):
+    (tmp_path / ".made.json").touch()
+    assert claim_noted(tmp_path, "shards", {}) == "replace"
+    (tmp_path / "tr.csv").touch()
+    assert claim_noted(tmp_path, "shards", {}, "shard-*.tar") == "replace"
+    with pytest.raises(OtherContent, match=r"holds 'tr.csv' but not the .settings.json of shards; choose another folder"):
+        claim_noted(tmp_path, "shards", {})
 
 
 def test_digests_are_plain_sha256(tmp_path):

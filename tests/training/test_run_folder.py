@@ -15,7 +15,7 @@ from tiny_training import same_state, state_of, train, write_config, write_data
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.system.stamp import LOCK, locked
+from sepml.system.process import LOCK, locked
 from sepml.system.temporaries import temporary_name, this_process
 from sepml.training.experiment import record_environment
 
@@ -37,7 +37,7 @@ def whole(config, tmp_path_factory) -> Path:
 HOLDER = """
 import sys
 from pathlib import Path
-from sepml.system.stamp import locked
+from sepml.system.process import locked
 with locked(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.readline()

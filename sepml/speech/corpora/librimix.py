@@ -15,14 +15,11 @@ from sepml.speech.data.mixtures import NOISY, TYPES, Mixture
 from sepml.speech.mixing.mix import MODES, SAMPLE_RATES
 from sepml.speech.mixing.mix_record import left_to_make
 from sepml.speech.mixing.mixlist import Recipe, metadata_by_split, read_metadata
-from sepml.system.files import write_json
 from sepml.system.parallel import Failure, map_unordered
-from sepml.system.readers import read_object
-from sepml.system.stamp import Request, digest_of, require_own
+from sepml.system.stamp import claim_noted, digest_of, note_settings
 
 log = logging.getLogger(__name__)
 RATE = 16000
-_SETTINGS = ".settings.json"
 
 
 @dataclass(frozen=True)
@@ -85,12 +82,12 @@ def prepare_librimix(
     base = Path(out) / f"wav{sample_rate // 1000}k" / mode
     digests = {split: {"metadata": digest_of([repr(recipes)])} for split, recipes in tables.items()}
     for split, digest in digests.items():
-        _refuse_other_metadata(base / split, digest)
+        claim_noted(base / split, "mixtures", digest)
     faults: list[str] = []
     manifests: list[Path] = []
     work = partial(_make, roots=roots, sample_rate=sample_rate)
     for split, recipes in tables.items():
-        write_json(base / split / _SETTINGS, digests[split])
+        note_settings(base / split, digests[split])
         parts = [*(f"s{i + 1}" for i in range(len(recipes[0].sources))), *(["noise"] if roots.wham else []), *types]
         plan = [_plan(recipe, base / split, parts, frames, sample_rate, mode) for recipe in recipes]
         left = _left(plan, base / split, roots, stamps)
@@ -167,19 +164,6 @@ def _header(item: tuple[Path, tuple[bool, str]]) -> tuple[Path, AudioInfo]:
     except SepmlError as error:
         raise SepmlError(f"{where}: {error}") from error
     return file, facts
-
-
-def _refuse_other_metadata(folder: Path, digest: Mapping[str, str]) -> None:
-    """Refuse a split whose mixtures were made from other metadata."""
-    path = folder / _SETTINGS
-    try:
-        begun = read_object(path, "note that sepml writes, delete it and run again")
-    except FileNotFoundError:
-        # A run that was killed at its first step leaves a hidden file.
-        names = sorted(file.name for file in folder.iterdir()) if folder.is_dir() else []
-        require_own(folder, "mixtures", _SETTINGS, [name for name in names if not name.startswith(".")])
-        return
-    Request(digest).claim(folder, "mixtures", begun)
 
 
 def _plan(

@@ -15,12 +15,9 @@ from sepml.speech.data.manifest import Manifest, read_manifest
 from sepml.speech.data.mixtures import Mixture
 from sepml.speech.data.shards import HEADER, INDEX
 from sepml.system.archives import MOST_MIXTURE_BYTES, NotTar, headers_of
-from sepml.system.files import atomic_path, write_csv, write_json, write_text
+from sepml.system.files import atomic_path, write_csv, write_text
 from sepml.system.parallel import Failure, map_unordered
-from sepml.system.readers import read_object
-from sepml.system.stamp import Request, digest_of, file_digest, require_own
-
-_SETTINGS = ".settings.json"
+from sepml.system.stamp import claim_noted, digest_of, file_digest, note_settings
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,9 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, mov
             manifest says; `out` was begun with another manifest or size; or the disk is full.
     """
     mixtures, out = read_manifest(manifest, moved_to), Path(out)
-    _claim(out, {"manifest": file_digest(Path(manifest)), "size": size})
+    settings = {"manifest": file_digest(Path(manifest)), "size": size}
+    if claim_noted(out, "shards", settings, "shard-*.tar") == "replace":
+        note_settings(out, settings)
     plan = [_Shard(out / f"shard-{n // size:06}.tar", n, mixtures[n : n + size]) for n in range(0, len(mixtures), size)]
     work = partial(_make, sample_rate=info(mixtures[0].mixture).rate)
     places: dict[Path, np.ndarray] = {}
@@ -72,17 +71,6 @@ def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, mov
     )
     write_csv(out / INDEX, HEADER, rows)
     return out / INDEX
-
-
-def _claim(out: Path, settings: dict[str, object]) -> None:
-    """Refuse a folder with shards of another manifest or size."""
-    try:
-        before = read_object(out / _SETTINGS)
-    except FileNotFoundError:
-        require_own(out, "shards", _SETTINGS, sorted(file.name for file in out.glob("shard-*.tar")))
-        write_json(out / _SETTINGS, settings)
-        return
-    Request(settings).claim(out, "shards", before)
 
 
 def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:

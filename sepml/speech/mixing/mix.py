@@ -3,7 +3,6 @@
 import logging
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,17 +16,14 @@ from sepml.speech.data.mixtures import Mixture
 from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split, read_record
 from sepml.speech.mixing.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
 from sepml.speech.mixing.utterances import Reader, Utterance, cache_folder, load, survey
-from sepml.system.files import write_json
 from sepml.system.parallel import Failure, map_unordered
-from sepml.system.readers import read_object
-from sepml.system.stamp import Request
+from sepml.system.stamp import claim_noted, note_settings
 
 log = logging.getLogger(__name__)
 
 SAMPLE_RATES = (8000, 16000)
 MODES = ("min", "max")
 PEAK = 0.9
-_SETTINGS = ".settings.json"
 
 
 def mix_utterances(
@@ -97,7 +93,8 @@ def mix_lists(
     splits = {split: read_mix_list(path) for split, path in lists_by_split(lists).items()}
     settings = {"levels": "measured" if levels is None else "table"}
     for split, lines in splits.items():
-        _refuse_other_settings(base / split, settings | {"sources": len(lines[0].paths)})
+        read_record(base / split)
+        claim_noted(base / split, "mixtures", settings | {"sources": len(lines[0].paths)})
     table = None if levels is None else read_levels(levels)
     named = named_in(line for lines in splits.values() for line in lines)
     utterances = survey(named, Path(root), sample_rate, table)
@@ -111,7 +108,7 @@ def mix_lists(
             if left[split]:
                 # A manifest stands for a complete split, so it is deleted until the split is complete again.
                 (base / f"{split}.csv").unlink(missing_ok=True)
-                write_json(base / split / _SETTINGS, settings | {"sources": len(plan[0].utterances)})
+                note_settings(base / split, settings | {"sources": len(plan[0].utterances)})
             new_faults = _make(left[split], reader, work, f"mixing {split}")
             faults += new_faults
             if not new_faults:
@@ -120,15 +117,6 @@ def mix_lists(
         total = sum(map(len, plans.values()))
         raise SepmlError(f"{len(faults)} of {total} mixtures could not be made; the first: {faults[0]}")
     return [base / f"{split}.csv" for split in splits]
-
-
-def _refuse_other_settings(folder: Path, settings: dict[str, object]) -> None:
-    """Refuse a split whose mixtures were made with other settings, or whose record is damaged."""
-    read_record(folder)
-    with suppress(FileNotFoundError):
-        before = read_object(folder / _SETTINGS)
-        # Earlier versions recorded more settings.
-        Request(settings).claim(folder, "mixtures", {key: before.get(key) for key in settings})
 
 
 def _make(todo: list[MixJob], reader: Reader, work: Callable[[MixJob], None], what: str) -> list[str]:

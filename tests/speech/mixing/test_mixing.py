@@ -164,6 +164,9 @@ def test_a_split_is_of_one_kind(corpus, tmp_path):
         mix(corpus, tmp_path, levels=corpus / "levels")
     with pytest.raises(SepmlError, match="tr: holds mixtures with sources = 2, now 3"):
         mix(corpus, tmp_path, "mix_3_spk_tr.txt")
+    next(tmp_path.rglob("tr/.settings.json")).unlink()
+    with pytest.raises(SepmlError, match=r"tr: holds 'mix' but not the .settings.json of mixtures; choose"):
+        mix(corpus, tmp_path)
 
 
 def test_files_of_an_older_list_are_pointed_out(corpus, tmp_path, caplog):
