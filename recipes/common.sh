@@ -38,16 +38,16 @@ run_stage() {
 }
 
 # The mixtures of every test by each peer, and by all peers averaged; written anew, as the peers may have learnt more. With
-# shipped=yes also by the pair that comes with sepml.
+# shipped=yes also by the pair that comes with sepml. Only errors are shown: a test set has mixtures that are hard to separate.
 separate_tests() {
     local test peer
     for test in $tests; do
         for peer in "$exp"/peer[0-9]*; do
-            sepml -q separate -f "$mixtures/$test/mix" --model "$peer" -o "$exp/separated/$test/$(basename "$peer")"
+            sepml -qq separate -f "$mixtures/$test/mix" --model "$peer" -o "$exp/separated/$test/$(basename "$peer")"
         done
-        sepml -q separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
+        sepml -qq separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
         if [ "${shipped:-no}" = yes ]; then
-            sepml -q separate -f "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
+            sepml -qq separate -f "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
         fi
     done
 }

@@ -62,7 +62,8 @@ def verbosity(parser: argparse.ArgumentParser, where: str = "") -> None:
             before the command.
     """
     parser.add_argument("-v", "--verbose", action="count", default=0, dest=f"verbose{where}", help="more messages")
-    parser.add_argument("-q", "--quiet", action="count", default=0, dest=f"quiet{where}", help="fewer messages")
+    text = "warnings and errors only; twice (-qq) errors only"
+    parser.add_argument("-q", "--quiet", action="count", default=0, dest=f"quiet{where}", help=text)
 
 
 def verbosity_of(options: argparse.Namespace) -> int:

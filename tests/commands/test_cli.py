@@ -29,6 +29,7 @@ def test_help_names_every_command_that_is_tested_here(capsys):
         run("--help")
     shown = capsys.readouterr().out
     assert tuple(re.findall(r"^    (\w+) ", shown, re.MULTILINE)) == COMMANDS
+    assert "twice (-qq) errors only" in shown
     with pytest.raises(SystemExit):
         run("prepare", "--help")
     assert tuple(re.findall(r"^    (\w+)(?: |$)", capsys.readouterr().out, re.MULTILINE)) == CORPORA

@@ -178,3 +178,10 @@ def test_the_command_tells_and_the_summary_keeps(place, capsys):
     assert (found.agreement is not None and table.completed(found).expected_si_snri >= 1.0) or found.talkers == 1
     assert f"in/a.wav: {found}" in said and f"in/a.wav: {found.warning}" in said
     assert "talkers are probably not separated well" in found.warning
+    # The summary names what is not shown.
+    for option, shown in (("-q", [f"in/a.wav: {found.warning}"]), ("-qq", [])):
+        assert separate(place / "m", option, "--ensemble", "in/a.wav", "-o", "out", "-f", "--summary", "s.json") == 0
+        assert lines(capsys) == shown
+        assert json.loads((place / "s.json").read_text())["files"][0]["heard"]["warning"] == found.warning
+    assert separate(place / "m", "-qq", "--ensemble", "in/none.wav", "-o", "out") == 1
+    assert "in/none.wav" in capsys.readouterr().err
