@@ -1,4 +1,4 @@
-"""The state of a run, from which it goes on as if it had never stopped, and the state before it as a fallback."""
+"""The state of a run, from which it continues as if it had never stopped, and the state before it as a fallback."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ from sepml.training.model_folder import load_plain
 LAST, PREVIOUS = "last.ckpt", "previous.ckpt"
 FORMAT = "sepml-run-2"
 _WITHOUT_CHECKSUM = "sepml-run-1"
-_SEAL = b"sepml-sha256:"
+_MARK = b"sepml-sha256:"
 _DIGEST_LENGTH = 64
 _LONGEST_SHOWN = 40
 Count = Annotated[int, Field(ge=0, strict=True)]
@@ -36,7 +36,7 @@ class RunState:
         peers: state dictionaries of the K networks.
         optimizers: state dictionaries of their optimisers.
         history: one row a network and epoch, by the columns of `history.csv`.
-        skipped: steps in a row that were skipped for a loss that was not finite, a peer.
+        skipped: for each peer, consecutive steps that were skipped because the loss was not finite.
         gate_history: `(K, H)`, see `Gate.remember`; None where the gate needs none, and in states of earlier versions.
     """
 
@@ -49,7 +49,7 @@ class RunState:
 
 
 class _Damaged(Exception):
-    """A file that is not what was written."""
+    """A file whose content is not what was written."""
 
 
 def has_state(folder: Path) -> bool:
@@ -60,28 +60,28 @@ def has_state(folder: Path) -> bool:
 def save_state(folder: Path, state: RunState) -> None:
     """Write the state as `last.ckpt`, with a checksum; the former one is kept as `previous.ckpt`.
 
-    Whenever the process is killed, one of them is whole.
+    Whenever the process is killed, at least one of them is complete.
     """
-    # Through memory: where the disk is full, torch raises a RuntimeError about positions.
+    # Serialised in memory: on a full disk, torch would raise a RuntimeError about positions.
     content = io.BytesIO()
     torch.save({"format": FORMAT, **vars(state)}, content)
     last = folder / LAST
     with atomic_path(last) as temporary:
-        temporary.write_bytes(_sealed(content.getbuffer()))
+        temporary.write_bytes(_with_checksum(content.getbuffer()))
         if last.exists():
             os.replace(last, folder / PREVIOUS)
 
 
 def load_state(folder: Path) -> tuple[RunState, str | None] | None:
-    """Read the state of a run; where `last.ckpt` is damaged or absent, the one before it.
+    """Read the state of a run; if `last.ckpt` is damaged or absent, the one before it.
 
-    Tensors and plain values only are read, so that a file cannot run code. Files of earlier versions have no checksum.
+    Only tensors and plain values are read, so that a file cannot run code. Files of earlier versions have no checksum.
 
     Returns:
-        the state, and why it is that of `previous.ckpt`, None where it is the last one; None where there is no state.
+        the state, and the reason if it is that of `previous.ckpt`; None if there is no state.
 
     Raises:
-        SepmlError: all there is is damaged; or a file is whole, but not the state of a run.
+        SepmlError: all files are damaged; or one is undamaged, but not the state of a run.
     """
     reason, faults = None, []
     for file in (folder / LAST, folder / PREVIOUS):
@@ -103,27 +103,27 @@ def adopt_previous(folder: Path) -> None:
 
 
 def way_out(file: Path) -> str:
-    """What to do about a state that is whole and of no use."""
+    """The advice for a state that is undamaged but cannot be used."""
     there = file.name == LAST and file.with_name(PREVIOUS).exists()
     return f"delete it to go on from {PREVIOUS}, the state before it" if there else "delete it to train from the start"
 
 
-def _sealed(content: memoryview) -> bytes:
-    """A zip archive, as torch writes it, with the digest of all that comes before it as its comment."""
-    seal = _SEAL + b"0" * _DIGEST_LENGTH
+def _with_checksum(content: memoryview) -> bytes:
+    """A zip archive, as torch writes it, with the digest of its content as its comment."""
+    comment = _MARK + b"0" * _DIGEST_LENGTH
     # The archive ends with the length of its comment, which is 0.
-    body = bytes(content[:-2]) + struct.pack("<H", len(seal)) + _SEAL
+    body = bytes(content[:-2]) + struct.pack("<H", len(comment)) + _MARK
     return body + hashlib.sha256(body).hexdigest().encode()
 
 
-def _has_seal(content: bytes) -> bool:
+def _has_checksum(content: bytes) -> bool:
     """Whether the content of a file ends with a digest.
 
     Raises:
         _Damaged: it does, and what comes before it has another one.
     """
     body, found = memoryview(content)[:-_DIGEST_LENGTH], content[-_DIGEST_LENGTH:]
-    if body[-len(_SEAL) :] != _SEAL:
+    if body[-len(_MARK) :] != _MARK:
         return False
     if hashlib.sha256(body).hexdigest().encode() != found:
         raise _Damaged("its content does not have the checksum in it")
@@ -132,24 +132,24 @@ def _has_seal(content: bytes) -> bool:
 
 def _read(file: Path) -> RunState:
     try:
-        sealed = _has_seal(file.read_bytes())
+        checked = _has_checksum(file.read_bytes())
         with warnings.catch_warnings():
-            # Of unusual tensors, which are refused below.
+            # Warnings about unusual tensors, which are refused below.
             warnings.simplefilter("ignore")
             content = load_plain(file)
     except pickle.UnpicklingError as error:
         raise _Damaged("holds more than tensors and plain values, or nothing that can be read") from error
     except (FileNotFoundError, _Damaged):
         raise
-    # Whatever a damaged file makes of the reader, from an EOFError to a MemoryError.
+    # A damaged file can cause any error in the reader, from an EOFError to a MemoryError.
     except Exception as error:
         raise _Damaged(f"{type(error).__name__} in reading it") from error
-    form = content.pop("format", None) if isinstance(content, dict) else None
-    if form == FORMAT and not sealed:
+    name = content.pop("format", None) if isinstance(content, dict) else None
+    if name == FORMAT and not checked:
         raise _Damaged("its checksum is missing")
     try:
-        if form not in (FORMAT, _WITHOUT_CHECKSUM):
-            raise SepmlError(f"{file}: not the state of a run: its format is {shown(form)}, expected {FORMAT!r}")
+        if name not in (FORMAT, _WITHOUT_CHECKSUM):
+            raise SepmlError(f"{file}: not the state of a run: its format is {shown(name)}, expected {FORMAT!r}")
         return parse(RunState, content, f"{file}: not the state of a run")
     except SepmlError as error:
         raise SepmlError(f"{error}; {way_out(file)}") from error

@@ -18,19 +18,19 @@ Result = TypeVar("Result")
 class FabricEngine:
     """Fabric's backward and reductions; on a CPU, each network computes in a thread of its own.
 
-    Networks of this size do not fill several cores: an operation is cut into parts that wait for each other thousands of
-    times a step. A network a thread, with its share of the cores, waits twice a step. PyTorch holds Python's lock
-    only between operations. The results do not depend on whether threads run at the same time, as every network always
-    computes with the same number of cores.
+    Networks of this size do not fill several cores: an operation is split into parts that wait for each other thousands of
+    times in a step. A thread for each network, with its share of the cores, waits twice in a step. PyTorch holds Python's
+    lock only between operations. The results do not depend on whether threads run at the same time, as every network
+    always computes with the same number of cores.
 
-    Where networks draw random numbers in a step (dropout), they go one after the other, as the generator is shared. So they
-    do on other devices, in runs of several processes, where a network stands for several peers, and where peers take turns.
+    Networks compute one after the other if they draw random numbers in a step (dropout), as the generator is shared; and on
+    other devices, in runs of several processes, where a network stands for several peers, and where peers take turns.
 
-    Use it as a context: while it is open, PyTorch computes with a network's share of the cores.
+    Use it as a context manager: inside, PyTorch computes with a network's share of the cores.
 
     Args:
-        networks: how many there are.
-        independent: whether they share nothing and always come together, in one order.
+        networks: their number.
+        independent: whether they share nothing, and every call of `each` is for all of them in the same order.
     """
 
     def __init__(self, fabric: Fabric, networks: int, independent: bool) -> None:
@@ -38,20 +38,20 @@ class FabricEngine:
         self.cores = torch.get_num_threads()
         at_once = independent and fabric.world_size == 1 and fabric.device.type == "cpu"
         self.threads = min(networks, self.cores) if at_once else 1
-        # One thread a pool, so that a network is always in the same: the order in which autograd adds up the gradients of a
-        # tensor goes by counters of the threads that used it.
+        # Pools of one thread, so that a network always has the same one: the order in which autograd adds up the gradients
+        # of a tensor depends on counters of the threads that used it.
         self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)]
         # Known after the first call, which is made in one thread.
         self._draws_random_numbers: bool | None = None
 
     def __enter__(self) -> "FabricEngine":
-        """Take a network's share of the cores for an operation, in threads that start from now on as well."""
+        """Let operations use a network's share of the cores, also in threads that start later."""
         torch.set_num_threads(self.cores // self.threads)
         wrappers._in_fabric_backward = self.threads > 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        """End the threads, and give all cores to an operation again."""
+        """End the threads, and let operations use all cores again."""
         for pool in self._pools:
             pool.shutdown()
         wrappers._in_fabric_backward = False
@@ -62,8 +62,8 @@ class FabricEngine:
         if self.threads == 1:
             self.fabric.backward(tensor, *args, **kwargs)
         else:
-            # Fabric's backward on a CPU in one process is this. It marks itself in a flag for all threads, which the
-            # first one to end takes away from the others: here it stands as long as the engine is open.
+            # The same as Fabric's backward on a CPU in one process. That sets a flag for all threads, which the first one
+            # to end would clear for the others: here it is set while the engine is open.
             tensor.backward()
 
     def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
@@ -79,7 +79,7 @@ class FabricEngine:
         return cast(Tensor, self.fabric.all_gather(padded)).movedim(0, 1).flatten(1)
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
-        """The results for all networks, or for what belongs to one network each, in their order."""
+        """The results for all items, one for each network, in their order."""
         if self.threads == 1 or self._draws_random_numbers:
             return [function(item) for item in items]
         if self._draws_random_numbers is None:

@@ -41,7 +41,7 @@ _MAY_CHANGE = {
     "data.workers",
     "data.root",
     "data.moved_to",
-    # What must stay is the effective batch, over all processes.
+    # The effective batch, over all processes, must stay the same.
     _BATCH_SIZE,
 }
 MOST_PEERS = 64
@@ -54,9 +54,9 @@ class Experiment:
     """The settings that decide the result of a run; each task has its own subclass.
 
     Attributes:
-        data: that are trained and validated with; `data.batch_size` is the number of examples for each step and process.
+        data: for training and validation; `data.batch_size` is the number of examples for each step and process.
         peers: the networks, one entry a peer.
-        seed: of the order of the data; the weights of peer k are drawn from (seed, k).
+        seed: for the order of the data; the weights of peer k are drawn from (seed, k).
     """
 
     data: Any
@@ -80,7 +80,7 @@ class Parts:
         networks: with fresh weights, see `fresh_networks`.
         loaders: training and validation batches of this process, see `fit`.
         save_network: writes one of these networks as a model folder.
-        begin: gives networks the weights that the experiment begins with, where it names any; not called when a run goes on.
+        begin: loads the initial weights that the experiment names, if any; not called when a run continues.
     """
 
     task: Task
@@ -92,7 +92,7 @@ class Parts:
 
 @dataclass(frozen=True)
 class Machines:
-    """Where to train: `auto`, `cpu`, `cuda` or `mps`; processes a node, and nodes."""
+    """Where to train: `auto`, `cpu`, `cuda` or `mps`; the number of processes on a node, and of nodes."""
 
     device: str = "auto"
     devices: int = 1
@@ -104,7 +104,7 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
 
     Args:
         exp: folder of the run.
-        build: of (experiment, rank, world size) the parts, from this process's share of the data.
+        build: from (experiment, rank, world size) to the parts, with this process's share of the data.
 
     Raises:
         SepmlError: bad settings or data; the folder holds another experiment or something else, or another process trains
@@ -114,7 +114,7 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
     fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, experiment.fit.precision)
     with ExitStack() as held:
         if fabric.world_size > 1:
-            # Its threads may otherwise outlive the interpreter, which aborts.
+            # Otherwise its threads may outlive the interpreter, which then aborts.
             held.callback(torch.distributed.destroy_process_group)
         goes_on = _take_folder(exp, experiment, fabric, held)
         parts = build(experiment, fabric.global_rank, fabric.world_size)
@@ -132,7 +132,7 @@ def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitSt
     """Lock the folder and check whether it may be trained in, by the first process for all of them.
 
     Returns:
-        whether a run goes on there.
+        whether a run continues there.
     """
     goes_on, refusal = False, None
     if fabric.is_global_zero:
@@ -162,14 +162,14 @@ def fresh_networks(models: Sequence[Model], build: Callable[[Model], Network], s
 
 
 def claim_run(exp: Path, experiment: Any, processes: int) -> bool:
-    """Refuse a folder that holds another experiment, or anything else. To be called under its lock.
+    """Refuse a folder that holds another experiment, or anything else. The caller holds its lock.
 
     Args:
-        experiment: the settings that are to be trained with.
-        processes: that train.
+        experiment: the settings to train with.
+        processes: the number that train.
 
     Returns:
-        whether a run goes on there: until something has been learnt, all settings may change.
+        whether a run continues there; before its first epoch has ended, all settings may change.
 
     Raises:
         SepmlError: the folder holds something else.
@@ -179,7 +179,7 @@ def claim_run(exp: Path, experiment: Any, processes: int) -> bool:
         return False
     if not has_state(exp):
         return False
-    # Parsed, so that a setting which the file does not know yet has its default; another task's cannot be.
+    # Parsed, so that settings which the file lacks have their defaults; those of another task cannot be parsed.
     content = read_yaml(exp / CONFIG)
     same_task = content.get("task", DEFAULT_TASK) == experiment.task
     was = parse(type(experiment), content, str(exp / CONFIG)) if same_task else None
@@ -195,11 +195,11 @@ def claim_run(exp: Path, experiment: Any, processes: int) -> bool:
 def record_environment(exp: Path, facts: dict[str, Any], goes_on: bool) -> None:
     """Write `environment.json`: the facts of the machine on which the run began.
 
-    A run that goes on elsewhere adds those of the later machine to the list `continued_on`; equal ones in a row are one.
+    A run that continues on another machine appends its facts to the list `continued_on`.
 
     Args:
         facts: about this machine.
-        goes_on: whether a run goes on in the folder.
+        goes_on: whether a run continues in the folder.
     """
     file = exp / ENVIRONMENT
     first = facts
@@ -236,7 +236,7 @@ def _require_same_batch(exp: Path, was: Any, experiment: Experiment, processes: 
     try:
         before = read_object(exp / ENVIRONMENT)[EFFECTIVE_BATCH]
     except (FileNotFoundError, SepmlError, KeyError):
-        # Earlier versions did not write it down: as many processes as now are assumed.
+        # Earlier versions did not record it: the same number of processes is assumed.
         before = was.data.batch_size * processes
     now = experiment.data.batch_size * processes
     if before != now:

@@ -1,4 +1,4 @@
-"""The machine: devices, precision and processes, by Lightning Fabric; its facts; the size and the cost of networks on it."""
+"""The machine: devices, precision and processes, by Lightning Fabric; its facts; the size and the cost of networks."""
 
 import copy
 import logging
@@ -34,7 +34,7 @@ def choose_device(device: str) -> str:
     """The kind of device to use: `cpu`, `cuda` or `mps`.
 
     Args:
-        device: one of them, or `auto` for the fastest there is.
+        device: one of them, or `auto` for the fastest one that is available.
 
     Raises:
         SepmlError: it is absent.
@@ -53,7 +53,7 @@ def make_fabric(device: str, devices: int, num_nodes: int, precision: str) -> Fa
 
     Args:
         device: see `choose_device`.
-        devices, num_nodes: processes a node, nodes. Under torchrun or SLURM they come from there.
+        devices: processes on a node. num_nodes: nodes. torchrun and SLURM override both.
         precision: `auto`, `bf16-mixed` or `32-true`.
 
     Raises:
@@ -77,9 +77,9 @@ def sum_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
 
     Args:
         values: on the CPU, in 64-bit floats.
-        fabric: of the run. One process alone asks nothing of its device, which may have no such floats (MPS).
+        fabric: of the run. A single process does not use its device, which may have no such floats (MPS).
     """
-    # Of a tensor it is a tensor.
+    # For a tensor, `all_reduce` returns a tensor.
     return values if fabric.world_size == 1 else fabric.all_reduce(values, reduce_op="sum").cpu()  # type: ignore[union-attr]
 
 
@@ -106,7 +106,7 @@ def choose_precision(precision: str, accelerator: str) -> Precision:
 
 
 def computes_bf16(accelerator: str) -> bool:
-    """Whether a kind of device has bfloat16 arithmetic of its own, so that mixed precision is faster."""
+    """Whether a kind of device computes in bfloat16 in hardware, so that mixed precision is faster."""
     if accelerator == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if accelerator == "cpu":
@@ -144,13 +144,13 @@ def _commit() -> str | None:
 
 
 def shape_of(make: Callable[[], Network], what: str) -> Network:
-    """A network without memory, as `make` would build it; torch's generators are left as they are.
+    """The network that `make` builds, on torch's meta device, without memory; torch's generators keep their state.
 
     Args:
         what: the network is, for the message.
 
     Raises:
-        SepmlError: it cannot be built, or would be larger than any network that is used here.
+        SepmlError: it cannot be built, or would have too many weights.
 
     >>> shape_of(lambda: nn.Linear(10_000_000, 1_000_000), "a layer")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
@@ -162,7 +162,7 @@ def shape_of(make: Callable[[], Network], what: str) -> Network:
             return make()
     except SepmlError:
         raise
-    # Libraries check little of what they are given: anything from an overflow to a division by zero comes out.
+    # Libraries check few of their arguments: any error can occur, from an overflow to a division by zero.
     except Exception as error:
         said = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise SepmlError(f"{what} cannot be built with these sizes: {said[:200]}") from error
@@ -170,7 +170,7 @@ def shape_of(make: Callable[[], Network], what: str) -> Network:
 
 @contextmanager
 def bounded(what: str) -> Iterator[None]:
-    """Give up building a network as soon as it has too many weights, or too many parts to be built in a plausible time.
+    """Stop building a network as soon as it has too many weights, or too many parts to be built in a reasonable time.
 
     Raises:
         SepmlError: it has.
@@ -197,7 +197,7 @@ def require_memory(networks: Sequence[nn.Module]) -> None:
     """Refuse networks whose training needs more memory than the machine has.
 
     Args:
-        networks: as `shape_of` gives them.
+        networks: from `shape_of`.
 
     Raises:
         SepmlError: they need more.
@@ -213,8 +213,8 @@ def _memory() -> int:
 
 
 def count_flops(model: nn.Module, *inputs: Tensor) -> int:
-    """Floating-point operations in the products and convolutions of a pass, by PyTorch's counter: a multiply-add is two."""
+    """Floating-point operations in the products and convolutions of a forward pass; a multiply-add counts as two."""
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
-        copy.deepcopy(model).eval()(*inputs)  # a pass in training would move running statistics
+        copy.deepcopy(model).eval()(*inputs)  # in training, running statistics would change
     return counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""The batches of an epoch in an order of (seed, epoch) alone; loaders that use pipes where shared memory is too small."""
+"""The batches of an epoch, whose order depends on (seed, epoch) alone; loaders that use pipes if shared memory is too small."""
 
 import logging
 import math
@@ -49,8 +49,8 @@ class _Packed:
 class _Packing:
     """The collate function of a worker: it pickles batches itself.
 
-    A worker's queue pickles in a thread of its own, which prints what goes wrong there, drops the batch and lets the main
-    process wait for ever.
+    A worker's queue would pickle in a thread, which on an error prints it, drops the batch and lets the main process wait
+    for ever.
     """
 
     def __init__(self, collate: Callable[[Sequence[Any]], Any]) -> None:
@@ -64,7 +64,7 @@ class _Packing:
             try:
                 return _Packed(bytes(ForkingPickler.dumps(batch)))
             except (RuntimeError, OSError) as error:
-                # Once is enough: of a batch that does not fit, the first tensors stay in shared memory until the worker ends.
+                # Not tried again: the first tensors of a batch that does not fit stay in shared memory until the worker ends.
                 self.refusal = str(error) or type(error).__name__
         arrays = [field.numpy() if isinstance(field, Tensor) else field for field in batch]
         return _Packed(pickle.dumps(batch._make(arrays), pickle.HIGHEST_PROTOCOL), self.refusal)
@@ -74,13 +74,13 @@ class Loader(DataLoader[Batch]):
     """A `DataLoader` of named tuples of tensors that does not depend on the size of `/dev/shm`.
 
     Args:
-        collate: from a list of examples to a batch, a named tuple.
+        collate: from a list of examples to a batch, a named tuple of tensors.
         options: of `torch.utils.data.DataLoader`.
     """
 
     def __init__(self, dataset: Any, collate: Callable[[Sequence[Any]], Batch], **options: Any) -> None:
         super().__init__(dataset, collate_fn=_Packing(collate), **options)
-        self._told = False
+        self._warned = False
 
     def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         """The batches of one pass.
@@ -90,7 +90,7 @@ class Loader(DataLoader[Batch]):
         """
         with worker_faults():
             try:
-                # What the workers will need: PyTorch leaves a traceback of its own where it does not get it.
+                # Tries what the workers will need: PyTorch would print a traceback where the system refuses it.
                 needed: list[Any] = [multiprocessing.Queue() for _ in range(self.num_workers and self.num_workers + 2)]
                 del needed
                 batches = super().__iter__()
@@ -112,15 +112,15 @@ class Loader(DataLoader[Batch]):
             raise SepmlError(f"a worker's batch cannot be taken over: {error.strerror or error}; {_WAY_OUT}") from error
         if not packed.refusal:
             return batch
-        if not self._told:
-            self._told = True
+        if not self._warned:
+            self._warned = True
             log.warning("%s; batches take the slower way through pipes", _shared_memory(packed.refusal, packed.content))
         return batch._make(torch.from_numpy(field) if isinstance(field, np.ndarray) else field for field in batch)
 
 
 @contextmanager
 def worker_faults() -> Iterator[None]:
-    """Say in one line that a data loader's worker ended, which PyTorch raises wherever the main thread happens to be.
+    """Report in one line that a data loader's worker ended; PyTorch raises that at any point of the main thread.
 
     Raises:
         SepmlError: a worker process ended; the message has its exit code or signal.
@@ -138,7 +138,7 @@ _WAY_OUT = "the setting data.workers: 0 reads without worker processes"
 
 
 def _worker_that_ended(error: BaseException | None) -> str | None:
-    """What PyTorch says of a worker, in the exception or in those that it came from; the most telling one."""
+    """The most specific message of PyTorch about a worker, in the exception or its causes."""
     said = None
     while error is not None:
         found = _ENDED.match(str(error)) if isinstance(error, RuntimeError) else None
@@ -164,18 +164,18 @@ def _shared_memory(refusal: str, content: bytes) -> str:
     return f"{found}; a container needs a larger one, such as 1 GB"
 
 
-# The order of an epoch: of (length, seed, epoch), a permutation `(length,)` of the indices.
+# The order of an epoch: from (length, seed, epoch) to a permutation `(length,)` of the indices.
 Order = Callable[[int, int, int], np.ndarray]
 _TOGETHER = 8
 
 
 def shuffled(length: int, seed: int, epoch: int) -> np.ndarray:
-    """A random order of all."""
+    """A random order of all indices."""
     return np.random.default_rng([seed, epoch]).permutation(length)
 
 
 def shuffled_by_shard(bounds: np.ndarray) -> Order:
-    """A random order of the shards, eight of which at a time are shuffled together: storage is read in few places.
+    """A random order of the shards, shuffled in groups of eight shards, so that few files are read at a time.
 
     Args:
         bounds: `(n_shards + 1,)`; shard k holds the indices from `bounds[k]` to below `bounds[k + 1]`.
@@ -194,9 +194,9 @@ def _by_shard(bounds: np.ndarray, length: int, seed: int, epoch: int) -> np.ndar
 class EpochBatches(Sampler[list[tuple[int, int]]]):
     """The batches of an epoch for one of the processes of a run, each a list of `(epoch, index)`.
 
-    Every example is used exactly once an epoch, and every process makes the same number of steps: the order is cut into
-    that many batches, whose sizes differ by one at most, and each process takes a stretch of them. Only where there
-    are fewer examples than batches are some used again, so that none is empty.
+    Every example is used exactly once in an epoch, and every process makes the same number of steps: the order is split into
+    batches whose sizes differ by one at most, and each process takes consecutive ones. Only if there are fewer examples than
+    batches, some are used again, so that no batch is empty.
 
     Attributes:
         epoch: to be set before each epoch.

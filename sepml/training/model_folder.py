@@ -20,7 +20,7 @@ _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"
 
 
-# Floats of any precision stand for each other: weights are often published in 16 bits.
+# Floats of any precision are accepted for each other: weights are often published in 16 bits.
 _FLOAT = re.compile("^b?float(16|32|64) ")
 _SAFETENSORS_TYPES = {
     "F64": "float64",
@@ -33,21 +33,21 @@ _SAFETENSORS_TYPES = {
 }
 
 
-def write_model_folder(folder: Path, form: str, settings: dict[str, Any], model: nn.Module) -> None:
-    """Write a model folder; each of its files is whole or absent.
+def write_model_folder(folder: Path, format_name: str, settings: dict[str, Any], model: nn.Module) -> None:
+    """Write a model folder; each of its files is written atomically.
 
     Args:
-        form: of the settings, such as `sepml-separator-1`.
+        format_name: of the settings, such as `sepml-separator-1`.
     """
     with atomic_path(folder / _WEIGHTS) as temporary:
         # Copies: some networks have a weight under two names, which the format refuses when they share their memory.
         weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
         temporary.write_bytes(save(weights))
-    write_json(folder / "config.json", {"format": form, "model": settings})
+    write_json(folder / "config.json", {"format": format_name, "model": settings})
 
 
-def read_model_settings(folder: Path, form: str) -> Any:
-    """The settings in a model folder of this format.
+def read_model_settings(folder: Path, format_name: str) -> Any:
+    """The settings in a model folder of a format.
 
     Raises:
         SepmlError: there are none, they cannot be read, or they are of another format.
@@ -57,8 +57,8 @@ def read_model_settings(folder: Path, form: str) -> Any:
         content = read_object(file)
     except FileNotFoundError as error:
         raise SepmlError(f"{folder}: not a model folder: it has no config.json") from error
-    if content.get("format") != form:
-        raise SepmlError(f"{file}: format is {shown(content.get('format'))}, expected {form!r}")
+    if content.get("format") != format_name:
+        raise SepmlError(f"{file}: format is {shown(content.get('format'))}, expected {format_name!r}")
     return content.get("model")
 
 
@@ -66,7 +66,7 @@ def require_weights(model: nn.Module, folder: Path) -> None:
     """Refuse a folder whose weights are not those of a model, by their names, shapes and types alone.
 
     Args:
-        model: see `sepml.training.hardware.shape_of`; neither it nor the weights take memory.
+        model: from `sepml.training.hardware.shape_of`; neither it nor the weights take memory.
 
     Raises:
         SepmlError: see `load_weights`.
@@ -92,14 +92,14 @@ def load_weights(model: nn.Module, folder: Path) -> None:
 def _reading(file: Path) -> Iterator[None]:
     try:
         yield
-    # The reader's own error, or what Python makes of a type that torch does not have.
+    # The reader's own error, or one of Python's for a type that torch does not have.
     except (OSError, SafetensorError, ValueError, TypeError, LookupError, AttributeError) as error:
         said = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise SepmlError(f"{file}: cannot be read as safetensors weights: {said}") from error
 
 
 def read_weights(file: Path) -> dict[str, Tensor]:
-    """The weights in a file by name: `.safetensors`, or else a state dictionary of torch's, of which no code is run.
+    """The weights in a file by name: `.safetensors`, or else a state dictionary of torch; no code in it is run.
 
     Raises:
         SepmlError: it is missing or damaged, or holds anything else.
@@ -109,7 +109,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             return load_file(file)
     try:
         state = load_plain(file)
-    # Whatever a damaged file makes of the unpickler, from an EOFError to a KeyError.
+    # A damaged file can cause any error in the unpickler, from an EOFError to a KeyError.
     except Exception as error:
         raise SepmlError(f"{file}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
@@ -121,7 +121,7 @@ def fill(model: nn.Module, weights: Mapping[str, Tensor], source: object, expect
     """Give a model its weights, all of them and no others.
 
     Args:
-        source: where they come from. expected: what says how they should be, for the message.
+        source: where they come from. expected: which file or setting asks for others, for the message.
 
     Raises:
         SepmlError: see `require_same`.
@@ -141,7 +141,7 @@ def take_weights(network: nn.Module, weights: Mapping[str, Tensor], source: str)
 
 
 def check_weights(network: nn.Module, weights: Mapping[Any, Any], source: str) -> None:
-    """Refuse weights that are not those of a network, or that are no numbers.
+    """Refuse weights that are not those of a network, or that are not numbers.
 
     Raises:
         SepmlError: see `require_same`; or a value is nan, or a weight that is learnt is infinite.
@@ -149,7 +149,7 @@ def check_weights(network: nn.Module, weights: Mapping[Any, Any], source: str) -
     require_same(network, weights, source, "the network has")
     learnt = {name for name, _ in network.named_parameters()}
     for name, value in weights.items():
-        # Statistics may be infinite.
+        # Statistics may be infinite, weights may not.
         if not (value.isfinite() if name in learnt else ~value.isnan()).all():
             raise SepmlError(f"{source}: '{name}' holds values that are nan or infinite")
 
@@ -196,8 +196,8 @@ def load_plain(file: Path, allowed: Sequence[Any] = ()) -> Any:
     Raises:
         FileNotFoundError: it is absent.
         pickle.UnpicklingError: it holds anything else.
-        Exception: it is damaged, which fails anywhere in torch's reader; or its parts are packed, of which some bytes may
-            stand for any amount of memory.
+        Exception: it is damaged, which can cause any error in torch's reader; or its parts are compressed, so that few bytes
+            could fill any amount of memory.
     """
     _require_stored(file)
     with torch.serialization.safe_globals(list(allowed)):
@@ -205,7 +205,7 @@ def load_plain(file: Path, allowed: Sequence[Any] = ()) -> Any:
 
 
 def _require_stored(file: Path) -> None:
-    """Refuse a zip archive whose parts are longer than it is: torch stores them as they are."""
+    """Refuse a zip archive whose parts are longer than itself: torch does not compress them."""
     if zipfile.is_zipfile(file):
         with zipfile.ZipFile(file) as archive:
             needed = sum(part.file_size for part in archive.infolist())

@@ -1,4 +1,4 @@
-"""Going on with a run: its state is checked and given to its networks and optimisers."""
+"""Resuming a run: its state is checked and loaded into its networks and optimisers."""
 
 import logging
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ _OF_A_WEIGHT: dict[type[Optimizer], dict[str, bool]] = {
     Adam: {"step": False, "exp_avg": True, "exp_avg_sq": True},
     SGD: {"momentum_buffer": True},
 }
-"""What optimisers keep of a weight, and whether it is of the weight's shape."""
+"""The state that optimisers keep for a weight, and whether it has the weight's shape."""
 
 
 def resume(
     folder: Path, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer], epochs: int, fabric: Fabric
 ) -> Progress:
-    """Load the state that a run goes on from into its networks and optimisers; without one the run begins.
+    """Load the state of a run into its networks and optimisers; without one, the run begins.
 
     Where `last.ckpt` is damaged, the state before it replaces it, with a warning.
 
@@ -43,9 +43,9 @@ def resume(
         raise SepmlError(f"{file}: not a state of this run: {error}; {way_out(file)}") from error
     for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
         network.load_state_dict(weights)
-        # Settings are the experiment's, and the learning rate follows its schedule.
+        # Settings come from the experiment, and the learning rate from its schedule.
         optimizer.load_state_dict({"state": moments["state"], "param_groups": optimizer.state_dict()["param_groups"]})
-    # Everybody has read it.
+    # All processes have read it.
     fabric.barrier()
     if fabric.is_global_zero:
         if reason is not None:
@@ -65,7 +65,7 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
         its history.
 
     Raises:
-        ValueError, SepmlError: a part of another type, shape or number, or not a number.
+        ValueError, SepmlError: a part has another type, shape or number, or is nan.
     """
     count = len(networks)
     for name in ("peers", "optimizers", "skipped"):

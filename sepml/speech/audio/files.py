@@ -24,7 +24,7 @@ _VIDEO = "mp4 mov mkv webm avi 3gp mpg mpeg"
 
 
 class UnknownFormat(SepmlError):
-    """A file that libsndfile does not read; other libraries may."""
+    """A file that libsndfile cannot read; other libraries may."""
 
 
 class UnfinishedHeader(SepmlError):
@@ -96,7 +96,7 @@ def quantise(x: np.ndarray, bits: int = 16) -> np.ndarray:
     """Integers of samples in [-1, 1): 16 bits are round(32768 x), clipped so that nothing wraps around.
 
     Args:
-        bits: 16; or 24, which are the upper ones of 32, as libsndfile takes them.
+        bits: 16; or 24, in the upper bits of 32-bit integers, as libsndfile takes them.
 
     >>> quantise(np.array([0.0, 0.5, -1.0, 1.0, 7.0])).tolist()
     [0, 16384, -32768, 32767, 32767]
@@ -106,7 +106,7 @@ def quantise(x: np.ndarray, bits: int = 16) -> np.ndarray:
     full_scale = 1 << (bits - 1)
     scaled = x * np.float64(full_scale)
     np.rint(scaled, out=scaled)
-    # The ufuncs behind np.clip, which takes as long again on short signals.
+    # These ufuncs, because np.clip takes twice as long on short signals.
     np.minimum(np.maximum(scaled, -full_scale, out=scaled), full_scale - 1, out=scaled)
     return scaled.astype(np.int16) if bits == 16 else scaled.astype(np.int32) << (32 - bits)
 
@@ -137,14 +137,14 @@ def write_wav(path: Path, x: np.ndarray, rate: int, subtype: str = "PCM_16") -> 
         x = quantise(x)
     elif subtype == "FLOAT" and x.dtype == np.int16:
         x = x / np.float32(FULL_SCALE)
-    # Through memory: libsndfile waits for the disk when it closes what it wrote, and data sets are many small files.
+    # Encoded in memory: libsndfile waits for the disk when it closes a file, and data sets have many small files.
     content = io.BytesIO()
     soundfile.write(content, x, rate, subtype=subtype, format="WAV")
     write_bytes(path, content.getbuffer())
 
 
 def are_whole(files: Iterable[Path], frames: int) -> bool:
-    """Whether mono 16-bit WAV files of `frames` samples are there, by their size: `write_wav` replaces files in one step."""
+    """Whether mono 16-bit WAV files of `frames` samples exist, by their size: `write_wav` writes files atomically."""
     size = 44 + 2 * frames  # a header of 44 bytes
     try:
         return all(os.stat(file).st_size == size for file in files)
@@ -153,10 +153,10 @@ def are_whole(files: Iterable[Path], frames: int) -> bool:
 
 
 def file_stamp(file: Path) -> tuple[int, ...]:
-    """Device, number and size of a file, and when it was last written and changed, ns: equal ones are of the same content.
+    """Device, inode, size and times (modified, changed; ns) of a file: files with equal stamps have the same content.
 
     Raises:
-        SepmlError: the file is not there any more.
+        SepmlError: the file does not exist any more.
     """
     try:
         facts = file.stat()
@@ -167,12 +167,12 @@ def file_stamp(file: Path) -> tuple[int, ...]:
 
 @contextmanager
 def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
-    """The open file; refused where libsndfile refuses it or would silently return fewer samples than the header states.
+    """Open a file; it is refused where libsndfile refuses it or would silently return fewer samples than the header states.
 
     Raises:
-        UnknownFormat: libsndfile does not read it.
+        UnknownFormat: libsndfile cannot read it.
         UnfinishedHeader: it holds more samples than its header states.
-        SepmlError: it is no file with content (see `require_content`), or it is truncated.
+        SepmlError: it is not a file with content (see `require_content`), or it is truncated.
     """
     import soundfile
 
@@ -189,7 +189,7 @@ def open_audio(path: Path) -> Iterator["soundfile.SoundFile"]:
             f"{path}: breaks off, {fault.promised - fault.there} bytes of samples are missing; copy or make it again"
         )
     try:
-        # As bytes: names need not be text. TypeError: a name that ends in .raw stands for samples without a header.
+        # As bytes: names need not be text. TypeError: libsndfile takes a name that ends in .raw for samples without a header.
         file = soundfile.SoundFile(os.fsencode(path))
     except (soundfile.LibsndfileError, TypeError) as error:
         said = reason(error) if isinstance(error, soundfile.LibsndfileError) else "no header"
@@ -216,7 +216,7 @@ def read_blocks(path: Path, file: "soundfile.SoundFile", size: int) -> Iterator[
             block = file.read(size, dtype="float32", always_2d=True)
         except soundfile.LibsndfileError as error:
             raise SepmlError(f"{path}: breaks off or is damaged: {reason(error)}") from error
-        # libsndfile goes on behind a gap with the next call, as if there were none.
+        # The next call of libsndfile would continue after the gap without an error.
         if len(block) < min(size, promised - found):
             raise SepmlError(f"{path}: breaks off or is damaged after {found + len(block)} of {promised} samples")
         found += len(block)

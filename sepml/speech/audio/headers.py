@@ -23,11 +23,11 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 @dataclass(frozen=True)
 class Fault:
-    """A header whose length differs from that of its file.
+    """A header that states another length than the file has.
 
     Attributes:
-        promised, there: bytes, of samples or of the whole file: those that the header states, and those in the file. Where
-            the file has more, the writer of a WAV file was stopped before it filled in the length.
+        promised, there: bytes of the samples or of the whole file: as the header states, and in the file. If a WAV file
+            has more, its writer was stopped before it filled in the length.
     """
 
     promised: int
@@ -35,7 +35,7 @@ class Fault:
 
 
 def require_content(path: Path) -> None:
-    """Refuse what cannot be an audio file, before anything opens it: opening a pipe waits for its other end.
+    """Refuse what cannot be an audio file before it is opened: opening a pipe waits for its other end.
 
     Raises:
         SepmlError: the file is missing, a folder, a pipe, a socket, a device or empty, or cannot be reached.
@@ -54,14 +54,14 @@ def require_content(path: Path) -> None:
 
 
 def unreadable(path: Path, error: Exception) -> SepmlError:
-    """The message for a file that the system does not open."""
+    """The error for a file that the system cannot open."""
     if isinstance(error, FileNotFoundError):
         return SepmlError(f"{path}: {'is a link to a file that is missing' if path.is_symlink() else 'no such file'}")
     return SepmlError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}")
 
 
 def length_fault(path: Path) -> Fault | None:
-    """The fault in the length of a WAV, RF64, AIFF, AU, CAF or W64 file; None where nothing is, and for other formats.
+    """The fault in the length of a WAV, RF64, AIFF, AU, CAF or W64 file; None if there is none, and for other formats.
 
     Raises:
         OSError: the file cannot be read.
@@ -72,7 +72,7 @@ def length_fault(path: Path) -> Fault | None:
         wave = head[8:12] == b"WAVE"
         if head[:4] == b"RIFF" and wave:
             promised = _in_chunk(file, 12, _CHUNK, b"data")
-            # Programs that write to a pipe cannot know the length and leave a huge one.
+            # Programs that write to a pipe do not know the length and state a huge one.
             return None if promised is None or promised >= _UNKNOWN_LENGTH else _of_samples(file, promised, size)
         if head[:4] == b"caff":
             promised = _in_chunk(file, 8, ">4sq", b"data")
@@ -110,7 +110,7 @@ def _of_samples(file: BinaryIO, promised: int, size: int) -> Fault | None:
 
 
 def _in_chunk(file: BinaryIO, start: int, form: str, wanted: bytes) -> int | None:
-    """The length of a chunk, the file being at its first byte; chunks are padded to even lengths in RIFF files only."""
+    """The length of a chunk, to whose first byte the file is moved; only RIFF files pad chunks to even lengths."""
     file.seek(start)
     head = struct.calcsize(form)
     while len(chunk := file.read(head)) == head:
@@ -124,7 +124,7 @@ def _in_chunk(file: BinaryIO, start: int, form: str, wanted: bytes) -> int | Non
 
 
 def _claimed_size(head: bytes) -> int:
-    """The size that the first 32 bytes of a file give it; 0 where they give none."""
+    """The size of a file by its first 32 bytes; 0 where they do not state it."""
     if len(head) < 32:
         return 0
     if head[:4] == b"FORM":
@@ -142,12 +142,12 @@ def _claimed_size(head: bytes) -> int:
 def check_ogg(path: Path) -> bool:
     """Refuse an Ogg file (Vorbis, Opus, FLAC) with damaged or missing pages, and warn where the last page is not marked.
 
-    libsndfile passes over damaged pages and returns the rest as if it were complete.
+    libsndfile skips damaged pages and returns the rest as if it were complete.
 
     Source: RFC 3533, section 6.
 
     Returns:
-        whether one recording ends in it and another one begins, of which libsndfile reads the first.
+        whether another recording follows the first one in the file; libsndfile reads only the first.
 
     Raises:
         SepmlError: a page is damaged or incomplete.
@@ -165,7 +165,7 @@ def check_ogg(path: Path) -> bool:
             chained |= bool(flags & _LAST and page[5] & _FIRST)
             flags = page[5]
     if not flags & _LAST:
-        log.warning("%s: has no last page and may have been cut off; what there is is separated", path)
+        log.warning("%s: has no last page and may have been cut off; the samples in it are separated", path)
     return chained
 
 
@@ -178,7 +178,7 @@ def _ogg_page(file: BinaryIO, head: bytes) -> bytes | None:
 
 
 def ogg_checksum(page: bytes) -> int:
-    """The checksum that a page should bear: zlib's, the bits of bytes and result in the other order, from 0.
+    """The checksum that a page should have: zlib's CRC-32 from 0, with the bits of each byte and of the result reversed.
 
     >>> hex(ogg_checksum(b"OggS" + bytes(22) + b"\\x01"))
     '0x9a60b8a6'
@@ -188,17 +188,17 @@ def ogg_checksum(page: bytes) -> int:
 
 
 def is_mp3(path: Path) -> bool:
-    """Whether a file begins as MP3 files do, or is named so and begins like nothing else."""
+    """Whether a file begins like an MP3 file, or has the suffix .mp3 and begins like no other format."""
     with path.open("rb") as file:
         head = file.read(4)
     if head[:3] == b"ID3" or (path.suffix.lower() == ".mp3" and head not in (b"RIFF", b"fLaC", b"OggS", b"FORM")):
         return True
-    # A frame of layer III starts with eleven ones; AAC's, which look alike, say layer 0.
+    # A frame of layer III starts with eleven bits of 1; frames of AAC look alike, but their layer is 0.
     return len(head) == 4 and head[0] == 0xFF and head[1] & 0xE6 == 0xE2
 
 
 def mp3_has_length(path: Path) -> bool:
-    """Whether the first frame of an MP3 file is the encoder's note of the file's length."""
+    """Whether the first frame of an MP3 file states the length of the file, as encoders write it."""
     with path.open("rb") as file:
         head = file.read(10)
         if head[:3] == b"ID3" and len(head) == 10:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 LOWEST_RATE, HIGHEST_RATE = 1000, 768_000
 _BLOCK = 1 << 18
-# What FFmpeg may take a file for. Play lists and the like are left out: they make it open other files.
+# The formats that FFmpeg may detect. Playlists and the like are left out: they make it open other files.
 _CONTAINERS = (
     "aac ac3 aiff amr ape asf au avi caf dts eac3 flac flv iff matroska,webm mov,mp4,m4a,3gp,3g2,mj2 mp3 mpc mpeg mpegts "
     "mxf nistsphere ogg rm tta voc w64 wav wv"
@@ -30,13 +30,13 @@ _PADDING = 4096
 _UNKNOWN_LENGTH = 1 << 62
 
 BITS = ("16", "24", "32f")
-"""What can be written: integers of 16 and 24 bits, floats of 32."""
+"""The resolutions that can be written: integers of 16 and 24 bits, floats of 32."""
 SUBTYPES = {"16": "PCM_16", "24": "PCM_24", "32f": "FLOAT"}
-"""What libsndfile calls them."""
+"""Their names in libsndfile."""
 BYTES = {"16": 2, "24": 3, "32f": 4}
-"""A sample."""
-# Integers of 32 bits are written as floats, which keep 24 bits at any level. Everything else, 8 bits and what lossy codecs
-# give, is written with 16 bits.
+"""Bytes of a sample."""
+# Integers of 32 bits are written as floats, which keep 24 bits at any level. Samples of 8 bits and of lossy codecs are
+# written with 16 bits.
 _OF_SUBTYPE = {"PCM_24": "24", "ALAC_20": "24", "ALAC_24": "24"}
 _OF_SUBTYPE |= dict.fromkeys(("PCM_32", "ALAC_32", "FLOAT", "DOUBLE"), "32f")
 _OF_SAMPLES = {"s32": "24", "s64": "32f", "flt": "32f", "dbl": "32f"}
@@ -47,11 +47,11 @@ def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
     """A recording of any format that libsndfile or FFmpeg's libraries read; of a video, its sound.
 
     Args:
-        label: what the log calls it; None is its path.
+        label: its name in the log; None is its path.
 
     Raises:
-        SepmlError: the file is missing, not a file, empty, not audio or of a rate that no speech has; while its blocks are
-            taken: it breaks off, is damaged, or holds samples that are no numbers.
+        SepmlError: the file is missing, not a file, empty, not audio, or its rate is outside `LOWEST_RATE` to
+            `HIGHEST_RATE`; or, while its blocks are read, it breaks off or is damaged.
     """
     require_content(path)
     with ExitStack() as stack:
@@ -65,7 +65,7 @@ def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
 
 
 def _decoded_mp3(path: Path, label: str, stack: ExitStack) -> Recording | None:
-    """MP3 files go to FFmpeg at once: libsndfile's decoder skips damaged frames, and prints messages."""
+    """An MP3 file, decoded by FFmpeg: libsndfile's decoder skips damaged frames and prints messages."""
     refusal = UnknownFormat(f"{path}: is not an audio file that can be read: no MP3 frames are found in it")
     try:
         return stack.enter_context(_decoded(path, label, refusal)) if is_mp3(path) else None
@@ -79,12 +79,14 @@ def _opened(path: Path, label: str, stack: ExitStack) -> Recording:
     except UnknownFormat as refusal:
         return stack.enter_context(_decoded(path, label, refusal))
     except UnfinishedHeader as refusal:
-        log.warning("%s: its header was never finished, its recorder may have been stopped; what there is is separated", label)
+        log.warning(
+            "%s: its header was never finished, its recorder may have been stopped; the samples in it are separated", label
+        )
         return stack.enter_context(_decoded(path, label, refusal, ignore_length="1"))
-    # Of MP3 inside WAV libsndfile only guesses the length.
+    # libsndfile only guesses the length of MP3 inside WAV.
     if file.subtype.startswith("MPEG_"):
         return stack.enter_context(_decoded(path, label))
-    # FLAC files that were written to a pipe do not say how long they are, and libsndfile cannot read these to their end.
+    # FLAC files that were written to a pipe do not state their length, and libsndfile cannot read them to their end.
     if (file.format == "OGG" and check_ogg(path)) or file.frames >= _UNKNOWN_LENGTH:
         return stack.enter_context(_decoded(path, label))
     size = max(1, _BLOCK // file.channels)
@@ -101,7 +103,7 @@ def _decoded(path: Path, label: str, refusal: SepmlError | None = None, **option
     """
     import av
 
-    # A file object: FFmpeg would take some names for addresses. Its errors are OSErrors or ValueErrors, or both.
+    # A file object: FFmpeg would take some names for URLs. Its errors are OSErrors or ValueErrors, or both.
     with path.open("rb") as file:
         try:
             container = av.open(file, "r", options={"format_whitelist": _CONTAINERS, **options})
@@ -135,15 +137,15 @@ def _decode(path: Path, container: "av.container.InputContainer", stream: "Audio
     import av
 
     resampler: av.AudioResampler | None = None
-    form = (0, 0)
+    first = (0, 0)
     try:
         for frame in container.decode(stream):
             found = (frame.sample_rate, frame.layout.nb_channels)
             if resampler is None:
-                resampler, form = av.AudioResampler("fltp", frame.layout, frame.sample_rate), found
-            if found != form:
+                resampler, first = av.AudioResampler("fltp", frame.layout, frame.sample_rate), found
+            if found != first:
                 raise SepmlError(
-                    f"{path}: changes from {form[0]} Hz and {form[1]} channels to {found[0]} Hz and {found[1]} channels"
+                    f"{path}: changes from {first[0]} Hz and {first[1]} channels to {found[0]} Hz and {found[1]} channels"
                 )
             yield from (part.to_ndarray().T for part in resampler.resample(frame) if part.samples)
     except (av.error.FFmpegError, ValueError) as error:
@@ -151,7 +153,7 @@ def _decode(path: Path, container: "av.container.InputContainer", stream: "Audio
 
 
 def _promised(path: Path, container: "av.container.InputContainer", stream: "AudioStream", rate: int) -> int | None:
-    """The number of samples that a file states; None where FFmpeg could only guess it."""
+    """The number of samples that a file states; None where FFmpeg would only guess it."""
     says = container.format.name in _SAYS_ITS_LENGTH or (container.format.name == "mp3" and mp3_has_length(path))
     if stream.duration is None or stream.time_base is None or not says:
         return None
@@ -159,7 +161,7 @@ def _promised(path: Path, container: "av.container.InputContainer", stream: "Aud
 
 
 def _up_to(path: Path, promised: int | None, first: np.ndarray, blocks: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """The blocks, without the padding of the last packet; refused where much is missing."""
+    """The blocks without the padding of the last packet; an error where many samples are missing."""
     found = 0
     block: np.ndarray | None = first
     while block is not None:
@@ -174,7 +176,7 @@ def _up_to(path: Path, promised: int | None, first: np.ndarray, blocks: Iterator
 
 
 def of_subtype(subtype: str) -> str:
-    """The resolution to write for a file that libsndfile reads, by what it calls the file's sample format.
+    """The resolution to write for a file that libsndfile reads, by its name of the sample format.
 
     >>> of_subtype("PCM_24"), of_subtype("DOUBLE"), of_subtype("PCM_U8"), of_subtype("VORBIS")
     ('24', '32f', '16', '16')
@@ -185,7 +187,7 @@ def of_subtype(subtype: str) -> str:
 def of_stream(stream: "AudioStream") -> str:
     """The resolution to write for a stream that FFmpeg decodes: that of its samples where the codec is lossless."""
     codec = stream.codec_context.codec
-    # WavPack has a lossy mode, which few use.
+    # WavPack also has a lossy mode, which is rare.
     if not codec.lossless or (codec.lossy and codec.name != "wavpack"):
         return "16"
     if codec.name.startswith("pcm_s32"):
@@ -197,7 +199,7 @@ def written_bits(bits: str | None, found: str, ext: str) -> str:
     """The resolution of the outputs of a recording.
 
     Args:
-        bits: what was asked for, of `BITS`; None is the recording's own.
+        bits: the requested one, of `BITS`; None is the recording's own.
         found: the recording's.
         ext: `wav` or `flac`. FLAC files hold integers: floats get the 24 bits that come closest.
 
@@ -209,7 +211,7 @@ def written_bits(bits: str | None, found: str, ext: str) -> str:
 
 
 def check_bits(bits: str | None, ext: str | None) -> None:
-    """Refuse a resolution that is none, or that the format does not hold; None is the recording's own, or any format.
+    """Refuse an unknown resolution, or one that the format cannot hold; None is the recording's own, or any format.
 
     Raises:
         SepmlError: it cannot be written.

@@ -1,4 +1,4 @@
-"""Signals: one channel taken, resampled and cut into windows block by block, as the whole would be; the active speech level."""
+"""Signals in blocks, with the results for the whole: one channel, resampling, windows; and the active speech level."""
 
 import logging
 from collections import deque
@@ -14,7 +14,7 @@ from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
 _TAPS_A_SIDE = 10
-"""Of scipy's resampling filter, in periods of the lower of the two rates."""
+"""Half the length of scipy's resampling filter, in periods of the lower of the two rates."""
 _BLOCK = 1 << 16
 MARGIN_DB = 15.9
 HANGOVER_SECONDS = 0.2
@@ -30,7 +30,7 @@ class Recording:
         channels: 1 = mono.
         frames: samples of a channel; None where it is known only after reading to the end.
         block: samples of most blocks.
-        blocks: the samples, (t, channels) float32 each, to be taken once.
+        blocks: the samples, (t, channels) float32 each, to be read once.
         bits: the resolution to write, of `recordings.BITS`.
     """
 
@@ -79,7 +79,7 @@ def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterat
 def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
     """Resample a signal in constant memory; the blocks together are `scipy.signal.resample_poly` of the whole, exactly.
 
-    A block is resampled with as much of its neighbours as the filter sees, from a sample that both rates share.
+    A block is resampled with the part of its neighbours that the filter reaches, from a sample that both rates share.
 
     Args:
         blocks: (..., t) floats, of any t.
@@ -101,12 +101,12 @@ def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.n
         size += block.shape[-1]
         if size < enough:
             continue
-        # The last sample that no later input reaches.
+        # Up to the last sample that does not depend on later input.
         ready = ((begin + size - 1) * up - half) // down + 1
         whole = held[0] if len(held) == 1 else np.concatenate(held, axis=-1)
         yield _resample(whole, up, down)[..., done - begin * up // down : ready - begin * up // down]
         done = ready
-        # The first sample that the next output needs, brought down to one that both rates have.
+        # The first sample that the next output needs, rounded down to one that both rates share.
         kept = max(0, (done * down - half) // up) // down * down
         held, size, begin = [whole[..., kept - begin :].copy()], begin + size - kept, kept
     if held:
@@ -136,7 +136,7 @@ def windows(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[tup
         end += len(block)
         if end - begin <= length:
             continue
-        # One window is kept back: where the signal ends here, it is the last one.
+        # One window is held back: if the signal ends here, it is the last one.
         signal = np.concatenate(held)
         first = end - len(signal)
         while end - begin > length:
@@ -160,7 +160,7 @@ def split_at(blocks: Iterable[np.ndarray], samples: int) -> tuple[np.ndarray, It
 
 
 def forked(blocks: Iterable[np.ndarray]) -> tuple[Iterator[np.ndarray], Iterator[np.ndarray]]:
-    """The same blocks for two readers; what one has read and the other has not is kept.
+    """The same blocks for two readers; blocks that only one of them has read are kept.
 
     Unlike `itertools.tee`, which keeps up to 56 blocks more.
     """

@@ -26,7 +26,7 @@ class SphereHeader:
     Attributes:
         size: bytes before the samples.
         coding: `pcm` (16 bits), `mu-law`, or `shorten` (16-bit samples compressed without loss).
-        order: of the bytes of a pcm sample, `LITTLE` or `BIG`; empty where there is none to know.
+        order: of the bytes of a pcm sample, `LITTLE` or `BIG`; empty for other codings.
         sample_count: samples of one channel.
         sample_rate: Hz.
         channel_count: 1 = mono.
@@ -46,8 +46,8 @@ def read_header(path: Path) -> SphereHeader:
     """The header of a SPHERE file.
 
     Raises:
-        SepmlError: the file is missing or unreadable, is no SPHERE file, its header is damaged, or its samples are in a
-            format that is not known.
+        SepmlError: the file is missing or unreadable, is no SPHERE file, its header is damaged, or the coding of its
+            samples is unknown.
     """
     text, size = _header_text(path)
     fields: dict[str, str] = {}
@@ -147,7 +147,7 @@ def _number(path: Path, fields: Mapping[str, str], name: str) -> int:
 
 
 def _coding(path: Path, fields: Mapping[str, str]) -> str:
-    # The field came later than the first corpora, which are plain.
+    # The first corpora lack the field; their samples are not compressed.
     coding, _, packing = (part.strip() for part in fields.get("sample_coding", "pcm").lower().partition(","))
     plain = _CODINGS.get(coding)
     if plain and not packing:
@@ -162,7 +162,7 @@ def _coding(path: Path, fields: Mapping[str, str]) -> str:
 
 
 def _plain(path: Path, header: SphereHeader) -> np.ndarray:
-    """Samples that are not compressed, by libsndfile; the header is ours, so its quirks do not matter."""
+    """Samples that are not compressed, decoded by libsndfile without their header."""
     import soundfile
 
     data = path.read_bytes()[header.size :]
@@ -178,7 +178,7 @@ def _plain(path: Path, header: SphereHeader) -> np.ndarray:
 
 
 def _decompressed(path: Path) -> np.ndarray:
-    """Samples of a shorten stream, by FFmpeg's libraries inside PyAV."""
+    """Samples of a shorten stream, decoded by FFmpeg's libraries through PyAV."""
     require_decoder()
     import av
 
@@ -198,6 +198,6 @@ def _decompressed(path: Path) -> np.ndarray:
 
 
 def _is_swapped(x: np.ndarray) -> bool:
-    """Whether the samples make far more sense with their two bytes exchanged: speech then turns from noise into speech."""
+    """Whether the two bytes of each sample are exchanged: exchanging them again then makes the signal far smoother."""
     here, there = (float(np.mean(np.abs(np.diff(y.astype(np.float32))))) if len(y) > 1 else 0.0 for y in (x, x.byteswap()))
     return here > 4 * there > 0

@@ -1,4 +1,4 @@
-"""Checkpoints of Asteroid's networks, read into models that compute the same numbers; no code of a file is run."""
+"""Checkpoints of Asteroid's networks, read into models that compute the same numbers; no code in a file is run."""
 
 import argparse
 import logging
@@ -41,7 +41,7 @@ _HARMLESS: list[Any] = [
 
 
 class UnknownNetwork(SepmlError):
-    """A file holds weights and does not name their network."""
+    """A file holds weights but does not name their network."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Checkpoint:
     """The content of a file.
 
     Attributes:
-        name, arguments: of the network, as read. source: where its arguments were read, for messages.
+        name, arguments: of the network, unchecked. source: where its arguments were read, for messages.
         state: weights by their names.
     """
 
@@ -72,14 +72,14 @@ def load_asteroid(file: Path, device: str | torch.device = "cpu", architecture: 
 
     Raises:
         UnknownNetwork: neither the file nor `architecture` names the network.
-        SepmlError: another kind of file, a file that holds more than weights and plain values (no code is run), an unknown
-            network, or weights that do not fit it.
+        SepmlError: the file is of another kind or holds more than weights and plain values (no code is run), the network
+            is unknown, or the weights do not fit it.
     """
     checkpoint = _read_checkpoint(file, architecture)
     asked = f"{checkpoint.source.removeprefix(f'{file}: ')} ask for"
     config = _config(checkpoint, file)
     try:
-        # First without memory: the arguments of a file may ask for any size.
+        # On the meta device first: the arguments in a file may ask for any size.
         with torch.device("meta"):
             shape = asteroid_network(config.network, config.arguments)
         state = _weights_of(checkpoint.state, shape.state_dict(), file)
@@ -198,7 +198,7 @@ def _read(file: Path) -> dict[str, Any]:
 
 
 def _refusal(error: pickle.UnpicklingError) -> str:
-    """The reason as one line; the message of the reader is a page of advice to switch off its safety."""
+    """The reason in one line; the reader's message is a page long and advises to turn off its safety check."""
     if named := re.search(r"GLOBAL ([\w.]+)", str(error)):
         return f"holds '{named[1]}' beside weights and plain values, which could run code; not loaded"
     return "not a readable PyTorch checkpoint, or one that holds more than weights and plain values; not loaded"

@@ -34,7 +34,7 @@ class DPRNNConfig:
         n_filters: encoder filters (the STFT has window / 2 + 1 bins instead).
         window: encoder window, samples. stride: its hop, samples; None is half a window.
         bottleneck: channels of the dual path.
-        hidden: LSTM units a direction. blocks: dual-path blocks.
+        hidden: LSTM units for each direction. blocks: dual-path blocks.
         chunk: the dual path's chunks, frames. chunk_stride: their hop, frames; None is half a chunk.
         mask: function that limits the masks.
     """
@@ -68,8 +68,8 @@ class ConvTasNetConfig:
         hidden: channels in a block; H.
         skip: channels of the skip connections; Sc.
         kernel: taps of the convolutions in a block; P.
-        blocks: in a repeat, of growing dilation; X.
-        repeats: of these blocks; R.
+        blocks: number in a repeat, with growing dilation; X.
+        repeats: number of repeats; R.
         mask: function that limits the masks.
     """
 
@@ -98,7 +98,7 @@ class DPTNetConfig:
         sample_rate: Hz.
         n_filters: encoder filters.
         window: encoder window, samples. stride: its hop, samples; None is half a window.
-        heads: of the attention.
+        heads: attention heads.
         hidden: width of the recurrent part. blocks: dual-path blocks.
         chunk: the dual path's chunks, frames. chunk_stride: their hop, frames; None is half a chunk.
         mask: function that limits the masks.
@@ -123,8 +123,8 @@ class AsteroidConfig:
     """One of Asteroid's own models as its checkpoint describes it; not for training here.
 
     Attributes:
-        sample_rate: Hz. window: samples of the encoder, the least that the network takes.
-        network: the class in `asteroid.models`. arguments: what it is made with (the checkpoint's `model_args`).
+        sample_rate: Hz. window: of the encoder, samples; shorter mixtures are padded to it.
+        network: the class in `asteroid.models`. arguments: of its constructor (the checkpoint's `model_args`).
     """
 
     network: AsteroidName
@@ -162,7 +162,7 @@ class Architecture:
     source: str = "the arguments"
 
     def described(self) -> str:
-        """As text, the same for the same network."""
+        """The network as text; equal networks have equal texts."""
         arguments = "" if self.arguments is None else f" {sorted(self.arguments.items())}"
         return f"{self.name}{arguments}"
 
@@ -190,7 +190,7 @@ def _largest_layer(config: ModelConfig) -> int:
     frames = config.sample_rate // hop_of(config.stride, config.window) + 1
     encoded = frames * config.n_filters * config.n_src
     if isinstance(config, ConvTasNetConfig):
-        # The convolutions of the last block are padded to either side by half of what they reach over.
+        # The convolutions of the last block are padded on each side by half of their receptive field.
         padded = frames + (config.kernel - 1) * 2 ** (config.blocks - 1)
         return max(encoded, padded * max(config.hidden, config.skip, config.bottleneck))
     stride = hop_of(config.chunk_stride, config.chunk)

@@ -29,7 +29,7 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written.
+    """The result of an export.
 
     Attributes:
         shapes: of the mixtures (B, T) that were compared.
@@ -48,10 +48,10 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
     """Write a model as one ONNX file: `mixture` (B, T) at the model's rate to `est_sources` (B, n_src, T), any B and T.
 
     The file's metadata name the rate (`sample_rate`, Hz) and the number of sources (`n_src`). It is compared with PyTorch by
-    onnxruntime at several lengths before it gets its name.
+    onnxruntime at several lengths before it is renamed to `out`.
 
     Args:
-        model: whatever `Separator.load` takes; of an experiment the best peer.
+        model: see `Separator.load`; from an experiment, the best peer is exported.
         out: the file to write.
         architecture: see `Separator.load`.
 
@@ -143,7 +143,7 @@ def _require_packages() -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the exporter's notes on packages that it would use if they were installed."""
+    """Hide the exporter's messages about optional packages that are not installed."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -156,7 +156,7 @@ def _quiet() -> Iterator[None]:
 
 
 def describe_separator(model: str | Path | None = None, architecture: Architecture | None = None) -> str:
-    """A model in words: format, origin, sources, rate, number of parameters and operations, and its settings.
+    """A description of a model: format, origin, sources, rate, number of parameters and operations, and its settings.
 
     Args:
         model, architecture: see `Separator.load`.
@@ -203,7 +203,7 @@ def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
     network: nn.Module = counted
     inputs = torch.zeros(1, round(seconds * model.config.sample_rate), device="meta")
     if isinstance(counted.network, StftDPRNN):
-        # PyTorch's inverse STFT reads values, which the meta device has not.
+        # PyTorch's inverse STFT reads values, which the meta device does not have.
         network, inputs = counted.network.masker, counted.network.bins_of(inputs)
     return count_flops(network, inputs) // 2 + sum(recurrent)
 

@@ -19,9 +19,9 @@ class FusedGlobLN(GlobLN):
 class FusedDPRNN(DPRNN):
     """Asteroid's `DPRNN` on chunks `(B, n_chunks, chunk, channels)`.
 
-    Channels come last, as the LSTMs and linear layers take them, so that a block copies its chunks four times and not
-    eight. Chunks overlap by a whole number of strides: the layer before they are added is linear and is applied after it, to
-    fewer frames. Other overlaps are computed by Asteroid's own steps.
+    Channels come last, as LSTMs and linear layers take them, so that a block copies its chunks four times instead of eight.
+    Where chunks overlap by a whole number of strides, the linear layer before their sum is applied after it, to fewer
+    frames. Other overlaps are computed by Asteroid's own steps.
     """
 
     def forward(self, mixture_w: Tensor) -> Tensor:
@@ -46,7 +46,7 @@ class FusedDPRNN(DPRNN):
         """`(B, frames, channels)`, with a chunk of zeros at each end, to `(B, n_chunks, chunk, channels)`."""
         overlaps, stride = self.chunk_size // self.hop_size, self.hop_size
         n_chunks = (x.shape[1] + self.chunk_size) // stride + 1
-        # A whole number of strides: what is beyond belongs to no chunk.
+        # A whole number of strides: no chunk has the samples beyond.
         length = (n_chunks - 1 + overlaps) * stride
         x = pad(x, (0, 0, self.chunk_size, length - x.shape[1] - self.chunk_size))
         strides = x.view(x.shape[0], -1, stride, x.shape[2])
@@ -55,7 +55,7 @@ class FusedDPRNN(DPRNN):
         return torch.cat([strides[:, first : first + n_chunks] for first in range(overlaps)], 2)
 
     def _join(self, chunks: Tensor, frames: int) -> Tensor:
-        """The sum of the chunks where they overlap: the inverse shapes of `_split`."""
+        """Add the chunks where they overlap; the shapes are those of `_split`, reversed."""
         parts = chunks.split(self.hop_size, 2)
         last = len(parts) - 1
         shifted = [pad(part, (0, 0, 0, 0, first, last - first)) for first, part in enumerate(parts)]
@@ -69,7 +69,7 @@ def _block(block: DPRNNBlock, chunks: Tensor) -> Tensor:
 
 
 def _path(rnn: nn.Module, project: nn.Linear, norm: nn.Module, steps: Tensor, back: tuple[int, ...]) -> Tensor:
-    """A recurrent layer over the first axis of `steps`, its projection and norm; `back` gives the order of chunks again."""
+    """A recurrent layer over the first axis of `steps`, its projection and norm; `back` restores the order of axes."""
     flat = steps.flatten(1, 2)
     # Time first in memory, which is what the layer computes on.
     features = project(rnn(flat.transpose(0, 1)).transpose(0, 1))
@@ -84,7 +84,7 @@ def _pointwise(layer: nn.Conv1d, x: Tensor) -> Tensor:
 
 
 def fuse(network: nn.Module) -> nn.Module:
-    """Let the parts of one of Asteroid's networks compute as those of this file; weights and their names stay.
+    """Replace layers of one of Asteroid's networks by those of this file; the weights and their names stay.
 
     Returns:
         the network.

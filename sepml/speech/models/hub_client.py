@@ -1,7 +1,7 @@
 """The client of the Hugging Face Hub: its answers are checked before the client uses them, its errors become one line.
 
-The client makes file names of the ETag of a file, of the commit, and of the paths in a listing. Its version 2.4.0 does not
-check the first two, and writes outside its cache when they hold `../`.
+The client builds file names from the ETag of a file, from the commit, and from the paths in a listing. Its version 2.4.0 does
+not check the first two, and writes outside its cache when they hold `../`.
 """
 
 import re
@@ -30,7 +30,7 @@ from sepml.system.readers import parse_json
 
 _HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\0]{1,255}")
-# Of a request, kept when it is redirected: whether the first address was one of the Hub's programming interface.
+# A mark of a request, kept when it is redirected: whether its first address belongs to the Hub's API.
 _LISTING = "sepml_listing"
 _FETCHING = threading.Lock()
 _PORTAL = "is there a proxy or a login page in between?"
@@ -62,9 +62,9 @@ def checked_answers(repo: str) -> Iterator[None]:
         except (OSError, HFValidationError, SepmlError):
             raise
         except (AssertionError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-            # Of a page of HTML, a list, or an answer without its commit.
+            # The client raises these for a page of HTML, a list, or an answer without its commit.
             found = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-            raise SepmlError(f"{hub} answers with something that is no answer of a Hub ({found}); {_PORTAL}") from error
+            raise SepmlError(f"{hub} sends an answer that is not one of a Hub ({found}); {_PORTAL}") from error
         finally:
             session.event_hooks = hooks
 
@@ -150,7 +150,7 @@ def _explanation(error: BaseException, repo: str, revision: str | None, before: 
         return f"{hub} answers {error.response.status_code}: {lines[0]}"
     if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE:
         return f"{before}not fetched earlier, and HF_HUB_OFFLINE forbids asking {hub}"
-    # The client underneath has errors of its own for each way in which a connection fails.
+    # The HTTP library of the client has its own errors for each way in which a connection fails.
     if isinstance(error, LocalEntryNotFoundError) or type(error).__module__.startswith(("httpx", "httpcore")):
         return f"{before}{hub} cannot be reached"
     return f"cannot be kept on this machine: {error}" if isinstance(error, OSError) else None

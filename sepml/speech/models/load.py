@@ -1,4 +1,4 @@
-"""Finds and reads the models that a name stands for: a folder, a checkpoint, or an id of the Hugging Face Hub."""
+"""Finds and reads the models that are named by a folder, a checkpoint, or an id of the Hugging Face Hub."""
 
 import logging
 import os
@@ -65,17 +65,17 @@ def load_models(
     single: bool = False,
     **hub: Any,
 ) -> "tuple[list[SeparationModel], Origin]":
-    """The models that a name stands for, in evaluation mode, and where they come from.
+    """The models of a name, in evaluation mode, and where they come from.
 
     Args:
-        model: see `locate`; or what `find_model` has found, for which `ensemble`, `single` and `hub` play no part.
+        model: see `locate`; or the result of `find_model`, for which `ensemble`, `single` and `hub` are ignored.
         hub: see `locate`.
         ensemble, single: see `model_parts`.
         architecture: the network of a checkpoint that does not name it.
 
     Raises:
-        SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named; of a checkpoint that
-            does not name its network, an `UnknownNetwork`.
+        UnknownNetwork: a checkpoint does not name its network.
+        SepmlError: there is no such model, it cannot be fetched or read, or a peer has to be named.
     """
     from sepml.speech.models.asteroid_checkpoint import load_asteroid
     from sepml.speech.models.model import load_model
@@ -88,7 +88,7 @@ def load_models(
 
 
 def find_model(model: str | Path | None = None, ensemble: bool = False, single: bool = False, **hub: Any) -> Origin:
-    """Where the models lie that a name stands for; see `load_models`, which reads them.
+    """Locate the models of a name; `load_models` reads them.
 
     Raises:
         SepmlError: there is no such model, it cannot be fetched, or a peer has to be named.
@@ -98,11 +98,11 @@ def find_model(model: str | Path | None = None, ensemble: bool = False, single: 
 
 
 def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | None]:
-    """Where a model lies on this machine; one from the Hugging Face Hub is fetched.
+    """The path of a model on this machine; a model of the Hugging Face Hub is fetched.
 
     Args:
-        model: a folder or a file, or a Hub id `user/name` or `user/name@revision`; what exists here goes first. None is the
-            pair that comes with sepml.
+        model: a folder or a file, or a Hub id `user/name` or `user/name@revision`; an existing file or folder takes precedence.
+            None is the pair that comes with sepml.
         hub: of `huggingface_hub.snapshot_download`: revision, token, cache_dir, force_download, local_files_only.
 
     Returns:
@@ -132,10 +132,10 @@ def model_parts(path: Path, ensemble: bool = False, single: bool = False) -> lis
     """The model folders or the checkpoint at a path.
 
     Args:
-        path: of an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; of a folder whose
-            config.json says that its models are averaged, as that of the pair that comes with sepml, all of them.
-        ensemble: all peers of an experiment's folder.
-        single: the peer that best.json names, also of models that are averaged.
+        path: from an experiment's folder, the peer that its best.json names (`{"peer": 2}`) is taken; from a folder whose
+            config.json says that its models are averaged, such as the pair that comes with sepml, all of them.
+        ensemble: take all peers of an experiment's folder.
+        single: take the peer that best.json names, also from models that are averaged.
 
     Raises:
         SepmlError: there is no model, a peer has to be named, or `ensemble` and `single` are both set.
@@ -163,7 +163,7 @@ def model_parts(path: Path, ensemble: bool = False, single: bool = False) -> lis
         _refuse_ensemble(path, ensemble)
         return [path]
     if not peers:
-        if theirs := _checkpoint_of_asteroids(path):
+        if theirs := _asteroid_checkpoint_in(path):
             raise SepmlError(f"{path}: is the folder of an experiment with Asteroid; name its checkpoint, {theirs}")
         raise SepmlError(
             f"{path}: holds neither a config.json (a model) nor peer1/, peer2/ (an experiment) nor a {_CHECKPOINT} (Asteroid's)"
@@ -181,8 +181,8 @@ def _best_of(path: Path, peers: Sequence[Path]) -> Path:
     return path / f"peer{best}"
 
 
-def _checkpoint_of_asteroids(folder: Path) -> Path | None:
-    """The checkpoint to use of a folder that a recipe of Asteroid's has left: its best model, or else Lightning's last."""
+def _asteroid_checkpoint_in(folder: Path) -> Path | None:
+    """The checkpoint to use in a folder that an Asteroid recipe has written: its best model, or else Lightning's last."""
     best = folder / "best_model.pth"
     found = sorted(folder.glob("checkpoints/*.ckpt"), key=lambda file: file.stat().st_mtime)
     return best if best.is_file() else found[-1] if found else None
@@ -209,7 +209,7 @@ def best_peer(file: Path) -> int | None:
 
 
 def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Path, str]:
-    """A model's files from the Hugging Face Hub, or from the cache of those fetched before."""
+    """The files of a model from the Hugging Face Hub, or from the local cache."""
     from huggingface_hub import snapshot_download
 
     only_here = bool(options.get("local_files_only"))
@@ -217,5 +217,5 @@ def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Pa
         folder = Path(snapshot_download(repo, revision=revision, allow_patterns=_FETCHED, library_name="sepml", **options))
     if not folder.is_dir() or not any(folder.iterdir()):
         raise SepmlError(f"{repo}: the model on the Hugging Face Hub holds none of {', '.join(_FETCHED)}")
-    log.info("%s: commit %s of the Hugging Face Hub; %s@%s names it for good", repo, folder.name, repo, folder.name)
+    log.info("%s: commit %s of the Hugging Face Hub; %s@%s always names this version", repo, folder.name, repo, folder.name)
     return folder, folder.name

@@ -57,7 +57,7 @@ class SeparationModel(nn.Module):
 
 
 class AsteroidModel(SeparationModel):
-    """One of Asteroid's networks, with the same output as there: the level of the mixture is not changed."""
+    """One of Asteroid's networks, with the same output as in Asteroid: the level of the mixture is not changed."""
 
     config: AsteroidConfig
 
@@ -90,8 +90,8 @@ class StftDPRNN(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
-        # Whole strides: the last samples would lie where the window of the only frame that has them is all but zero, and
-        # undoing it makes a spike of the smallest error (a peak of 10.8 for a mixture of 0.7).
+        # Padded to whole strides: otherwise only one frame has the last samples, where its window is nearly zero, and
+        # dividing by the window turns a small error into a spike (a peak of 10.8 for a mixture of 0.7).
         padded = nn.functional.pad(mixture, (0, -mixture.shape[-1] % self.stride))
         spectrum = torch.stft(padded, self.window_length, self.stride, window=self.window, return_complex=True)
         # Compressed magnitudes, close to perceived loudness; the exponent was chosen by measurement (against the logarithm).
@@ -107,7 +107,7 @@ def build_model(config: AnyConfig) -> SeparationModel:
     """A separator with fresh weights, drawn from torch's global generator.
 
     Raises:
-        SepmlError: sizes that do not go together.
+        SepmlError: see `separator_shape`.
 
     >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
     900033
@@ -120,7 +120,7 @@ def separator_shape(config: AnyConfig) -> SeparationModel:
     """The separator of a configuration on torch's meta device: its weights have shapes but no memory.
 
     Raises:
-        SepmlError: sizes that do not go together, or a network larger than any that is used here.
+        SepmlError: the sizes contradict each other, or the network has too many weights.
     """
     if not isinstance(config, AsteroidConfig):
         check_sizes(config)
@@ -141,7 +141,7 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
     """One of Asteroid's models with fresh weights, fused.
 
     Raises:
-        SepmlError: another name, or arguments that do not fit it.
+        SepmlError: the name is unknown, or the arguments do not fit the network.
     """
     from asteroid import models
 

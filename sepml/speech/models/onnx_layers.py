@@ -1,7 +1,7 @@
 """Separators rewritten for ONNX: the same weights and the same numbers, in operations that take any length.
 
 Parts of the networks that cannot be exported unchanged: recurrent layers, which the exporter unrolls for one length; unfold
-and fold; the STFT; norms that ask for their number of axes as data; branches on the length.
+and fold; the STFT; norms that compute their axes from the input; branches on the length.
 """
 
 import copy
@@ -22,7 +22,7 @@ class Exportable(nn.Module):
     """A separator with the same outputs as `model`, for mixtures (B, T) of at least one sample.
 
     Raises:
-        SepmlError: a part of the model has no such form.
+        SepmlError: a part of the model cannot be exported.
     """
 
     def __init__(self, model: SeparationModel) -> None:
@@ -72,7 +72,7 @@ class Stft(nn.Module):
         self.weight: Tensor
         self.masker, self.size, self.stride = _masker(network.masker), network.window_length, network.stride
         window = network.window.double()
-        # Row k of each: the kernel that computes bin k of a frame, and the frame that bin k contributes.
+        # Row k of the first computes bin k of a frame; row k of the second is the signal of bin k.
         identity = torch.eye(self.size, dtype=torch.float64)
         analysis = torch.fft.rfft(identity).T * window
         bins = torch.eye(self.size // 2 + 1, dtype=torch.complex128)
@@ -160,7 +160,7 @@ class DualPathTransformer(DualPath):
 
 
 class OnnxLSTM(nn.Module):
-    """An LSTM (batch first) as ONNX's own operator; outside of an export it is the layer itself."""
+    """An LSTM (batch first) as the operator of ONNX; outside an export, PyTorch's layer computes."""
 
     def __init__(self, layer: nn.LSTM) -> None:
         super().__init__()
@@ -226,7 +226,7 @@ class CumulativeNorm(nn.Module):
 
 
 def _deviation(variance: Tensor) -> Tensor:
-    """sqrt(variance + 1e-8): the exporter's optimiser drops the term 1e-8, and silence becomes nan."""
+    """sqrt(variance + 1e-8), scaled: else the exporter's optimiser drops the small term, and silence gives nan."""
     return (variance * 1e8 + 1).sqrt() * 1e-4
 
 
@@ -236,7 +236,7 @@ def _masker(masker: nn.Module) -> nn.Module:
 
 
 def _rewritten(module: nn.Module) -> nn.Module:
-    """The module with its recurrent layers and norms replaced, wherever they are."""
+    """The module with its recurrent layers and norms replaced at every depth."""
     for name, child in module.named_children():
         kind = type(child).__name__
         if kind in _AXES or kind == "CumLN":

@@ -8,38 +8,38 @@ import numpy as np
 _BLOCK_SECONDS = 0.1
 """Levels of talkers are measured in blocks of this length."""
 _QUIET_DB, _LEAKAGE_DB = -20.0, -12.0
-"""A talker is active in a block whose level is above the first beside the loud blocks of the mixture, and above the second
-beside the loudest estimate of the block, as what is quieter may be leakage."""
+"""A talker is active in a block whose level is above the first relative to the loud blocks of the mixture, and above the
+second relative to the loudest estimate of the block: quieter sound may be leakage."""
 _LOUD_QUANTILE = 0.95
 _FRAME_SECONDS, _BINS = 0.032, 4
 """Frames of the noise estimate, and bins of one band."""
 _LOWEST_DB, _LEVELS = -120, 180
 """Of the histograms of levels, in steps of 1 dB."""
 _NOISE_QUANTILE, _GAPS = 0.02, 0.25
-"""The level that this part of a band's frames stay below is noise; speech leaves a band in about a quarter of its frames.
-The second was chosen by the known noise of validation mixtures."""
+"""The noise of a band is the level that this fraction of its frames are below; in about a quarter of the frames a band has
+no speech. The second was chosen by the known noise of validation mixtures."""
 _FEWEST = 30
-"""Frames: in less than about a second of sound there is no telling noise."""
+"""Frames: the noise of less than about a second of sound cannot be estimated."""
 _ALONE, _DIGITAL_SILENCE = 0.05, 1e-9
 _LEAST_LIKE_DB = -30.0
 MOST_SNR_DB = 40.0
-"""Less noise than this is not told from none."""
+"""Less noise than this cannot be distinguished from none."""
 
 
 @dataclass(frozen=True)
 class Description:
-    """What was heard in one recording; None where a value is not known.
+    """What was measured in one recording; None where a value is not known.
 
     Attributes:
         shares: of each estimate, the fraction of the time in which its talker is active.
         overlap: the fraction of the time in which two or more are active.
-        snr: estimate of the speech's power beside the noise's, dB, at most 40; None for silence, and for less than
-            a second of sound.
-        agreement: energy of the networks' average beside that of the difference of two of them, dB; None for one network.
+        snr: estimate of the ratio of speech to noise, dB, at most 40; None for silence, and for less than a second of
+            sound.
+        agreement: energy of the networks' average over that of the difference of two of them, dB; None for one network.
         expected_si_snri: of the average, dB; None where there is no table for these networks, or one talker alone.
         expected_error: root mean square error of such figures, dB.
         likeness: magnitude of the correlation coefficient of the two estimates that are most alike, 10 log10, -30 dB at least.
-        apart: level of the loudest estimate beside the next, dB. warning: one line.
+        apart: level of the loudest estimate above the next one, dB. warning: one line.
     """
 
     shares: tuple[float, ...]
@@ -69,7 +69,7 @@ class Description:
 
     @property
     def evidence(self) -> float | None:
-        """What the expected SI-SNRi is read off, dB: half the agreement, and how little the estimates are alike."""
+        """The value that determines the expected SI-SNRi, dB: half the agreement minus the likeness."""
         return None if self.agreement is None else self.agreement / 2 - self.likeness
 
     @property
@@ -79,7 +79,7 @@ class Description:
 
 
 class Listener:
-    """Collects what `Description` says from a mixture and its estimates, which come in blocks; keeps 80 bytes a second.
+    """Measures a `Description` from the blocks of a mixture and of its estimates; keeps 80 bytes for each second.
 
     Args:
         n_src: estimates. rate: of all signals, Hz.
@@ -112,7 +112,7 @@ class Listener:
         self._differing += pairs * float(np.mean([np.square(est - mean, dtype=np.float64).sum() for est in ests]))
 
     def description(self) -> Description:
-        """What was heard so far."""
+        """The description of all blocks so far."""
         active = self._levels.active()
         shares = tuple(round(float(share), 4) for share in active.mean(1)) if active.size else (0.0,) * len(active)
         overlap = round(float((active.sum(0) > 1).mean()), 4) if active.size else 0.0
@@ -124,7 +124,7 @@ class Listener:
 
 
 def _alike_and_apart(gram: np.ndarray) -> tuple[float, float]:
-    """The likeness of the two estimates that are most alike and the level of the loudest beside the next, dB."""
+    """The likeness of the two estimates that are most alike, and the level of the loudest above the next one, dB."""
     energy = np.diag(gram)
     if len(gram) < 2 or not energy.any():
         return 0.0, 0.0
@@ -150,7 +150,7 @@ class _Framed:
 
 
 class _Levels:
-    """Levels of estimates in blocks, and from them who is active when."""
+    """Levels of estimates in blocks, which decide when each talker is active."""
 
     def __init__(self, n_src: int, length: int) -> None:
         self._framed = _Framed(length)
@@ -170,7 +170,7 @@ class _Levels:
 
 
 class _Noise:
-    """The power of steady noise: in each band a level that few frames stay below, as speech has gaps in each band.
+    """The power of steady noise: in each band the level that few frames are below, as speech has gaps in each band.
 
     In the gaps, that level lies below the mean by a known factor, the quantile of a chi-squared distribution. Cf. R. Martin,
     "Noise power spectral density estimation based on optimal smoothing and minimum statistics", 2001.
@@ -186,7 +186,7 @@ class _Noise:
     def add(self, block: np.ndarray) -> None:
         frames = self._framed.cut(block)
         frames = frames[np.square(frames).mean(-1) > _DIGITAL_SILENCE**2]
-        # Offset and half the rate are left out.
+        # The bins of 0 Hz and of half the rate are left out.
         bins = np.fft.rfft(frames * self._window)[:, 1 : self._bands * _BINS + 1]
         powers = np.square(np.abs(bins)).reshape(-1, self._bands, _BINS).mean(-1)
         self._power += powers.sum(0)

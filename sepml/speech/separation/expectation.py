@@ -18,11 +18,11 @@ from sepml.system.stamp import model_fingerprint
 log = logging.getLogger(__name__)
 TABLE = "agreement.json"
 POOR_DB = 3.0
-"""An improvement below this is hardly heard: where less is expected, there is a warning."""
+"""A smaller improvement is hardly audible: if less is expected, there is a warning."""
 _FORMAT = "sepml-agreement-1"
 _COVERED = 0.01
 _SPLIT_DB = 10.0
-"""Outputs further apart are one talker and what is left of the mixture: nothing is badly separated."""
+"""Outputs whose levels differ by more are one talker and the rest of the mixture: there is nothing to warn of."""
 _REMEDY = "make it again by tools/fit_agreement.py"
 
 
@@ -32,9 +32,9 @@ class AgreementTable:
 
     Attributes:
         evidence: dB, rising. si_snri: dB, not falling; what lies beyond either end has the value of that end.
-        error: root mean square of what was measured less what is expected, dB.
-        lowest_snr: estimated SNR (dB) below which 1 % of the mixtures lay that it was fitted on.
-        model: the fingerprint of the networks, as for others it does not hold.
+        error: root mean square of measured minus expected SI-SNRi, dB.
+        lowest_snr: the estimated SNR (dB) that 1 % of the mixtures of the fit were below.
+        model: the fingerprint of the networks that it is valid for.
     """
 
     evidence: tuple[float, ...]
@@ -44,7 +44,7 @@ class AgreementTable:
     model: str
 
     def completed(self, heard: Description) -> Description:
-        """A description with the expected SI-SNRi, and a warning where it is low or the recording unlike those of the fit."""
+        """A description with the expected SI-SNRi, and a warning if it is low or there is more noise than in the fit."""
         if heard.evidence is None:
             return heard
         expected = round(float(np.interp(heard.evidence, self.evidence, self.si_snri)), 1)
@@ -89,7 +89,7 @@ def fit_table(heard: Sequence[Description], si_snri: Sequence[float], model: str
 
 
 def table_of(origin: Origin | None) -> AgreementTable | None:
-    """The table beside the networks of a separator; None where there is none, or one of other networks.
+    """The table beside the networks of a separator; None if there is none, or it was fitted to other networks.
 
     Raises:
         SepmlError: the file is no such table.

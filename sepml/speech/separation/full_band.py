@@ -1,4 +1,4 @@
-"""The part of a recording above the band of the models, which is shared out among the estimates."""
+"""The part of a recording above the band of the models, which is distributed among the estimates."""
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
@@ -10,15 +10,15 @@ from sepml.speech.audio.signals import forked, resampled
 _HOP_SECONDS = 0.016
 """From one frame to the next; a frame is twice as long."""
 _BAND = 2**-0.5
-"""Energies are measured from this fraction of the models' band on, the upper half octave: what is nearest to the highs."""
+"""Energies are measured above this fraction of the models' band: the upper half octave, the closest to the highs."""
 _SMOOTHED = 9
 """Frames of the Hann window over which energies are averaged.
 
-Like `_BAND` and the ratio of magnitudes chosen on the validation voices of `tools/full_band.py`: the whole band is 0.18 dB
-worse, the upper octave 0.02 dB; 1 or 13 frames, frames twice as long and the ratio of powers change less than 0.03 dB.
+Like `_BAND` and the ratio of magnitudes, it was chosen on the validation voices of `tools/full_band.py`: the whole band is
+0.18 dB worse, the upper octave 0.02 dB; 1 or 13 frames, frames twice as long, and the ratio of powers change below 0.03 dB.
 """
 _SILENCE = 1e-12
-"""Is added to energies of signals with a peak of about 1: silent estimates share equally."""
+"""Added to energies of signals with a peak of about 1, so that silent estimates get equal shares."""
 
 
 def separated_at(
@@ -28,7 +28,7 @@ def separated_at(
     model_rate: int,
     highs: bool,
 ) -> Iterator[np.ndarray]:
-    """Estimates at the rate of a recording, which models separate at theirs.
+    """Estimates at the rate of a recording, separated by models at their own rate.
 
     Args:
         mixture: (t,) blocks at `rate`, Hz.

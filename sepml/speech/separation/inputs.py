@@ -136,7 +136,7 @@ def _in_folder(folder: Path, named: Path, failures: list[str]) -> list[Input]:
     found: list[Input] = []
     seen: set[str] = set()
     for current, folders, files in os.walk(folder, onerror=unreadable, followlinks=True):
-        # Links may lead back to a folder that was seen already.
+        # Links may lead back to a folder that was visited.
         seen.add(os.path.realpath(current))
         folders[:] = sorted(f for f in folders if f[0] != "." and os.path.realpath(os.path.join(current, f)) not in seen)
         below = Path(current).relative_to(named)

@@ -18,13 +18,13 @@ FILENAME = "{name}_s{n}.{ext}"
 FORMATS = ("wav", "flac")
 CLIP_MODES = ("rescale", "clamp", "none")
 APART = "{name}_{suffix}_s{n}.{ext}"
-"""For recordings that differ in their suffix only."""
+"""For recordings whose names differ only in the suffix."""
 BY_FOLDER = "{parent}/{name}_s{n}.{ext}"
-"""For recordings of one name in several folders."""
+"""For recordings of the same name in several folders."""
 _FIELDS = {"name", "suffix", "parent", "n", "ext"}
 _LARGEST_FLAC_RATE = 655_350
 _LONGEST_NAME, _DEEPEST = 255, 32
-# {n} takes a width below 100 and the others a number of characters; more could make a name of a gigabyte.
+# {n} may have a width below 100 and the others a number of characters; more could make a name of a gigabyte.
 _WIDTH, _PRECISION = re.compile(r"0?\d{0,2}d?"), re.compile(r"(\.\d{1,3})?")
 
 
@@ -70,8 +70,7 @@ class FileSettings:
     """How files are separated and written.
 
     Attributes:
-        segment: seconds that the models see at a time, overlap: the part of it shared with the one before; see
-            `Separator.separate`.
+        segment, overlap: see `Separator.separate`.
         channel: the one to separate of several, counted from 1; None is the mean of all.
         clip_mode: see `OutputFormat`.
         bits: of the outputs, of `recordings.BITS`; None is the input's resolution.
@@ -97,7 +96,7 @@ class FileSettings:
         """How the sources of a recording are written.
 
         Raises:
-            SepmlError: the format does not take them.
+            SepmlError: the format cannot hold them.
         """
         ext = self.ext or "wav"
         return OutputFormat(recording.rate, ext, written_bits(self.bits, recording.bits, ext), self.clip_mode)
@@ -119,7 +118,7 @@ class OutputNames:
         ext: `wav` or `flac`; None is what the template ends in, else wav.
 
     Raises:
-        SepmlError: no file names can be made of it.
+        SepmlError: the template does not give file names.
     """
 
     def __init__(self, template: str, n_src: int, ext: str | None = None) -> None:
@@ -141,8 +140,8 @@ class OutputNames:
         """The outputs of a recording, one a speaker.
 
         Args:
-            below: the recording's folder, from the one that was named: the outputs lie in it below `out`, unless the template
-                says itself how folders are used.
+            below: the recording's folder, relative to the one that was named; it is appended to `out`, unless the template
+                has {parent}.
 
         Raises:
             SepmlError: a name is longer than file systems take, or leads out of the folder.

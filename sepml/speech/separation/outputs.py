@@ -108,7 +108,7 @@ def is_output(file: Path) -> bool:
 class Estimates:
     """The estimates of one recording, kept as float32 until their peak is known.
 
-    Beyond 64 MB they are in an unnamed file in `folder`, which is deleted when the process ends in any way.
+    Beyond 64 MB they are in an unnamed file in `folder`, which the system deletes when the process ends.
 
     Attributes:
         frames: samples of a source so far.
@@ -124,7 +124,7 @@ class Estimates:
         return self
 
     def __exit__(self, *_: object) -> None:
-        # Closing writes again what did not fit on the disk, which fails again.
+        # Closing tries again to write what did not fit on the disk, and fails again.
         with suppress(OSError):
             self._file.close()
 
@@ -146,7 +146,7 @@ class Estimates:
             raise SepmlError(f"{folder}: cannot hold the temporary file of the estimates: {error.strerror}") from error
 
     def factor(self, clip_mode: str) -> float:
-        """The gain of all of them that avoids clipping."""
+        """The common gain that avoids clipping."""
         return 1 / self.peak if clip_mode == "rescale" and self.peak > 1 else 1.0
 
     def chunks(self, clip_mode: str) -> Iterator[np.ndarray]:
@@ -164,7 +164,7 @@ def write_sources(est: Estimates, outputs: Sequence[Path], output_format: Output
     """Write one file for each source atomically, with the name of the program in its header.
 
     Args:
-        outputs: one file a source; none for a single file of a channel a source on standard output.
+        outputs: a file for each source; none for one file with a channel for each source on standard output.
         comment: for the header, such as the provenance.
 
     Raises:
@@ -179,7 +179,7 @@ def write_sources(est: Estimates, outputs: Sequence[Path], output_format: Output
         return
     for n, output in enumerate(outputs):
         if size <= _IN_MEMORY:
-            # Through memory: libsndfile waits for the disk when it closes what it wrote.
+            # Encoded in memory: libsndfile waits for the disk when it closes a file.
             content = io.BytesIO()
             _encode(content, est, slice(n, n + 1), output_format, comment)
             write_bytes(output, content.getbuffer())
@@ -220,7 +220,7 @@ def _encode(file: io.BytesIO | bytes | int, est: Estimates, sources: slice, outp
 
 @contextmanager
 def _system_errors(file: Path, frames: int) -> Iterator[None]:
-    """Raise OSError for failures of libsndfile to write, also those that it notices on closing or not at all."""
+    """Raise OSError where libsndfile fails to write, also if it reports the failure on closing only or not at all."""
     import soundfile
 
     try:

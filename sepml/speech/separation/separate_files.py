@@ -54,7 +54,7 @@ def separate_files(
 
     Args:
         inputs: files, folders and those below them, patterns, `inputs.STDIN`.
-        out: a folder; `outputs.STDOUT` for one WAV file of a channel a speaker on standard output.
+        out: a folder; `outputs.STDOUT` for one WAV file with a channel for each speaker on standard output.
         summary: a JSON file with the result of each input (`Outcome`).
 
     Returns:
@@ -90,7 +90,7 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
     model, table = model_fingerprint(separator.models), table_of(separator.origin)
 
     def made(file: Path, output_format: OutputFormat) -> Provenance:
-        # Outputs of earlier versions, which ended where the models' band does, must still match where they do so today.
+        # Outputs of earlier versions end where the models' band does; where today's do so, too, both must match.
         band = ["full band"] if separator.adds_highs(output_format.rate) else []
         used = [*settings.of_samples(output_format.bits), separator.mixture_consistency, *band]
         return expected_provenance(file, used, model)
@@ -112,7 +112,7 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
 
 
 def _described(outcome: Outcome, table: AgreementTable | None) -> Outcome:
-    """The result with the improvement to expect, after what was heard is logged."""
+    """The result with the expected improvement; its description is logged."""
     heard = table.completed(outcome.heard) if table and outcome.heard else outcome.heard
     if heard and heard.snr is not None:
         label = _printable(outcome.input)

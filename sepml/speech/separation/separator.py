@@ -28,9 +28,9 @@ SLOW_SEGMENT_SECONDS, SLOW_OVERLAP = 20.0, 0.1
 """Of windows of slow networks: little is computed twice."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
-"""The longest time that the order of a window stays open: the whole of most recordings, 120 MB of windows of 10 s at 8 kHz."""
+"""The longest time until the order of a window is final. It covers most recordings; windows of 10 s take 120 MB at 8 kHz."""
 _FEW_FRAMES = 0.01
-"""Networks with frames of at least this many seconds are fast."""
+"""Networks with a stride of at least this many seconds are fast."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
 _BLOCK = 1 << 18
 
@@ -42,8 +42,8 @@ class Separator(HubMixin):
         models: modules from mixture (B, T) to est_sources (B, n_src, T) with a `config` that has `n_src` and
             `sample_rate`; they are put into evaluation mode.
         mixture_consistency: distribute the remainder of the mixture equally among the sources, so that they add up to it.
-        full_band: of recordings whose rate is above that of the models, give each estimate its share of what lies above the
-            models' band (`sepml.speech.separation.full_band`); without, the estimates end where the band does.
+        full_band: for recordings whose rate is above that of the models, give each estimate its share of the frequencies
+            above the models' band (`sepml.speech.separation.full_band`); without, the estimates end where the band does.
 
     Raises:
         SepmlError: the models differ in rate or number of sources.
@@ -63,15 +63,15 @@ class Separator(HubMixin):
     def separate(
         self, waveform: Tensor | np.ndarray, sample_rate: int, segment: float | None = None, overlap: float | None = None
     ) -> Tensor:
-        """Separate a mixture; the estimates have its rate, length and level, and add up to it as well as they can.
+        """Separate a mixture; the estimates have its rate and length, and levels at which their sum is close to it.
 
         Args:
             waveform: (T,) samples of any level; an offset (DC) is dropped, digital silence gives silence.
             sample_rate: of the waveform, Hz.
-            segment: seconds that the models see at a time; None is everything up to 30 s and 10 s above, 20 s for networks of
-                many frames.
-            overlap: the part of a segment that it shares with the one before, in which speakers are matched; None is 0.5,
-                and 0.1 for networks of many frames, such as those with a learned encoder.
+            segment: seconds that the models get at a time; None is the whole mixture up to 30 s, and for longer ones 10 s,
+                or 20 s for networks with a short stride.
+            overlap: the fraction of a segment that it shares with the one before, in which speakers are matched; None is
+                0.5, or 0.1 for networks with a short stride, such as those with a learned encoder.
 
         Returns:
             (n_src, T) float32 on the CPU.
@@ -104,7 +104,7 @@ class Separator(HubMixin):
         Args:
             blocks: (t,) samples each, of any t.
             sample_rate, segment, overlap: see `separate`.
-            listener: hears everything at the models' rate, so that it can describe it (`listener()`).
+            listener: from `listener()`; it measures all signals at the models' rate, for a description.
 
         Yields:
             (n_src, t') float32; the t' add up to the t.
@@ -117,7 +117,7 @@ class Separator(HubMixin):
         length, hop = self._windows(segment, overlap)
         longest = max(int((WHOLE_SECONDS if segment is None else segment) * sample_rate), 1)
         head, rest = split_at(map(_checked, blocks), longest)
-        # The peak first: squares of extreme levels leave the range of float32.
+        # Scaled by the peak: squares of extreme levels are outside the range of float32.
         level = float(np.abs(head.astype(np.float64)).max(initial=0)) or 1.0
         offset = float((head / np.float64(level)).mean()) if head.size else 0.0
         later = next((block for block in rest if block.size), None)
@@ -145,11 +145,11 @@ class Separator(HubMixin):
             yield (est * np.float64(level)).astype(np.float32)
 
     def listener(self) -> Listener:
-        """What `stream` needs to describe one recording, see `Listener.description`."""
+        """A new listener for one recording, for `stream`; see `Listener.description`."""
         return Listener(self.n_src, self.sample_rate)
 
     def adds_highs(self, sample_rate: int) -> bool:
-        """Whether estimates of a recording, at its rate in Hz, have more than the models' band."""
+        """Whether estimates of a recording, by its rate in Hz, have frequencies above the models' band."""
         return self.full_band and sample_rate > self.sample_rate
 
     def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
@@ -164,7 +164,7 @@ class Separator(HubMixin):
         return length, min(max(round(length * (1 - overlap)), 1), length - 1)
 
     def _whole(self, low: Iterable[np.ndarray], silent: bool, listener: Listener | None) -> Iterator[np.ndarray]:
-        """Estimates (n_src, T) of all of a mixture, which the models see in one piece; `low` is the mixture at their rate."""
+        """Estimates (n_src, T) of a whole mixture, separated in one piece; `low` is the mixture at the models' rate."""
         mixture = np.concatenate(list(low))
         # A constant signal is silence, but subtracting its mean leaves rounding errors.
         if silent:
@@ -182,7 +182,7 @@ class Separator(HubMixin):
         lag = min(max(round(_LAG_SECONDS * self.sample_rate / hop), 2), _LAG_WINDOWS)
         stitcher = Stitcher(self.n_src, self.sample_rate, lag, self.mixture_consistency)
         cut = windows(mixture, length, hop)
-        # Networks of few frames become faster with several windows at a time, the others need the memory.
+        # Networks with a long stride are faster with several windows at a time; the others would need too much memory.
         at_a_time = int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
         while batch := list(islice(cut, at_a_time)):
             signals = [signal - signal.mean() for _, signal in batch]
@@ -191,7 +191,7 @@ class Separator(HubMixin):
         yield from stitcher.finish()
 
     def _stride(self) -> int:
-        """Samples of a frame of the networks."""
+        """Stride of the networks, samples."""
         config = self.models[0].config
         return getattr(config, "stride", None) or max(getattr(config, "window", 2) // 2, 1)
 

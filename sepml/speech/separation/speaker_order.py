@@ -14,8 +14,8 @@ and the distance below which a smaller one gains little. Both were chosen by the
 _VOICE_WEIGHT = 0.6
 """Weight of a frame's log-likelihood, because neighbouring frames are not independent; chosen in the same way."""
 _NEAR, _STARTS, _ROUNDS = 3, 3, 20
-"""Windows on either side that are left out of the voices which a window is compared with, because they share speech with it;
-groups of windows from whose voices the search starts; and the largest number of iterations of one start."""
+"""Windows on either side of a window that are left out of the voices it is compared with, because they share its speech;
+groups of windows from whose voices the search starts; and the largest number of iterations from one start."""
 _AROUND = 2
 """Windows on either side of the centre of such a group."""
 _ALL_ORDERS = 4

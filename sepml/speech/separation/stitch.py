@@ -27,10 +27,10 @@ class _Window:
 
 
 class Stitcher:
-    """Joins estimates of overlapping windows; over what two windows share the earlier fades into the later.
+    """Joins estimates of overlapping windows; where two windows overlap, the earlier one fades into the later one.
 
-    Levels are read off the mixture by least squares, over this window and, fading, those before: the network's scale
-    changes slowly, and gains of single windows would pump.
+    Gains are fitted to the mixture by least squares over this window and, with decaying weights, those before: the scale of
+    the network changes slowly, and gains of single windows would fluctuate audibly.
 
     Args:
         n_src: sources. sample_rate: Hz.
@@ -122,7 +122,7 @@ def align_to(reference_est: np.ndarray, est: np.ndarray) -> np.ndarray:
 
 
 def averaged(ests: Sequence[np.ndarray], mixture: np.ndarray) -> tuple[np.ndarray, list[np.ndarray]]:
-    """The average of several estimates (n_src, T) of a mixture (T,), and these in one order and in the mixture's level.
+    """The average of several estimates (n_src, T) of a mixture (T,), and these in one order and at the mixture's level.
 
     A single one is its own average, unchanged.
     """
@@ -139,16 +139,16 @@ def averaged(ests: Sequence[np.ndarray], mixture: np.ndarray) -> tuple[np.ndarra
 def level_gains(est: np.ndarray, mixture: np.ndarray) -> np.ndarray:
     """The gain of each estimate with which their sum comes closest to the mixture.
 
-    SI-SNR teaches a separator neither level nor sign, so both are read off the mixture: least squares, one gain a
-    source. Where that has no sensible answer (estimates that are copies of each other, a gain below 0, a source louder
-    than the mixture can hold) all sources get one gain, which keeps their balance.
+    Training by SI-SNR leaves level and sign of the estimates open, so both are fitted to the mixture by least squares, with
+    a gain for each source. Where that has no plausible solution (estimates that are copies of each other, a gain below 0, a
+    source much louder than the mixture), all sources get one gain, which keeps their balance.
 
     Args:
         est: (n_src, T)
         mixture: (T,)
 
     Returns:
-        (n_src,) float64 gains; 0 for a silent estimate. Negative only where an estimate is plainly upside down.
+        (n_src,) float64 gains; 0 for a silent estimate. Negative only where an estimate is clearly inverted.
     """
     return _gains_of(*_inner_products(est, mixture))
 

@@ -58,7 +58,7 @@ def measure_voices(est: np.ndarray, sample_rate: int, loud: float) -> VoiceStati
     A frame counts for the estimate that dominates it, weighted by how much it does, so that leakage has no weight.
 
     Args:
-        est: (n_src, T) in the level of their mixture.
+        est: (n_src, T) at the level of their mixture.
         sample_rate: Hz.
         loud: energy of a loud frame, see `frame_energies`; frames well below it have no weight.
     """
@@ -90,7 +90,7 @@ def likelihoods(observed: VoiceStatistics, known: VoiceStatistics) -> np.ndarray
     Each voice is a Gaussian with full covariance, which separates voices better than means do, as in the Bayesian
     information criterion of Chen and Gopalakrishnan, "Speaker, environment and channel change detection and clustering via
     the Bayesian information criterion", 1998. A voice with few frames is close to the Gaussian of all voices together. The
-    ratio of a frame is limited to +-2: sounds that are no speech are far from every voice, and must not outweigh the rest.
+    ratio of a frame is limited to +-2: sounds other than speech are far from every voice, and must not outweigh the rest.
     """
     frames = known.count.sum()
     if not frames > 1e-6:  # rounding errors of a subtraction

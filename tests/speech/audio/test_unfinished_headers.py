@@ -14,7 +14,7 @@ from sepml.speech.audio.files import info, read_wav
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.models.model import DPRNNConfig, build_model, save_model
 
-SAYS = "its header was never finished, its recorder may have been stopped; what there is is separated"
+SAYS = "its header was never finished, its recorder may have been stopped; the samples in it are separated"
 
 
 @pytest.fixture(scope="module")

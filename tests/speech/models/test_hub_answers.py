@@ -102,7 +102,7 @@ def test_the_commit_that_was_taken_is_logged_and_known(hub, caplog):
         separator = Separator.from_pretrained("lab/x")
     commit = hub.commit("lab/x", "main")
     assert separator.origin.commit == commit and f"lab/x: commit {commit}" in caplog.text
-    assert f"lab/x@{commit} names it for good" in caplog.text
+    assert f"lab/x@{commit} always names this version" in caplog.text
     # By that name, the same is taken.
     assert Separator.from_pretrained(f"lab/x@{commit}").origin.commit == commit
 

@@ -156,7 +156,7 @@ def test_an_ogg_file_that_was_cut_off_says_so(model, place, capsys):
     holding(whole[: whole.rindex(b"OggS")], "cut.ogg")(place)
     holding(whole + b"trailing", "trailing.ogg")(place)
     assert separate(model, "-q", "whole.ogg", "trailing.ogg", "cut.ogg", "-o", "out") == 0
-    assert lines(capsys) == ["cut.ogg: has no last page and may have been cut off; what there is is separated"]
+    assert lines(capsys) == ["cut.ogg: has no last page and may have been cut off; the samples in it are separated"]
     assert soundfile.info(place / "out/cut_s1.wav").frames < soundfile.info(place / "out/whole_s1.wav").frames == 64000
 
 
