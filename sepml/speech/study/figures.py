@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sepml.errors import SepmlError
 from sepml.speech.study.comparisons import Comparison, StudyResults
 
 if TYPE_CHECKING:
@@ -46,6 +45,8 @@ def curves_figure(results: StudyResults, variants: Sequence[str], column: str, l
     if not series:
         return None
 
+    from matplotlib.ticker import MaxNLocator
+
     def draw(axes: "Axes") -> None:
         for name, values in series.items():
             epochs = np.arange(1, values.shape[1] + 1)
@@ -54,7 +55,7 @@ def curves_figure(results: StudyResults, variants: Sequence[str], column: str, l
             axes.plot(epochs, values.mean(0), color=colour, label=name)
             axes.fill_between(epochs, values.min(0), values.max(0), color=colour, alpha=0.15, linewidth=0)
         axes.set(xlabel="epoch", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.legend(fontsize=8)
 
     return _svg(draw, 3.6)
@@ -77,10 +78,8 @@ def _by_epoch(results: StudyResults, variant: str, column: str) -> np.ndarray | 
 
 
 def _svg(draw: "Callable[[Axes], None]", height: float) -> bytes:
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise SepmlError("the report of a study needs matplotlib: pip install 'sepml[study]'") from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     draw(figure.subplots())
     content = io.BytesIO()
