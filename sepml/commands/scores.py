@@ -199,7 +199,7 @@ def add_study(commands: Commands) -> None:
     sub.add_argument("-o", "--out", type=Path, required=True, help=out)
     jobs(sub)
     part = "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder"
-    sub.add_argument("--part", type=_part, default=(1, 1), metavar="I/N", help=part)
+    sub.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part)
     sub.add_argument("--report", action="store_true", help="write the report about what is done, and train nothing")
     sub.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX too")
     sub.add_argument("--header", type=Path, help="of runs on images: a text file that begins the report")
@@ -236,8 +236,10 @@ def _study(options: argparse.Namespace) -> int:
     if not options.report:
         machines = Machines(str(choose_device(options.device)))
         failures = run_study(study, places, options.jobs, options.part, machines)
-    files = write_study_report(study, read_results(study, places), options.out, options.latex)
-    print_lines(files)
+    results = read_results(study, places)
+    if not results.scores:
+        raise SepmlError(f"{options.out}: no run of {options.study} is done there, expected one to report about")
+    print_lines(write_study_report(study, results, options.out, options.latex))
     return FAILED if failures else OK
 
 

@@ -127,6 +127,12 @@ def test_the_report_needs_results_alone(done):
     assert (done / "out/RESULTS.md").read_text() == before
 
 
+def test_there_is_no_report_without_results(done, capsys):
+    shutil.rmtree(done / "out")
+    assert study(done, "--report") == 1
+    assert "no run of" in capsys.readouterr().err and not (done / "out").exists()
+
+
 def test_a_run_that_fails_does_not_stop_the_others(done, capsys):
     broken = {**STUDY["variants"], "lost": {"peers.0.init": str(done / "absent")}}
     assert study(done, variants=broken, seeds=[0]) == 1
