@@ -18,7 +18,8 @@ from sepml.system.files import write_text
 from sepml.system.tables import markdown
 from sepml.version import __version__
 
-_HEAD = ("variant", "seeds", "average, dB", "peers, dB", "average minus {0}, dB", "95 %", "p", "p (Holm)", "better runs", "IQM")
+_HEAD = ("variant", "seeds", "average, dB", "peers, dB", "average minus {0}, dB", "95 %", "95 %, two-level")
+_TESTS = ("p", "p (Holm)", "better runs", "IQM")
 _PEERS = ("peers minus {0}, dB", "95 %", "p (Holm)")
 _AVERAGING = ("error correlation", "gain of averaging, dB", "predicted, dB")
 _CURVES = {
@@ -31,7 +32,8 @@ _CURVES = {
 }
 _HOW = (
     "SI-SNRi of whole mixtures, means over mixtures; +- is the standard deviation over seeds. Differences are paired by seed "
-    "and mixture, intervals are Student's t over seeds, p is the two-sided sign-flip test over seeds, corrected by Holm's "
+    "and mixture, intervals are Student's t over seeds (two-level: percentiles where seeds, and for each seed speakers' "
+    "mixtures, are drawn again, as for another test), p is the two-sided sign-flip test over seeds, corrected by Holm's "
     "method over all comparisons but the primary one. Better runs: the probability that a run of the variant scores higher "
     "than one of the baseline. IQM: difference of interquartile means. Error correlation: of the peers' errors, from which "
     "the gain of averaging is predicted."
@@ -75,7 +77,7 @@ def write_study_report(study: Study, results: StudyResults, out: Path, latex: Pa
 
 def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison], group: str, test: str) -> StudyTable:
     baseline, *variants = study.groups[group]
-    head = [name.format(baseline) for name in (*_HEAD, *_PEERS, *_AVERAGING)]
+    head = [name.format(baseline) for name in (*_HEAD, *_TESTS, *_PEERS, *_AVERAGING)]
     chosen = [each for each in comparisons if (each.group, each.test) == (group, test)]
     rows: list[list[str]] = []
     primary = None
@@ -93,16 +95,20 @@ def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison
 
 
 def _effect(comparison: Comparison | None, whole: bool) -> list[str]:
-    """The cells of a comparison; `whole` has the plain p-value, P(better) and IQM as well."""
+    """The cells of a comparison: those of `_HEAD` from the difference on and of `_TESTS`; or, not `whole`, of `_PEERS`."""
     if comparison is None:
-        return [""] * (6 if whole else 3)
+        return [""] * (7 if whole else 3)
     effect = comparison.effect
-    interval = "" if effect.interval is None else f"{effect.interval[0]:+.3f} to {effect.interval[1]:+.3f}"
+    start = [f"{effect.difference:+.3f}", _interval(effect.interval)]
     corrected = "primary" if comparison.is_primary else _p(comparison.p_corrected)
-    start = [f"{effect.difference:+.3f}", interval]
     if not whole:
         return [*start, corrected]
-    return [*start, _p(effect.p_value), corrected, f"{effect.probability:.2f}", f"{effect.iqm:+.3f}"]
+    tests = [_p(effect.p_value), corrected, f"{effect.probability:.2f}", f"{effect.iqm:+.3f}"]
+    return [*start, _interval(effect.interval_two_level), *tests]
+
+
+def _interval(ends: tuple[float, float] | None) -> str:
+    return "" if ends is None else f"{ends[0]:+.3f} to {ends[1]:+.3f}"
 
 
 def _mean(by_seed: Any) -> str:
