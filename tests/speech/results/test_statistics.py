@@ -91,7 +91,6 @@ def test_equal_values_have_an_interval_of_one_point():
     assert student_interval_95(np.full(5, 0.25)) == (0.25, 0.25)
 
 
-@pytest.mark.slow
 def test_coverage_and_false_positives_over_a_thousand_studies():
     """Of 1,000 intervals 93 to 97 % hold the true effect; without an effect, at most 5 % and chance are significant."""
     true, covered, positives = 0.1, 0, 0
