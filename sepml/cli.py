@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import mixtures, prepare, scores, separation, tasks
+from sepml.commands import adapt, mixtures, prepare, scores, separation, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.process import open_closed_streams, prepare_threads
@@ -22,6 +22,7 @@ _COMMANDS = (
     mixtures.add_shard,
     tasks.add_train,
     separation.add_separate,
+    adapt.add_adapt,
     scores.add_score,
     scores.add_evaluate,
     scores.add_table,

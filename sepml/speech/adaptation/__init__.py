@@ -1,0 +1,1 @@
+"""Adaptation of trained separators to recordings without references."""

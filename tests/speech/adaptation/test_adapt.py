@@ -1,0 +1,223 @@
+"""`sepml adapt` end to end with small models on recordings that are made here."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from speech_signals import speech_like
+from tiny_models import TINY, built
+
+from sepml.cli import main
+from sepml.errors import SepmlError
+from sepml.speech.adaptation import adapt as module
+from sepml.speech.adaptation.adapt import AdaptSettings, adapt, blind_gains, decision
+from sepml.speech.adaptation.learn import Learner, LearningSettings
+from sepml.speech.adaptation.material import read_material
+from sepml.speech.models.model import load_model, save_model
+
+EVERYWHERE = LearningSettings(batch_size=4, agreement=None)
+
+
+def conversation(path: Path, seconds: float = 12.0, rate: int = 8000, seed: int = 0) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    x = speech_like(seed, seconds, rate) + speech_like(seed + 50, seconds, rate)
+    soundfile.write(path, 0.3 * x / np.abs(x).max(), rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory) -> Path:
+    """Two networks, averaged."""
+    folder = tmp_path_factory.mktemp("pair")
+    for k in (1, 2):
+        save_model(folder / f"peer{k}", built(TINY["stft"], seed=k))
+    (folder / "config.json").write_text('{"format": "sepml-ensemble-1", "peers": 2}')
+    (folder / "best.json").write_text('{"peer": 2}')
+    return folder
+
+
+@pytest.fixture(scope="module")
+def recordings(tmp_path_factory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("recordings")
+    return [conversation(folder / f"call{n}.wav", seed=n) for n in range(2)]
+
+
+def weights(folder: Path) -> list[torch.Tensor]:
+    return [w for k in (1, 2) for w in load_model(folder / f"peer{k}").state_dict().values()]
+
+
+def same(one: list[torch.Tensor], two: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+
+def test_material_is_spoken_segments_of_equal_power(recordings, tmp_path):
+    rest = soundfile.read(recordings[0])[0]
+    soundfile.write(tmp_path / "pause.wav", np.concatenate([rest, np.zeros(40_000)]), 8000)
+    material = read_material([tmp_path / "pause.wav"], 8000)
+    assert material.segments.shape == (6, 16_000), "the pause is left out"
+    torch.testing.assert_close(material.segments.square().mean(1).sqrt(), torch.full((6,), 0.1))
+    assert material.segments.mean(1).abs().max() < 1e-6
+
+
+def test_recordings_of_which_nothing_can_be_learnt_are_named_and_left_out(recordings, tmp_path):
+    soundfile.write(tmp_path / "silent.wav", np.zeros(40_000), 8000)
+    soundfile.write(tmp_path / "short.wav", np.ones(800) * 0.1, 8000)
+    (tmp_path / "broken.wav").write_bytes(b"RIFF no sound")
+    files = [tmp_path / "silent.wav", *recordings, tmp_path / "short.wav", tmp_path / "broken.wav"]
+    material = read_material(files, 8000)
+    assert len(material.segments) == 12 and len(material.digests) == 2
+    said = "\n".join(material.left_out)
+    assert len(material.left_out) == 3 and "silent.wav: is silence" in said and "short.wav: is shorter than 2 s" in said
+    with pytest.raises(SepmlError, match=r"nothing to learn from: .*silent\.wav"):
+        read_material(files[:1], 8000)
+
+
+def test_another_rate_is_resampled(tmp_path):
+    assert read_material([conversation(tmp_path / "x.flac", rate=22_050)], 8000).segments.shape == (6, 16_000)
+
+
+def test_more_than_fits_is_drawn_from_all_of_it(recordings, monkeypatch):
+    monkeypatch.setattr("sepml.speech.adaptation.material.MOST_SEGMENTS", 5)
+    few, whole = read_material(recordings, 8000), None
+    monkeypatch.undo()
+    whole = read_material(recordings, 8000).segments
+    places = [int((whole - segment).abs().sum(1).argmin()) for segment in few.segments]
+    assert len(set(places)) == 5 and max(places) >= 5
+
+
+@pytest.fixture
+def everywhere(monkeypatch):
+    """Untrained networks agree about nothing and give copies of the mixture."""
+    monkeypatch.setattr("sepml.speech.adaptation.learn.is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
+    return AdaptSettings(steps=30, learning=EVERYWHERE)
+
+
+def test_steps_learn_and_teachers_follow_slowly(pair, recordings, everywhere):
+    models = [load_model(pair / f"peer{k}") for k in (1, 2)]
+    before = [w.clone() for model in models for w in model.parameters()]
+    learner = Learner(models, read_material(recordings, 8000).segments, 10, EVERYWHERE)
+    figures = [learner.step() for _ in range(10)]
+    now = [w for model in models for w in model.parameters()]
+    means = [w for model in learner.teachers for w in model.parameters()]
+    assert any(np.isfinite(each.si_snr) for each in figures) and all(0 <= each.gate_open <= 1 for each in figures)
+    moved = [sum(float((a - b).norm()) for a, b in zip(of, before, strict=True)) for of in (now, means)]
+    assert 0 < moved[1] < 0.1 * moved[0]
+    assert not any(w.requires_grad for w in means)
+
+
+def test_a_gate_that_nothing_passes_leaves_the_models_as_they_are(pair, recordings):
+    models = [load_model(pair / f"peer{k}") for k in (1, 2)]
+    learner = Learner(models, read_material(recordings, 8000).segments, 3, LearningSettings(batch_size=4, agreement=39.9))
+    assert [learner.step().gate_open for _ in range(3)] == [0, 0, 0]
+    assert same([w for model in models for w in model.state_dict().values()], weights(pair))
+
+
+def test_killed_and_called_again_it_goes_on_bit_for_bit(pair, recordings, tmp_path, everywhere, monkeypatch):
+    monkeypatch.setattr(module, "decision", lambda gains: (True, "because"))
+    adapt(pair, recordings, tmp_path / "whole", everywhere)
+    monkeypatch.setattr(module, "_SAVE_EVERY", 10)
+    step, stop_at = Learner.step, 17
+
+    def interrupted(self):
+        if self.done == stop_at:
+            raise KeyboardInterrupt
+        return step(self)
+
+    monkeypatch.setattr(Learner, "step", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adapt(pair, recordings, tmp_path / "parts", everywhere)
+    monkeypatch.setattr(Learner, "step", step)
+    done = adapt(pair, recordings, tmp_path / "parts", everywhere)
+    assert done.steps == 30 and same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    assert not same(weights(tmp_path / "whole"), weights(pair))
+    assert {path.name for path in (tmp_path / "parts").iterdir()} == {
+        "adapt.json", "best.json", "config.json", "peer1", "peer2",
+    }  # fmt: skip
+
+
+def test_a_model_that_is_not_better_stays_and_the_folder_says_why(pair, recordings, tmp_path, everywhere, monkeypatch):
+    monkeypatch.setattr(module, "blind_gains", lambda *_: {"start": (0.5, 0.1), "adapted": (0.05, 0.1)})
+    done = adapt(pair, recordings, tmp_path / "out", everywhere)
+    assert not done.kept and "+0.50 dB (+- 0.10) on remixes of start" in done.reason
+    assert same(weights(tmp_path / "out"), weights(pair))
+    assert json.loads((tmp_path / "out/best.json").read_text()) == {"peer": 2}
+    note = (tmp_path / "out/adapt.json").read_text()
+    assert json.loads(note)["result"]["kept"] is False
+    assert "call0" not in note and str(recordings[0].parent) not in note, "no names of recordings"
+
+
+@pytest.mark.parametrize(("gains", "kept"), [
+    ({"start": (0.3, 0.1), "adapted": (0.2, 0.1)}, True),
+    ({"start": (-0.3, 0.1), "adapted": (0.9, 0.1)}, False),
+    ({"start": (0.05, 0.1), "adapted": (0.9, 0.1)}, False),
+    ({"start": (0.3, 0.1)}, False),
+])  # fmt: skip
+def test_both_gains_have_to_be_above_their_errors(gains, kept):
+    assert decision(gains)[0] is kept
+
+
+def test_blind_gains_of_a_model_over_itself_are_zero(pair, recordings):
+    models = [load_model(pair / f"peer{k}") for k in (1, 2)]
+    gains = blind_gains(models, models, read_material(recordings, 8000).segments)
+    assert gains in ({}, {"start": (0.0, 0.0), "adapted": (0.0, 0.0)})
+
+
+def command(pair: Path, out: Path, *words: object) -> int:
+    return main(["adapt", *map(str, words), "-o", str(out), "--model", str(pair), "-d", "cpu"])
+
+
+def test_the_command_says_what_came_out_and_its_folder_separates(pair, recordings, tmp_path, capsys):
+    summary = tmp_path / "summary.json"
+    assert command(pair, tmp_path / "out", recordings[0].parent, "--steps", 3, "--summary", summary) == 0
+    said = capsys.readouterr()
+    assert "3 steps on 24 s of speech" in said.out and json.loads(summary.read_text())["steps"] == 3
+    assert main(["separate", "-q", str(recordings[0]), "--model", str(tmp_path / "out"), "-o", str(tmp_path / "sep")]) == 0
+    assert {path.name for path in (tmp_path / "sep").iterdir()} == {"call0_s1.wav", "call0_s2.wav"}
+    # The same command finds it done; another one is refused.
+    assert command(pair, tmp_path / "out", recordings[0].parent, "--steps", 3) == 0
+    assert "was done before" in capsys.readouterr().err
+    assert command(pair, tmp_path / "out", recordings[0].parent, "--steps", 4) == 1
+    assert "holds an adaptation with steps = 3, now 4" in capsys.readouterr().err
+    other = conversation(tmp_path / "other.wav", 20.0, seed=9)
+    assert command(pair, tmp_path / "out", other, "--steps", 3) == 1
+    assert "holds an adaptation with recordings.0 = " in capsys.readouterr().err
+
+
+def test_minutes_become_steps_that_are_noted(pair, recordings, tmp_path, capsys):
+    assert command(pair, tmp_path / "out", *recordings, "--minutes", 0.002) == 0
+    steps = json.loads((tmp_path / "out/adapt.json").read_text())["steps"]
+    assert steps >= 10 and f"{steps} steps on" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("words", "said", "code"), [
+    (["absent.wav"], "absent.wav", 1),
+    (["--steps", "0"], "not a whole number of 1 or more", 2),
+    (["--minutes", "0"], "not a number of minutes above 0", 2),
+])  # fmt: skip
+def test_bad_input_is_one_line(pair, recordings, tmp_path, capsys, words, said, code):
+    words = words if code == 1 else [recordings[0], *words]
+    try:
+        found = command(pair, tmp_path / "out", *words)
+    except SystemExit as error:
+        found = error.code
+    assert found == code
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in last and "Traceback" not in last
+
+
+def test_too_little_speech_and_foreign_folders_are_refused(pair, recordings, tmp_path, capsys):
+    few = conversation(tmp_path / "few.wav", 6.0)
+    assert command(pair, tmp_path / "out", few, "--steps", 2) == 1
+    assert "3 segments of 2 s in which somebody speaks are too few" in capsys.readouterr().err
+    shutil.copytree(pair, tmp_path / "mine")
+    assert command(pair, tmp_path / "mine", *recordings, "--steps", 2) == 1
+    assert "but not the adapt.json of an adaptation" in capsys.readouterr().err
+
+
+def test_a_single_network_adapts_as_well(pair, recordings, tmp_path):
+    assert command(pair / "peer1", tmp_path / "out", *recordings, "--steps", 2) == 0
+    assert load_model(tmp_path / "out").config == load_model(pair / "peer1").config

@@ -1,0 +1,74 @@
+"""Remixing in closed form: pseudo-references, agreement, guards, and new mixtures."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from sepml.speech.adaptation.remix import MOST_AGREEMENT_DB, agreement, is_separated, pseudo_references, remixed
+
+
+def orthogonal(count: int, samples: int = 400) -> Tensor:
+    """Zero-mean signals of norm 1, `(count, samples)`."""
+    rows = torch.cat([torch.ones(1, samples), torch.randn(count, samples, generator=torch.Generator().manual_seed(0))])
+    return torch.linalg.qr(rows.T)[0].T[1:]
+
+
+def test_pseudo_references_are_in_one_order_at_the_mixtures_level_and_add_up_to_it():
+    one, two, *noise = orthogonal(6)
+    sources = torch.stack([3 * one, two])[None]
+    mixture = sources.sum(1)
+    # Separators leave the level open, and the order.
+    first = torch.stack([0.2 * (one + 0.1 * noise[0]), 5 * (two + 0.1 * noise[1])])[None]
+    second = torch.stack([7 * (two + 0.1 * noise[2]), one + 0.1 * noise[3]])[None]
+    found = pseudo_references([first, second], mixture)
+    torch.testing.assert_close(found.sum(1), mixture, atol=1e-5, rtol=0)
+    assert float((found - sources).norm() / sources.norm()) < 0.1
+    alone = float((pseudo_references([first], mixture) - sources).norm())
+    assert float((found - sources).norm()) < 0.8 * alone, "errors that are unlike average out"
+
+
+def test_pseudo_references_of_copies_and_silence_are_finite():
+    mixture = orthogonal(1)
+    for est in (mixture[:, None].expand(-1, 2, -1), torch.zeros(1, 2, 400)):
+        assert pseudo_references([est, est], mixture).isfinite().all()
+
+
+@pytest.mark.parametrize("decibels", [0.0, 10.0, 25.0])
+def test_agreement_is_the_si_snr_between_teachers(decibels):
+    one, two, *noise = orthogonal(4)
+    est = torch.stack([one, two])[None]
+    other = torch.stack([two + 10 ** (-decibels / 20) * noise[1], one + 10 ** (-decibels / 20) * noise[0]])[None]
+    # Of the louder one the other is a reference: its own noise is in the projection.
+    assert float(agreement([est, other])[0]) == pytest.approx(decibels, abs=0.01)
+    assert agreement([est]).tolist() == [MOST_AGREEMENT_DB] and agreement([est, est]).tolist() == [MOST_AGREEMENT_DB]
+
+
+def test_copies_of_the_mixture_and_silent_outputs_are_not_separated():
+    one, two = orthogonal(2)
+    mixture = (one + two)[None]
+    good = torch.stack([one, two])[None]
+    copy = torch.stack([one + two, 0.3 * (one - two)])[None]
+    silent = torch.stack([one + 0.9 * two, 0.1 * two])[None]
+    assert is_separated(good, mixture).tolist() == [True]
+    assert is_separated(copy, mixture).tolist() == [False] and is_separated(silent, mixture).tolist() == [False]
+
+
+@pytest.mark.parametrize(("count", "n_src"), [(2, 2), (5, 2), (16, 2), (3, 3), (7, 3)])
+def test_no_two_sources_of_a_new_mixture_come_from_one(count, n_src):
+    """Each source is a tone of its own frequency, by which it is known."""
+    t = torch.arange(2048) / 2048
+    frequencies = torch.arange(1, count * n_src + 1).view(count, n_src, 1) * 8
+    sources = torch.sin(2 * math.pi * frequencies * t)
+    for seed in range(5):
+        mixture, parts = remixed(sources, torch.Generator().manual_seed(seed), 5.0)
+        torch.testing.assert_close(mixture, parts.sum(1))
+        found = torch.fft.rfft(parts).abs().argmax(-1) // 8 - 1
+        assert sorted(found.flatten().tolist()) == list(range(count * n_src)), "every source is used once"
+        origins = found // n_src
+        assert all(len(set(row)) == n_src for row in origins.tolist())
+        levels = 20 * torch.log10(parts.square().mean(-1).sqrt() * 2**0.5)
+        assert levels.abs().max() <= 5 + 1e-3 and levels.std() > 0.5
+    with pytest.raises(ValueError, match="cannot be remixed"):
+        remixed(sources[: n_src - 1], torch.Generator(), 5.0)
