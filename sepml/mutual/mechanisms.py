@@ -111,7 +111,7 @@ def exchange(gate: Tensor, listens: Tensor, referenced: Tensor | None = None) ->
     al., CVPR 2018).
 
     >>> everybody = mechanism_named("sml").listens(2)
-    >>> gate = absolute(torch.tensor([[[14.9, 15.0]], [[20.0, 3.0]]]), 15.0)
+    >>> gate = torch.tensor([[[[0.0, 1.0]], [[1.0, 0.0]]]])  # of peer 1, and of peer 2
     >>> exchange(gate, everybody)[:, :, 0].tolist()
     [[[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]], [[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]]]
     """

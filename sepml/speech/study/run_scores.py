@@ -118,7 +118,7 @@ def gain_of_average(correlation: float, peers: int) -> float:
     >>> round(gain_of_average(0.0, 2), 2), round(gain_of_average(1.0, 2), 2)
     (3.01, 0.0)
     """
-    return -10 * math.log10((1 + (peers - 1) * correlation) / peers)
+    return 10 * math.log10(peers / (1 + (peers - 1) * correlation))
 
 
 def write_run_scores(path: Path, scores: Mapping[str, RunScores]) -> None:
