@@ -232,10 +232,8 @@ def _study(options: argparse.Namespace) -> int:
 
     study = read_study(options.study, options.settings)
     places = places_of(study, options.out)
-    failures = []
-    if not options.report:
-        machines = Machines(str(choose_device(options.device)))
-        failures = run_study(study, places, options.jobs, options.part, machines)
+    machines = Machines(str(choose_device(options.device)))
+    failures = [] if options.report else run_study(study, places, options.jobs, options.part, machines)
     results = read_results(study, places)
     if not results.scores:
         raise SepmlError(f"{options.out}: no run of {options.study} is done there, expected one to report about")

@@ -9,7 +9,7 @@ import pytest
 from command_line import files, run, usage_error
 
 COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "score", "evaluate", "table", "report", "serve")
-COMMANDS += ("info", "export", "study")
+COMMANDS += ("info", "export", "study", "adapt")
 CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder", "cifar10", "cifar100")
 
 

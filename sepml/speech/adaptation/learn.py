@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sepml.mutual import Schedule
-from sepml.speech.adaptation.remix import agreement, is_separated, pseudo_references, remixed
+from sepml.speech.adaptation.remix import is_separated, pseudo_references, remixed, teachers_agreement
 from sepml.speech.losses import upit_si_snr
 from sepml.training.hardware import computes_bf16
 
@@ -79,7 +79,7 @@ class Learner:
         mixture = self.segments[torch.randperm(len(self.segments), generator=generator)[:count]].to(self.device)
         with torch.no_grad():
             ests = [self._estimates(teacher, mixture) for teacher in self.teachers]
-            agreed = agreement(ests)
+            agreed = teachers_agreement(ests)
         together = pseudo_references(ests, mixture)
         values = []
         for k, (model, optimizer) in enumerate(zip(self.models, self.optimizers, strict=True)):

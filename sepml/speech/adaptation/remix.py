@@ -41,7 +41,7 @@ def _consistent(est: Tensor, mixture: Tensor) -> Tensor:
     return scaled + (mixture[:, None] - scaled.sum(1, keepdim=True)) / est.shape[1]
 
 
-def agreement(ests: Sequence[Tensor]) -> Tensor:
+def teachers_agreement(ests: Sequence[Tensor]) -> Tensor:
     """How far teachers agree: the SI-SNR between their estimates under the best order, the mean over pairs, `(B,)`, dB.
 
     At most 40 dB; with one teacher that: it agrees with itself.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sepml.speech.adaptation.remix import MOST_AGREEMENT_DB, agreement, is_separated, pseudo_references, remixed
+from sepml.speech.adaptation.remix import MOST_AGREEMENT_DB, is_separated, pseudo_references, remixed, teachers_agreement
 
 
 def orthogonal(count: int, samples: int = 400) -> Tensor:
@@ -41,8 +41,8 @@ def test_agreement_is_the_si_snr_between_teachers(decibels):
     est = torch.stack([one, two])[None]
     other = torch.stack([two + 10 ** (-decibels / 20) * noise[1], one + 10 ** (-decibels / 20) * noise[0]])[None]
     # Of the louder one the other is a reference: its own noise is in the projection.
-    assert float(agreement([est, other])[0]) == pytest.approx(decibels, abs=0.01)
-    assert agreement([est]).tolist() == [MOST_AGREEMENT_DB] and agreement([est, est]).tolist() == [MOST_AGREEMENT_DB]
+    assert float(teachers_agreement([est, other])[0]) == pytest.approx(decibels, abs=0.01)
+    assert teachers_agreement([est]).tolist() == teachers_agreement([est, est]).tolist() == [MOST_AGREEMENT_DB]
 
 
 def test_copies_of_the_mixture_and_silent_outputs_are_not_separated():
