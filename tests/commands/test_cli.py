@@ -8,8 +8,8 @@ import sys
 import pytest
 from command_line import files, run, usage_error
 
-COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "score", "evaluate", "table", "report", "serve")
-COMMANDS += ("info", "export", "study", "adapt")
+COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "adapt", "score", "evaluate", "table", "report")
+COMMANDS += ("serve", "info", "export", "study")
 CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder", "cifar10", "cifar100")
 
 
