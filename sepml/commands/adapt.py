@@ -59,7 +59,7 @@ def _adapt(options: argparse.Namespace) -> int:
     left_out = [*failures, *done.left_out]
     if options.summary is not None:
         write_json(options.summary, {**asdict(done), "left_out": left_out})
-    counted = f", {len(left_out)} recordings left out" if left_out else ""
+    counted = f", {len(left_out)} recording{'s' * (len(left_out) != 1)} left out" if left_out else ""
     what = "adapted" if done.kept else "not adapted"
     print_lines([f"{options.out}: {what}, {done.steps} steps on {done.seconds:.0f} s of speech{counted}; {done.reason}"])
     return OK
