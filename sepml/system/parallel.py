@@ -137,6 +137,11 @@ class Pool(ProcessPoolExecutor):
         except OSError as error:
             raise _not_started(error) from error
 
+    def end_workers(self) -> None:
+        """End the processes, whatever they do: where work is interrupted, nobody waits for what is begun."""
+        for process in self._started:
+            process.terminate()
+
     def endings(self) -> str:
         """How processes failed, apart from the pool's own SIGTERM; to be called after `shutdown`."""
         codes = {process.pid: process.exitcode for process in self._started if process.exitcode}
@@ -158,6 +163,9 @@ def pool_of(jobs: int, function: Callable[..., object]) -> Iterator[Pool]:
         raise _not_started(error) from error
     try:
         yield pool
+    except KeyboardInterrupt:
+        pool.end_workers()
+        raise
     except BrokenProcessPool as error:
         pool.shutdown(wait=True, cancel_futures=True)
         raise SepmlError(f"a worker process ended before its work was done: {pool.endings()}") from error

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 
@@ -48,6 +49,21 @@ def test_the_same_where_workers_are_copies(monkeypatch):
     monkeypatch.setattr(parallel, "_context", lambda function: parallel.multiprocessing.get_context("fork"))
     with pytest.raises(SepmlError, match=r"signal 9 \(SIGKILL\)"), pool_of(1, end) as pool:
         pool.submit(end, "kill", 0).result()
+
+
+def interrupting(number: int) -> None:
+    """Interrupt the parent alone, as SIGTERM does, and go on for an hour."""
+    os.kill(int(os.environ["SEPML_TEST_PARENT"]), signal.SIGINT)
+    time.sleep(3600)
+
+
+@pytest.mark.timeout(200)
+def test_interrupted_work_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(parallel, "_context", lambda function: parallel.multiprocessing.get_context("fork"))
+    monkeypatch.setenv("SEPML_TEST_PARENT", str(os.getpid()))
+    with pytest.raises(KeyboardInterrupt), pool_of(1, interrupting) as pool:
+        pool.submit(interrupting, 0).result()
+    assert not any(process.is_alive() for process in pool._started)
 
 
 def test_where_no_worker_can_be_started(monkeypatch):
