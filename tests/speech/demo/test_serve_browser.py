@@ -163,7 +163,8 @@ def test_players_in_sync(opened, recordings):
     times = f"{AUDIO}.map((audio) => audio.currentTime)"
     opened.until(f"{times}.every((time) => time > 39 && time < 75)")
     opened.until(f"Math.max(...{times}) - Math.min(...{times}) < 0.1")
-    assert page.evaluate("[...document.querySelectorAll('.cursor')].every((c) => parseFloat(c.style.left) > 45)")
+    # Cursors follow a moment later.
+    opened.until("[...document.querySelectorAll('.cursor')].every((c) => parseFloat(c.style.left) > 45)")
     page.click(".compare .play")
     opened.until(f"{AUDIO}.every((audio) => audio.paused)")
     assert page.inner_text(".compare .time").endswith("/ 1:20")
