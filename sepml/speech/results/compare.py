@@ -9,12 +9,12 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.results.scores import ScoreTable, read_score_table
-from sepml.speech.results.summary import DRAWS_AT_ONCE, interval_of_mean, read_summary, score_folders_below
+from sepml.speech.results.statistics import paired_p_value
+from sepml.speech.results.summary import interval_of_mean, read_summary, score_folders_below
 from sepml.system.files import write_csv, write_json
 
 log = logging.getLogger(__name__)
 FORMATS = (".csv", ".json")
-PERMUTATIONS = 9999
 _SCORES = "scores"
 
 
@@ -196,41 +196,6 @@ def _difference(first: Path, other: Path, column: str, tables: tuple[ScoreTable,
     means, statistics = (of_first, of_other, change), (interval_of_mean(differences), paired_p_value(differences))
     counts = (len(both), len(values[0]) - len(both), len(values[1]) - len(both), len(tests.differing), tests.unchecked)
     return Difference(str(first), str(other), column, *means, *statistics, *counts)
-
-
-def paired_p_value(differences: np.ndarray, permutations: int = PERMUTATIONS, seed: int = 0) -> float | None:
-    """The p-value of a two-sided sign-flip test of the mean of paired differences.
-
-    Without an effect, a mixture's difference has either sign with equal probability. The test is about the mean, which is
-    what the tables report, and assumes no distribution; a t-test assumes a normal one, and Wilcoxon's test is about ranks.
-    All sign flips are tried if there are at most `permutations` of them, otherwise that many random ones. The result is that
-    of `scipy.stats.permutation_test(permutation_type="samples")`, in less time.
-
-    Args:
-        differences: (n,) one for each mixture.
-
-    Returns:
-        the two-sided p-value, or None for fewer than two differences.
-    """
-    if len(differences) < 2:
-        return None
-    if not differences.any():
-        return 1.0
-    # Sorted, so that the result does not depend on the order of the mixtures.
-    differences = np.sort(differences)
-    observed, count = abs(differences.mean()), len(differences)
-    # Values that differ by rounding only count as equal.
-    least = observed * (1 - 1e-9)
-    if 2**count <= permutations:
-        every = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
-        return float(np.mean(np.abs(every @ differences) >= least * count))
-    rng = np.random.default_rng(seed)
-    each = max(1, DRAWS_AT_ONCE // count)
-    as_large = 1
-    for done in range(0, permutations, each):
-        signs = 1.0 - 2 * rng.integers(0, 2, (min(each, permutations - done), count), dtype=np.int8)
-        as_large += int(np.count_nonzero(np.abs(signs @ differences) >= least * count))
-    return as_large / (permutations + 1)
 
 
 def _write(target: Path, differences: Sequence[Difference]) -> None:
