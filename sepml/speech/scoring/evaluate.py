@@ -109,7 +109,7 @@ def evaluate_manifest(
     n_src = _sources_to_score(separator, origin, mixtures, manifest)
     if force:
         clear_other_rows(out, inputs)
-    separators = _every_peer_and_their_average(separator, origin) if ensemble else {"": separator}
+    separators = every_peer_and_their_average(separator, origin) if ensemble else {"": separator}
     settings = settings_of(metrics, device=str(device), windows=vars(windows), saved=save_estimates)
     with ExitStack() as stack:
         rows = [_row(stack, out, label, one, inputs[label], settings) for label, one in separators.items()]
@@ -177,7 +177,7 @@ class Remembering(nn.Module):
         return output
 
 
-def _every_peer_and_their_average(separator: Separator, origin: Origin) -> dict[str, Separator]:
+def every_peer_and_their_average(separator: Separator, origin: Origin) -> dict[str, Separator]:
     """Separators by the labels of their rows; all share the memory of the peers."""
     peers = [Remembering(peer) for peer in separator.models]
     rows = {part.name: [peer] for part, peer in zip(origin.parts, peers, strict=True)} | {ENSEMBLE: peers}

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -27,7 +28,7 @@ class StudyResults:
     """
 
     scores: dict[str, dict[int, dict[str, RunScores]]]
-    histories: dict[str, dict[int, list[dict[str, str]]]]
+    histories: dict[str, dict[int, list[dict[str, float]]]]
 
 
 @dataclass(frozen=True)
@@ -81,9 +82,25 @@ def read_results(study: Study, places: Sequence[RunPlace]) -> StudyResults:
         if absent := [test for test in study.tests if test not in scores]:
             raise SepmlError(f"{file}: holds no scores of the test '{absent[0]}'")
         results.scores.setdefault(run.variant, {})[run.seed] = scores
-        history = [row for _, row in read_rows(place.result(".history.csv"), "a history", ("epoch", "peer"))]
-        results.histories.setdefault(run.variant, {})[run.seed] = history
+        results.histories.setdefault(run.variant, {})[run.seed] = _history(place.result(".history.csv"))
     return results
+
+
+def _history(file: Path) -> list[dict[str, float]]:
+    """The rows of a history.csv.
+
+    Raises:
+        SepmlError: it is damaged.
+    """
+    rows = []
+    for line, row in read_rows(file, "a history", ("epoch", "peer")):
+        try:
+            rows.append({name: float(value) for name, value in row.items()})
+        except (TypeError, ValueError) as error:
+            raise SepmlError(f"{file}:{line}: {error}, expected a number") from error
+    if not rows:
+        raise SepmlError(f"{file}: holds no epochs, expected the history of a finished run")
+    return rows
 
 
 def scores_of_variant(results: StudyResults, variant: str, test: str) -> VariantScores:
@@ -138,7 +155,12 @@ def summary_of(study: Study, comparisons: Sequence[Comparison]) -> str:
         return f"{start}: {effect.difference:+.3f} dB, one seed."
     low, high = effect.interval
     figures = f"{effect.difference:+.3f} dB, 95 % interval {low:+.3f} to {high:+.3f} dB, p = {effect.p_value:.2g}"
-    verdict = "the gain is significant" if low > 0 else "the loss is significant" if high < 0 else ""
-    if not verdict:
-        verdict = f"no effect is shown; gains above {max(high, 0):.2f} dB and losses above {max(-low, 0):.2f} dB are ruled out"
-    return f"{start}: {figures} ({effect.seeds} seeds, {effect.mixtures} mixtures); {verdict}."
+    return f"{start}: {figures} ({effect.seeds} seeds, {effect.mixtures} mixtures); {_verdict(low, high, effect.p_value)}."
+
+
+def _verdict(low: float, high: float, p_value: float) -> str:
+    """What an interval and a p-value say together."""
+    if low <= 0 <= high:
+        return f"no effect is shown; gains above {max(high, 0):.2f} dB and losses above {max(-low, 0):.2f} dB are ruled out"
+    which = "gain" if low > 0 else "loss"
+    return f"the {which} is significant" if p_value < 0.05 else f"the interval shows a {which}, the test over seeds does not"

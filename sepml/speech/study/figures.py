@@ -68,7 +68,7 @@ def _by_epoch(results: StudyResults, variant: str, column: str) -> np.ndarray | 
         name = next((name for name in history[0] if name == column or (column.endswith("_") and name.startswith(column))), None)
         by_epoch: dict[int, list[float]] = {}
         for row in history:
-            value = float(row[name]) if name and row[name] else math.nan
+            value = row[name] if name else math.nan
             by_epoch.setdefault(int(row["epoch"]), []).extend([value] if math.isfinite(value) else [])
         if not all(by_epoch.values()):
             return None
@@ -78,11 +78,13 @@ def _by_epoch(results: StudyResults, variant: str, column: str) -> np.ndarray | 
 
 
 def _svg(draw: "Callable[[Axes], None]", height: float) -> bytes:
+    from matplotlib import rc_context
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(_WIDTH, height), layout="constrained")
     draw(figure.subplots())
     content = io.BytesIO()
-    # Without the date, so that the same results give the same file.
-    figure.savefig(content, format="svg", metadata={"Date": None})
+    # Names of parts are random otherwise, and there is a date: the same results give the same file.
+    with rc_context({"svg.hashsalt": "sepml"}):
+        figure.savefig(content, format="svg", metadata={"Date": None})
     return content.getvalue()

@@ -14,6 +14,7 @@ from sepml.speech.experiment import SeparationExperiment, parse_experiment
 from sepml.training.experiment import Seed, plain_settings
 
 Settings = dict[str, Any]
+MOST_SEEDS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")
 
 
@@ -48,7 +49,7 @@ class StudySettings:
 
     base: str
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
-    seeds: Annotated[list[Seed], Field(min_length=1)]
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
     tests: Annotated[dict[str, Path], Field(min_length=1)]
     groups: dict[str, list[str]] = field(default_factory=dict)
     primary: Primary | None = None
@@ -88,11 +89,6 @@ class Study:
     tests: dict[str, Path]
     groups: dict[str, list[str]]
     primary: Primary | None
-
-    @property
-    def seeds(self) -> list[int]:
-        """Of the runs, in order."""
-        return list(dict.fromkeys(run.seed for run in self.runs))
 
 
 def read_study(path: Path, words: list[str] | None = None) -> Study:
@@ -163,7 +159,7 @@ def _merged(was: Any, value: Any) -> Any:
 def _parsed(path: Path) -> StudySettings:
     content = read_yaml(path)
     if isinstance(count := content.get("seeds"), int):
-        content["seeds"] = list(range(count))
+        content["seeds"] = list(range(min(count, MOST_SEEDS + 1)))
     settings = parse(StudySettings, content, str(path))
     repeated = sorted({seed for seed in settings.seeds if settings.seeds.count(seed) > 1})
     if repeated:

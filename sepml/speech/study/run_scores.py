@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
-from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,10 +13,12 @@ from torch import Tensor
 from sepml.errors import SepmlError
 from sepml.speech.data.loaders import Batch, read_example
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.losses import best_permutation, pairwise_quality, quality, reorder
+from sepml.speech.losses import best_permutation, pairwise_quality, reorder
 from sepml.speech.models.load import find_model
-from sepml.speech.scoring.evaluate import Remembering
+from sepml.speech.scoring.evaluate import every_peer_and_their_average
+from sepml.speech.scoring.resume import ENSEMBLE
 from sepml.speech.separation.separator import Separator
+from sepml.speech.task import SeparationTask
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv
 
@@ -57,27 +58,23 @@ def score_run(exp: Path, tests: Mapping[str, Path], device: str, speakers: Mappi
         SepmlError: the experiment or a manifest cannot be read, or they do not fit.
     """
     origin = find_model(exp, ensemble=True)
-    average = Separator.load(origin, device=device)
-    models = [Remembering(model) for model in average.models]
-    separators = [Separator(cast(Any, of)) for of in (*([model] for model in models), models)]
+    separators = every_peer_and_their_average(Separator.load(origin, device=device), origin)
     return {test: _scored(separators, manifest, speakers) for test, manifest in tests.items()}
 
 
-def _scored(separators: Sequence[Separator], manifest: Path, speakers: Mapping[str, str]) -> RunScores:
-    names = [*(f"peer{k + 1}" for k in range(len(separators) - 1)), AVERAGE, CORRELATION]
-    mixtures = read_manifest(manifest)
+def _scored(separators: Mapping[str, Separator], manifest: Path, speakers: Mapping[str, str]) -> RunScores:
+    names = [*(AVERAGE if label == ENSEMBLE else label for label in separators), CORRELATION]
+    mixtures, task, rate = read_manifest(manifest), SeparationTask(), separators[ENSEMBLE].sample_rate
     rows = []
     for mixture in mixtures:
-        example = read_example(mixture, separators[0].sample_rate)
+        example = read_example(mixture, rate)
         batch = Batch(torch.from_numpy(example.mixture)[None], torch.from_numpy(example.sources)[None], (example.id,))
-        ests = [separator.separate(example.mixture, separator.sample_rate)[None] for separator in separators]
-        if ests[0].shape[1] != batch.sources.shape[1]:
-            found = f"its mixtures have {batch.sources.shape[1]} sources, the models separate {ests[0].shape[1]}"
-            raise SepmlError(f"{manifest}: {found}")
-        ordered = [in_order_of(est, batch) for est in ests]
-        before = quality(batch.mixture[:, None], batch.sources, batch.mixture).mean()
-        gains = [float(quality(est, batch.sources, batch.mixture).mean() - before) for est in ordered]
-        rows.append([*gains, error_correlation(ordered[:-1], batch.sources)])
+        ests = {label: separator.separate(example.mixture, rate)[None] for label, separator in separators.items()}
+        if (n_est := ests[ENSEMBLE].shape[1]) != (n_src := batch.sources.shape[1]):
+            raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the models separate {n_est}")
+        peers = [_in_order_of(est, batch) for label, est in ests.items() if label != ENSEMBLE]
+        gains = [float(task.score(est, batch)) for est in ests.values()]
+        rows.append([*gains, error_correlation(peers, batch.sources)])
     columns = dict(zip(names, np.array(rows).T, strict=True))
     ids = tuple(mixture.id for mixture in mixtures)
     return RunScores(ids, tuple(_speakers_of(id, speakers) for id in ids), columns)
@@ -89,7 +86,7 @@ def _speakers_of(id: str, speakers: Mapping[str, str]) -> str:
     return "+".join(sorted(found)) if len(found) == len(id.split("_")[::2]) else ""
 
 
-def in_order_of(est_sources: Tensor, batch: Batch) -> Tensor:
+def _in_order_of(est_sources: Tensor, batch: Batch) -> Tensor:
     """Estimates `(B, n_src, T)` in the order of the references."""
     return reorder(est_sources, best_permutation(pairwise_quality(est_sources, batch.sources, batch.mixture))[1])
 

@@ -98,7 +98,8 @@ def request_of_run(study: Study, run: StudyRun) -> Request:
     """What a run is made of: its settings, and the digests of the lists of its data, without which it is another run."""
     data = run.experiment.data
     lists = {"data.valid": data.valid, "data.train": data.train}
-    lists["data.dynamic"] = data.dynamic.utterances if data.dynamic else None
+    for name, dynamic in (("data.dynamic", data.dynamic), ("data.valid_dynamic", data.valid_dynamic)):
+        lists[name] = dynamic.utterances if dynamic else None
     files = {name: data.root / file for name, file in lists.items() if file is not None}
     digests = {name: file_digest(file, 16) for name, file in (files | study.tests).items() if file.is_file()}
     absent = [file for file in study.tests.values() if not file.is_file()]

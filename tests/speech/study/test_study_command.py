@@ -6,11 +6,15 @@ import xml.etree.ElementTree
 from base64 import b64decode
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from tiny_training import write_config, write_data
 
 from sepml.cli import main
+from sepml.speech.results.statistics import paired_effect
+from sepml.speech.study.comparisons import Comparison, summary_of
+from sepml.speech.study.plan import read_study
 
 STUDY = {
     "base": "base.yaml",
@@ -125,6 +129,30 @@ def test_the_report_needs_results_alone(done):
     (done / "out/RESULTS.md").unlink()
     assert study(done, "--report", "--data.root", str(done / "absent")) == 0
     assert (done / "out/RESULTS.md").read_text() == before
+
+
+def test_a_damaged_result_is_named(done, capsys):
+    for name, old in (("seed0.csv", "m4"), ("seed1.history.csv", "0.1")):
+        file = done / "out/results/ml" / name
+        whole = file.read_text()
+        line = next(line for line in whole.splitlines()[1:] if old in line)
+        file.write_text(whole.replace(line, line[: len(line) // 2] + "x"))
+        assert study(done, "--report") == 1
+        said = capsys.readouterr().err
+        assert str(file) in said and "Traceback" not in said and said.count("\n") == 1
+        file.write_text(whole)
+
+
+@pytest.mark.parametrize(("values", "said"), [
+    ([0.3, 0.31, 0.29, 0.3, 0.32, 0.3, 0.28, 0.3], "the gain is significant"),
+    ([-0.3, -0.31, -0.29, -0.3, -0.32, -0.3, -0.28, -0.3], "the loss is significant"),
+    ([0.3, 0.31, 0.29], "the interval shows a gain, the test over seeds does not"),
+    ([0.2, -0.2, 0.1, -0.1], "no effect is shown; gains above"),
+])  # fmt: skip
+def test_the_primary_comparison_in_words(finished, values, said):
+    plan = read_study(finished / "study.yaml")
+    effect = paired_effect(np.array(values)[:, None], np.zeros((len(values), 1)))
+    assert said in summary_of(plan, [Comparison("", "ml", "solo", "cv", "average", effect, is_primary=True)])
 
 
 def test_there_is_no_report_without_results(done, capsys):
