@@ -117,7 +117,7 @@ class Gate:
 
 
 def gate_figures(confidence: Tensor, gate: Tensor, listens: Tensor) -> Tensor:
-    """How the gates of the peers, as teachers, stand: means over the students that listen, units and examples.
+    """Figures of each peer as a teacher: means over the students that listen to it, units and examples.
 
     Args:
         gate: `(S, K, U, B)`.
