@@ -7,24 +7,25 @@ import copy
 import logging
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.adaptation.learn import Learner, LearningSettings
 from sepml.speech.adaptation.material import SECONDS, read_material
 from sepml.speech.adaptation.remix import is_separated, pseudo_references, remixed
 from sepml.speech.losses import upit_si_snr
-from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, best_peer, find_model, load_models
+from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, best_peer, find_model, load_models, locate
 from sepml.speech.models.model import SeparationModel, save_model
 from sepml.system.files import atomic_path, write_json
 from sepml.system.process import LOCK, locked
 from sepml.system.readers import read_object
-from sepml.system.stamp import Request, model_fingerprint, require_own
+from sepml.system.stamp import WAY_OUT, Request, model_fingerprint, require_own
 from sepml.system.temporaries import contents
 from sepml.training.model_folder import load_plain
 
@@ -103,14 +104,14 @@ def adapt(
         note = _claim(out, asked | ({"steps": settings.steps} if settings.steps else {}))
         if "result" in note:
             log.info("%s: was done before", out)
-            return Adaptation(**note["result"], left_out=material.left_out)
+            return replace(parse(Adaptation, note["result"], str(out / NOTE)), left_out=material.left_out)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(settings.seed))
         held, learnt = material.segments[order].tensor_split([max(_LEAST_SEGMENTS // 2, count // _HELD_OUT)])
         start = copy.deepcopy(models)
         steps = note.get("steps") or settings.steps or _steps_for(models, learnt, settings)
         write_json(out / NOTE, {"format": _FORMAT, "asked": asked, "steps": steps})
         _learn(Learner(models, learnt, steps, settings.learning, settings.seed), out / STATE)
-        gains = blind_gains(start, models, held, settings.seed)
+        gains = blind_gains(start, models, held, settings.learning.gain_db, settings.seed)
         kept, reason = decision(gains)
         result = Adaptation(kept, reason, steps, len(learnt), count * SECONDS, gains)
         _write_models(out, models if kept else start, origin)
@@ -121,14 +122,14 @@ def adapt(
 
 
 def blind_gains(
-    start: Sequence[nn.Module], adapted: Sequence[nn.Module], mixtures: Tensor, seed: int = 0
+    start: Sequence[nn.Module], adapted: Sequence[nn.Module], mixtures: Tensor, gain_db: float, seed: int = 0
 ) -> dict[str, tuple[float, float]]:
     """How much better the adapted models separate new mixtures whose parts are known, without any reference.
 
     The new mixtures are made of estimates of held-out segments: once of the start's, once of the adapted models'.
 
     Args:
-        mixtures: `(N, T)`, from which nothing was learnt.
+        mixtures: `(N, T)`, from which nothing was learnt. gain_db, seed: of the new mixtures, see `remixed`.
 
     Returns:
         `start` and `adapted` -> mean gain in SI-SNR, dB, and its standard error; empty ones where too few segments are
@@ -142,7 +143,7 @@ def blind_gains(
         chosen = is_separated(sources, mixtures)
         if int(chosen.sum()) < _LEAST_SEGMENTS // 2:
             continue
-        new, references = remixed(sources[chosen], torch.Generator().manual_seed(seed), LearningSettings().gain_db)
+        new, references = remixed(sources[chosen], torch.Generator().manual_seed(seed), gain_db)
         before, after = (_scores(models, new, references) for models in (start, adapted))
         difference = after - before
         gains[name] = float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
@@ -159,11 +160,8 @@ def decision(gains: dict[str, tuple[float, float]]) -> tuple[bool, str]:
 
 
 def _with_all_peers(model: str | Path | None) -> Origin:
-    try:
-        return find_model(model, ensemble=True)
-    except SepmlError:
-        # One network, or nothing, of which this says what.
-        return find_model(model)
+    path, _ = locate(model)
+    return find_model(path, ensemble=(path / "peer1").is_dir())
 
 
 def _claim(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
@@ -173,8 +171,10 @@ def _claim(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
     except FileNotFoundError:
         require_own(out, "an adaptation", NOTE, [name for name in contents(out) if name != LOCK])
         return {}
-    was = note.get("asked", {}) | ({"steps": note.get("steps")} if "steps" in asked else {})
-    Request(asked).claim(out, "an adaptation", was)
+    was, steps = note.get("asked"), note.get("steps")
+    if note.get("format") != _FORMAT or not isinstance(was, dict) or type(steps) is not int:
+        raise SepmlError(f"{out / NOTE}: is no note of an adaptation of this version; {WAY_OUT}")
+    Request(asked).claim(out, "an adaptation", was | ({"steps": steps} if "steps" in asked else {}))
     return note
 
 
@@ -193,7 +193,11 @@ def _steps_for(models: Sequence[SeparationModel], segments: Tensor, settings: Ad
 
 def _learn(learner: Learner, state: Path) -> None:
     if state.exists():
-        learner.load(load_plain(state))
+        try:
+            learner.load(load_plain(state))
+        # Whatever a damaged file makes of the reader, and of the networks that take its content.
+        except Exception as error:
+            raise SepmlError(f"{state}: is damaged ({type(error).__name__}); delete it to learn from the start") from error
         log.info("going on after step %d of %d", learner.done, learner.steps)
     started, begun = time.monotonic(), learner.done
     while learner.done < learner.steps:

@@ -4,7 +4,7 @@ import copy
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ class LearningSettings:
     learning_rate: float = 3e-4
     decay: float = 0.995
     agreement: float | None = 9.0
-    teacher: str = "average"
+    teacher: Literal["average", "own"] = "average"
     gain_db: float = 5.0
     ceiling: float = 30.0
     clip_norm: float = 5.0
@@ -42,8 +42,13 @@ class LearningSettings:
 
 @dataclass(frozen=True)
 class StepFigures:
-    """What a step has shown: the mean SI-SNR of the students on new mixtures (dB, nan where nothing was learnt), the
-    teachers' mean agreement (dB), and the fraction of the segments that were learnt from."""
+    """The figures of a step.
+
+    Attributes:
+        si_snr: mean SI-SNR of the students on new mixtures, dB; nan where nothing was learnt.
+        agreement: of the teachers, the mean over the segments, dB.
+        gate_open: the fraction of the segments that were learnt from.
+    """
 
     si_snr: float
     agreement: float

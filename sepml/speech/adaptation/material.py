@@ -1,7 +1,7 @@
-"""What is learnt from: segments of recordings in which somebody speaks, at the rate of the models."""
+"""The material to learn from: segments of recordings in which somebody speaks, at the rate of the models."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +27,7 @@ _LEVEL = 0.1
 
 @dataclass(frozen=True)
 class Material:
-    """Segments, and where they come from.
+    """Segments to learn from, and where they come from.
 
     Attributes:
         segments: `(N, T)` float32 without offset, of equal power.
@@ -44,65 +44,68 @@ def read_material(files: Sequence[Path], rate: int, seed: int = 0) -> Material:
     """The segments of recordings in which somebody speaks for half of the time or more.
 
     A recording whose level never rises above -60 dB of full scale is silence. Of more than `MOST_SEGMENTS` segments that many
-    are kept, at random, so that memory is bounded.
+    are drawn; recordings are read twice, so that no more than these are in memory.
 
     Args:
         rate: of the models, Hz.
-        seed: of the choice.
+        seed: of the draw.
 
     Raises:
         SepmlError: no recording can be used.
     """
-    rng = np.random.default_rng(seed)
-    kept: list[np.ndarray] = []
-    digests, left_out, seen = [], [], 0
-    for file in track(files, "reading recordings"):
+    digests, left_out = [], []
+    spoken: list[tuple[Path, int]] = []
+    for file in track(files, "listening to recordings"):
         try:
-            segments = _segments(file, rate)
+            spoken += [(file, number) for number in _spoken(file, rate)]
+            digests.append(file_digest(file))
         except SepmlError as error:
             left_out.append(str(error) if str(file) in str(error) else f"{file}: {error}")
-            continue
-        digests.append(file_digest(file))
-        for segment in segments:
-            seen += 1
-            if len(kept) < MOST_SEGMENTS:
-                kept.append(segment)
-            # Reservoir sampling (Vitter 1985): every segment is kept with the same probability.
-            elif (place := int(rng.integers(seen))) < MOST_SEGMENTS:
-                kept[place] = segment
-    if not kept:
+    if not spoken:
         raise SepmlError(f"nothing to learn from: {left_out[0]}" if left_out else "nothing to learn from: no recordings")
-    return Material(torch.from_numpy(np.stack(kept)), tuple(sorted(digests)), tuple(left_out))
+    if len(spoken) > MOST_SEGMENTS:
+        drawn = np.random.default_rng(seed).choice(len(spoken), MOST_SEGMENTS, replace=False)
+        spoken = [spoken[place] for place in sorted(drawn)]
+    wanted: dict[Path, set[int]] = {}
+    for file, number in spoken:
+        wanted.setdefault(file, set()).add(number)
+    segments = [
+        np.float32(_LEVEL) * segment / np.sqrt(np.mean(np.square(segment)))
+        for file, numbers in wanted.items()
+        for number, segment in enumerate(_segments(file, rate))
+        if number in numbers
+    ]
+    return Material(torch.from_numpy(np.stack(segments)), tuple(sorted(digests)), tuple(left_out))
 
 
-def _segments(file: Path, rate: int) -> list[np.ndarray]:
-    """The spoken segments of one recording.
+def _segments(file: Path, rate: int) -> Iterator[np.ndarray]:
+    """The segments of a recording, `(T,)` without offset, one after the other; what is left at its end is dropped."""
+    length, rest = round(SECONDS * rate), np.zeros(0, np.float32)
+    with open_recording(file) as recording:
+        for block in resampled(one_channel(file, recording, None), recording.rate, rate):
+            rest = np.concatenate([rest, block.astype(np.float32)])
+            whole = len(rest) // length * length
+            yield from (segment - segment.mean() for segment in rest[:whole].reshape(-1, length))
+            rest = rest[whole:]
+
+
+def _spoken(file: Path, rate: int) -> list[int]:
+    """The numbers of the segments of a recording in which somebody speaks.
 
     Raises:
         SepmlError: it cannot be read, is too short, or nobody speaks in it.
     """
-    length = round(SECONDS * rate)
-    found: list[np.ndarray] = []
-    with open_recording(file) as recording:
-        blocks = resampled(one_channel(file, recording, None), recording.rate, rate)
-        rest = np.zeros(0, np.float32)
-        for block in blocks:
-            rest = np.concatenate([rest, block.astype(np.float32)])
-            whole = len(rest) // length * length
-            found += [segment - segment.mean() for segment in rest[:whole].reshape(-1, length)]
-            rest = rest[whole:]
-    if not found:
+    levels = [_frame_levels(segment, rate) for segment in _segments(file, rate)]
+    if not levels:
         raise SepmlError(f"{file}: is shorter than {SECONDS:g} s, the least that is learnt from")
-    levels = [_frame_levels(segment, rate) for segment in found]
     # Of speech the 95th percentile is near the level of vowels.
     loud = float(np.percentile(np.concatenate(levels), 95))
     if loud < _SILENT_DB:
         raise SepmlError(f"{file}: is silence, its level is {loud:.0f} dB, expected {_SILENT_DB:.0f} dB or more")
-    spoken = [np.mean(level > loud - _QUIET_DB) >= _SPOKEN_PART for level in levels]
-    chosen = [segment for segment, is_spoken in zip(found, spoken, strict=True) if is_spoken]
+    chosen = [number for number, level in enumerate(levels) if np.mean(level > loud - _QUIET_DB) >= _SPOKEN_PART]
     if not chosen:
         raise SepmlError(f"{file}: has no {SECONDS:g} s in which somebody speaks for half of the time")
-    return [np.float32(_LEVEL) * segment / np.sqrt(np.mean(np.square(segment))) for segment in chosen]
+    return chosen
 
 
 def _frame_levels(segment: np.ndarray, rate: int) -> np.ndarray:

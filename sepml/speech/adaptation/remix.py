@@ -9,36 +9,30 @@ estimates are no copies of the mixture, is Han and Long's (heterogeneous separat
 from collections.abc import Sequence
 from itertools import combinations
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from sepml.speech.losses import best_permutation, pairwise_si_snr, reorder, si_snr, upit_si_snr
+from sepml.speech.losses import si_snr, upit_si_snr
+from sepml.speech.separation.stitch import averaged, level_gains
 
 MOST_AGREEMENT_DB = 40.0
 _COPY_DB, _SILENT_DB = 15.0, -15.0
 
 
 def pseudo_references(ests: Sequence[Tensor], mixture: Tensor) -> Tensor:
-    """The average of the teachers' estimates in one order, whose sources add up to the mixture, `(B, n_src, T)`.
+    """The average of the teachers' estimates, as a separator gives it, whose sources add up to the mixture: `(B, n_src, T)`.
 
     Args:
-        ests: K of `(B, n_src, T)`. mixture: `(B, T)`.
+        ests: K of `(B, n_src, T)`, without gradient. mixture: `(B, T)`.
     """
-    consistent = [_consistent(est, mixture) for est in ests]
-    first = consistent[0]
-    aligned = [first, *(reorder(est, best_permutation(pairwise_si_snr(est, first))[1]) for est in consistent[1:])]
-    return torch.stack(aligned).mean(0)
-
-
-def _consistent(est: Tensor, mixture: Tensor) -> Tensor:
-    """Estimates with the gains that bring their sum closest to the mixture, and the remainder shared out: they add up to it."""
-    products = est @ est.mT
-    # As much as keeps the inverse finite where estimates are copies of each other or silent.
-    floor = 1e-4 * products.diagonal(dim1=1, dim2=2).mean(1) + 1e-12
-    gram = products + floor[:, None, None] * torch.eye(est.shape[1], device=est.device)
-    gains = torch.linalg.solve(gram, (est @ mixture[..., None])).clamp(0.0, None)
-    scaled = gains * est
-    return scaled + (mixture[:, None] - scaled.sum(1, keepdim=True)) / est.shape[1]
+    of_teachers, mixtures = [est.cpu().numpy() for est in ests], mixture.cpu().numpy()
+    rows = []
+    for n, x in enumerate(mixtures):
+        average, _ = averaged([est[n] for est in of_teachers], x)
+        average = average * level_gains(average, x)[:, None]
+        rows.append(average + (x - average.sum(0)) / len(average))
+    return torch.from_numpy(np.stack(rows).astype(np.float32)).to(mixture.device)
 
 
 def teachers_agreement(ests: Sequence[Tensor]) -> Tensor:

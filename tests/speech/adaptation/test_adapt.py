@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,7 +83,7 @@ def test_another_rate_is_resampled(tmp_path):
 
 def test_more_than_fits_is_drawn_from_all_of_it(recordings, monkeypatch):
     monkeypatch.setattr("sepml.speech.adaptation.material.MOST_SEGMENTS", 5)
-    few, whole = read_material(recordings, 8000), None
+    few = read_material(recordings, 8000)
     monkeypatch.undo()
     whole = read_material(recordings, 8000).segments
     places = [int((whole - segment).abs().sum(1).argmin()) for segment in few.segments]
@@ -160,10 +161,45 @@ def test_both_gains_have_to_be_above_their_errors(gains, kept):
     assert decision(gains)[0] is kept
 
 
-def test_blind_gains_of_a_model_over_itself_are_zero(pair, recordings):
+def test_blind_gains_of_a_model_over_itself_are_zero(pair, recordings, monkeypatch):
     models = [load_model(pair / f"peer{k}") for k in (1, 2)]
-    gains = blind_gains(models, models, read_material(recordings, 8000).segments)
-    assert gains in ({}, {"start": (0.0, 0.0), "adapted": (0.0, 0.0)})
+    segments = read_material(recordings, 8000).segments
+    assert blind_gains(models, models, segments, 5.0) == {}, "untrained networks give copies of the mixture"
+    monkeypatch.setattr(module, "is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
+    assert blind_gains(models, models, segments, 5.0) == {"start": (0.0, 0.0), "adapted": (0.0, 0.0)}
+
+
+def bands(ests: list[torch.Tensor], mixture: torch.Tensor) -> torch.Tensor:
+    """What lies below 500 Hz, and above."""
+    spectrum = torch.fft.rfft(mixture)
+    low = torch.arange(spectrum.shape[-1]) < 500 / 4000 * spectrum.shape[-1]
+    return torch.stack([torch.fft.irfft(spectrum * part, mixture.shape[-1]) for part in (low, ~low)], 1)
+
+
+def test_students_learn_what_the_teachers_separate(pair, recordings, everywhere, monkeypatch):
+    monkeypatch.setattr("sepml.speech.adaptation.learn.pseudo_references", bands)
+    models = [load_model(pair / f"peer{k}") for k in (1, 2)]
+    settings = replace(EVERYWHERE, learning_rate=1e-2)
+    learner = Learner(models, read_material(recordings, 8000).segments, 100, settings)
+    values = [learner.step().si_snr for _ in range(100)]
+    assert np.mean(values[-10:]) > np.mean(values[:10]) + 3
+
+
+@pytest.mark.parametrize(("name", "content", "said"), [
+    ("adapt.json", b"{", "adapt.json"),
+    ("adapt.json", b'{"format": "other"}', "is no note of an adaptation of this version"),
+    ("adapt.ckpt", b"PK broken", "adapt.ckpt: is damaged"),
+])  # fmt: skip
+def test_a_damaged_folder_is_one_line(pair, recordings, tmp_path, capsys, name, content, said):
+    assert command(pair, tmp_path / "out", *recordings, "--steps", 2) == 0
+    note = json.loads((tmp_path / "out/adapt.json").read_text())
+    del note["result"]
+    (tmp_path / "out/adapt.json").write_text(json.dumps(note))
+    (tmp_path / "out" / name).write_bytes(content)
+    capsys.readouterr()
+    assert command(pair, tmp_path / "out", *recordings, "--steps", 2) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in error and "Traceback" not in error
 
 
 def command(pair: Path, out: Path, *words: object) -> int:
