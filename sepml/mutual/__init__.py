@@ -5,7 +5,8 @@ from sepml.mutual.gates import UNGATED, Gate
 from sepml.mutual.mechanisms import Mechanism, MechanismName, Rules, exchange, mechanism_named
 from sepml.mutual.schedule import Schedule, epochs_since_best
 from sepml.mutual.step_report import StepReport
-from sepml.mutual.task import Task
+from sepml.mutual.task import Task, UnlabelledTask
+from sepml.mutual.teachers import Teachers, TeachingFigures, TeachingRules
 
 __all__ = [
     "UNGATED",
@@ -17,6 +18,10 @@ __all__ = [
     "Schedule",
     "StepReport",
     "Task",
+    "Teachers",
+    "TeachingFigures",
+    "TeachingRules",
+    "UnlabelledTask",
     "epochs_since_best",
     "exchange",
     "mechanism_named",

@@ -77,7 +77,7 @@ class Cohort:
         referenced = self.task.referenced(batch)
         begun = self.engine.each(partial(self._begin, batch, referenced), range(len(self.peers)))
         teachers = [each.prediction.detach() for each in begun]
-        confidence = torch.stack([each.confidence for each in begun])
+        confidence = self._confidence(teachers, batch, begun, referenced)
         rule = self.rules.gate if threshold != UNGATED else Gate()
         thresholds = self._thresholds(rule, confidence, threshold)
         gate = rule.opened(confidence, thresholds)
@@ -95,24 +95,36 @@ class Cohort:
                 for k in turn:
                     with torch.no_grad(), statistics_kept(self.peers[k]):
                         teachers[k] = self.task.predict(self.peers[k], batch)
-                        confidence[k] = by_unit(self.task.confidence(teachers[k], batch))
-                gate = rule.opened(confidence, thresholds)
+                gate = rule.opened(self._confidence(teachers, batch), thresholds)
         return report_from(torch.cat(figures))
 
     def _begin(self, batch: Any, referenced: Tensor | None, k: int) -> Begun:
-        """The prediction of peer k, its loss against the references, and how good a teacher it is."""
+        """The prediction of peer k and its loss against the references."""
         output = self.task.predict(self.peers[k], batch)
         # A tensor of its own, at which the share of the mimic gradient is taken: some engines watch the output for a backward.
         prediction = output.view_as(output)
-        own = self._supervised_loss(prediction, batch, referenced) if self._listens[k, 0] else None
-        known = None if own is None or referenced is not None else own.detach()
-        return Begun(prediction, own, by_unit(self.task.confidence(prediction.detach(), batch, known)))
+        return Begun(prediction, self._supervised_loss(prediction, batch, referenced) if self._listens[k, 0] else None)
+
+    def _confidence(
+        self, predictions: list[Tensor], batch: Any, begun: Sequence[Begun] = (), referenced: Tensor | None = None
+    ) -> Tensor:
+        """How good a teacher each peer is, `(K, U, B)`.
+
+        Args:
+            begun: the peers' losses for these predictions, where they are known.
+        """
+        of_all = referenced is None or bool(referenced.all())
+        losses = [None if each.own is None else each.own.detach() for each in begun] if begun and of_all else None
+        values = self.task.confidence(predictions, batch, losses)
+        return values if values.ndim == 3 else values[:, None]
 
     def _supervised_loss(self, prediction: Tensor, batch: Any, referenced: Tensor | None) -> Tensor | None:
         """The loss against the references, `(U, B)`, 0 where there are none; None where no example has any."""
         if referenced is None:
             return by_unit(self.task.supervised_loss(prediction, batch))
         examples = torch.nonzero(referenced).flatten()
+        if len(examples) == len(referenced):
+            return by_unit(self.task.supervised_loss(prediction, batch))
         if not len(examples):
             return None
         loss = by_unit(self.task.supervised_loss(prediction[examples], self.task.select(batch, examples)))

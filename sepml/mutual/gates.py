@@ -71,6 +71,16 @@ def soft(confidence: Tensor, threshold: Tensor | float, width: float) -> Tensor:
     return torch.sigmoid((confidence - threshold) / width).nan_to_num(0.0)[None]
 
 
+def random(confidence: Tensor, percent: float) -> Tensor:
+    """Open at random, whatever the confidence is, nan apart: the control that a gate has to beat.
+
+    >>> random(torch.tensor([[[2.5, math.nan]]]), 100.0).tolist()
+    [[[[1.0, 0.0]]]]
+    """
+    drawn = torch.rand(confidence.shape).to(confidence) < percent / 100
+    return (drawn & ~confidence.isnan()).to(confidence.dtype)[None]
+
+
 @dataclass(frozen=True)
 class Gate:
     """Which gate, and its numbers.
@@ -78,12 +88,12 @@ class Gate:
     Attributes:
         kind: the function of this module.
         margin: of `relative`, in the unit of the confidence.
-        percent: of `best`, above 0, at most 100.
+        percent: of `best` and `random`, above 0, at most 100.
         window: of `best`: the number of a peer's latest confidences that are its history.
         width: of `soft`, in the unit of the confidence.
     """
 
-    kind: Literal["absolute", "relative", "best", "soft"] = "absolute"
+    kind: Literal["absolute", "relative", "best", "soft", "random"] = "absolute"
     margin: float = 0.0
     percent: float = 50.0
     window: int = 1000
@@ -113,6 +123,8 @@ class Gate:
         thresholds = thresholds[:, None, None]
         if self.kind == "relative":
             return relative(confidence, thresholds)
+        if self.kind == "random":
+            return random(confidence, self.percent)
         return soft(confidence, thresholds, self.width) if self.kind == "soft" else absolute(confidence, thresholds)
 
 

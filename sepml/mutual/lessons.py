@@ -13,11 +13,10 @@ from sepml.mutual.task import Task
 
 @dataclass(frozen=True)
 class Begun:
-    """A peer's prediction and its loss against the references, `(U, B)`, with their graph, and its confidence, `(U, B)`."""
+    """A peer's prediction and its loss against the references, `(U, B)`, 0 where there are none; both with their graph."""
 
     prediction: Tensor
     own: Tensor | None
-    confidence: Tensor
 
 
 @dataclass(frozen=True)
@@ -66,7 +65,7 @@ class Lessons:
         values = [value.detach() for value in (own, taught) if value is not None] or [prediction.detach().flatten(1).sum(1)]
         return Learnt(
             loss,
-            nothing if own is None else own.detach().sum() / from_references.sum(),
+            nothing if own is None else (from_references * own.detach()).sum() / from_references.sum(),
             nothing if taught is None else taught.detach().sum() / weights.sum(),
             _share(parts, prediction) if self.is_observed and own is not None else nothing,
             torch.cat([by_unit(value) for value in values]).isfinite().all(0),

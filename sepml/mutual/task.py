@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeVar
 
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 Item = TypeVar("Item")
@@ -40,7 +40,10 @@ class Task(Protocol):
         ...
 
     def referenced(self, batch: Any) -> Tensor | None:
-        """Which examples have references, bool `(B,)`; None is all. The others are learnt from peers alone."""
+        """How far the references of each example count, `(B,)` from 0, it has none, to 1; None is 1 for all.
+
+        Examples without references are learnt from peers alone.
+        """
         ...
 
     def predict(self, peer: nn.Module, batch: Any) -> Tensor:
@@ -67,18 +70,43 @@ class Task(Protocol):
         """
         ...
 
-    def confidence(self, prediction: Tensor, batch: Any, loss: Tensor | None = None) -> Tensor:
-        """How good a teacher the prediction is: `(B,)` or `(U, B)`, bigger is surer, in the unit of the threshold.
+    def confidence(self, predictions: Sequence[Tensor], batch: Any, losses: Sequence[Tensor | None] | None = None) -> Tensor:
+        """How good a teacher each of K predictions is: `(K, B)` or `(K, U, B)`, bigger is surer, in the unit of the threshold.
 
-        nan never teaches; so it is where it takes references and an example has none.
+        It may take the references, and where there are none, how far a prediction agrees with the others. nan never teaches.
 
         Args:
-            loss: the prediction's `supervised_loss` where it is known for all examples, in which most of the work may be done.
+            losses: the predictions' `supervised_loss`, if it is known for all examples: most of the work may be done in it.
         """
         ...
 
     def score(self, prediction: Tensor, batch: Any) -> Tensor:
         """What a validated peer is judged by: `(B,)`, bigger is better."""
+        ...
+
+
+class UnlabelledTask(Task, Protocol):
+    """A task in which predictions of several teachers can become the references of new examples."""
+
+    def agreement(self, predictions: Sequence[Tensor], batch: Any) -> Tensor:
+        """How far each two of K predictions agree: `(K, K, B)` or `(K, K, U, B)`, in the unit of the confidence."""
+        ...
+
+    def true_confidence(self, predictions: Sequence[Tensor], batch: Any) -> Tensor:
+        """The confidence by references that only measurements may use: `(K, B)` or `(K, U, B)`; nan where there are none."""
+        ...
+
+    def complete(self, batch: Any, predictions: Sequence[Tensor], trust: Tensor, generator: Generator) -> Any:
+        """A batch whose examples without references give way to new ones, whose references are made of predictions.
+
+        Args:
+            predictions: of K teachers for the E examples that have none.
+            trust: `(U, E)`, from 0 to 1: how far the references that are made of an example count.
+            generator: of random numbers, on the CPU.
+
+        Returns:
+            the batch as it was where nothing can be made.
+        """
         ...
 
 

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from sepml.config import parse
 from sepml.errors import SepmlError, about
-from sepml.speech.data.loaders import DataSettings, train_loader, valid_loader
+from sepml.speech.data.loaders import DataSettings, held_out_loader, train_loader, valid_loader, without_references
 from sepml.speech.models.load import load_models
 from sepml.speech.models.model import (
     ConvTasNetConfig,
@@ -81,12 +81,17 @@ class SeparationSettings:
             needs one.
         unit: what the gate decides on: the `utterance`, or each `source` by itself.
         ceiling: soft ceiling of the SI-SNR against the references, dB; None is none. Examples of one talker need one.
+        remix_gain_db: in new mixtures of estimates, sources are louder or softer by up to this, dB.
+        consistency: weight of the loss with which estimates of new mixtures, put back where their parts come from, have to add
+            up to the mixtures that were observed.
     """
 
     align: Literal["peers", "reference"] = "peers"
     mimic_ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
     ceiling: Annotated[float, Field(gt=0, le=1000)] | None = None
     unit: Literal["utterance", "source"] = "utterance"
+    remix_gain_db: Annotated[float, Field(ge=0, le=100)] = 5.0
+    consistency: Annotated[float, Field(ge=0, le=1000)] = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,6 +128,10 @@ def parse_experiment(settings: dict[str, Any], source: str) -> SeparationExperim
         raise SepmlError(
             f"{source}: 'data.sample_rate' is {experiment.data.sample_rate} Hz, the peers' {experiment.peers[0].sample_rate} Hz"
         )
+    if experiment.data.unlabelled and experiment.separation.align == "reference":
+        raise SepmlError(f"{source}: 'separation.align' is reference, data.unlabelled has none: expected peers")
+    if experiment.cohort.unlabelled.gate.kind == "relative":
+        raise SepmlError(f"{source}: 'cohort.unlabelled.gate.kind' is relative, but all teach together: expected another one")
     return experiment
 
 
@@ -137,10 +146,14 @@ def train(settings: dict[str, Any], source: str, exp: Path, machines: Machines) 
 
 def _parts(experiment: SeparationExperiment, rank: int, world_size: int) -> Parts:
     n_src = experiment.peers[0].n_src
-    loaders = (
-        train_loader(experiment.data, n_src, experiment.seed, rank, world_size),
+    unlabelled = without_references(experiment.data, n_src, experiment.seed)
+    learnt = unlabelled.learnt if unlabelled else None
+    loaders = [
+        train_loader(experiment.data, n_src, experiment.seed, rank, world_size, learnt),
         valid_loader(experiment.data, n_src, rank, world_size),
-    )
+    ]
+    if unlabelled:
+        loaders.append(held_out_loader(experiment.data, unlabelled.held_out, rank, world_size))
     task = SeparationTask(**asdict(experiment.separation))
     networks = fresh_networks([_network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
     return Parts(task, networks, loaders, save_model, partial(_begin_with_given_weights, experiment.peers, networks))

@@ -1,12 +1,15 @@
 """Speech separation as a task for mutual learning."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 from sepml.speech.data.loaders import Batch
 from sepml.speech.losses import best_permutation, pairwise_quality, quality, reorder, silent_sources, upit_si_snr
+from sepml.speech.remix import agreement_of, is_separated, pseudo_references, remixed
 
 
 class SeparationTask:
@@ -24,8 +27,11 @@ class SeparationTask:
             references.
         ceiling: dB, soft ceiling of the SI-SNR against the references. Where a talker is alone, the mixture is the answer,
             and without a ceiling the gradient grows as 1 / distance from it. None is the paper's.
+        remix_gain_db: estimates are louder or softer in new mixtures by up to this, dB, see `remixed`.
+        consistency: weight of the loss with which estimates of new mixtures, put back where their parts come from, have to add
+            up to the mixtures that were observed.
 
-    Source: SML, Tan et al., ICASSP 2022, equations 4 to 7.
+    Source: SML, Tan et al., ICASSP 2022, equations 4 to 7; consistency is Saijo and Ogawa's (Self-Remixing, ICASSP 2023).
     """
 
     loss_name = "neg_si_snr"
@@ -37,11 +43,15 @@ class SeparationTask:
         mimic_ceiling: float | None = None,
         ceiling: float | None = None,
         unit: Literal["utterance", "source"] = "utterance",
+        remix_gain_db: float = 5.0,
+        consistency: float = 0.0,
     ) -> None:
         self.align = align
         self.mimic_ceiling = mimic_ceiling
         self.ceiling = ceiling
         self.unit = unit
+        self.remix_gain_db = remix_gain_db
+        self.consistency = consistency
 
     def views(self, network: nn.Module) -> list[nn.Module]:
         """The network itself."""
@@ -56,18 +66,27 @@ class SeparationTask:
 
     def select(self, batch: Batch, examples: Tensor) -> Batch:
         """The examples of a batch at the indices `(E,)`."""
-        return Batch(batch.mixture[examples], batch.sources[examples], tuple(batch.ids[k] for k in examples.tolist()))
+        ids = tuple(batch.ids[k] for k in examples.tolist())
+        trust = None if batch.trust is None else batch.trust[examples]
+        return Batch(batch.mixture[examples], batch.sources[examples], ids, trust)
 
     def names(self, batch: Batch) -> tuple[str, ...]:
         """The ids of the mixtures."""
         return batch.ids
 
-    def referenced(self, batch: Batch) -> None:
-        """All mixtures have references."""
+    def referenced(self, batch: Batch) -> Tensor | None:
+        """How far the references of each mixture count, see `Batch`."""
+        return batch.trust
 
     def supervised_loss(self, prediction: Tensor, batch: Batch) -> Tensor:
         """Minus the uPIT SI-SNR in dB, `(B,)`; by source `(n_src, B)`."""
-        return -self._value(*self._in_best_order(prediction, batch.sources, batch, self.ceiling))
+        pairwise, mean, order = self._in_best_order(prediction, batch.sources, batch, self.ceiling)
+        loss = -self._value(pairwise, mean, order)
+        if batch.remix is None or not self.consistency:
+            return loss
+        count = len(batch.remix.mixture)
+        observed = batch.remix.consistency(reorder(prediction, order)[-count:], self.ceiling)
+        return loss - self.consistency * functional.pad(observed, (len(order) - count, 0))
 
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         """Minus the SI-SNR in dB of the student with the teacher's estimates as references, `(B,)`; by source `(n_src, B)`."""
@@ -92,22 +111,62 @@ class SeparationTask:
             predictions = torch.stack([reorder(each, order) for each, order in zip(predictions, orders, strict=True)])
         return torch.where(shares[..., None] > 0, shares[..., None] * predictions, 0).sum(0)
 
-    def confidence(self, prediction: Tensor, batch: Batch, loss: Tensor | None = None) -> Tensor:
-        """The uPIT SI-SNR in dB against the references, `(B,)`; by source `(n_src, B)`.
+    def confidence(self, predictions: Sequence[Tensor], batch: Batch, losses: Sequence[Tensor | None] | None = None) -> Tensor:
+        """The uPIT SI-SNR in dB against the references, `(K, B)`; by source `(K, n_src, B)`.
 
-        It is nan, which never teaches, where all of them are silent.
+        Where there are none, it is the mean agreement with the other predictions. It is nan, which never teaches, where all
+        references are silent, and where a single prediction has no references.
         """
-        # Without a ceiling it is the loss.
-        if loss is not None and self.ceiling is None:
-            value = -loss
-        else:
-            value = self._value(*self._in_best_order(prediction, batch.sources, batch, None))
-        return value.masked_fill(silent_sources(batch.sources, batch.mixture).all(1), torch.nan)
+        # Without a ceiling and without more it is the loss.
+        is_loss = losses is not None and self.ceiling is None and (batch.remix is None or not self.consistency)
+        known = losses if losses is not None and is_loss else [None] * len(predictions)
+        silent = silent_sources(batch.sources, batch.mixture).all(1)
+        pairs = zip(predictions, known, strict=True)
+        values = torch.stack([self._against_references(est, batch, loss).masked_fill(silent, torch.nan) for est, loss in pairs])
+        if batch.trust is None or bool(batch.trust.all()):
+            return values
+        agreed = agreement_of(predictions)
+        others = ~torch.eye(len(predictions), dtype=torch.bool, device=agreed.device)
+        of_others = agreed.where(others[:, :, None], 0.0).sum(1) / others.sum(1)[:, None]
+        return torch.where(batch.trust > 0, values, of_others if values.ndim == 2 else of_others[:, None])
+
+    def agreement(self, predictions: Sequence[Tensor], batch: Batch) -> Tensor:
+        """The SI-SNR in dB between each two predictions under the best order, `(K, K, B)`, see `sepml.speech.remix`."""
+        return agreement_of(predictions)
+
+    def true_confidence(self, predictions: Sequence[Tensor], batch: Batch) -> Tensor:
+        """The uPIT SI-SNR in dB, `(K, B)`, against references that are not used to learn; nan where they are silent."""
+        silent = silent_sources(batch.sources, batch.mixture).all(1)
+        return torch.stack([upit_si_snr(est, batch.sources, mixture=batch.mixture) for est in predictions]).masked_fill(
+            silent, torch.nan
+        )
+
+    def complete(self, batch: Batch, predictions: Sequence[Tensor], trust: Tensor, generator: Generator) -> Batch:
+        """The batch with new mixtures of the estimates for its mixtures without references, in their place at its end.
+
+        Estimates of which one is a copy of the mixture, or nearly silent, are left out. A new mixture counts as far as all its
+        sources are trusted.
+        """
+        trusted = torch.ones_like(batch.mixture[:, 0]) if batch.trust is None else batch.trust
+        mixture = batch.mixture[trusted == 0]
+        sources = pseudo_references(predictions, mixture)
+        chosen = is_separated(sources, mixture) & trust.any(0)
+        count, n_src = int(chosen.sum()), sources.shape[1]
+        if count < n_src:
+            return batch
+        new = remixed(mixture[chosen], sources[chosen], generator, self.remix_gain_db)
+        kept = self.select(batch, torch.nonzero(trusted).flatten())
+        mixtures, references = torch.cat([kept.mixture, new.mixture]), torch.cat([kept.sources, new.sources])
+        trusted = torch.cat([trusted[trusted > 0], new.gathered(trust[:, chosen].T.expand(count, n_src)).prod(1)])
+        return Batch(mixtures, references, (*kept.ids, *("remixed",) * count), trusted, new)
 
     def score(self, prediction: Tensor, batch: Batch) -> Tensor:
         """SI-SNRi: the uPIT SI-SNR minus that of the mixture itself, dB, `(B,)`; for a silent source it is 0 dB before."""
         before = quality(batch.mixture[:, None], batch.sources, batch.mixture).mean(1)
         return upit_si_snr(prediction, batch.sources, mixture=batch.mixture) - before
+
+    def _against_references(self, est_sources: Tensor, batch: Batch, loss: Tensor | None) -> Tensor:
+        return self._value(*self._in_best_order(est_sources, batch.sources, batch, None)) if loss is None else -loss
 
     def _in_best_order(
         self, est_sources: Tensor, sources: Tensor, batch: Batch, ceiling: float | None

@@ -38,6 +38,7 @@ class RunState:
         history: one row a network and epoch, by the columns of `history.csv`.
         skipped: for each peer, consecutive steps that were skipped because the loss was not finite.
         gate_history: `(K, H)`, see `Gate.remember`; None where the gate needs none, and in states of earlier versions.
+        teaching: of moving averages that teach, see `RunTeachers.state`; None where there are none.
     """
 
     epoch: Count
@@ -46,6 +47,7 @@ class RunState:
     history: list[dict[str, Any]]
     skipped: list[Count]
     gate_history: Any = None
+    teaching: Any = None
 
 
 class _Damaged(Exception):

@@ -82,6 +82,9 @@ class FabricEngine:
         """The results for all items, one for each network, in their order."""
         if self.threads == 1 or self._draws_random_numbers:
             return [function(item) for item in items]
+        if self._draws_random_numbers is None and not torch.is_grad_enabled():
+            # Moving averages are evaluated, which draws nothing: that says nothing of the networks.
+            return [function(item) for item in items]
         if self._draws_random_numbers is None:
             before = torch.get_rng_state()
             results = [function(item) for item in items]

@@ -78,14 +78,14 @@ class Parts:
 
     Attributes:
         networks: with fresh weights, see `fresh_networks`.
-        loaders: training and validation batches of this process, see `fit`.
+        loaders: training and validation batches of this process, and those without references, see `fit`.
         save_network: writes one of these networks as a model folder.
         begin: loads the initial weights that the experiment names, if any; not called when a run continues.
     """
 
     task: Task
     networks: Sequence[nn.Module]
-    loaders: tuple[DataLoader[Any], DataLoader[Any]]
+    loaders: Sequence[DataLoader[Any]]
     save_network: Callable[[Path, Any], None]
     begin: Callable[[], None] = lambda: None
 

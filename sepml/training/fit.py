@@ -1,9 +1,8 @@
 """The training loop: epochs, validation, schedules, early stop, resume."""
 
-import logging
 import math
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,14 +16,15 @@ from sepml.errors import SepmlError
 from sepml.mutual import Cohort, StepReport, Task
 from sepml.system.process import LARGEST_SEED, track
 from sepml.training.engine import FabricEngine
+from sepml.training.epoch_line import log_epoch, some
 from sepml.training.hardware import sum_over_processes, union_over_processes
 from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, save
 from sepml.training.loading import worker_faults
+from sepml.training.optimizers import make_optimizer
 from sepml.training.resume import resume
-from sepml.training.settings import CohortSettings, FitSettings, make_optimizer
+from sepml.training.settings import CohortSettings, FitSettings, weight_at
+from sepml.training.teaching import RunTeachers
 
-log = logging.getLogger(__name__)
-_NAMED = 5
 # Steps; figures that learning does not need are means over these.
 _OBSERVED_EVERY = 10
 
@@ -33,7 +33,7 @@ _OBSERVED_EVERY = 10
 def fit(
     task: Task,
     networks: Sequence[nn.Module],
-    loaders: tuple[DataLoader[Any], DataLoader[Any]],
+    loaders: Sequence[DataLoader[Any]],
     settings: tuple[FitSettings, CohortSettings],
     run: Run,
     fabric: Fabric,
@@ -45,15 +45,17 @@ def fit(
     `peer2/`, ..., and `best.json`, which names the best of these.
 
     Args:
-        loaders: training batches, from a batch sampler whose `epoch` can be set, and validation batches.
+        loaders: training batches, from a batch sampler whose `epoch` can be set; validation batches; and, if some of the
+            training examples have no references, batches of such ones that are held out for the blind score.
 
     Returns:
         the history, one row a network and epoch.
 
     Raises:
-        SepmlError: too many steps in a row without a finite loss, a damaged checkpoint, or a worker that reads ahead ended.
+        SepmlError: too many steps in a row without a finite loss, a damaged checkpoint, a worker that reads ahead ended, or
+            the task cannot learn without references.
     """
-    train, valid = (_set_up(loader, fabric) for loader in loaders)
+    train, valid, *held_out = (_set_up(loader, fabric) for loader in loaders)
     options, sharing = settings
     plain = [make_optimizer(options.optimizer, network, options.learning_rate.peak) for network in networks]
     ready = [fabric.setup(network, optimizer) for network, optimizer in zip(networks, plain, strict=True)]
@@ -64,31 +66,30 @@ def fit(
         _engine(fabric, len(networks), len(peers), sharing) as engine,
         TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard,
     ):
-        cohort = Cohort(task, peers, [ready[owner][1] for owner in owners], sharing.rules, _clip_norm(options), engine)
+        optimizers = [ready[owner][1] for owner in owners]
+        cohort = Cohort(task, peers, optimizers, sharing.rules, options.clip_norm or math.inf, engine)
+        teachers = RunTeachers(task, networks, progress.teaching, sharing.unlabelled, engine, run.seed) if held_out else None
         while progress.epoch < options.epochs and not progress.is_stalled(options.early_stop):
             epoch, started = progress.epoch, time.perf_counter()
-            # Random numbers inside the networks depend on the epoch only, so that a resumed run draws the same.
-            torch.manual_seed((run.seed * 1_000_003 + epoch) % (LARGEST_SEED + 1))
-            reports, untrained = _train_epoch(cohort, owners, train, progress, settings, fabric)
+            _seed(run, epoch, teachers)
+            reports, untrained = _train_epoch(cohort, teachers, owners, train, progress, settings, fabric)
             seconds = time.perf_counter() - started
             scores, unscored = _validate(task, ready, valid, engine, f"epoch {epoch + 1} validation")
-            shared = {
-                "threshold": sharing.threshold_at(epoch),
-                "weight": sharing.weight_at(_time(epoch, len(reports) - 1, train), options.epochs),
-                "examples_per_s": len(train.dataset) / seconds,  # type: ignore[arg-type]
-            }
-            rows = _rows(epoch, zip(epoch_means(reports, owners, fabric), plain, scores.tolist(), strict=True), shared)
-            progress.add(rows)
+            means = epoch_means(reports, owners, fabric)
+            if teachers:
+                blind, _ = _validate(task, ready, teachers.blind(held_out[0]), engine, f"epoch {epoch + 1} blind score")
+                means, progress.teaching = teachers.beside(means, blind.tolist()), teachers.state()
+            shared = _shared(settings, epoch, len(reports), train, seconds)
+            progress.add(rows := _rows(epoch, zip(means, plain, scores.tolist(), strict=True), shared))
             if fabric.is_global_zero:
                 save(run, progress, networks, plain, task, options.keep)
-                _log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
+                log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
                 tensorboard.write(progress.history, task)
             fabric.barrier()
     return progress.history
 
 
 def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
-    # One loader gives one loader.
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
 
 
@@ -97,8 +98,23 @@ def _engine(fabric: Fabric, networks: int, peers: int, sharing: CohortSettings) 
     return FabricEngine(fabric, networks, networks == peers and sharing.rules.updates == "simultaneous")
 
 
-def _clip_norm(options: FitSettings) -> float:
-    return math.inf if options.clip_norm is None else options.clip_norm
+def _seed(run: Run, epoch: int, teachers: RunTeachers | None) -> None:
+    """Let the random numbers of an epoch depend on it and the seed alone, so that a resumed run draws the same."""
+    if teachers:
+        teachers.begin(epoch)
+    torch.manual_seed((run.seed * 1_000_003 + epoch) % (LARGEST_SEED + 1))
+
+
+def _shared(
+    settings: tuple[FitSettings, CohortSettings], epoch: int, steps: int, train: DataLoader[Any], seconds: float
+) -> dict[str, float]:
+    """The figures of an epoch that all networks have in common."""
+    options, sharing = settings
+    return {
+        "threshold": sharing.threshold_at(epoch),
+        "weight": sharing.weight_at(_time(epoch, steps - 1, train), options.epochs),
+        "examples_per_s": len(train.dataset) / seconds,  # type: ignore[arg-type]
+    }
 
 
 def _rows(epoch: int, figures: Iterable[tuple[dict[str, float], Optimizer, float]], shared: dict[str, float]) -> list[EpochRow]:
@@ -128,6 +144,7 @@ def _peers(task: Task, ready: list[tuple[Any, Any]]) -> tuple[list[nn.Module], l
 
 def _train_epoch(
     cohort: Cohort,
+    teachers: RunTeachers | None,
     owners: list[int],
     loader: DataLoader[Any],
     progress: Progress,
@@ -147,9 +164,12 @@ def _train_epoch(
     for step, batch in enumerate(track(loader, f"epoch {progress.epoch + 1}/{options.epochs}")):
         now = _time(progress.epoch, step, loader)
         for optimizer, valid in zip(cohort.optimizers, scores, strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = rate.at(now, options.epochs, valid)
+            _set_rate(optimizer, rate.at(now, options.epochs, valid))
+        if teachers:
+            batch = teachers.complete(batch, weight_at(sharing.unlabelled.weight, now, options.epochs))
         report = cohort.step(batch, threshold, sharing.weight_at(now, options.epochs), step % _OBSERVED_EVERY == 0)
+        if teachers:
+            teachers.teachers.follow(cohort.peers)
         reports.append(report)
         if report.skipped.any():
             suspects += [name for name, bad in zip(cohort.task.names(batch), report.not_finite.tolist(), strict=False) if bad]
@@ -163,6 +183,11 @@ def _train_epoch(
         suspects = union_over_processes(suspects, fabric)
     _give_up(progress, options.max_skipped, suspects)
     return reports, suspects
+
+
+def _set_rate(optimizer: Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate
 
 
 def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
@@ -179,7 +204,7 @@ def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
 
 @torch.no_grad()
 def _validate(
-    task: Task, ready: list[tuple[Any, Any]], loader: DataLoader[Any], engine: FabricEngine, what: str
+    task: Task, ready: list[tuple[Any, Any]], loader: Iterable[Any], engine: FabricEngine, what: str
 ) -> tuple[Tensor, list[str]]:
     """The mean score of each network over all validation examples of all processes, `(networks,)`; those without one."""
     networks = [network for network, _ in ready]
@@ -201,29 +226,3 @@ def _validate(
 def _score(task: Task, batch: Any, network: nn.Module) -> Tensor:
     """The scores of a network on a batch, `(B,)`, on the CPU: not every device has 64-bit floats."""
     return task.score(task.predict(network, batch), batch).cpu()
-
-
-def _log_epoch(epoch: str, rows: list[EpochRow], seconds: float, not_finite: Mapping[str, Sequence[str]]) -> None:
-    """Log one line about an epoch.
-
-    Args:
-        epoch: its number and how many there are.
-        rows: one a network.
-        not_finite: `training` and `validation` -> names of the examples without a finite loss or score.
-    """
-    parts = [_text_of(row) for row in rows]
-    parts += [f"not finite in {where}: {some(names)}" for where, names in not_finite.items() if names]
-    log.info("epoch %s (%.0f s): %s", epoch, seconds, "; ".join(parts))
-
-
-def _text_of(row: EpochRow) -> str:
-    text = f"peer {row.network}: train {row.train_loss:.2f}, valid {row.score:.2f}"
-    if not math.isnan(row.gate_open):
-        text += f", gate open {row.gate_open:.0%}"
-    return text + (f", {row.skipped} step{'s' * (row.skipped != 1)} skipped" if row.skipped else "")
-
-
-def some(names: Sequence[str]) -> str:
-    """The first few names, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

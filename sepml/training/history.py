@@ -54,6 +54,10 @@ class EpochRow:
         skipped: the number of steps that were skipped.
         score: on the validation examples; the column is `valid_` and `Task.score_name`.
         examples_per_s: training examples per second over all processes.
+        unlabelled_agreement, unlabelled_open, unlabelled_taught, unlabelled_withheld: on examples without references, means
+            over the steps, see `TeachingFigures`.
+        blind_score: on new examples made of held-out ones without references; the column is `blind_` and `Task.score_name`.
+            These five columns are in the file only where there are such examples.
     """
 
     epoch: int
@@ -73,10 +77,16 @@ class EpochRow:
     taught_confidence: float = math.nan
     withheld_confidence: float = math.nan
     better_teacher: float = math.nan
+    unlabelled_agreement: float = math.nan
+    unlabelled_open: float = math.nan
+    unlabelled_taught: float = math.nan
+    unlabelled_withheld: float = math.nan
+    blind_score: float = math.nan
 
     def columns(self, task: Task) -> dict[str, Any]:
         """The values by the columns of `history.csv`."""
         names = {"network": "peer", "train_loss": f"train_{task.loss_name}", "score": f"valid_{task.score_name}"}
+        names["blind_score"] = f"blind_{task.score_name}"
         return {names.get(name, name): value for name, value in vars(self).items()}
 
     @classmethod
@@ -94,7 +104,7 @@ class EpochRow:
         values: dict[str, Any] = {}
         for column, value in columns.items():
             start = column.partition("_")[0]
-            name = {"peer": "network", "train": "train_loss", "valid": "score"}.get(start, column)
+            name = {"peer": "network", "train": "train_loss", "valid": "score", "blind": "blind_score"}.get(start, column)
             if name in cls.__dataclass_fields__:
                 kinds = (int, float) if name in ("epoch", "network", "score") else (int, float, NoneType)
                 require_part(f"{where}.{column}", value, type(value) in kinds, "a number")
@@ -111,12 +121,14 @@ class Progress:
         history: a row for each epoch and network, in this order.
         skipped: for each network, the steps in a row that were skipped up to now.
         gate_history: see `Cohort`; None where the gate needs none.
+        teaching: see `RunTeachers.state`; None where no moving averages teach.
     """
 
     epoch: int
     history: list[EpochRow]
     skipped: list[int]
     gate_history: Tensor | None = None
+    teaching: dict[str, Any] | None = None
 
     def add(self, rows: list[EpochRow]) -> None:
         """Count an epoch as done and add its rows, one a network."""
@@ -171,9 +183,13 @@ def save(
     best = [max((value for value in values if not math.isnan(value)), default=-math.inf) for values in kept]
     write_json(run.folder / "best.json", {"peer": best.index(max(best)) + 1})
     history = [row.columns(task) for row in progress.history]
-    write_csv(run.folder / "history.csv", list(history[0]), ([_short(value) for value in row.values()] for row in history))
+    of_unlabelled = [name for name in history[0] if name.startswith(("unlabelled_", "blind_"))]
+    is_used = any(not math.isnan(row[name]) for row in history for name in of_unlabelled)
+    columns = [name for name in history[0] if is_used or name not in of_unlabelled]
+    write_csv(run.folder / "history.csv", columns, ([_short(row[name]) for name in columns] for row in history))
     states = [network.state_dict() for network in networks], [optimizer.state_dict() for optimizer in optimizers]
-    save_state(run.folder, RunState(progress.epoch, *states, history, progress.skipped, progress.gate_history))
+    beside = progress.gate_history, progress.teaching
+    save_state(run.folder, RunState(progress.epoch, *states, history, progress.skipped, *beside))
 
 
 def _short(value: float) -> float | str:

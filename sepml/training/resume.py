@@ -55,7 +55,7 @@ def resume(
             log.info("%s: going on after epoch %d of %d", file, state.epoch, epochs)
         else:
             log.info("%s: complete after epoch %d; a larger fit.epochs goes on", file, state.epoch)
-    return Progress(state.epoch, history, state.skipped, state.gate_history)
+    return Progress(state.epoch, history, state.skipped, state.gate_history, state.teaching)
 
 
 def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> list[EpochRow]:
@@ -79,7 +79,20 @@ def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequ
     past = state.gate_history
     is_table = past is None or (is_plain_tensor(past) and past.is_floating_point() and past.ndim == 2)
     require_part("gate_history", past, is_table, "a table of floats")
+    if state.teaching is not None:
+        _check_teaching(state.teaching, networks)
     return history
+
+
+def _check_teaching(teaching: Any, networks: Sequence[nn.Module]) -> None:
+    is_whole = isinstance(teaching, dict) and teaching.keys() == {"averages", "history"}
+    averages = teaching["averages"] if is_whole else None
+    is_whole = isinstance(averages, list) and len(averages) == len(networks)
+    require_part("teaching", teaching, is_whole, f"the history and the averages of {len(networks)} networks")
+    for number, (weights, network) in enumerate(zip(teaching["averages"], networks, strict=True)):
+        check_weights(network, weights, f"'teaching.averages.{number}'")
+    past = teaching["history"]
+    require_part("teaching.history", past, past is None or (is_plain_tensor(past) and past.ndim == 2), "a table of floats")
 
 
 def _history_of(state: RunState, networks: int) -> list[EpochRow]:

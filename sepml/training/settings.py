@@ -1,19 +1,16 @@
-"""Settings of a training run, with the ranges of their values: schedules, optimisers, the cohort and the loop."""
+"""Settings of a training run, with the ranges of their values: schedules, the cohort and the loop."""
 
 import math
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-import torch
 from pydantic import Discriminator, Field, Tag
-from torch import nn
-from torch.optim import Optimizer
 
-from sepml.mutual import UNGATED, Gate, MechanismName, Rules, Schedule, mechanism_named
+from sepml.mutual import UNGATED, Gate, MechanismName, Rules, Schedule, TeachingRules, mechanism_named
+from sepml.training.optimizers import OptimizerSettings
 
 Count = Annotated[int, Field(ge=1)]
 NotNegative = Annotated[float, Field(ge=0)]
-Fraction = Annotated[float, Field(ge=0, lt=1)]
 Part = Annotated[float, Field(ge=0, le=1)]
 Factor = Annotated[float, Field(gt=0, le=1)]
 
@@ -49,9 +46,9 @@ class GateSettings(Gate):
     Attributes:
         kind: `absolute`: where its confidence reaches the threshold. `relative`: where it reaches the student's and a margin.
             `best`: where it is among the best `percent` of its latest confidences. `soft`: everywhere, weighted by a sigmoid
-            of the confidence around the threshold.
+            of the confidence around the threshold. `random`: on `percent` of the examples, the control.
         margin: of `relative`, in the unit of the task's confidence.
-        percent: of `best`.
+        percent: of `best` and `random`.
         window: of `best`: how many of a peer's latest confidences count.
         width: of `soft`, in the unit of the task's confidence: the weight is 0.73 one width above the threshold.
     """
@@ -129,26 +126,26 @@ Weight = Annotated[
 ]
 
 
+def weight_at(weight: float | WeightSchedule, epoch: float, epochs: int) -> float:
+    """A weight at a time of a run of so many epochs, see `Schedule.at`."""
+    return weight.schedule.at(epoch, epochs) if isinstance(weight, WeightSchedule) else weight
+
+
 @dataclass(frozen=True)
-class OptimizerSettings:
-    """Which optimiser each network has; its learning rate is scheduled apart.
+class TeachingSettings(TeachingRules):
+    """How moving averages of the peers teach them on examples without references, see `data.unlabelled`.
 
     Attributes:
-        kind: `adam` or `sgd`.
-        betas: decay rates of Adam's running means of the gradient and of its square.
-        momentum: of SGD.
-        nesterov: whether SGD's momentum is Nesterov's.
-        weight_decay: the L2 penalty, added to the gradient.
-        decayed: `all` weights, or the `kernels` alone: matrices and convolutions, but not norms, biases and depthwise
-            convolutions.
+        decay: of the moving averages, a step.
+        gate: on which examples they teach, by how far they agree: `absolute`, `best`, `soft` or `random`.
+        threshold: of an absolute or soft gate, in the unit of the task's confidence: for separation dB of SI-SNR.
+        judge: what the gate sees: the `agreement` of the teachers, or `references`, to measure what a perfect gate would win.
+        weight: of the loss on new examples made of these, at most 1: a number, or a schedule over the epochs.
     """
 
-    kind: Literal["adam", "sgd"] = "adam"
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
-    momentum: Fraction = 0.9
-    nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    decayed: Literal["all", "kernels"] = "all"
+    decay: Annotated[float, Field(ge=0, lt=1)] = 0.995
+    gate: GateSettings = field(default_factory=GateSettings)
+    weight: Weight = 1.0
 
 
 @dataclass(frozen=True)
@@ -164,6 +161,7 @@ class CohortSettings:
         teacher: from whom a peer learns: from `each` teacher, with the mean of the losses, or from the `mean` of the teachers'
             outputs.
         updates: `simultaneous` of all peers, or `alternating`, where a peer sees the outputs of those updated before it.
+        unlabelled: how moving averages of the peers teach on examples without references.
     """
 
     mechanism: MechanismName = "sml"
@@ -172,17 +170,18 @@ class CohortSettings:
     weight: Weight = 0.001
     teacher: Literal["each", "mean"] = "each"
     updates: Literal["simultaneous", "alternating"] = "simultaneous"
+    unlabelled: TeachingSettings = field(default_factory=TeachingSettings)
 
     def threshold_at(self, epoch: int) -> float:
         """The threshold of an epoch; `UNGATED` where the mechanism has no gate, nan where the gate finds it in each step."""
         if not mechanism_named(self.mechanism).is_gated:
             return UNGATED
-        own = {"relative": self.gate.margin, "best": math.nan}
+        own = {"relative": self.gate.margin, "best": math.nan, "random": math.nan}
         return own.get(self.gate.kind, self.threshold.schedule.at(epoch))
 
     def weight_at(self, epoch: float, epochs: int) -> float:
         """The weight of the mimic loss at a time of a run of so many epochs, see `Schedule.at`."""
-        return self.weight.schedule.at(epoch, epochs) if isinstance(self.weight, WeightSchedule) else self.weight
+        return weight_at(self.weight, epoch, epochs)
 
     @property
     def rules(self) -> Rules:
@@ -216,24 +215,3 @@ class FitSettings:
     keep: Literal["best", "last"] = "best"
     max_skipped: Count = 20
     tensorboard: bool = True
-
-
-def make_optimizer(settings: OptimizerSettings, network: nn.Module, lr: float) -> Optimizer:
-    """The optimiser of a network's weights at a learning rate."""
-    weights = list(network.parameters())
-    groups: list[dict[str, Any]]
-    if settings.decayed == "kernels":
-        depthwise = {
-            id(module.weight) for module in network.modules() if 1 < getattr(module, "groups", 1) == module.in_channels
-        }
-        bare = [weight.ndim < 2 or id(weight) in depthwise for weight in weights]
-        groups = [
-            {"params": [weight for weight, is_bare in zip(weights, bare, strict=True) if not is_bare]},
-            {"params": [weight for weight, is_bare in zip(weights, bare, strict=True) if is_bare], "weight_decay": 0.0},
-        ]
-    else:
-        groups = [{"params": weights}]
-    if settings.kind == "adam":
-        return torch.optim.Adam(groups, lr=lr, betas=settings.betas, weight_decay=settings.weight_decay)
-    nesterov = settings.nesterov and settings.momentum > 0
-    return torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, nesterov=nesterov, weight_decay=settings.weight_decay)

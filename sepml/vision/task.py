@@ -174,9 +174,11 @@ class ClassificationTask:
         mean = torch.where(shares.mT > 0, shares.mT * probabilities, 0).sum(0)
         return self.temperature * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
 
-    def confidence(self, prediction: Tensor, batch: ImageBatch, loss: Tensor | None = None) -> Tensor:
-        """The probability of the likeliest class, `(B,)`."""
-        return F.softmax(prediction, 1).amax(1)
+    def confidence(
+        self, predictions: Sequence[Tensor], batch: ImageBatch, losses: Sequence[Tensor | None] | None = None
+    ) -> Tensor:
+        """The probability of the likeliest class, `(K, B)`."""
+        return torch.stack([F.softmax(logits, 1).amax(1) for logits in predictions])
 
     def score(self, prediction: Tensor, batch: ImageBatch) -> Tensor:
         """100 where the likeliest class is the label, else 0: `(B,)`; the mean is the accuracy in percent."""

@@ -37,8 +37,13 @@ class Regression:
     def average(self, predictions: Tensor, shares: Tensor, batch: dict) -> Tensor:
         return torch.where(shares.mT > 0, shares.mT * predictions, 0).sum(0)
 
-    def confidence(self, prediction: Tensor, batch: dict, loss: Tensor | None = None) -> Tensor:
-        return batch["confidence"].pop(0)
+    def confidence(self, predictions: list[Tensor], batch: dict, losses: list[Tensor | None] | None = None) -> Tensor:
+        """One row of the batch after the other, for each prediction that is new."""
+        known = batch.setdefault("known", {})
+        for prediction in predictions:
+            if id(prediction) not in known:
+                known[id(prediction)] = prediction, batch["confidence"].pop(0)
+        return torch.stack([known[id(prediction)][1] for prediction in predictions])
 
     def score(self, prediction: Tensor, batch: dict) -> Tensor:
         return -self.supervised_loss(prediction, batch)
@@ -47,8 +52,8 @@ class Regression:
 class Sure(Regression):
     """The confidence is minus the squared error."""
 
-    def confidence(self, prediction: Tensor, batch: dict, loss: Tensor | None = None) -> Tensor:
-        return -self.supervised_loss(prediction, batch)
+    def confidence(self, predictions: list[Tensor], batch: dict, losses: list[Tensor | None] | None = None) -> Tensor:
+        return torch.stack([-self.supervised_loss(prediction, batch) for prediction in predictions])
 
 
 def linear(n_peers: int, size: int = 3) -> list[nn.Module]:

@@ -11,7 +11,8 @@ from torch.utils.data import DataLoader
 from sepml.training.fit import fit
 from sepml.training.history import EpochRow, Run
 from sepml.training.loading import EpochBatches
-from sepml.training.settings import CohortSettings, FitSettings, LearningRate, OptimizerSettings
+from sepml.training.optimizers import OptimizerSettings
+from sepml.training.settings import CohortSettings, FitSettings, LearningRate
 
 
 class Rows(torch.utils.data.Dataset):

@@ -111,7 +111,7 @@ def test_the_average_of_impossible_classes_is_finite():
 def test_the_confidence_is_the_probability_of_the_likeliest_class_right_or_wrong():
     prediction = torch.tensor([THREE_QUARTERS, HALF, TENTH])
     for temperature in (1.0, 5.0):
-        got = ClassificationTask(temperature).confidence(prediction, ImageBatch(None, torch.tensor([1, 1, 1])))
+        got = ClassificationTask(temperature).confidence([prediction], ImageBatch(None, torch.tensor([1, 1, 1])))[0]
         assert got.tolist() == pytest.approx([0.75, 0.5, 0.9], abs=1e-6)
 
 

@@ -33,8 +33,8 @@ class Classes:
     def average(self, predictions, shares, batch):
         return torch.where(shares.mT > 0, shares.mT * predictions.softmax(2), 0).sum(0).log()
 
-    def confidence(self, prediction, batch, loss=None):
-        return -self.supervised_loss(prediction, batch)
+    def confidence(self, predictions, batch, losses=None):
+        return torch.stack([-self.supervised_loss(prediction, batch) for prediction in predictions])
 
 
 def classifier(seed: int) -> nn.Module:

@@ -35,7 +35,7 @@ def test_values_are_by_source_in_the_order_of_the_references(swapped):
     task = SeparationTask(unit="source")
     est = estimate((20.0, 3.0), swapped)
     assert task.supervised_loss(est, BATCH).tolist() == [[pytest.approx(-20, abs=1e-3)], [pytest.approx(-3, abs=1e-3)]]
-    assert task.confidence(est, BATCH).flatten().tolist() == pytest.approx([20, 3], abs=1e-3)
+    assert task.confidence([est], BATCH).flatten().tolist() == pytest.approx([20, 3], abs=1e-3)
     mean = SeparationTask().supervised_loss(est, BATCH)
     torch.testing.assert_close(task.supervised_loss(est, BATCH).mean(0), mean)
 

@@ -151,7 +151,7 @@ def test_where_every_source_sounds_losses_are_what_they_were(n_src, ceiling):
         (lambda est: peers.supervised_loss(est, batch), lambda est: -former_upit(est, batch.sources)),
         (lambda est: peers.mimic_loss(est, teacher, batch), lambda est: -former_upit(est, teacher, ceiling)),
         (lambda est: reference.mimic_loss(est, teacher, batch), lambda est: -former_matched(est, teacher, ceiling)),
-        (lambda est: peers.confidence(est, batch), lambda est: former_upit(est, batch.sources)),
+        (lambda est: peers.confidence([est], batch)[0], lambda est: former_upit(est, batch.sources)),
         (
             lambda est: peers.score(est, batch),
             lambda est: former_upit(est, batch.sources) - former_matched(batch.mixture[:, None], batch.sources),
@@ -181,7 +181,7 @@ def test_loss_confidence_and_score_are_of_the_same_mean():
     batch, task = one_talker(), SeparationTask()
     ests = torch.stack([0.1 * leak, estimate(talker, disturbance)])[None]
     assert float(task.supervised_loss(ests, batch)) == pytest.approx(-15, abs=1e-3)
-    assert float(task.confidence(ests, batch)) == pytest.approx(15, abs=1e-3)
+    assert float(task.confidence([ests], batch)) == pytest.approx(15, abs=1e-3)
     # The mixture is the talker, which float32 tells up to 80 dB, and 0 dB below itself for the silent source.
     assert float(task.score(ests, batch)) == pytest.approx(15 - 80 / 2, abs=0.1)
     aligned = SeparationTask("reference").predict(lambda mixture: ests, batch)
@@ -195,7 +195,7 @@ def test_an_example_of_silence_has_a_bounded_loss_and_no_confidence(noise, scale
     batch, task = Batch(noise[None], torch.zeros(1, 2, LENGTH), ("a",)), SeparationTask()
     value, gradient = value_and_gradient(lambda est: task.supervised_loss(est, batch), scale * torch.stack(ests)[None])
     assert -MAX_LEVEL_DB <= float(value) <= 0.01 and float(gradient.norm()) <= 275 / LENGTH**0.5
-    assert bool(task.confidence(torch.stack(ests)[None], batch).isnan())
+    assert bool(task.confidence([torch.stack(ests)[None]], batch).isnan())
     assert bool(task.score(scale * torch.stack(ests)[None], batch).isfinite())
 
 

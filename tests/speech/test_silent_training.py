@@ -21,8 +21,8 @@ class FormerTask(SeparationTask):
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Batch) -> Tensor:
         return -former_upit(student, teacher)
 
-    def confidence(self, prediction: Tensor, batch: Batch, loss: Tensor | None = None) -> Tensor:
-        return former_upit(prediction, batch.sources)
+    def confidence(self, predictions: list[Tensor], batch: Batch, losses: list[Tensor | None] | None = None) -> Tensor:
+        return torch.stack([former_upit(prediction, batch.sources) for prediction in predictions])
 
 
 class Filters(nn.Module):

@@ -15,7 +15,7 @@ from html_page import Page
 from sepml.cli import main
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.report.report import write_report
-from sepml.training.fit import some
+from sepml.training.epoch_line import some
 
 RATE = 8000
 NETWORK = {"kind": "dprnn", "filterbank": "stft", "window": 128, "stride": 64, "bottleneck": 8, "hidden": 8, "blocks": 1}

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from sepml.mutual import StepReport
 from sepml.training.history import epoch_means
 from sepml.training.loading import EpochBatches
-from sepml.training.settings import CohortSettings, OptimizerSettings
+from sepml.training.optimizers import OptimizerSettings
+from sepml.training.settings import CohortSettings
 
 # The history of an epoch.
 

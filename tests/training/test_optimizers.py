@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from sepml.training.settings import OptimizerSettings, make_optimizer
+from sepml.training.optimizers import OptimizerSettings, make_optimizer
 
 LR, DECAY = 0.05, 0.1
 

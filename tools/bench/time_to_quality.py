@@ -173,8 +173,8 @@ class _Pairs:
     """Mixtures `(T,)` and sources `(2, T)` of a manifest; random segments of some seconds, or whole."""
 
     def __init__(self, manifest: Path, segment: float | None) -> None:
-        from sepml.speech.data.loaders import Segments, Whole
         from sepml.speech.data.manifest import read_manifest
+        from sepml.speech.data.segments import Segments, Whole
 
         mixtures = read_manifest(manifest)
         self.cut = segment is not None

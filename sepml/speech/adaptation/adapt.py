@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.adaptation.learn import Learner, LearningSettings
-from sepml.speech.adaptation.material import SECONDS, read_material
-from sepml.speech.adaptation.remix import is_separated, pseudo_references, remixed
+from sepml.speech.data.material import SECONDS, read_material
 from sepml.speech.losses import upit_si_snr
 from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, best_peer, find_model, load_models, locate
 from sepml.speech.models.model import SeparationModel, save_model
+from sepml.speech.remix import is_separated, pseudo_references, remixed
 from sepml.system.files import atomic_path, write_json
 from sepml.system.process import LOCK, locked
 from sepml.system.readers import read_object
@@ -143,8 +143,8 @@ def blind_gains(
         chosen = is_separated(sources, mixtures)
         if int(chosen.sum()) < _LEAST_SEGMENTS // 2:
             continue
-        new, references = remixed(sources[chosen], torch.Generator().manual_seed(seed), gain_db)
-        before, after = (_scores(models, new, references) for models in (start, adapted))
+        new = remixed(mixtures[chosen], sources[chosen], torch.Generator().manual_seed(seed), gain_db)
+        before, after = (_scores(models, new.mixture, new.sources) for models in (start, adapted))
         difference = after - before
         gains[name] = float(difference.mean()), float(difference.std() / len(difference) ** 0.5)
     return gains

@@ -1,7 +1,6 @@
 """Batches of mixtures and their sources, from manifests, from shards or from dynamic mixing."""
 
 import logging
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,20 @@ import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import ConcatDataset, DataLoader, Dataset
+from torch.utils.data import ConcatDataset, DataLoader
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import read_wav
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.manifest import Manifest, read_manifest
-from sepml.speech.data.mixtures import Example, Mixture
-from sepml.speech.data.shards import INDEX, Sharded, Shards, open_shards, read_sharded
+from sepml.speech.data.manifest import read_manifest
+from sepml.speech.data.mixtures import Example
+from sepml.speech.data.segments import Mixtures, Segments, Whole
+from sepml.speech.data.shards import INDEX, Shards, open_shards
+from sepml.speech.data.unlabelled import BatchesBeside, Beside, Divided, Part, Recorded, UnlabelledData, divided, trust_of
+from sepml.speech.remix import Remix
 from sepml.system.parallel import MOST_WORKERS
 from sepml.training.loading import MOST_BATCH_VALUES, EpochBatches, Loader, Order, shuffled, shuffled_by_shard
 
 log = logging.getLogger(__name__)
-Mixtures = Manifest | Shards
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -34,11 +34,15 @@ class Batch(NamedTuple):
         mixture: `(B, T)`.
         sources: references, `(B, n_src, T)`; the mixture is their sum, with noise where there is any.
         ids: B names.
+        trust: `(B,)`, how far the references of each example count, from 0, it has none for training, to 1; None is 1 for all.
+        remix: where the last examples come from, if they are new mixtures of estimates.
     """
 
     mixture: Tensor
     sources: Tensor
     ids: tuple[str, ...]
+    trust: Tensor | None = None
+    remix: Remix | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class DataSettings:
             it; with `augment`, validation has the conditions of training.
         train: manifest, or folder of shards (`sepml shard`), of the training mixtures.
         dynamic: dynamic mixing, instead of `train`.
+        unlabelled: mixtures without references, beside these or alone, see `cohort.unlabelled`.
         segment: length of a training example, s.
         sample_rate: Hz; files of another rate are refused.
         batch_size: examples per step and process; one fewer in some steps if it does not divide the epoch.
@@ -65,6 +70,7 @@ class DataSettings:
     moved_to: Path | None = None
     train: Path | None = None
     dynamic: DynamicMixing | None = None
+    unlabelled: UnlabelledData | None = None
     valid_dynamic: DynamicMixing | None = None
     segment: Annotated[float, Field(gt=0, le=3600)] = 4.0
     sample_rate: Annotated[int, Field(ge=1, le=1_000_000)] = 8000
@@ -72,94 +78,58 @@ class DataSettings:
     workers: Annotated[int, Field(ge=0, le=MOST_WORKERS)] = 1
 
 
-class Segments(Dataset[Example]):
-    """A random segment of each mixture of a manifest or of shards.
-
-    The position depends on (seed, epoch, id) only. A mixture shorter than the segment is padded with zeros at its end.
-    """
-
-    def __init__(self, mixtures: Mixtures, segment: int, sample_rate: int, seed: int) -> None:
-        self.mixtures, self.segment, self.sample_rate, self.seed = mixtures, segment, sample_rate, seed
-        short = np.count_nonzero(mixtures.lengths < segment)
-        if short:
-            log.info("%d of %d mixtures are shorter than a segment and are padded", short, len(mixtures))
-
-    def __len__(self) -> int:
-        return len(self.mixtures)
-
-    def __getitem__(self, key: tuple[int, int]) -> Example:
-        epoch, index = key
-        mixture = self.mixtures[index]
-        rng = np.random.default_rng([self.seed, epoch, zlib.crc32(mixture.id.encode())])
-        start = int(rng.integers(max(1, mixture.length - self.segment + 1)))
-        whole, sources, id = read_example(mixture, self.sample_rate)
-        return Example(fit_length(whole, start, self.segment), fit_length(sources, start, self.segment), id)
-
-
-class Whole(Dataset[Example]):
-    """Each mixture of a manifest or of shards, from its first sample to its last."""
-
-    def __init__(self, mixtures: Mixtures, sample_rate: int) -> None:
-        self.mixtures, self.sample_rate = mixtures, sample_rate
-
-    def __len__(self) -> int:
-        return len(self.mixtures)
-
-    def __getitem__(self, index: int) -> Example:
-        return read_example(self.mixtures[index], self.sample_rate)
-
-
-def read_example(mixture: Mixture | Sharded, sample_rate: int) -> Example:
-    """The signals of one mixture and its sources.
-
-    Raises:
-        SepmlError: a file is missing, of another rate, or of another length than the manifest says; see `read_sharded`.
-    """
-    if isinstance(mixture, Sharded):
-        signals = read_sharded(mixture, sample_rate)
-    else:
-        paths = (mixture.mixture, *mixture.sources)
-        signals = [read_wav(path, sample_rate)[0] for path in paths]
-        for path, signal in zip(paths, signals, strict=True):
-            if len(signal) != mixture.length:
-                raise SepmlError(f"{path}: {len(signal)} samples, the manifest says {mixture.length}; make it again")
-    return Example(signals[0], np.stack(signals[1:]), mixture.id)
-
-
-def fit_length(signal: np.ndarray, start: int, length: int) -> np.ndarray:
-    """`length` samples from `start` on, along the last axis; zeros where the signal has ended.
-
-    >>> fit_length(np.array([[1, 2, 3], [4, 5, 6]]), 1, 4).tolist()
-    [[2, 3, 0, 0], [5, 6, 0, 0]]
-    """
-    piece = signal[..., start : start + length]
-    return np.pad(piece, [*[(0, 0)] * (signal.ndim - 1), (0, length - piece.shape[-1])])
-
-
 def collate(examples: Sequence[Example]) -> Batch:
     """Examples of one length as a batch."""
     mixtures, sources, ids = zip(*examples, strict=True)
-    return Batch(torch.from_numpy(np.stack(mixtures)), torch.from_numpy(np.stack(sources)), ids)
+    return Batch(torch.from_numpy(np.stack(mixtures)), torch.from_numpy(np.stack(sources)), ids, trust_of(examples))
 
 
-def train_loader(settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
-    """Batches of training segments; set `loader.batch_sampler.epoch` before each epoch."""
+def train_loader(
+    settings: DataSettings, n_src: int, seed: int, rank: int = 0, world_size: int = 1, unlabelled: Part | None = None
+) -> DataLoader[Batch]:
+    """Batches of training segments; set `loader.batch_sampler.epoch` before each epoch.
+
+    Args:
+        unlabelled: the examples without references, see `without_references`.
+    """
     segment = _segment(settings)
     if (values := segment * settings.batch_size * (n_src + 1)) > MOST_BATCH_VALUES:
         found = f"{settings.batch_size} mixtures of {settings.segment:g} s with {n_src} sources are {values:,} samples"
         raise SepmlError(f"data: {found}, at most {MOST_BATCH_VALUES:,} are allowed; choose a smaller batch_size or segment")
-    dataset: Segments | DynamicSegments
-    order: Order = shuffled
-    if settings.dynamic:
-        dataset = _drawn(settings.dynamic, settings, n_src, seed)
-    elif settings.train:
-        mixtures = _mixtures(settings.train, settings, n_src)
-        dataset = Segments(mixtures, segment, settings.sample_rate, seed)
-        order = shuffled_by_shard(mixtures.bounds) if isinstance(mixtures, Shards) else shuffled
-    else:
-        raise SepmlError("data: 'train' (a manifest or shards) or 'dynamic' (dynamic mixing) is needed")
-    batches = EpochBatches(len(dataset), settings.batch_size, seed, rank, world_size, order)
-    return _loader(settings, dataset, batch_sampler=batches)
+    place = seed, rank, world_size
+    count = settings.unlabelled.count_in(settings.batch_size) if settings.unlabelled else 0
+    if unlabelled and count == settings.batch_size:
+        return _loader(settings, unlabelled, batch_sampler=EpochBatches(len(unlabelled), count, *place))
+    dataset, order = _with_references(settings, n_src, seed)
+    batches = EpochBatches(len(dataset), settings.batch_size - count, *place, order)
+    if not unlabelled:
+        return _loader(settings, dataset, batch_sampler=batches)
+    beside = BatchesBeside(batches, EpochBatches(len(unlabelled), count, *place))
+    return _loader(settings, Beside(dataset, unlabelled), batch_sampler=beside)
+
+
+def held_out_loader(settings: DataSettings, held_out: Part, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
+    """The mixtures without references that are held out, in batches."""
+    examples = [held_out[0, index] for index in range(rank, len(held_out), world_size)]
+    return _loader(settings, examples, batch_size=settings.batch_size)
+
+
+def without_references(settings: DataSettings, n_src: int, seed: int) -> Divided | None:
+    """The mixtures without references, to learn from and held out; None where the settings name none.
+
+    Raises:
+        SepmlError: the settings name several, or these cannot be read or used.
+    """
+    given = settings.unlabelled
+    if given is None:
+        return None
+    if sum(name is not None for name in (given.manifest, given.shards, given.folder)) != 1:
+        raise SepmlError("data.unlabelled: one of 'manifest', 'shards' and 'folder' is needed")
+    if given.folder:
+        recorded = Recorded(settings.root / given.folder, given, n_src, settings.segment, settings.sample_rate)
+        return divided(recorded, given)
+    mixtures = _mixtures(given.manifest or given.shards or Path(), settings, n_src)
+    return divided(Segments(mixtures, _segment(settings), settings.sample_rate, seed), given)
 
 
 def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: int = 1) -> DataLoader[Batch]:
@@ -179,7 +149,17 @@ def valid_loader(settings: DataSettings, n_src: int, rank: int = 0, world_size: 
     return _loader(settings, ConcatDataset(examples), batch_size=1 if settings.valid else settings.batch_size)
 
 
-def _loader(settings: DataSettings, dataset: Dataset[Example], **batches: Any) -> DataLoader[Batch]:
+def _with_references(settings: DataSettings, n_src: int, seed: int) -> tuple[Segments | DynamicSegments, Order]:
+    if settings.dynamic:
+        return _drawn(settings.dynamic, settings, n_src, seed), shuffled
+    if settings.train:
+        mixtures = _mixtures(settings.train, settings, n_src)
+        order = shuffled_by_shard(mixtures.bounds) if isinstance(mixtures, Shards) else shuffled
+        return Segments(mixtures, _segment(settings), settings.sample_rate, seed), order
+    raise SepmlError("data: 'train' (a manifest or shards) or 'dynamic' (dynamic mixing) is needed")
+
+
+def _loader(settings: DataSettings, dataset: Any, **batches: Any) -> DataLoader[Batch]:
     # A separate generator: how often a loader draws from torch's depends on its workers, which would change dropout.
     options = {"persistent_workers": settings.workers > 0, "generator": torch.Generator()}
     return Loader(dataset, collate, num_workers=settings.workers, **options, **batches)

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.speech.data.loaders import Batch, read_example
+from sepml.speech.data.loaders import Batch
 from sepml.speech.data.manifest import read_manifest
+from sepml.speech.data.segments import read_example
 from sepml.speech.losses import best_permutation, pairwise_quality, reorder
 from sepml.speech.models.load import find_model
 from sepml.speech.scoring.evaluate import every_peer_and_their_average

@@ -14,13 +14,14 @@ from tiny_models import TINY, built
 
 from sepml.cli import main
 from sepml.errors import SepmlError
+from sepml.mutual import TeachingRules
 from sepml.speech.adaptation import adapt as module
 from sepml.speech.adaptation.adapt import AdaptSettings, adapt, blind_gains, decision
 from sepml.speech.adaptation.learn import Learner, LearningSettings
-from sepml.speech.adaptation.material import read_material
+from sepml.speech.data.material import read_material
 from sepml.speech.models.model import load_model, save_model
 
-EVERYWHERE = LearningSettings(batch_size=4, agreement=None)
+EVERYWHERE = LearningSettings(batch_size=4, teaching=TeachingRules(threshold=-100.0))
 
 
 def conversation(path: Path, seconds: float = 12.0, rate: int = 8000, seed: int = 0) -> Path:
@@ -81,10 +82,8 @@ def test_another_rate_is_resampled(tmp_path):
     assert read_material([conversation(tmp_path / "x.flac", rate=22_050)], 8000).segments.shape == (6, 16_000)
 
 
-def test_more_than_fits_is_drawn_from_all_of_it(recordings, monkeypatch):
-    monkeypatch.setattr("sepml.speech.adaptation.material.MOST_SEGMENTS", 5)
-    few = read_material(recordings, 8000)
-    monkeypatch.undo()
+def test_more_than_fits_is_drawn_from_all_of_it(recordings):
+    few = read_material(recordings, 8000, most=5)
     whole = read_material(recordings, 8000).segments
     places = [int((whole - segment).abs().sum(1).argmin()) for segment in few.segments]
     assert len(set(places)) == 5 and max(places) >= 5
@@ -93,7 +92,7 @@ def test_more_than_fits_is_drawn_from_all_of_it(recordings, monkeypatch):
 @pytest.fixture
 def everywhere(monkeypatch):
     """Untrained networks agree about nothing and give copies of the mixture."""
-    monkeypatch.setattr("sepml.speech.adaptation.learn.is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
+    monkeypatch.setattr("sepml.speech.task.is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
     return AdaptSettings(steps=30, learning=EVERYWHERE)
 
 
@@ -103,8 +102,8 @@ def test_steps_learn_and_teachers_follow_slowly(pair, recordings, everywhere):
     learner = Learner(models, read_material(recordings, 8000).segments, 10, EVERYWHERE)
     figures = [learner.step() for _ in range(10)]
     now = [w for model in models for w in model.parameters()]
-    means = [w for model in learner.teachers for w in model.parameters()]
-    assert any(np.isfinite(each.si_snr) for each in figures) and all(0 <= each.gate_open <= 1 for each in figures)
+    means = [w for model in learner.teachers.averages for w in model.parameters()]
+    assert all(np.isfinite(each.agreement) and each.gate_open == 1 for each in figures)
     moved = [sum(float((a - b).norm()) for a, b in zip(of, before, strict=True)) for of in (now, means)]
     assert 0 < moved[1] < 0.1 * moved[0]
     assert not any(w.requires_grad for w in means)
@@ -112,7 +111,8 @@ def test_steps_learn_and_teachers_follow_slowly(pair, recordings, everywhere):
 
 def test_a_gate_that_nothing_passes_leaves_the_models_as_they_are(pair, recordings):
     models = [load_model(pair / f"peer{k}") for k in (1, 2)]
-    learner = Learner(models, read_material(recordings, 8000).segments, 3, LearningSettings(batch_size=4, agreement=39.9))
+    settings = LearningSettings(batch_size=4, teaching=TeachingRules(threshold=39.9))
+    learner = Learner(models, read_material(recordings, 8000).segments, 3, settings)
     assert [learner.step().gate_open for _ in range(3)] == [0, 0, 0]
     assert same([w for model in models for w in model.state_dict().values()], weights(pair))
 
@@ -177,11 +177,16 @@ def bands(ests: list[torch.Tensor], mixture: torch.Tensor) -> torch.Tensor:
 
 
 def test_students_learn_what_the_teachers_separate(pair, recordings, everywhere, monkeypatch):
-    monkeypatch.setattr("sepml.speech.adaptation.learn.pseudo_references", bands)
+    monkeypatch.setattr("sepml.speech.task.pseudo_references", bands)
     models = [load_model(pair / f"peer{k}") for k in (1, 2)]
     settings = replace(EVERYWHERE, learning_rate=1e-2)
     learner = Learner(models, read_material(recordings, 8000).segments, 100, settings)
-    values = [learner.step().si_snr for _ in range(100)]
+    step, values = learner.cohort.step, []
+    monkeypatch.setattr(
+        learner.cohort, "step", lambda *args, **more: values.append(-float(step(*args, **more).supervised.mean()))
+    )
+    for _ in range(100):
+        learner.step()
     assert np.mean(values[-10:]) > np.mean(values[:10]) + 3
 
 

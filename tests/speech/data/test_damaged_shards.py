@@ -7,7 +7,8 @@ import pytest
 from loading_data import settings
 from noise_corpus import RATE, corpus, refusal
 
-from sepml.speech.data.loaders import read_example, train_loader
+from sepml.speech.data.loaders import train_loader
+from sepml.speech.data.segments import read_example
 from sepml.speech.data.shards import open_shards
 from sepml.speech.data.write_shards import write_shards
 

@@ -17,9 +17,9 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.corpora.corpus_folder import read_utterances
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.loaders import Segments, read_example
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture, manifest_of_tree
+from sepml.speech.data.segments import Segments, read_example
 from sepml.speech.data.shards import HEADER, open_shards
 from sepml.speech.mixing.mixlist import read_levels, read_mix_list
 from sepml.system.files import LONGEST_ID

@@ -11,9 +11,10 @@ from loading_data import RATE, epoch_of, settings
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
-from sepml.speech.data.loaders import Batch, Segments, train_loader, valid_loader
+from sepml.speech.data.loaders import Batch, train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture
+from sepml.speech.data.segments import Segments
 
 STEP = 1 / 32768
 

@@ -16,8 +16,9 @@ from loading_data import settings
 from noise_corpus import COUNT, RATE, corpus, refusal
 
 from sepml.cli import main
-from sepml.speech.data.loaders import Segments, read_example, train_loader, valid_loader
+from sepml.speech.data.loaders import train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest
+from sepml.speech.data.segments import Segments, read_example
 from sepml.speech.data.shards import open_shards
 from sepml.speech.data.write_shards import write_shards
 from sepml.system.stamp import file_digest

@@ -8,6 +8,7 @@ estimates are no copies of the mixture, is Han and Long's (heterogeneous separat
 
 from collections.abc import Sequence
 from itertools import combinations
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -35,15 +36,12 @@ def pseudo_references(ests: Sequence[Tensor], mixture: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(rows).astype(np.float32)).to(mixture.device)
 
 
-def teachers_agreement(ests: Sequence[Tensor]) -> Tensor:
-    """How far teachers agree: the SI-SNR between their estimates under the best order, the mean over pairs, `(B,)`, dB.
-
-    At most 40 dB; with one teacher that: it agrees with itself.
-    """
-    if len(ests) == 1:
-        return torch.full((len(ests[0]),), MOST_AGREEMENT_DB, device=ests[0].device)
-    pairs = [upit_si_snr(one, other).clamp(max=MOST_AGREEMENT_DB) for one, other in combinations(ests, 2)]
-    return torch.stack(pairs).mean(0)
+def agreement_of(ests: Sequence[Tensor]) -> Tensor:
+    """How far each two of K estimates `(B, n_src, T)` agree: their SI-SNR under the best order, `(K, K, B)`, dB, at most 40."""
+    values = torch.full((len(ests), len(ests), len(ests[0])), MOST_AGREEMENT_DB, device=ests[0].device)
+    for k, j in combinations(range(len(ests)), 2):
+        values[k, j] = values[j, k] = upit_si_snr(ests[k], ests[j]).clamp(max=MOST_AGREEMENT_DB)
+    return values
 
 
 def is_separated(sources: Tensor, mixture: Tensor) -> Tensor:
@@ -57,8 +55,42 @@ def is_separated(sources: Tensor, mixture: Tensor) -> Tensor:
     return ~(copies | (levels < _SILENT_DB)).any(1)
 
 
-def remixed(sources: Tensor, generator: torch.Generator, gain_db: float) -> tuple[Tensor, Tensor]:
-    """New mixtures `(B, T)` of the sources `(B, n_src, T)`, and their references; no two come from one mixture.
+class Remix(NamedTuple):
+    """New mixtures and where their parts come from.
+
+    Attributes:
+        mixture: `(B, T)`. sources: references, `(B, n_src, T)`.
+        observed: `(B, T)`, the mixtures in which these were estimated.
+        examples: `(B, n_src)`, in which of these each source was estimated.
+        places: `(B, n_src)`, which of its estimates it was.
+        gains: `(B, n_src)`, by which it was multiplied.
+    """
+
+    mixture: Tensor
+    sources: Tensor
+    observed: Tensor
+    examples: Tensor
+    places: Tensor
+    gains: Tensor
+
+    def gathered(self, values: Tensor) -> Tensor:
+        """What belongs to each source of the new mixtures, `(B, n_src, ...)`, of values by mixture and estimate."""
+        return values[self.examples, self.places]
+
+    def consistency(self, ests: Tensor, ceiling: float | None) -> Tensor:
+        """How well estimates of the sources, put back where they come from, add up to what was observed: SI-SNR, dB, `(B,)`.
+
+        Args:
+            ests: `(B, n_src, T)`, in the order of the sources, of any level.
+        """
+        level = (self.sources.square().sum(-1) / ests.square().sum(-1).clamp_min(1e-12)).sqrt()
+        back = torch.empty_like(ests)
+        back[self.examples, self.places] = ests * (level / self.gains)[..., None]
+        return si_snr(back.sum(1), self.observed, ceiling)
+
+
+def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_db: float) -> Remix:
+    """New mixtures of the estimates `(B, n_src, T)` of mixtures `(B, T)`; no two sources of a new one come from one mixture.
 
     Source n of a new mixture is a source of mixture (b + n * s) of the shuffled batch, for a random s. Each has equal power
     and a random gain.
@@ -75,11 +107,13 @@ def remixed(sources: Tensor, generator: torch.Generator, gain_db: float) -> tupl
     order = torch.randperm(count, generator=generator)
     # Which of a mixture's sources is first means nothing.
     turns = torch.stack([torch.randperm(n_src, generator=generator) for _ in range(count)])
-    shuffled = sources[order].gather(1, turns.to(sources.device)[:, :, None].expand_as(sources))
     # Multiples of the shift up to n_src - 1 differ modulo the number of mixtures.
     shift = int(torch.randint(1, (count - 1) // max(n_src - 1, 1) + 1, (1,), generator=generator)) if n_src > 1 else 0
-    parts = torch.stack([shuffled[:, n].roll(n * shift, 0) for n in range(n_src)], 1)
-    gains = (2 * torch.rand(count, n_src, 1, generator=generator) - 1) * gain_db
+    random = (2 * torch.rand(count, n_src, 1, generator=generator) - 1) * gain_db
+    examples = torch.stack([order.roll(n * shift) for n in range(n_src)], 1).to(sources.device)
+    places = torch.stack([turns[:, n].roll(n * shift) for n in range(n_src)], 1).to(sources.device)
+    parts = sources[examples, places]
     level = parts.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
-    parts = parts / level * level.mean(1, keepdim=True) * 10 ** (gains.to(parts) / 20)
-    return parts.sum(1), parts
+    gains = level.mean(1, keepdim=True) / level * 10 ** (random.to(parts) / 20)
+    parts = parts * gains
+    return Remix(parts.sum(1), parts, mixture, examples, places, gains[..., 0])

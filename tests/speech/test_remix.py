@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sepml.speech.adaptation.remix import MOST_AGREEMENT_DB, is_separated, pseudo_references, remixed, teachers_agreement
+from sepml.speech.remix import MOST_AGREEMENT_DB, agreement_of, is_separated, pseudo_references, remixed
 
 
 def orthogonal(count: int, samples: int = 400) -> Tensor:
@@ -41,8 +41,10 @@ def test_agreement_is_the_si_snr_between_teachers(decibels):
     est = torch.stack([one, two])[None]
     other = torch.stack([two + 10 ** (-decibels / 20) * noise[1], one + 10 ** (-decibels / 20) * noise[0]])[None]
     # Of the louder one the other is a reference: its own noise is in the projection.
-    assert float(teachers_agreement([est, other])[0]) == pytest.approx(decibels, abs=0.01)
-    assert teachers_agreement([est]).tolist() == teachers_agreement([est, est]).tolist() == [MOST_AGREEMENT_DB]
+    found = agreement_of([est, other, est])
+    assert found.shape == (3, 3, 1) and torch.equal(found, found.transpose(0, 1))
+    assert found[0, 1].item() == found[1, 0].item() == pytest.approx(decibels, abs=0.01)
+    assert found[0, 2].item() == found[1, 1].item() == MOST_AGREEMENT_DB
 
 
 def test_copies_of_the_mixture_and_silent_outputs_are_not_separated():
@@ -62,13 +64,26 @@ def test_no_two_sources_of_a_new_mixture_come_from_one(count, n_src):
     frequencies = torch.arange(1, count * n_src + 1).view(count, n_src, 1) * 8
     sources = torch.sin(2 * math.pi * frequencies * t)
     for seed in range(5):
-        mixture, parts = remixed(sources, torch.Generator().manual_seed(seed), 5.0)
-        torch.testing.assert_close(mixture, parts.sum(1))
+        new = remixed(sources.sum(1), sources, torch.Generator().manual_seed(seed), 5.0)
+        parts = new.sources
+        torch.testing.assert_close(new.mixture, parts.sum(1))
         found = torch.fft.rfft(parts).abs().argmax(-1) // 8 - 1
         assert sorted(found.flatten().tolist()) == list(range(count * n_src)), "every source is used once"
         origins = found // n_src
+        assert torch.equal(origins, new.examples) and torch.equal(found % n_src, new.places)
+        torch.testing.assert_close(new.gathered(sources) * new.gains[..., None], parts)
         assert all(len(set(row)) == n_src for row in origins.tolist())
         levels = 20 * torch.log10(parts.square().mean(-1).sqrt() * 2**0.5)
         assert levels.abs().max() <= 5 + 1e-3 and levels.std() > 0.5
     with pytest.raises(ValueError, match="cannot be remixed"):
-        remixed(sources[: n_src - 1], torch.Generator(), 5.0)
+        remixed(sources[: n_src - 1].sum(1), sources[: n_src - 1], torch.Generator(), 5.0)
+
+
+def test_estimates_that_are_put_back_add_up_to_what_was_observed():
+    sources = orthogonal(8).view(4, 2, 400)
+    new = remixed(sources.sum(1), sources, torch.Generator().manual_seed(3), 5.0)
+    level = torch.tensor([0.1, 3.0])[None, :, None]
+    assert new.consistency(level * new.sources, None).min() > 60, "at any level"
+    noise = orthogonal(9)[8]
+    assert new.consistency(new.sources + 0.3 * new.sources.norm(dim=-1, keepdim=True) * noise, None).max() < 12
+    assert new.consistency(new.sources, 30.0).max() <= 30

@@ -1,4 +1,4 @@
-"""The material to learn from: segments of recordings in which somebody speaks, at the rate of the models."""
+"""Material without references: segments of recordings in which somebody speaks, at the rate of the models."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -40,31 +40,35 @@ class Material:
     left_out: tuple[str, ...]
 
 
-def read_material(files: Sequence[Path], rate: int, seed: int = 0) -> Material:
+def read_material(
+    files: Sequence[Path], rate: int, seed: int = 0, seconds: float = SECONDS, most: int = MOST_SEGMENTS
+) -> Material:
     """The segments of recordings in which somebody speaks for half of the time or more.
 
-    A recording whose level never rises above -60 dB of full scale is silence. Of more than `MOST_SEGMENTS` segments that many
-    are drawn; recordings are read twice, so that no more than these are in memory.
+    A recording whose level never rises above -60 dB of full scale is silence. Of more segments than `most` that many are
+    drawn; recordings are read twice, so that no more than these are in memory.
 
     Args:
         rate: of the models, Hz.
         seed: of the draw.
+        seconds: of a segment.
 
     Raises:
         SepmlError: no recording can be used.
     """
+    length = round(seconds * rate)
     digests, left_out = [], []
     spoken: list[tuple[Path, int]] = []
     for file in track(files, "listening to recordings"):
         try:
-            spoken += [(file, number) for number in _spoken(file, rate)]
+            spoken += [(file, number) for number in _spoken(file, rate, length)]
             digests.append(file_digest(file))
         except SepmlError as error:
             left_out.append(str(error) if str(file) in str(error) else f"{file}: {error}")
     if not spoken:
         raise SepmlError(f"nothing to learn from: {left_out[0]}" if left_out else "nothing to learn from: no recordings")
-    if len(spoken) > MOST_SEGMENTS:
-        drawn = np.random.default_rng(seed).choice(len(spoken), MOST_SEGMENTS, replace=False)
+    if len(spoken) > most:
+        drawn = np.random.default_rng(seed).choice(len(spoken), most, replace=False)
         spoken = [spoken[place] for place in sorted(drawn)]
     wanted: dict[Path, set[int]] = {}
     for file, number in spoken:
@@ -72,15 +76,15 @@ def read_material(files: Sequence[Path], rate: int, seed: int = 0) -> Material:
     segments = [
         np.float32(_LEVEL) * segment / np.sqrt(np.mean(np.square(segment)))
         for file, numbers in wanted.items()
-        for number, segment in enumerate(_segments(file, rate))
+        for number, segment in enumerate(_segments(file, rate, length))
         if number in numbers
     ]
     return Material(torch.from_numpy(np.stack(segments)), tuple(sorted(digests)), tuple(left_out))
 
 
-def _segments(file: Path, rate: int) -> Iterator[np.ndarray]:
+def _segments(file: Path, rate: int, length: int) -> Iterator[np.ndarray]:
     """The segments of a recording, `(T,)` without offset, one after the other; what is left at its end is dropped."""
-    length, rest = round(SECONDS * rate), np.zeros(0, np.float32)
+    rest = np.zeros(0, np.float32)
     with open_recording(file) as recording:
         for block in resampled(one_channel(file, recording, None), recording.rate, rate):
             rest = np.concatenate([rest, block.astype(np.float32)])
@@ -89,22 +93,22 @@ def _segments(file: Path, rate: int) -> Iterator[np.ndarray]:
             rest = rest[whole:]
 
 
-def _spoken(file: Path, rate: int) -> list[int]:
+def _spoken(file: Path, rate: int, length: int) -> list[int]:
     """The numbers of the segments of a recording in which somebody speaks.
 
     Raises:
         SepmlError: it cannot be read, is too short, or nobody speaks in it.
     """
-    levels = [_frame_levels(segment, rate) for segment in _segments(file, rate)]
+    levels = [_frame_levels(segment, rate) for segment in _segments(file, rate, length)]
     if not levels:
-        raise SepmlError(f"{file}: is shorter than {SECONDS:g} s, the least that is learnt from")
+        raise SepmlError(f"{file}: is shorter than {length / rate:g} s, the least that is learnt from")
     # Of speech the 95th percentile is near the level of vowels.
     loud = float(np.percentile(np.concatenate(levels), 95))
     if loud < _SILENT_DB:
         raise SepmlError(f"{file}: is silence, its level is {loud:.0f} dB, expected {_SILENT_DB:.0f} dB or more")
     chosen = [number for number, level in enumerate(levels) if np.mean(level > loud - _QUIET_DB) >= _SPOKEN_PART]
     if not chosen:
-        raise SepmlError(f"{file}: has no {SECONDS:g} s in which somebody speaks for half of the time")
+        raise SepmlError(f"{file}: has no {length / rate:g} s in which somebody speaks for half of the time")
     return chosen
 
 
