@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import adapt, mixtures, prepare, scores, separation, tasks
+from sepml.commands import adapt, mixtures, prepare, scores, separation, serve, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.process import open_closed_streams, prepare_threads
@@ -27,7 +27,7 @@ _COMMANDS = (
     scores.add_evaluate,
     scores.add_table,
     scores.add_report,
-    separation.add_serve,
+    serve.add_serve,
     tasks.add_info,
     tasks.add_export,
     scores.add_study,

@@ -5,7 +5,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 from sepml.commands.options import OK, Commands, at_least, command, device, print_lines, seed
-from sepml.errors import SepmlError
 
 
 def add_adapt(commands: Commands) -> None:
@@ -20,7 +19,7 @@ def add_adapt(commands: Commands) -> None:
     sub.add_argument("-o", "--out", type=Path, default=Path("adapted"), help="folder of the model")
     sub.add_argument("--model", help="where to start, as for sepml separate (default: the pair that comes with sepml)")
     how_long = sub.add_mutually_exclusive_group()
-    how_long.add_argument("--minutes", type=_minutes, default=10.0, help="working time, which decides the number of steps")
+    how_long.add_argument("--minutes", type=minutes, default=10.0, help="working time, which decides the number of steps")
     how_long.add_argument("--steps", type=at_least(1), help="the number of steps, to repeat an adaptation exactly")
     sub.add_argument("--seed", type=seed, default=0, help="of all that is drawn at random")
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write the result as JSON")
@@ -28,7 +27,8 @@ def add_adapt(commands: Commands) -> None:
     sub.set_defaults(run=_adapt)
 
 
-def _minutes(word: str) -> float:
+def minutes(word: str) -> float:
+    """The type of an option for a number of minutes."""
     try:
         value = float(word)
     except ValueError:
@@ -39,9 +39,8 @@ def _minutes(word: str) -> float:
 
 
 def _adapt(options: argparse.Namespace) -> int:
-    from sepml.speech.adaptation.adapt import AdaptSettings, adapt
-    from sepml.speech.separation.inputs import list_inputs
-    from sepml.speech.separation.options import OutputNames
+    from sepml.speech.adaptation.adapt import AdaptSettings, load_start
+    from sepml.speech.separation.adapting import adapted
     from sepml.speech.separation.outputs import require_writable
     from sepml.system.files import write_json
     from sepml.system.process import keep_large_blocks
@@ -50,16 +49,10 @@ def _adapt(options: argparse.Namespace) -> int:
     if options.summary is not None:
         require_writable(options.summary)
     keep_large_blocks()
-    inputs, failures = list_inputs(options.recordings, options.out, OutputNames("{name}_s{n}.{ext}", 2, None))
-    if not inputs:
-        raise SepmlError(failures[0] if failures else "nothing to learn from: no recordings")
     settings = AdaptSettings(options.minutes, options.steps, options.seed)
-    device = str(choose_device(options.device))
-    done = adapt(options.model, [item.file for item in inputs], options.out, settings, device)
-    left_out = [*failures, *done.left_out]
+    start = load_start(options.model, str(choose_device(options.device)))
+    done = adapted(start.models, options.recordings, options.out, settings, start.best)
     if options.summary is not None:
-        write_json(options.summary, {**asdict(done), "left_out": left_out})
-    counted = f", {len(left_out)} recording{'s' * (len(left_out) != 1)} left out" if left_out else ""
-    what = "adapted" if done.kept else "not adapted"
-    print_lines([f"{options.out}: {what}, {done.steps} steps on {done.seconds:.0f} s of speech{counted}; {done.reason}"])
+        write_json(options.summary, asdict(done))
+    print_lines([f"{options.out}: {done.text}"])
     return OK

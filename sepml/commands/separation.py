@@ -1,4 +1,4 @@
-"""`sepml separate` and `serve`, and what the commands of all tasks do for experiments in separation and their models."""
+"""`sepml separate`, and what the commands of all tasks do for experiments in separation and their models."""
 
 import argparse
 import logging
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sepml.commands.adapt import minutes
 from sepml.commands.options import (
     FAILED,
     OK,
     Commands,
     add_network,
-    at_least,
     channel,
     checked_usage,
     command,
@@ -26,12 +26,7 @@ if TYPE_CHECKING:
     from sepml.speech.separation.separator import Separator
 
 log = logging.getLogger(__name__)
-_ANY_LENGTH = "`sepml separate` takes recordings of any length"
-_WAYS_OUT = {
-    "seconds": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page",
-    "samples": f"{_ANY_LENGTH}, and `sepml serve --max-seconds` sets the limit of this page (that of 96,000 samples a second)",
-    "size": f"{_ANY_LENGTH}, and `sepml serve --max-mb` sets the limit of this page",
-}
+_ADAPTED = "adapted"
 
 
 def add_separate(commands: Commands) -> None:
@@ -41,7 +36,7 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("input", nargs="+", help=what)
     model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
     sub.add_argument("--model", help=f"{model} (default: the average of the pair that comes with sepml)")
-    _add_averaging(sub)
+    add_averaging(sub)
     add_network(sub)
     out = "folder, or - for one WAV file on standard output, with one channel for each speaker"
     sub.add_argument("-o", "--out", default="separated", help=out)
@@ -59,6 +54,8 @@ def add_separate(commands: Commands) -> None:
     bits = "resolution of the outputs (default: the input's; 16 for lossy and 8-bit inputs)"
     sub.add_argument("--bits", choices=("16", "24", "32f"), help=bits)
     sub.add_argument("--float32", dest="bits", action="store_const", const="32f", help="the same as --bits 32f")
+    learn = "first learn from these very recordings for so many minutes, see sepml adapt; the model is put into OUT/adapted"
+    sub.add_argument("--adapt", type=minutes, metavar="MINUTES", help=learn)
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write the result of each input as JSON")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
     sub.set_defaults(run=_separate)
@@ -67,6 +64,8 @@ def add_separate(commands: Commands) -> None:
 def _separate(options: argparse.Namespace) -> int:
     if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
         options.wrong("-o -: writes one recording, as WAV")
+    if options.out == "-" and options.adapt:
+        options.wrong("--adapt: needs a folder (-o), for the model")
     if options.bits == "32f" and options.format == "flac":
         options.wrong("--bits 32f (--float32): needs --format wav")
     _check(options, 1)
@@ -81,8 +80,10 @@ def _separate(options: argparse.Namespace) -> int:
     from sepml.system.process import keep_large_blocks
 
     keep_large_blocks()
-    separator = _loaded(options)
+    separator = loaded(options)
     _check(options, separator.n_src)
+    if options.adapt:
+        separator = _adapted(separator, inputs, Path(options.out), options.adapt)
     separator.mixture_consistency, separator.full_band = options.mixture_consistency, options.band == "full"
     settings = FileSettings(
         *(options.segment, options.overlap, options.channel or None, options.clip_mode, options.bits),
@@ -92,7 +93,16 @@ def _separate(options: argparse.Namespace) -> int:
     return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))
 
 
-def _add_averaging(sub: argparse.ArgumentParser) -> None:
+def _adapted(separator: "Separator", inputs: list[Path], out: Path, minutes: float) -> "Separator":
+    from sepml.speech.adaptation.adapt import AdaptSettings
+    from sepml.speech.separation.adapting import adapted
+
+    result = adapted(separator.models, inputs, out / _ADAPTED, AdaptSettings(minutes), beside=out)
+    log.info("%s: %s", out / _ADAPTED, result.text)
+    return type(separator).load(out / _ADAPTED, device=next(separator.models[0].parameters()).device)
+
+
+def add_averaging(sub: argparse.ArgumentParser) -> None:
     """The options for one network or the average of several."""
     networks = sub.add_mutually_exclusive_group()
     networks.add_argument("--ensemble", action="store_true", help="average all peers of an experiment's folder")
@@ -100,7 +110,7 @@ def _add_averaging(sub: argparse.ArgumentParser) -> None:
     networks.add_argument("--single", action="store_true", help=single)
 
 
-def _loaded(options: argparse.Namespace) -> "Separator":
+def loaded(options: argparse.Namespace) -> "Separator":
     """The separator that the options name."""
     from sepml.speech.separation.separator import Separator
     from sepml.training.hardware import choose_device
@@ -116,46 +126,6 @@ def _check(options: argparse.Namespace, n_src: int) -> None:
     with checked_usage(options):
         check_windows(options.segment, options.overlap)
         OutputNames(options.filename, n_src, options.format)
-
-
-def add_serve(commands: Commands) -> None:
-    """The options of `sepml serve`."""
-    sub = command(commands, "serve", "a page on this machine to upload or record, separate and listen")
-    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
-    _add_averaging(sub)
-    add_network(sub)
-    device(sub)
-    sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
-    sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
-    sub.add_argument("--max-seconds", type=at_least(1), default=600, help="longest recording, s")
-    sub.add_argument("--max-mb", type=at_least(1), default=50, help="largest upload, MB")
-    sub.set_defaults(run=_serve)
-
-
-def _serve(options: argparse.Namespace) -> int:
-    _require_server()
-    from sepml.speech.demo.serve import PageServer
-    from sepml.speech.demo.uploads import Limits
-
-    separator = _loaded(options)
-    limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
-    with PageServer(separator, options.host, options.port, limits) as server:
-        try:
-            print(server.url, flush=True)
-            log.info("Ctrl-C ends")
-            server.serve_forever()
-        except KeyboardInterrupt:
-            log.info("ended")
-    return OK
-
-
-def _require_server() -> None:
-    try:
-        import python_multipart  # noqa: F401
-        import starlette  # noqa: F401
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[page]'") from error
 
 
 def experiment() -> tuple[type, Callable[..., None]]:

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sepml.speech.averaging import averaged, level_gains
 from sepml.speech.losses import si_snr, upit_si_snr
-from sepml.speech.separation.stitch import averaged, level_gains
 
 MOST_AGREEMENT_DB = 40.0
 _COPY_DB, _SILENT_DB = 15.0, -15.0

@@ -31,13 +31,28 @@ class Material:
 
     Attributes:
         segments: `(N, T)` float32 without offset, of equal power.
-        digests: of the recordings that are used, sorted: their content, not their names.
-        left_out: a line for each recording that is not.
+        files: the recordings that are used.
+        owners: `(N,)`, the recording that each segment is from, counted from 0.
+        left_out: a line for each recording that is not used.
     """
 
     segments: Tensor
-    digests: tuple[str, ...]
+    files: tuple[Path, ...]
+    owners: Tensor
     left_out: tuple[str, ...]
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """Digests of the recordings, sorted: of their content, not of their names."""
+        return tuple(sorted(map(file_digest, self.files)))
+
+    def where(self, chosen: Tensor, why: str) -> "Material":
+        """The chosen segments, bool `(N,)`; recordings without any are left out, and it is said why."""
+        kept = sorted(set(self.owners[chosen].tolist()))
+        gone = [f"{file}: {why}" for number, file in enumerate(self.files) if number not in kept]
+        owners = torch.tensor([kept.index(owner) for owner in self.owners[chosen].tolist()], dtype=torch.long)
+        files = tuple(self.files[number] for number in kept)
+        return Material(self.segments[chosen], files, owners, (*self.left_out, *gone))
 
 
 def read_material(
@@ -57,12 +72,11 @@ def read_material(
         SepmlError: no recording can be used.
     """
     length = round(seconds * rate)
-    digests, left_out = [], []
+    left_out: list[str] = []
     spoken: list[tuple[Path, int]] = []
     for file in track(files, "listening to recordings"):
         try:
             spoken += [(file, number) for number in _spoken(file, rate, length)]
-            digests.append(file_digest(file))
         except SepmlError as error:
             left_out.append(str(error) if str(file) in str(error) else f"{file}: {error}")
     if not spoken:
@@ -73,13 +87,15 @@ def read_material(
     wanted: dict[Path, set[int]] = {}
     for file, number in spoken:
         wanted.setdefault(file, set()).add(number)
+    used = tuple(wanted)
     segments = [
         np.float32(_LEVEL) * segment / np.sqrt(np.mean(np.square(segment)))
         for file, numbers in wanted.items()
         for number, segment in enumerate(_segments(file, rate, length))
         if number in numbers
     ]
-    return Material(torch.from_numpy(np.stack(segments)), tuple(sorted(digests)), tuple(left_out))
+    owners = [number for number, file in enumerate(used) for _ in wanted[file]]
+    return Material(torch.from_numpy(np.stack(segments)), used, torch.tensor(owners), tuple(left_out))
 
 
 def _segments(file: Path, rate: int, length: int) -> Iterator[np.ndarray]:

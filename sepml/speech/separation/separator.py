@@ -1,25 +1,29 @@
 """Separates a mixture of any rate, length and level, with one model or the average of several."""
 
-import logging
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.signals import split_at, windows
+from sepml.speech.averaging import averaged, level_gains
+from sepml.speech.models.inference import estimates
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
 from sepml.speech.separation.description import Listener
 from sepml.speech.separation.full_band import separated_at
 from sepml.speech.separation.options import check_windows
-from sepml.speech.separation.stitch import Stitcher, averaged, level_gains
-from sepml.training.hardware import computes_bf16
+from sepml.speech.separation.stitch import Stitcher
 
-log = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from sepml.speech.adaptation.adapt import Adaptation
+
 WHOLE_SECONDS = 30.0
 """Mixtures up to this length are separated in one piece unless a segment is given."""
 SEGMENT_SECONDS, OVERLAP = 10.0, 0.5
@@ -144,6 +148,23 @@ class Separator(HubMixin):
             done += est.shape[1]
             yield (est * np.float64(level)).astype(np.float32)
 
+    def adapt(
+        self, recordings: Sequence[str | Path], out: str | Path | None = None, **settings: Any
+    ) -> "tuple[Separator, Adaptation]":
+        """Learn from recordings without references, as `sepml adapt`; this separator stays as it is.
+
+        Args:
+            recordings: files, folders and patterns, as of `sepml separate`.
+            out: folder for the model, in which an interrupted adaptation goes on; None is a temporary one.
+            settings: minutes, steps and seed, see `AdaptSettings`.
+
+        Returns:
+            the separator that the blind decision chose, and what was decided.
+        """
+        from sepml.speech.separation.adapting import adapted_separator
+
+        return adapted_separator(self, recordings, out, **settings)
+
     def listener(self) -> Listener:
         """A new listener for one recording, for `stream`; see `Listener.description`."""
         return Listener(self.n_src, self.sample_rate)
@@ -209,28 +230,13 @@ class Separator(HubMixin):
             return ests
         batch = torch.from_numpy(np.stack([mixtures[n] for n in sounding]))
         with torch.inference_mode():
-            of_models = [self._run(model, batch, fast).numpy() for model in self.models]
+            shortest = round(_SHORTEST_SECONDS * self.sample_rate)
+            of_models = [estimates(model, batch, shortest, fast).numpy() for model in self.models]
         for row, n in enumerate(sounding):
             ests[n], aligned = averaged([of_model[row] for of_model in of_models], mixtures[n])
             if listener and len(aligned) > 1:
                 listener.networks(ests[n], aligned)
         return ests
-
-    def _run(self, model: SeparationModel, mixture: Tensor, fast: bool) -> Tensor:
-        """Estimates (B, n_src, T) of mixtures (B, T)."""
-        samples = mixture.shape[-1]
-        shortest = round(_SHORTEST_SECONDS * self.sample_rate)
-        padded = nn.functional.pad(mixture, (0, max(0, shortest - samples)))
-        device = next((weight.device for weight in model.parameters()), torch.device("cpu"))
-        try:
-            with torch.autocast(device.type, torch.bfloat16, enabled=fast and computes_bf16(device.type)):
-                est = model(padded.to(device))[..., :samples].float().cpu()
-        except torch.OutOfMemoryError as error:
-            seconds = mixture.numel() / self.sample_rate
-            raise SepmlError(f"{device} has too little memory for {seconds:.0f} s at a time; use a shorter segment") from error
-        if not est.isfinite().all():
-            raise SepmlError("the model gives nan or infinity; its training has diverged or its weights are damaged")
-        return est
 
 
 def _checked(block: np.ndarray) -> np.ndarray:

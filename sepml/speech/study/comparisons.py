@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.speech.averaging import gain_of_average
 from sepml.speech.results.statistics import PairedEffect, holm, paired_effect
 from sepml.speech.study.plan import Study
-from sepml.speech.study.run_scores import CORRELATION, RunScores, gain_of_average, read_run_scores
+from sepml.speech.study.run_scores import CORRELATION, RunScores, read_run_scores
 from sepml.speech.study.runs import RunPlace
 from sepml.system.csv_files import read_rows
 

@@ -1,9 +1,7 @@
 """The scores of one run of a study: SI-SNRi of each peer and of their average, and how far the peers' errors are alike."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
+from sepml.speech.averaging import error_correlation
 from sepml.speech.data.loaders import Batch
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.segments import read_example
@@ -90,33 +89,6 @@ def _speakers_of(id: str, speakers: Mapping[str, str]) -> str:
 def _in_order_of(est_sources: Tensor, batch: Batch) -> Tensor:
     """Estimates `(B, n_src, T)` in the order of the references."""
     return reorder(est_sources, best_permutation(pairwise_quality(est_sources, batch.sources, batch.mixture))[1])
-
-
-def error_correlation(ests: Sequence[Tensor], sources: Tensor) -> float:
-    """The correlation of the errors of peers, the mean over pairs of peers and sources; nan for fewer than two.
-
-    The error of an estimate is what remains of it without its part along the reference, for a reference part of gain 1.
-
-    Args:
-        ests: K of `(B, n_src, T)`, in the order of the references. sources: `(B, n_src, T)`.
-    """
-    sources = sources.double() - sources.double().mean(-1, keepdim=True)
-    energy = sources.square().sum(-1, keepdim=True)
-    errors = []
-    for est in ests:
-        centred = est.double() - est.double().mean(-1, keepdim=True)
-        errors.append(centred / ((centred * sources).sum(-1, keepdim=True) / energy) - sources)
-    pairs = [torch.nn.functional.cosine_similarity(one, two, dim=-1).nanmean() for one, two in combinations(errors, 2)]
-    return float(torch.stack(pairs).mean()) if pairs else math.nan
-
-
-def gain_of_average(correlation: float, peers: int) -> float:
-    """The gain of the average of peers over one of them in dB, where their errors are of equal power and so correlated.
-
-    >>> round(gain_of_average(0.0, 2), 2), round(gain_of_average(1.0, 2), 2)
-    (3.01, 0.0)
-    """
-    return 10 * math.log10(peers / (1 + (peers - 1) * correlation))
 
 
 def write_run_scores(path: Path, scores: Mapping[str, RunScores]) -> None:

@@ -16,10 +16,12 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.mutual import TeachingRules
 from sepml.speech.adaptation import adapt as module
-from sepml.speech.adaptation.adapt import AdaptSettings, adapt, blind_gains, decision
+from sepml.speech.adaptation.adapt import AdaptSettings, adapt, load_start
+from sepml.speech.adaptation.blind import BlindScores, blind_scores, decision, mean_and_error
 from sepml.speech.adaptation.learn import Learner, LearningSettings
 from sepml.speech.data.material import read_material
 from sepml.speech.models.model import load_model, save_model
+from sepml.speech.separation.separator import Separator
 
 EVERYWHERE = LearningSettings(batch_size=4, teaching=TeachingRules(threshold=-100.0))
 
@@ -92,7 +94,8 @@ def test_more_than_fits_is_drawn_from_all_of_it(recordings):
 @pytest.fixture
 def everywhere(monkeypatch):
     """Untrained networks agree about nothing and give copies of the mixture."""
-    monkeypatch.setattr("sepml.speech.task.is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
+    for user in ("task", "adaptation.adapt", "adaptation.blind"):
+        monkeypatch.setattr(f"sepml.speech.{user}.is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
     return AdaptSettings(steps=30, learning=EVERYWHERE)
 
 
@@ -118,8 +121,8 @@ def test_a_gate_that_nothing_passes_leaves_the_models_as_they_are(pair, recordin
 
 
 def test_killed_and_called_again_it_goes_on_bit_for_bit(pair, recordings, tmp_path, everywhere, monkeypatch):
-    monkeypatch.setattr(module, "decision", lambda gains: (True, "because"))
-    adapt(pair, recordings, tmp_path / "whole", everywhere)
+    monkeypatch.setattr(module, "decision", lambda scores: (True, "because"))
+    adapt(load_start(pair), recordings, tmp_path / "whole", everywhere)
     monkeypatch.setattr(module, "_SAVE_EVERY", 10)
     step, stop_at = Learner.step, 17
 
@@ -130,9 +133,9 @@ def test_killed_and_called_again_it_goes_on_bit_for_bit(pair, recordings, tmp_pa
 
     monkeypatch.setattr(Learner, "step", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        adapt(pair, recordings, tmp_path / "parts", everywhere)
+        adapt(load_start(pair), recordings, tmp_path / "parts", everywhere)
     monkeypatch.setattr(Learner, "step", step)
-    done = adapt(pair, recordings, tmp_path / "parts", everywhere)
+    done = adapt(load_start(pair), recordings, tmp_path / "parts", everywhere)
     assert done.steps == 30 and same(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
     assert not same(weights(tmp_path / "whole"), weights(pair))
     assert {path.name for path in (tmp_path / "parts").iterdir()} == {
@@ -141,14 +144,18 @@ def test_killed_and_called_again_it_goes_on_bit_for_bit(pair, recordings, tmp_pa
 
 
 def test_a_model_that_is_not_better_stays_and_the_folder_says_why(pair, recordings, tmp_path, everywhere, monkeypatch):
-    monkeypatch.setattr(module, "blind_gains", lambda *_: {"start": (0.5, 0.1), "adapted": (0.05, 0.1)})
-    done = adapt(pair, recordings, tmp_path / "out", everywhere)
+    monkeypatch.setattr(module, "blind_scores", lambda *_: scores(start=(0.5, 0.1), adapted=(0.05, 0.1)))
+    done = adapt(load_start(pair), recordings, tmp_path / "out", everywhere)
     assert not done.kept and "+0.50 dB (+- 0.10) on remixes of start" in done.reason
     assert same(weights(tmp_path / "out"), weights(pair))
     assert json.loads((tmp_path / "out/best.json").read_text()) == {"peer": 2}
     note = (tmp_path / "out/adapt.json").read_text()
     assert json.loads(note)["result"]["kept"] is False
     assert "call0" not in note and str(recordings[0].parent) not in note, "no names of recordings"
+
+
+def scores(**gains: tuple[float, float]) -> dict[str, BlindScores]:
+    return {name: BlindScores(*gain, 0.5, 0.2) for name, gain in gains.items()}
 
 
 @pytest.mark.parametrize(("gains", "kept"), [
@@ -158,15 +165,32 @@ def test_a_model_that_is_not_better_stays_and_the_folder_says_why(pair, recordin
     ({"start": (0.3, 0.1)}, False),
 ])  # fmt: skip
 def test_both_gains_have_to_be_above_their_errors(gains, kept):
-    assert decision(gains)[0] is kept
+    assert decision(scores(**gains))[0] is kept
 
 
-def test_blind_gains_of_a_model_over_itself_are_zero(pair, recordings, monkeypatch):
+def test_blind_scores_of_a_model_over_itself_are_zero(pair, recordings, everywhere):
     models = [load_model(pair / f"peer{k}") for k in (1, 2)]
-    segments = read_material(recordings, 8000).segments
-    assert blind_gains(models, models, segments, 5.0) == {}, "untrained networks give copies of the mixture"
-    monkeypatch.setattr(module, "is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
-    assert blind_gains(models, models, segments, 5.0) == {"start": (0.0, 0.0), "adapted": (0.0, 0.0)}
+    found = blind_scores(models, models, read_material(recordings, 8000).segments, 5.0)
+    assert [(of.gain, of.error) for of in found.values()] == [(0.0, 0.0)] * 2
+    assert all(-1 <= of.correlation <= 1 and np.isfinite(of.averaging) for of in found.values())
+
+
+def test_untrained_networks_give_copies_of_the_mixture_by_which_nothing_can_be_judged(pair, recordings):
+    models = [load_model(pair / f"peer{k}") for k in (1, 2)]
+    assert blind_scores(models, models, read_material(recordings, 8000).segments, 5.0) == {}
+
+
+def test_the_standard_error_counts_parents_not_new_mixtures():
+    """Values that are the sum of their parents' have the spread of sums of a few parents, however many pairs there are."""
+    generator = torch.Generator().manual_seed(0)
+    means, errors = [], []
+    for _ in range(400):
+        own = torch.randn(16, generator=generator)
+        parents = torch.cat([torch.stack([torch.arange(16), torch.arange(16).roll(shift)], 1) for shift in range(1, 9)])
+        mean, error = mean_and_error(own[parents].sum(1), parents)
+        means.append(mean)
+        errors.append(error)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.1)
 
 
 def bands(ests: list[torch.Tensor], mixture: torch.Tensor) -> torch.Tensor:
@@ -195,7 +219,7 @@ def test_students_learn_what_the_teachers_separate(pair, recordings, everywhere,
     ("adapt.json", b'{"format": "other"}', "is no note of an adaptation of this version"),
     ("adapt.ckpt", b"PK broken", "adapt.ckpt: is damaged"),
 ])  # fmt: skip
-def test_a_damaged_folder_is_one_line(pair, recordings, tmp_path, capsys, name, content, said):
+def test_a_damaged_folder_is_one_line(pair, recordings, tmp_path, everywhere, capsys, name, content, said):
     assert command(pair, tmp_path / "out", *recordings, "--steps", 2) == 0
     note = json.loads((tmp_path / "out/adapt.json").read_text())
     del note["result"]
@@ -211,11 +235,11 @@ def command(pair: Path, out: Path, *words: object) -> int:
     return main(["adapt", *map(str, words), "-o", str(out), "--model", str(pair), "-d", "cpu"])
 
 
-def test_the_command_says_what_came_out_and_its_folder_separates(pair, recordings, tmp_path, capsys):
+def test_the_command_says_what_came_out_and_its_folder_separates(pair, recordings, tmp_path, everywhere, capsys):
     summary = tmp_path / "summary.json"
     assert command(pair, tmp_path / "out", recordings[0].parent, "--steps", 3, "--summary", summary) == 0
     said = capsys.readouterr()
-    assert "3 steps on 24 s of speech" in said.out and json.loads(summary.read_text())["steps"] == 3
+    assert "3 steps on 24 s of several talkers" in said.out and json.loads(summary.read_text())["steps"] == 3
     assert main(["separate", "-q", str(recordings[0]), "--model", str(tmp_path / "out"), "-o", str(tmp_path / "sep")]) == 0
     assert {path.name for path in (tmp_path / "sep").iterdir()} == {"call0_s1.wav", "call0_s2.wav"}
     # The same command finds it done; another one is refused.
@@ -228,7 +252,7 @@ def test_the_command_says_what_came_out_and_its_folder_separates(pair, recording
     assert "holds an adaptation with recordings.0 = " in capsys.readouterr().err
 
 
-def test_minutes_become_steps_that_are_noted(pair, recordings, tmp_path, capsys):
+def test_minutes_become_steps_that_are_noted(pair, recordings, tmp_path, everywhere, capsys):
     assert command(pair, tmp_path / "out", *recordings, "--minutes", 0.002) == 0
     steps = json.loads((tmp_path / "out/adapt.json").read_text())["steps"]
     assert steps >= 10 and f"{steps} steps on" in capsys.readouterr().out
@@ -239,7 +263,7 @@ def test_minutes_become_steps_that_are_noted(pair, recordings, tmp_path, capsys)
     (["--steps", "0"], "not a whole number of 1 or more", 2),
     (["--minutes", "0"], "not a number of minutes above 0", 2),
 ])  # fmt: skip
-def test_bad_input_is_one_line(pair, recordings, tmp_path, capsys, words, said, code):
+def test_bad_input_is_one_line(pair, recordings, tmp_path, everywhere, capsys, words, said, code):
     words = words if code == 1 else [recordings[0], *words]
     try:
         found = command(pair, tmp_path / "out", *words)
@@ -250,15 +274,58 @@ def test_bad_input_is_one_line(pair, recordings, tmp_path, capsys, words, said, 
     assert said in last and "Traceback" not in last
 
 
-def test_too_little_speech_and_foreign_folders_are_refused(pair, recordings, tmp_path, capsys):
+def test_too_little_speech_and_foreign_folders_are_refused(pair, recordings, tmp_path, everywhere, capsys):
     few = conversation(tmp_path / "few.wav", 6.0)
     assert command(pair, tmp_path / "out", few, "--steps", 2) == 1
-    assert "3 segments of 2 s in which somebody speaks are too few" in capsys.readouterr().err
+    assert "3 segments of 2 s in which the model hears several talkers are too few" in capsys.readouterr().err
     shutil.copytree(pair, tmp_path / "mine")
     assert command(pair, tmp_path / "mine", *recordings, "--steps", 2) == 1
     assert "but not the adapt.json of an adaptation" in capsys.readouterr().err
 
 
-def test_a_single_network_adapts_as_well(pair, recordings, tmp_path):
+def test_a_single_network_adapts_as_well(pair, recordings, tmp_path, everywhere):
     assert command(pair / "peer1", tmp_path / "out", *recordings, "--steps", 2) == 0
     assert load_model(tmp_path / "out").config == load_model(pair / "peer1").config
+
+
+def test_recordings_in_which_the_model_hears_one_talker_are_named_and_left_out(pair, recordings, tmp_path, monkeypatch, caplog):
+    alone = conversation(tmp_path / "alone.wav", 12.0, seed=7)
+    held = read_material([alone], 8000).segments
+    known = {tuple(segment[:8].tolist()) for segment in held}
+
+    def several(_, mixture):
+        return torch.tensor([tuple(x[:8].tolist()) not in known for x in mixture])
+
+    for user in ("task", "adaptation.adapt", "adaptation.blind"):
+        monkeypatch.setattr(f"sepml.speech.{user}.is_separated", several)
+    done = adapt(load_start(pair), [alone, *recordings], tmp_path / "out", AdaptSettings(steps=2, learning=EVERYWHERE))
+    assert done.left_out == (f"{alone}: the model does not hear two talkers at once in it",) and done.seconds == 24
+    with pytest.raises(SepmlError, match="0 segments of 2 s in which the model hears several talkers are too few"):
+        adapt(load_start(pair), [alone], tmp_path / "none", AdaptSettings(steps=2))
+
+
+def test_a_separator_adapts_in_python_and_stays_as_it_is(pair, recordings, tmp_path, everywhere, monkeypatch):
+    monkeypatch.setattr(module, "decision", lambda scores: (True, "because"))
+    start = Separator.load(pair, ensemble=True)
+    before = [w.clone() for model in start.models for w in model.state_dict().values()]
+    start.full_band = False
+    adapted, done = start.adapt([str(recordings[0].parent)], steps=3)
+    assert done.kept and len(adapted.models) == 2 and not adapted.full_band
+    assert same(before, [w for model in start.models for w in model.state_dict().values()])
+    assert not same(before, [w for model in adapted.models for w in model.state_dict().values()])
+    again, _ = start.adapt(recordings, out=tmp_path / "kept", steps=3)
+    assert same(*([w for model in each.models for w in model.state_dict().values()] for each in (adapted, again)))
+    assert (tmp_path / "kept/adapt.json").exists()
+
+
+def test_separating_learns_from_the_very_recordings_first(pair, recordings, tmp_path, everywhere, capsys):
+    words = ["separate", "-q", "--model", str(pair), "--ensemble", "-o", str(tmp_path / "out"), str(recordings[0].parent)]
+    assert main([*words, "--adapt", "0.002"]) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"adapted", "call0_s1.wav", "call0_s2.wav", "call1_s1.wav", "call1_s2.wav"}
+    assert json.loads((tmp_path / "out/adapted/adapt.json").read_text())["result"]["steps"] >= 10
+    # Again: nothing is learnt anew, and outputs are kept.
+    assert main([*words, "--adapt", "0.002"]) == 0
+    with pytest.raises(SystemExit):
+        main(["separate", str(recordings[0]), "--adapt", "1", "-o", "-"])
+    assert "--adapt: needs a folder" in capsys.readouterr().err

@@ -155,7 +155,7 @@ def test_limits_name_the_way_out(visitor):
 
 
 def test_the_command_tells_the_way_out():
-    from sepml.commands.separation import _WAYS_OUT
+    from sepml.commands.serve import _WAYS_OUT
 
     limits = Limits(ways_out=_WAYS_OUT)
     assert "`sepml separate`" in str(limits.refusal("seconds", "x")) and "--max-seconds" in str(limits.refusal("seconds", "x"))

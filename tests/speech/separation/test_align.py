@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sepml.speech.separation.stitch import align_to, level_gains
+from sepml.speech.averaging import align_to, level_gains
 
 
 def test_align_to_puts_estimates_into_the_order_of_others():

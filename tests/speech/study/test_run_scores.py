@@ -10,7 +10,8 @@ from tiny_training import train, write_config, write_data
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.study.run_scores import error_correlation, gain_of_average, read_run_scores, score_run, write_run_scores
+from sepml.speech.averaging import error_correlation, gain_of_average
+from sepml.speech.study.run_scores import read_run_scores, score_run, write_run_scores
 
 
 def orthogonal(count: int, samples: int = 400) -> torch.Tensor:

@@ -1,0 +1,55 @@
+"""Adaptation to the recordings that arguments name."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+from sepml.errors import SepmlError
+from sepml.speech.adaptation.adapt import Adaptation, AdaptSettings, Start, adapt
+from sepml.speech.models.model import SeparationModel
+from sepml.speech.separation.inputs import STDIN, list_inputs
+from sepml.speech.separation.options import OutputNames
+
+Separating = TypeVar("Separating", bound=Any)
+_NAMES = OutputNames("{name}_s{n}.{ext}", 2, None)
+
+
+def adapted(
+    models: Sequence[SeparationModel],
+    recordings: Iterable[Path],
+    out: Path,
+    settings: AdaptSettings,
+    best: int = 1,
+    beside: Path | None = None,
+) -> Adaptation:
+    """Adapt models to files, folders of them and patterns, in a folder, see `adapt`.
+
+    Args:
+        best: which of the models is the best one, counted from 1.
+        beside: the folder that separated files are written to, which are not learnt from.
+
+    Raises:
+        SepmlError: there is nothing to learn from, or the folder holds something else.
+    """
+    inputs, failures = list_inputs(recordings, beside or out, _NAMES)
+    files = [item.file for item in inputs]
+    if STDIN in files:
+        raise SepmlError("standard input cannot be learnt from, which takes several passes; name a file")
+    if not files:
+        raise SepmlError(failures[0] if failures else "nothing to learn from: no recordings")
+    result = adapt(Start(models, best), files, out, settings)
+    return replace(result, left_out=(*failures, *result.left_out))
+
+
+def adapted_separator(
+    separator: Separating, recordings: Sequence[str | Path], out: str | Path | None, **settings: Any
+) -> tuple[Separating, Adaptation]:
+    """See `Separator.adapt`."""
+    with nullcontext(out) if out else TemporaryDirectory() as folder:
+        result = adapted(separator.models, map(Path, recordings), Path(folder), AdaptSettings(**settings))
+        new = type(separator).load(folder, device=next(separator.models[0].parameters()).device)
+    new.mixture_consistency, new.full_band = separator.mixture_consistency, separator.full_band
+    return new, result
