@@ -13,7 +13,8 @@ from sepml.errors import SepmlError
 from sepml.mutual.gates import UNGATED, Gate, gate_figures
 from sepml.mutual.lessons import Begun, Learnt, Lessons, by_unit
 from sepml.mutual.mechanisms import Rules, exchange
-from sepml.mutual.step_report import StepReport, report_from
+from sepml.mutual.records import map_tensors, tensors_of
+from sepml.mutual.step_report import StepReport, frozen_figures, report_from
 from sepml.mutual.task import Engine, LocalEngine, Task, statistics_kept
 
 
@@ -26,7 +27,8 @@ class Cohort:
     Args:
         task: the task, see `Task`.
         peers: K networks, whose sizes and kinds may differ, or views of the same network.
-        optimizers: K, one for each peer; peers that share an optimiser add up their gradients and make one step.
+        optimizers: K, one for each peer; peers that share an optimiser add up their gradients and make one step. A peer with
+            None is frozen: it teaches and learns nothing.
         rules: who learns from whom and when.
         clip_norm: the global L2 norm to which an optimiser's gradient is clipped.
         engine: the device machinery.
@@ -35,7 +37,7 @@ class Cohort:
         history: `(K, H)`, the latest confidences where the gate needs them, which belong to the state of a run; else None.
 
     Raises:
-        SepmlError: alternating updates of peers that share an optimiser, or too few peers for the mechanism.
+        SepmlError: alternating updates of peers that share an optimiser, too few peers for the mechanism, or all are frozen.
 
     Source: SML, Tan et al., ICASSP 2022, equations 2, 3 and 7, algorithm 1. Alternating updates and the mean teacher are
     those of deep mutual learning (Zhang et al., CVPR 2018), algorithm 1 and DML_e.
@@ -45,7 +47,7 @@ class Cohort:
         self,
         task: Task,
         peers: Sequence[nn.Module],
-        optimizers: Sequence[Optimizer],
+        optimizers: Sequence[Optimizer | None],
         rules: Rules,
         clip_norm: float = 5.0,
         engine: Engine | None = None,
@@ -56,11 +58,14 @@ class Cohort:
         self.rules = rules
         self.clip_norm = clip_norm
         self.engine = engine or LocalEngine()
-        self._listens = rules.mechanism.listens(len(self.peers))
         self.history: Tensor | None = None
-        everybody = list(range(len(self.peers)))
-        self._turns = [everybody] if rules.updates == "simultaneous" else [[k] for k in everybody]
-        if len(self._turns) > len(set(map(id, self.optimizers))):
+        learners = [k for k, optimizer in enumerate(optimizers) if optimizer is not None]
+        self._listens = rules.mechanism.listens(len(self.peers))
+        self._listens[[k for k in range(len(self.peers)) if k not in learners]] = False
+        self._turns = [learners] if rules.updates == "simultaneous" else [[k] for k in learners]
+        if not learners:
+            raise SepmlError("all peers are frozen, expected one or more that learn")
+        if len(self._turns) > len({id(optimizers[k]) for k in learners}):
             raise SepmlError("updates 'alternating' needs a network of its own for each peer; views of one step together")
 
     def step(self, batch: Any, threshold: float, weight: float, is_observed: bool = True) -> StepReport:
@@ -73,10 +78,11 @@ class Cohort:
             is_observed: whether to measure what learning does not need; else it is nan, see `StepReport`.
         """
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+            if optimizer is not None:
+                optimizer.zero_grad(set_to_none=True)
         referenced = self.task.referenced(batch)
         begun = self.engine.each(partial(self._begin, batch, referenced), range(len(self.peers)))
-        teachers = [each.prediction.detach() for each in begun]
+        teachers = [map_tensors(Tensor.detach, each.prediction) for each in begun]
         confidence = self._confidence(teachers, batch, begun, referenced)
         rule = self.rules.gate if threshold != UNGATED else Gate()
         thresholds = self._thresholds(rule, confidence, threshold)
@@ -86,27 +92,30 @@ class Cohort:
         if threshold == UNGATED:
             of_teachers[0] = math.nan
         shared = torch.cat([thresholds[None], of_teachers, self._agreement(teachers, batch, is_observed)[None]])
-        figures = []
+        rows: dict[int, Tensor] = {}
         for turn in self._turns:
             weights = exchange(gate, listens, referenced)
             lessons = Lessons(self.task, batch, begun, teachers, weights, weight, self.rules.teacher == "mean", is_observed)
-            figures.append(self._update(turn, lessons.learn, shared))
+            rows |= zip(turn, self._update(turn, lessons.learn, shared), strict=True)
             if turn is not self._turns[-1]:
                 for k in turn:
                     with torch.no_grad(), statistics_kept(self.peers[k]):
                         teachers[k] = self.task.predict(self.peers[k], batch)
                 gate = rule.opened(self._confidence(teachers, batch), thresholds)
-        return report_from(torch.cat(figures))
+        for k in range(len(self.peers)):
+            rows.setdefault(k, frozen_figures(shared[:, k].cpu(), gate.shape[-1]))
+        return report_from(torch.stack([rows[k] for k in range(len(self.peers))]))
 
     def _begin(self, batch: Any, referenced: Tensor | None, k: int) -> Begun:
         """The prediction of peer k and its loss against the references."""
-        output = self.task.predict(self.peers[k], batch)
-        # A tensor of its own, at which the share of the mimic gradient is taken: some engines watch the output for a backward.
-        prediction = output.view_as(output)
+        with torch.set_grad_enabled(self.optimizers[k] is not None):
+            output = self.task.predict(self.peers[k], batch)
+        # Tensors of its own, at which the share of the mimic gradient is taken: some engines watch the output for a backward.
+        prediction = map_tensors(lambda tensor: tensor.view_as(tensor), output)
         return Begun(prediction, self._supervised_loss(prediction, batch, referenced) if self._listens[k, 0] else None)
 
     def _confidence(
-        self, predictions: list[Tensor], batch: Any, begun: Sequence[Begun] = (), referenced: Tensor | None = None
+        self, predictions: list[Any], batch: Any, begun: Sequence[Begun] = (), referenced: Tensor | None = None
     ) -> Tensor:
         """How good a teacher each peer is, `(K, U, B)`.
 
@@ -118,7 +127,7 @@ class Cohort:
         values = self.task.confidence(predictions, batch, losses)
         return values if values.ndim == 3 else values[:, None]
 
-    def _supervised_loss(self, prediction: Tensor, batch: Any, referenced: Tensor | None) -> Tensor | None:
+    def _supervised_loss(self, prediction: Any, batch: Any, referenced: Tensor | None) -> Tensor | None:
         """The loss against the references, `(U, B)`, 0 where there are none; None where no example has any."""
         if referenced is None:
             return by_unit(self.task.supervised_loss(prediction, batch))
@@ -127,7 +136,8 @@ class Cohort:
             return by_unit(self.task.supervised_loss(prediction, batch))
         if not len(examples):
             return None
-        loss = by_unit(self.task.supervised_loss(prediction[examples], self.task.select(batch, examples)))
+        part = map_tensors(lambda tensor: tensor[examples], prediction)
+        loss = by_unit(self.task.supervised_loss(part, self.task.select(batch, examples)))
         return loss.new_zeros(len(loss), len(referenced)).index_copy(1, examples, loss)
 
     def _thresholds(self, gate: Gate, confidence: Tensor, threshold: float) -> Tensor:
@@ -147,35 +157,39 @@ class Cohort:
         Returns:
             figures of the T peers of the turn, `(T, 12 + B)`, on the CPU, see `report_from`.
         """
-        optimizers = list(dict.fromkeys(self.optimizers[k] for k in turn))
-        owned = [[k for k in turn if self.optimizers[k] is optimizer] for optimizer in optimizers]
+        of_turn = [optimizer for k in turn if (optimizer := self.optimizers[k]) is not None]
+        optimizers = list(dict.fromkeys(of_turn))
+        owned = [([k for k in turn if self.optimizers[k] is optimizer], optimizer) for optimizer in optimizers]
         rows: dict[int, Tensor] = {}
-        for peers, (parts, norm, loss) in zip(owned, self.engine.each(partial(self._backward, learn), owned), strict=True):
+        for (peers, _), (parts, norm, loss) in zip(owned, self.engine.each(partial(self._backward, learn), owned), strict=True):
             decisive = norm, self.engine.all_reduce(loss)
             for k, part in zip(peers, parts, strict=True):
                 own = part.loss.detach(), part.supervised, part.mimic, part.mimic_share
                 rows[k] = torch.cat([torch.stack([*own, *decisive, *shared[:, k]]), part.finite])
         # The only copy from the device: figures, and what decides whether a step is made.
         figures = torch.stack([rows[k] for k in turn]).cpu()
-        skipped = dict(zip((self.optimizers[k] for k in turn), report_from(figures).skipped.tolist(), strict=True))
+        skipped = dict(zip(of_turn, report_from(figures).skipped.tolist(), strict=True))
         self.engine.each(lambda optimizer: None if skipped[optimizer] else optimizer.step(), optimizers)
         return figures
 
-    def _backward(self, learn: Callable[[int], Learnt], peers: list[int]) -> tuple[list[Learnt], Tensor, Tensor]:
+    def _backward(
+        self, learn: Callable[[int], Learnt], owned: tuple[list[int], Optimizer]
+    ) -> tuple[list[Learnt], Tensor, Tensor]:
         """The losses of an optimiser's peers, the norm of its gradient before it is clipped, and the loss that it minimises."""
+        peers, optimizer = owned
         parts = [learn(k) for k in peers]
         # One backward an optimiser: the graphs of different optimisers share nothing, as teachers are detached.
         loss = torch.stack([part.loss for part in parts]).sum() if len(parts) > 1 else parts[0].loss
         self.engine.backward(loss)
-        weights = [value for group in self.optimizers[peers[0]].param_groups for value in group["params"]]
+        weights = [value for group in optimizer.param_groups for value in group["params"]]
         return parts, nn.utils.clip_grad_norm_(weights, self.clip_norm), loss.detach()
 
-    def _agreement(self, teachers: list[Tensor], batch: Any, is_wanted: bool) -> Tensor:
+    def _agreement(self, teachers: list[Any], batch: Any, is_wanted: bool) -> Tensor:
         """Minus the mean mimic loss to each of the other peers, `(K,)`; nan for one peer alone, or where it is not wanted."""
         if len(teachers) == 1 or not is_wanted:
-            return torch.full((len(teachers),), math.nan, device=teachers[0].device)
+            return torch.full((len(teachers),), math.nan, device=tensors_of(teachers[0])[0].device)
 
-        def of(one: Tensor) -> Tensor:
+        def of(one: Any) -> Tensor:
             others = [other for other in teachers if other is not one]
             return torch.stack([self.task.mimic_loss(one, other, batch).mean() for other in others]).mean()
 

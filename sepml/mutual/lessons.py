@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sepml.mutual.records import map_tensors, tensors_of
 from sepml.mutual.task import Task
 
 
@@ -15,7 +16,7 @@ from sepml.mutual.task import Task
 class Begun:
     """A peer's prediction and its loss against the references, `(U, B)`, 0 where there are none; both with their graph."""
 
-    prediction: Tensor
+    prediction: Any
     own: Tensor | None
 
 
@@ -46,7 +47,7 @@ class Lessons:
     task: Task
     batch: Any
     begun: list[Begun]
-    teachers: list[Tensor]
+    teachers: list[Any]
     weights: Tensor
     weight: float
     from_mean: bool
@@ -60,18 +61,21 @@ class Lessons:
         # A peer that nobody teaches has exactly the loss of a peer that trains alone, bit for bit.
         parts = [] if own is None else [from_references * own]
         parts += [] if taught is None else [self.weight * taught]
-        loss = (parts[0] + parts[1] if len(parts) > 1 else parts[0]).mean() if parts else prediction.sum() * 0
+        tensors = tensors_of(prediction)
+        nowhere = torch.stack([tensor.sum() for tensor in tensors]).sum() * 0 if not parts else None
+        loss = (parts[0] + parts[1] if len(parts) > 1 else parts[0]).mean() if nowhere is None else nowhere
         nothing = torch.tensor(math.nan, device=weights.device)
-        values = [value.detach() for value in (own, taught) if value is not None] or [prediction.detach().flatten(1).sum(1)]
+        values = [value.detach() for value in (own, taught) if value is not None]
+        values = values or [tensor.detach().flatten(1).sum(1) for tensor in tensors]
         return Learnt(
             loss,
             nothing if own is None else (from_references * own.detach()).sum() / from_references.sum(),
             nothing if taught is None else taught.detach().sum() / weights.sum(),
-            _share(parts, prediction) if self.is_observed and own is not None else nothing,
+            _share(parts, tensors) if self.is_observed and own is not None else nothing,
             torch.cat([by_unit(value) for value in values]).isfinite().all(0),
         )
 
-    def _mimic(self, student: Tensor, weights: Tensor) -> Tensor | None:
+    def _mimic(self, student: Any, weights: Tensor) -> Tensor | None:
         """Weighted mimic losses of a peer, `(U, B)`, or None where nobody teaches it; closed gates cost nothing.
 
         Args:
@@ -79,11 +83,11 @@ class Lessons:
         """
         total = None
         for examples, share, teacher, part in self._from_each_teacher(weights):
-            value = share * by_unit(self.task.mimic_loss(student[examples], teacher, part))
+            value = share * by_unit(self.task.mimic_loss(_at(student, examples), teacher, part))
             total = (weights.new_zeros(weights.shape[1:]) if total is None else total).index_add(1, examples, value)
         return total
 
-    def _from_each_teacher(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor, Any]]:
+    def _from_each_teacher(self, weights: Tensor) -> Iterator[tuple[Tensor, Tensor, Any, Any]]:
         """From each teacher, or from the mean of them: its E examples, their weights, its predictions, their part of the batch.
 
         Args:
@@ -96,11 +100,12 @@ class Lessons:
             part = self.task.select(self.batch, examples)
             given = given[:, examples]
             if self.from_mean:
-                predictions = torch.stack([each[examples] for each in self.teachers])
+                chosen = [_at(each, examples) for each in self.teachers]
+                predictions = map_tensors(lambda *each: torch.stack(each), *chosen)
                 shares = weights[:, :, examples] / given.where(given > 0, 1.0)
                 teacher = self.task.average(predictions, shares, part)
             else:
-                teacher = self.teachers[j][examples]
+                teacher = _at(self.teachers[j], examples)
             yield examples, given, teacher, part
 
 
@@ -109,9 +114,14 @@ def by_unit(values: Tensor) -> Tensor:
     return values if values.ndim == 2 else values[None]
 
 
-def _share(parts: list[Tensor], prediction: Tensor) -> Tensor:
+def _at(prediction: Any, examples: Tensor) -> Any:
+    return map_tensors(lambda tensor: tensor[examples], prediction)
+
+
+def _share(parts: list[Tensor], prediction: list[Tensor]) -> Tensor:
     """The norm of the mimic part's gradient with respect to the prediction, over the sum of both parts' norms."""
     if len(parts) < 2:
-        return torch.zeros((), device=prediction.device)
-    own, taught = (torch.autograd.grad(part.mean(), prediction, retain_graph=True)[0].norm() for part in parts)
+        return torch.zeros((), device=prediction[0].device)
+    gradients = (torch.autograd.grad(part.mean(), prediction, retain_graph=True, allow_unused=True) for part in parts)
+    own, taught = (torch.stack([each.norm() for each in of if each is not None]).norm() for of in gradients)
     return taught / (own + taught)

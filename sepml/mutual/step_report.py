@@ -1,7 +1,9 @@
 """The figures of a training step."""
 
+import math
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 # A column each in the figures of a step, see `report_from`; `minimised` is the optimiser's loss over all processes.
@@ -14,7 +16,7 @@ class StepReport:
     """The figures of a step, on the CPU; K peers, B examples. Confidence is in the unit of the task.
 
     Attributes:
-        loss: `(K,)`, the loss that was minimised.
+        loss: `(K,)`, the loss that was minimised; nan for a frozen peer.
         supervised: `(K,)`, mean supervised loss; nan for a peer that does not learn from the references.
         mimic: `(K,)`, mean mimic loss over the examples on which a peer was taught; nan where there is none.
         mimic_share: `(K,)`, how large the mimic loss's gradient is at a peer's prediction: its norm over the sum of its norm
@@ -45,6 +47,12 @@ class StepReport:
     agreement: Tensor
     skipped: Tensor
     not_finite: Tensor
+
+
+def frozen_figures(shared: Tensor, examples: int) -> Tensor:
+    """The figures of a peer that learns nothing, `(12 + B,)`, from those of it as a teacher, `(6,)`."""
+    nothing = shared.new_full((4,), math.nan)
+    return torch.cat([nothing, shared.new_zeros(2), shared, shared.new_ones(examples)])
 
 
 def report_from(figures: Tensor) -> StepReport:

@@ -7,6 +7,8 @@ from typing import Any, Protocol, TypeVar
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+Prediction = Any
+"""A tensor, or a record of tensors, see `sepml.mutual.records`."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -16,8 +18,8 @@ class Task(Protocol):
 
     Losses and confidences are per example, `(B,)`: a gate decides example by example, and reductions happen in one place
     (`Cohort.step`). Where U units of an example, such as its sources, are gated by themselves, all of them are `(U, B)`.
-    A batch is opaque here. A prediction is a tensor whose first axis is the example: separated signals `(B, n_src, T)`,
-    logits `(B, classes)`.
+    A batch is opaque here. A prediction is a tensor whose first axis is the example (separated signals `(B, n_src, T)`, logits
+    `(B, classes)`), or a record of such tensors, see `sepml.mutual.records`.
 
     Attributes:
         loss_name: what `supervised_loss` is, for tables: `neg_si_snr`.
@@ -46,19 +48,19 @@ class Task(Protocol):
         """
         ...
 
-    def predict(self, peer: nn.Module, batch: Any) -> Tensor:
+    def predict(self, peer: nn.Module, batch: Any) -> Prediction:
         """Run one peer on the batch once."""
         ...
 
-    def supervised_loss(self, prediction: Tensor, batch: Any) -> Tensor:
+    def supervised_loss(self, prediction: Prediction, batch: Any) -> Tensor:
         """How far the prediction is from the references: `(B,)` or `(U, B)`, smaller is better."""
         ...
 
-    def mimic_loss(self, student: Tensor, teacher: Tensor, batch: Any) -> Tensor:
+    def mimic_loss(self, student: Prediction, teacher: Prediction, batch: Any) -> Tensor:
         """How far a student is from a teacher, which takes no gradient, on a batch: `(B,)` or `(U, B)`, smaller is closer."""
         ...
 
-    def average(self, predictions: Tensor, shares: Tensor, batch: Any) -> Tensor:
+    def average(self, predictions: Prediction, shares: Tensor, batch: Any) -> Prediction:
         """The prediction of several teachers together on a batch.
 
         Args:
@@ -70,7 +72,9 @@ class Task(Protocol):
         """
         ...
 
-    def confidence(self, predictions: Sequence[Tensor], batch: Any, losses: Sequence[Tensor | None] | None = None) -> Tensor:
+    def confidence(
+        self, predictions: Sequence[Prediction], batch: Any, losses: Sequence[Tensor | None] | None = None
+    ) -> Tensor:
         """How good a teacher each of K predictions is: `(K, B)` or `(K, U, B)`, bigger is surer, in the unit of the threshold.
 
         It may take the references, and where there are none, how far a prediction agrees with the others. nan never teaches.
@@ -80,7 +84,7 @@ class Task(Protocol):
         """
         ...
 
-    def score(self, prediction: Tensor, batch: Any) -> Tensor:
+    def score(self, prediction: Prediction, batch: Any) -> Tensor:
         """What a validated peer is judged by: `(B,)`, bigger is better."""
         ...
 
@@ -88,15 +92,15 @@ class Task(Protocol):
 class UnlabelledTask(Task, Protocol):
     """A task in which predictions of several teachers can become the references of new examples."""
 
-    def agreement(self, predictions: Sequence[Tensor], batch: Any) -> Tensor:
+    def agreement(self, predictions: Sequence[Prediction], batch: Any) -> Tensor:
         """How far each two of K predictions agree: `(K, K, B)` or `(K, K, U, B)`, in the unit of the confidence."""
         ...
 
-    def true_confidence(self, predictions: Sequence[Tensor], batch: Any) -> Tensor:
+    def true_confidence(self, predictions: Sequence[Prediction], batch: Any) -> Tensor:
         """The confidence by references that only measurements may use: `(K, B)` or `(K, U, B)`; nan where there are none."""
         ...
 
-    def complete(self, batch: Any, predictions: Sequence[Tensor], trust: Tensor, generator: Generator) -> Any:
+    def complete(self, batch: Any, predictions: Sequence[Prediction], trust: Tensor, generator: Generator) -> Any:
         """A batch whose examples without references give way to new ones, whose references are made of predictions.
 
         Args:

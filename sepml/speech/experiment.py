@@ -39,9 +39,11 @@ class DPRNNPeer(DPRNNConfig):
 
     Attributes:
         init: the model whose weights it begins with; null draws them.
+        frozen: it keeps these weights: a teacher that learns nothing.
     """
 
     init: Init = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,11 @@ class ConvTasNetPeer(ConvTasNetConfig):
 
     Attributes:
         init: the model whose weights it begins with; null draws them.
+        frozen: it keeps these weights: a teacher that learns nothing.
     """
 
     init: Init = None
+    frozen: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,11 @@ class DPTNetPeer(DPTNetConfig):
 
     Attributes:
         init: the model whose weights it begins with; null draws them.
+        frozen: it keeps these weights: a teacher that learns nothing.
     """
 
     init: Init = None
+    frozen: bool = False
 
 
 Peer = Annotated[DPRNNPeer | ConvTasNetPeer | DPTNetPeer, Field(discriminator="kind")]
@@ -128,6 +134,11 @@ def parse_experiment(settings: dict[str, Any], source: str) -> SeparationExperim
         raise SepmlError(
             f"{source}: 'data.sample_rate' is {experiment.data.sample_rate} Hz, the peers' {experiment.peers[0].sample_rate} Hz"
         )
+    frozen = [number for number, peer in enumerate(experiment.peers) if peer.frozen]
+    if drawn := [number for number in frozen if experiment.peers[number].init is None]:
+        raise SepmlError(f"{source}: 'peers.{drawn[0]}.frozen' is true, but without 'init' its weights are drawn at random")
+    if len(frozen) == len(experiment.peers):
+        raise SepmlError(f"{source}: all peers are frozen, expected one or more that learn")
     if experiment.data.unlabelled and experiment.separation.align == "reference":
         raise SepmlError(f"{source}: 'separation.align' is reference, data.unlabelled has none: expected peers")
     if experiment.cohort.unlabelled.gate.kind == "relative":
@@ -156,6 +167,8 @@ def _parts(experiment: SeparationExperiment, rank: int, world_size: int) -> Part
         loaders.append(held_out_loader(experiment.data, unlabelled.held_out, rank, world_size))
     task = SeparationTask(**asdict(experiment.separation))
     networks = fresh_networks([_network_of(peer) for peer in experiment.peers], build_model, experiment.seed)
+    for peer, network in zip(experiment.peers, networks, strict=True):
+        network.requires_grad_(not peer.frozen)
     return Parts(task, networks, loaders, save_model, partial(_begin_with_given_weights, experiment.peers, networks))
 
 

@@ -166,7 +166,9 @@ class SeparationTask:
         return upit_si_snr(prediction, batch.sources, mixture=batch.mixture) - before
 
     def _against_references(self, est_sources: Tensor, batch: Batch, loss: Tensor | None) -> Tensor:
-        return self._value(*self._in_best_order(est_sources, batch.sources, batch, None)) if loss is None else -loss
+        if loss is None:
+            return self._value(*self._in_best_order(est_sources, batch.sources, batch, None))
+        return -loss if self.unit == "source" else -loss.flatten()
 
     def _in_best_order(
         self, est_sources: Tensor, sources: Tensor, batch: Batch, ceiling: float | None

@@ -18,12 +18,13 @@ from sepml.system.process import LARGEST_SEED, track
 from sepml.training.engine import FabricEngine
 from sepml.training.epoch_line import log_epoch, some
 from sepml.training.hardware import sum_over_processes, union_over_processes
-from sepml.training.history import EpochRow, Progress, Run, TensorBoardLog, epoch_means, save
+from sepml.training.history import EpochRow, Progress, Run, epoch_means, save
 from sepml.training.loading import worker_faults
-from sepml.training.optimizers import make_optimizer
+from sepml.training.optimizers import is_frozen, make_optimizer
 from sepml.training.resume import resume
 from sepml.training.settings import CohortSettings, FitSettings, weight_at
-from sepml.training.teaching import RunTeachers
+from sepml.training.teaching import InContext, RunTeachers
+from sepml.training.tensorboard import TensorBoardLog
 
 # Steps; figures that learning does not need are means over these.
 _OBSERVED_EVERY = 10
@@ -57,13 +58,12 @@ def fit(
     """
     train, valid, *held_out = (_set_up(loader, fabric) for loader in loaders)
     options, sharing = settings
-    plain = [make_optimizer(options.optimizer, network, options.learning_rate.peak) for network in networks]
-    ready = [fabric.setup(network, optimizer) for network, optimizer in zip(networks, plain, strict=True)]
+    plain, ready = zip(*(_made_ready(network, options, fabric) for network in networks), strict=True)
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
     progress = resume(run.folder, networks, plain, options.epochs, fabric)
     peers, owners = _peers(task, ready)
     with (
-        _engine(fabric, len(networks), len(peers), sharing) as engine,
+        _engine(fabric, networks, len(peers), sharing) as engine,
         TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard,
     ):
         optimizers = [ready[owner][1] for owner in owners]
@@ -93,9 +93,23 @@ def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
 
 
-def _engine(fabric: Fabric, networks: int, peers: int, sharing: CohortSettings) -> FabricEngine:
-    """The engine of so many networks, which are independent where each is one peer and all update together."""
-    return FabricEngine(fabric, networks, networks == peers and sharing.rules.updates == "simultaneous")
+def _made_ready(
+    network: nn.Module, options: FitSettings, fabric: Fabric
+) -> tuple[Optimizer | None, tuple[nn.Module, Optimizer | None]]:
+    """The optimiser of a network, and both as they compute on their device at the precision of the run.
+
+    The optimiser of a frozen network is None.
+    """
+    if is_frozen(network):
+        return None, (InContext(fabric.to_device(network), fabric.autocast), None)
+    optimizer = make_optimizer(options.optimizer, network, options.learning_rate.peak)
+    return optimizer, fabric.setup(network, optimizer)
+
+
+def _engine(fabric: Fabric, networks: Sequence[nn.Module], peers: int, sharing: CohortSettings) -> FabricEngine:
+    """The engine of networks, which are independent where each is one peer, all update together and none is frozen."""
+    independent = len(networks) == peers and sharing.rules.updates == "simultaneous" and not any(map(is_frozen, networks))
+    return FabricEngine(fabric, len(networks), independent)
 
 
 def _seed(run: Run, epoch: int, teachers: RunTeachers | None) -> None:
@@ -117,7 +131,9 @@ def _shared(
     }
 
 
-def _rows(epoch: int, figures: Iterable[tuple[dict[str, float], Optimizer, float]], shared: dict[str, float]) -> list[EpochRow]:
+def _rows(
+    epoch: int, figures: Iterable[tuple[dict[str, float], Optimizer | None, float]], shared: dict[str, float]
+) -> list[EpochRow]:
     """The rows of an epoch from means over its steps, optimisers and validation scores, one each a network.
 
     Args:
@@ -125,7 +141,7 @@ def _rows(epoch: int, figures: Iterable[tuple[dict[str, float], Optimizer, float
     """
     known = {name: value for name, value in shared.items() if not math.isnan(value)}
     return [
-        EpochRow(epoch + 1, k + 1, learning_rate=optimizer.param_groups[0]["lr"], score=score, **{**means, **known})
+        EpochRow(epoch + 1, k + 1, learning_rate=_rate_of(optimizer), score=score, **{**means, **known})
         for k, (means, optimizer, score) in enumerate(figures)
     ]
 
@@ -135,7 +151,7 @@ def _time(epoch: int, step: int, loader: DataLoader[Any]) -> float:
     return epoch + step / len(loader)
 
 
-def _peers(task: Task, ready: list[tuple[Any, Any]]) -> tuple[list[nn.Module], list[int]]:
+def _peers(task: Task, ready: Sequence[tuple[Any, Any]]) -> tuple[list[nn.Module], list[int]]:
     """All networks' peers, and the network that each of them belongs to."""
     views = [task.views(network) for network, _ in ready]
     owners = [owner for owner, of in enumerate(views) for _ in of]
@@ -153,8 +169,8 @@ def _train_epoch(
 ) -> tuple[list[StepReport], list[str]]:
     """One pass over the training batches: the report of each step, and the examples for which a step was skipped."""
     options, sharing = settings
-    for peer in cohort.peers:
-        peer.train()
+    for peer, optimizer in zip(cohort.peers, cohort.optimizers, strict=True):
+        peer.train(optimizer is not None)
     loader.batch_sampler.epoch = progress.epoch  # type: ignore[union-attr]
     cohort.history = progress.gate_history
     scores = [progress.scores(owner) for owner in owners]
@@ -185,9 +201,13 @@ def _train_epoch(
     return reports, suspects
 
 
-def _set_rate(optimizer: Optimizer, rate: float) -> None:
-    for group in optimizer.param_groups:
+def _set_rate(optimizer: Optimizer | None, rate: float) -> None:
+    for group in optimizer.param_groups if optimizer else []:
         group["lr"] = rate
+
+
+def _rate_of(optimizer: Optimizer | None) -> float:
+    return float(optimizer.param_groups[0]["lr"]) if optimizer else math.nan
 
 
 def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
@@ -204,7 +224,7 @@ def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
 
 @torch.no_grad()
 def _validate(
-    task: Task, ready: list[tuple[Any, Any]], loader: Iterable[Any], engine: FabricEngine, what: str
+    task: Task, ready: Sequence[tuple[Any, Any]], loader: Iterable[Any], engine: FabricEngine, what: str
 ) -> tuple[Tensor, list[str]]:
     """The mean score of each network over all validation examples of all processes, `(networks,)`; those without one."""
     networks = [network for network, _ in ready]

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import NoneType, TracebackType
+from types import NoneType
 from typing import Any, Literal
 
 import torch
@@ -170,81 +170,32 @@ def save(
     run: Run,
     progress: Progress,
     networks: Sequence[nn.Module],
-    optimizers: Sequence[Optimizer],
+    optimizers: Sequence[Optimizer | None],
     task: Task,
     keep: Literal["best", "last"],
 ) -> None:
-    """Write all files of a run; the checkpoint last, so that an epoch that was cut off is done again."""
+    """Write all files of a run; the checkpoint last, so that an epoch that was cut off is done again.
+
+    Frozen networks, whose optimiser is None, are never the best.
+    """
     scores = [progress.scores(k) for k in range(len(networks))]
     for k, network in enumerate(networks):
         if keep == "last" or epochs_since_best(scores[k]) == 0:
             run.save_network(run.folder / f"peer{k + 1}", network)
     kept = [values[-1:] if keep == "last" else values for values in scores]
     best = [max((value for value in values if not math.isnan(value)), default=-math.inf) for values in kept]
+    best = [value if optimizer else -math.inf for value, optimizer in zip(best, optimizers, strict=True)]
     write_json(run.folder / "best.json", {"peer": best.index(max(best)) + 1})
     history = [row.columns(task) for row in progress.history]
     of_unlabelled = [name for name in history[0] if name.startswith(("unlabelled_", "blind_"))]
     is_used = any(not math.isnan(row[name]) for row in history for name in of_unlabelled)
     columns = [name for name in history[0] if is_used or name not in of_unlabelled]
     write_csv(run.folder / "history.csv", columns, ([_short(row[name]) for name in columns] for row in history))
-    states = [network.state_dict() for network in networks], [optimizer.state_dict() for optimizer in optimizers]
+    moments = [optimizer.state_dict() if optimizer else {"state": {}} for optimizer in optimizers]
+    states = [network.state_dict() for network in networks], moments
     beside = progress.gate_history, progress.teaching
     save_state(run.folder, RunState(progress.epoch, *states, history, progress.skipped, *beside))
 
 
 def _short(value: float) -> float | str:
     return f"{value:.6g}" if isinstance(value, float) else value
-
-
-class TensorBoardLog:
-    """One event file in `tensorboard/` that holds all epochs of a run, also those of earlier starts.
-
-    The file is created with the first epoch that is written, and replaces the event files that were there.
-
-    Args:
-        exp: the folder of the run.
-        wanted: False: nothing is written. True without the package: that is logged, and nothing is written.
-    """
-
-    def __init__(self, exp: Path, wanted: bool) -> None:
-        self.folder = exp / "tensorboard"
-        self._make: Any = None
-        self._writer: Any = None
-        if wanted:
-            try:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._make = SummaryWriter
-            except ImportError:
-                log.info(
-                    "fit.tensorboard is true, but tensorboard is not installed: history.csv alone has the figures "
-                    "(pip install 'sepml[tensorboard]' for both)"
-                )
-
-    def __enter__(self) -> "TensorBoardLog":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        if self._writer:
-            self._writer.close()
-
-    def write(self, history: Sequence[EpochRow], task: Task) -> None:
-        """Add the rows of the last epoch of a history; with the first call, those of all epochs."""
-        if not self._make:
-            return
-        if self._writer:
-            self._add([row for row in history if row.epoch == history[-1].epoch], task)
-            return
-        # Later than the workers of a data loader are forked: a writer has a thread.
-        earlier = list(self.folder.glob("events.out.tfevents.*"))
-        self._writer = self._make(str(self.folder))
-        self._add(history, task)
-        for file in earlier:
-            file.unlink()
-
-    def _add(self, rows: Sequence[EpochRow], task: Task) -> None:
-        for row in rows:
-            for name, value in row.columns(task).items():
-                if isinstance(value, float) and math.isfinite(value):
-                    self._writer.add_scalar(f"{name}/peer{row.network}", value, row.epoch)
-        self._writer.flush()

@@ -33,6 +33,11 @@ class OptimizerSettings:
     decayed: Literal["all", "kernels"] = "all"
 
 
+def is_frozen(network: nn.Module) -> bool:
+    """Whether none of a network's weights learns."""
+    return not any(weight.requires_grad for weight in network.parameters())
+
+
 def make_optimizer(settings: OptimizerSettings, network: nn.Module, lr: float) -> Optimizer:
     """The optimiser of a network's weights at a learning rate."""
     weights = list(network.parameters())

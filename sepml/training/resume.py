@@ -23,7 +23,7 @@ _OF_A_WEIGHT: dict[type[Optimizer], dict[str, bool]] = {
 
 
 def resume(
-    folder: Path, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer], epochs: int, fabric: Fabric
+    folder: Path, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer | None], epochs: int, fabric: Fabric
 ) -> Progress:
     """Load the state of a run into its networks and optimisers; without one, the run begins.
 
@@ -44,7 +44,8 @@ def resume(
     for network, optimizer, weights, moments in zip(networks, optimizers, state.peers, state.optimizers, strict=True):
         network.load_state_dict(weights)
         # Settings come from the experiment, and the learning rate from its schedule.
-        optimizer.load_state_dict({"state": moments["state"], "param_groups": optimizer.state_dict()["param_groups"]})
+        if optimizer is not None:
+            optimizer.load_state_dict({"state": moments["state"], "param_groups": optimizer.state_dict()["param_groups"]})
     # All processes have read it.
     fabric.barrier()
     if fabric.is_global_zero:
@@ -58,7 +59,7 @@ def resume(
     return Progress(state.epoch, history, state.skipped, state.gate_history, state.teaching)
 
 
-def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer]) -> list[EpochRow]:
+def check_state(state: RunState, networks: Sequence[nn.Module], optimizers: Sequence[Optimizer | None]) -> list[EpochRow]:
     """Refuse a state that is not one of these networks and optimisers.
 
     Returns:
@@ -102,9 +103,9 @@ def _history_of(state: RunState, networks: int) -> list[EpochRow]:
     return [EpochRow.from_columns(row, f"history.{number}") for number, row in enumerate(state.history)]
 
 
-def _check_moments(what: str, moments: dict[str, Any], optimizer: Optimizer) -> None:
-    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
-    kept = _OF_A_WEIGHT.get(type(optimizer))
+def _check_moments(what: str, moments: dict[str, Any], optimizer: Optimizer | None) -> None:
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]] if optimizer else []
+    kept = _OF_A_WEIGHT.get(type(optimizer)) if optimizer else None
     require_part(f"{what}.state", moments.get("state"), isinstance(moments.get("state"), dict), "a dictionary")
     for number, values in moments["state"].items():
         where = f"{what}.state.{number}"

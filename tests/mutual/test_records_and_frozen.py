@@ -1,0 +1,90 @@
+"""Predictions that are records of tensors, and peers that teach and learn nothing."""
+
+import math
+from typing import NamedTuple
+
+import pytest
+import torch
+from linear_task import Regression, Sure, batch, cohort, gradient_by_hand, linear, weights_of
+from torch import Tensor, nn
+
+from sepml.errors import SepmlError
+from sepml.mutual import Cohort, Rules, mechanism_named
+
+
+class Halves(NamedTuple):
+    first: Tensor
+    rest: dict
+
+
+class Recorded(Sure):
+    """The same task, whose predictions are half the value and a dictionary with the other half."""
+
+    def predict(self, peer: nn.Module, batch: dict) -> Halves:
+        return Halves(peer(batch["x"]) / 2, {"b": peer(batch["x"]) / 2})
+
+    def _whole(self, prediction: Halves) -> Tensor:
+        return prediction.first + prediction.rest["b"]
+
+    def supervised_loss(self, prediction: Halves, batch: dict) -> Tensor:
+        return super().supervised_loss(self._whole(prediction), batch)
+
+    def mimic_loss(self, student: Halves, teacher: Halves, batch: dict) -> Tensor:
+        assert not teacher.first.requires_grad and not teacher.rest["b"].requires_grad
+        return super().mimic_loss(self._whole(student), self._whole(teacher), batch)
+
+    def average(self, predictions: Halves, shares: Tensor, batch: dict) -> Halves:
+        return Halves(super().average(self._whole(predictions), shares, batch), {"b": torch.zeros(len(batch["x"]), 1)})
+
+
+@pytest.mark.parametrize("teacher", ["each", "mean"])
+@pytest.mark.parametrize("referenced", [None, [1.0, 0.0, 1.0, 0.0]])
+def test_a_record_is_learnt_like_a_tensor(teacher, referenced):
+    reports, weights = [], []
+    for task in (Sure(), Recorded()):
+        peers, data = linear(3), batch([[0.0] * 4])
+        if referenced:
+            data["referenced"] = torch.tensor(referenced)
+        reports.append(cohort(peers, "sml", task=task, teacher=teacher).step(data, -5.0, 0.7))
+        weights.append(torch.stack(weights_of(peers)))
+    torch.testing.assert_close(*weights)
+    torch.testing.assert_close(reports[0].supervised, reports[1].supervised)
+    torch.testing.assert_close(reports[0].mimic, reports[1].mimic, equal_nan=True)
+    # At half of the value the gradient of both parts is the same, so that their shares are.
+    torch.testing.assert_close(reports[0].mimic_share, reports[1].mimic_share, equal_nan=True)
+
+
+def frozen_last(peers: list[nn.Module], mechanism: str, **rules: object) -> Cohort:
+    peers[-1].requires_grad_(False)
+    optimizers = [torch.optim.SGD(peer.parameters(), lr=0.1) for peer in peers[:-1]]
+    return Cohort(Regression(), peers, [*optimizers, None], Rules(mechanism_named(mechanism), **rules), 1e9)
+
+
+@pytest.mark.parametrize("mechanism", ["kd", "ml"])
+def test_a_frozen_peer_teaches_and_stays(mechanism):
+    peers = linear(2)
+    before, data = weights_of(peers), batch([[1.0] * 4, [1.0] * 4])
+    report = frozen_last(peers, mechanism).step(data, -math.inf, 0.5)
+    expected = before[0] - 0.1 * gradient_by_hand(before[0], data, [(before[1], torch.ones(4))], 0.5)
+    torch.testing.assert_close(weights_of(peers)[0], expected)
+    assert torch.equal(weights_of(peers)[1], before[1])
+    assert (
+        report.skipped.tolist() == [False, False]
+        and math.isnan(report.supervised[1])
+        and report.not_finite.tolist() == [False] * 4
+    )
+    assert report.better_teacher[1].isfinite() and report.better_teacher[0].isnan(), "nobody listens to the learner"
+
+
+def test_learners_take_turns_around_a_frozen_peer():
+    peers = linear(3)
+    data = batch([[1.0] * 4] * 5)
+    before = weights_of(peers)
+    report = frozen_last(peers, "ml", updates="alternating").step(data, -math.inf, 0.5)
+    assert len(report.loss) == 3 and torch.equal(weights_of(peers)[2], before[2])
+    assert not any(torch.equal(now, was) for now, was in zip(weights_of(peers)[:2], before[:2], strict=True))
+
+
+def test_somebody_has_to_learn():
+    with pytest.raises(SepmlError, match="all peers are frozen"):
+        Cohort(Regression(), linear(2), [None, None], Rules(mechanism_named("ml")))
