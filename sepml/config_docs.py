@@ -7,7 +7,7 @@ import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, astuple, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
@@ -110,8 +110,18 @@ def page(tasks: Mapping[str, type], introduction: str) -> str:
         groups: dict[str, list[SettingDoc]] = {"": []}
         for setting in documented_settings(kind):
             groups.setdefault(setting.key.rpartition(".")[0], []).append(setting)
+        described: dict[tuple[tuple[str, ...], ...], str] = {}
+        alike: list[str] = []
         for group, settings in groups.items():
+            if any(group.startswith(f"{of}.") for of in alike):
+                continue
             parts += [f"### `{group}`"] if group else []
+            content = tuple((name.rpartition(".")[2], *rest) for name, *rest in map(astuple, settings))
+            if before := described.get(content):
+                alike.append(group)
+                parts.append(f"As `{before}`, with all that is below it.")
+                continue
+            described[content] = group
             parts.append(_table([["key", "type", "default", "unit", "meaning"], *map(_cells, settings)]))
     return "\n\n".join(parts) + "\n"
 
@@ -169,6 +179,8 @@ def _type(kind: Any) -> str:
         words = " or ".join(dict.fromkeys(_type(part) for part in arguments if part is not NoneType))
         return f"{words}, or null" if NoneType in arguments else words
     if origin is list:
+        return f"list of {_type(arguments[0])}"
+    if origin is tuple and arguments[-1] is Ellipsis:
         return f"list of {_type(arguments[0])}"
     if origin is tuple:
         return f"{len(arguments)} values, each {_type(arguments[0])}"

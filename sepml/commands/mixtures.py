@@ -21,8 +21,11 @@ _PAGE = 40
 
 def add_mix(commands: Commands) -> None:
     """The options of `sepml mix`."""
-    sub = command(commands, "mix", "make mixtures from mix lists, in the wsj0-mix layout")
-    sub.add_argument("--list", type=Path, nargs="+", required=True, help="mix_<n>_spk_<split>.txt files")
+    sub = command(commands, "mix", "make mixtures from mix lists, in the wsj0-mix layout, or draw them as dynamic mixing does")
+    which = sub.add_mutually_exclusive_group(required=True)
+    which.add_argument("--list", type=Path, nargs="+", help="mix_<n>_spk_<split>.txt files")
+    drawn = "YAML files that say from which utterances and with which effects, see docs/data.md; OUT/NAME.csv is the manifest"
+    which.add_argument("--dynamic", type=Path, nargs="+", metavar="FILE", help=drawn)
     sub.add_argument("--root", type=Path, required=True, help="folder to which the paths in the lists are relative")
     sub.add_argument("--out", type=Path, required=True)
     rate_and_mode(sub)
@@ -32,6 +35,10 @@ def add_mix(commands: Commands) -> None:
 
 
 def _mix(options: argparse.Namespace) -> int:
+    if options.dynamic:
+        from sepml.speech.mixing.drawn import write_drawn
+
+        return print_lines(write_drawn(options.dynamic, options.root, options.out, options.jobs))
     from sepml.speech.mixing.mix import SAMPLE_RATES, mix_lists
 
     if options.sample_rate not in SAMPLE_RATES:

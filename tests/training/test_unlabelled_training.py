@@ -92,8 +92,8 @@ def test_a_state_without_its_teachers_begins_with_the_networks(configured, tmp_p
 
 
 @pytest.mark.parametrize(("unlabelled", "words", "said"), [
-    ({}, [], "one of 'manifest', 'shards' and 'folder' is needed"),
-    ({"manifest": "tr.csv", "folder": "calls"}, [], "one of 'manifest', 'shards' and 'folder' is needed"),
+    ({}, [], "one of 'manifest', 'shards', 'folder' and 'dynamic' is needed"),
+    ({"manifest": "tr.csv", "folder": "calls"}, [], "one of 'manifest', 'shards', 'folder' and 'dynamic' is needed"),
     ({"folder": "absent"}, [], "absent: no such folder of recordings"),
     ({"folder": "mix"}, [], "is shorter than 0.25 s"),
     ({"manifest": "tr.csv", "share": 0}, [], "data.unlabelled.share"),

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import Annotated
 
 import numpy as np
 import torch
@@ -12,102 +12,12 @@ from torch.utils.data import Dataset
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
-from sepml.speech.data.channels import Band, Clipping, Equaliser, Gsm, Level, Mp3, MuLaw
-from sepml.speech.data.effects import (
-    Alone,
-    Formants,
-    Pitch,
-    Place,
-    Scene,
-    Silence,
-    Speed,
-    Turns,
-    at_tempo,
-    with_formants,
-)
+from sepml.speech.data.augment import Augment, draw_voice
+from sepml.speech.data.effects import Scene
 from sepml.speech.data.manifest import utterances_by_speaker
 from sepml.speech.data.mixtures import Example
-from sepml.speech.data.rooms_and_noise import Babble, Coloured, Hum, Recorded, Room
 
 _AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
-
-
-@dataclass(frozen=True)
-class Augment:
-    """Effects on dynamic mixtures; an effect that is null is off.
-
-    Random choices depend only on (seed, epoch, index). The references are the contributions of the talkers to the mixture
-    after all linear effects: reverberant, equalised and band-limited. Noise, clipping and codecs are in the mixture only.
-    """
-
-    speed: Speed | None = None
-    pitch: Pitch | None = None
-    formants: Formants | None = None
-    place: Place | None = None
-    turns: Turns | None = None
-    alone: Alone | None = None
-    silence: Silence | None = None
-    room: Room | None = None
-    equaliser: Equaliser | None = None
-    band: Band | None = None
-    coloured: Coloured | None = None
-    babble: Babble | None = None
-    hum: Hum | None = None
-    recorded: Recorded | None = None
-    clipping: Clipping | None = None
-    mu_law: MuLaw | None = None
-    gsm: Gsm | None = None
-    mp3: Mp3 | None = None
-    level: Level | None = None
-
-    def __call__(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-        """Apply the effects on mixtures; returns the mixture `(T,)` and its references `(n_src, T)`."""
-        # At most one of these.
-        any(effect(scene) for effect in (self.silence, self.alone, self.turns) if effect)
-        scene.noise = np.zeros(scene.sources.shape[1], np.float32)
-        for effect in (self.room, self.equaliser, self.coloured, self.babble, self.hum, self.recorded, self.band):
-            if effect:
-                effect(scene)
-        scene.mixture = scene.sources.sum(0) + scene.noise
-        if self.clipping:
-            self.clipping(scene)
-        scene.peak = np.abs(scene.mixture).max(initial=0)
-        for codec in (self.mu_law, self.gsm, self.mp3):
-            if codec and scene.peak:
-                codec(scene)
-        if self.level:
-            self.level(scene)
-        return scene.mixture, scene.sources
-
-
-class VirtualVoice(NamedTuple):
-    """A change of an utterance into another voice.
-
-    Attributes:
-        percent: speed in percent, by resampling.
-        tempo: factor of the tempo after resampling; the pitch stays.
-        formants: factor by which the spectral envelope is stretched after that.
-    """
-
-    percent: int = 100
-    tempo: float = 1.0
-    formants: float = 1.0
-
-    def __call__(self, signal: np.ndarray, rate: int) -> np.ndarray:
-        """An utterance `(T,)` in this voice."""
-        signal = at_speed(signal, self.percent)
-        if self.tempo != 1:
-            signal = at_tempo(signal, self.tempo, rate)
-        return with_formants(signal, self.formants, rate) if self.formants != 1 else signal
-
-
-def draw_voice(rng: np.random.Generator, augment: Augment) -> VirtualVoice:
-    """Draw the voice of one utterance: resampling changes speed, pitch and formants; then tempo and formants are corrected."""
-    speed = rng.uniform(*augment.speed.factor) if augment.speed and augment.speed.happens(rng) else 1.0
-    pitch = 2 ** (rng.uniform(*augment.pitch.semitones) / 12) if augment.pitch and augment.pitch.happens(rng) else 1.0
-    formants = rng.uniform(*augment.formants.factor) if augment.formants and augment.formants.happens(rng) else 1.0
-    percent = round(100 * speed * pitch)
-    return VirtualVoice(percent, 1.0 if pitch == 1 else speed * 100 / percent, formants / pitch)
 
 
 @dataclass(frozen=True)
@@ -123,7 +33,9 @@ class DynamicMixing:
             opposite, as in wsj0-2mix.
         speed: the speed of each utterance is changed by up to this fraction, in steps of 0.01, and its pitch with it: 0.05 is
             0.95 to 1.05; 0 is no change.
+        speakers: to draw from; empty is all of the split.
         fraction: of each speaker's utterances, the first ones of the table, that are drawn from.
+        skip: of each speaker's utterances, the first ones, that are not drawn from: the rest after a `fraction`.
         augment: effects on voices and mixtures, see `Augment`; null is none.
     """
 
@@ -133,7 +45,9 @@ class DynamicMixing:
     size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
     gain_db: Annotated[float, Field(ge=0, le=100)] = 2.5
     speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    speakers: tuple[str, ...] = ()
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
+    skip: Annotated[float, Field(ge=0, lt=1)] = 0.0
     augment: Augment | None = None
 
     def below(self, root: Path) -> "DynamicMixing":
@@ -161,9 +75,13 @@ class DynamicSegments(Dataset[Example]):
             raise SepmlError(f"data.dynamic.speed is {settings.speed}, expected 0 or a step of 0.01 or more, such as 0.05")
         table = settings.utterances
         everything = utterances_by_speaker(table, settings.split, settings.tiers, moved_to)
-        self.by_speaker = [files[: math.ceil(settings.fraction * len(files))] for files in everything.values()]
+        if absent := [name for name in settings.speakers if name not in everything]:
+            raise SepmlError(f"{table}: no speaker '{absent[0]}' in split '{settings.split}'")
+        chosen = [everything[name] for name in settings.speakers or everything]
+        parts = [files[math.ceil(settings.skip * len(files)) : math.ceil(settings.fraction * len(files))] for files in chosen]
+        self.by_speaker = [files for files in parts if files]
         if len(self.by_speaker) < n_src:
-            found = f"{len(self.by_speaker)} speakers in split '{settings.split}'"
+            found = f"{len(self.by_speaker)} speakers with utterances to draw from in split '{settings.split}'"
             raise SepmlError(f"{table}: {found}, mixtures of {n_src} need as many")
         share = np.sqrt([len(files) for files in self.by_speaker])
         self.probability = share / share.sum()
@@ -227,17 +145,6 @@ class DynamicSegments(Dataset[Example]):
         # If the table has no other speakers, the talkers themselves are the babble.
         drawn = rng.choice(others if len(others) else speakers, count)
         return np.stack([np.resize(self._piece(rng, rng, int(speaker), 0.0)[0], self.segment) for speaker in drawn])
-
-
-def at_speed(signal: np.ndarray, percent: int) -> np.ndarray:
-    """A signal `(T,)` played at `percent` of its speed, `ceil(100 T / percent)` samples of the same type.
-
-    >>> at_speed(np.zeros(1000, np.float32), 95).shape
-    (1053,)
-    """
-    from scipy.signal import resample_poly
-
-    return signal if percent == 100 else resample_poly(signal, 100, percent)
 
 
 def _recordings_in(folder: Path) -> list[Path]:

@@ -123,11 +123,13 @@ def without_references(settings: DataSettings, n_src: int, seed: int) -> Divided
     given = settings.unlabelled
     if given is None:
         return None
-    if sum(name is not None for name in (given.manifest, given.shards, given.folder)) != 1:
-        raise SepmlError("data.unlabelled: one of 'manifest', 'shards' and 'folder' is needed")
+    if sum(name is not None for name in (given.manifest, given.shards, given.folder, given.dynamic)) != 1:
+        raise SepmlError("data.unlabelled: one of 'manifest', 'shards', 'folder' and 'dynamic' is needed")
     if given.folder:
         recorded = Recorded(settings.root / given.folder, given, n_src, settings.segment, settings.sample_rate)
         return divided(recorded, given)
+    if given.dynamic:
+        return divided(_drawn(given.dynamic, settings, n_src, seed), given)
     mixtures = _mixtures(given.manifest or given.shards or Path(), settings, n_src)
     return divided(Segments(mixtures, _segment(settings), settings.sample_rate, seed), given)
 

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, Sampler
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import is_recording
+from sepml.speech.data.dynamic_mixing import DynamicMixing
 from sepml.speech.data.material import read_material
 from sepml.speech.data.mixtures import Example
 from sepml.training.loading import EpochBatches
@@ -23,12 +24,13 @@ _MOST_HELD_OUT = 256
 
 @dataclass(frozen=True)
 class UnlabelledData:
-    """Mixtures to learn from without references: one of `manifest`, `shards` and `folder`.
+    """Mixtures to learn from without references: one of `manifest`, `shards`, `folder` and `dynamic`.
 
     Attributes:
         manifest: of mixtures, whose references measure what the gate does but are not learnt from.
         shards: a folder of shards (`sepml shard`), likewise.
         folder: of recordings of any format, and of such folders: segments in which somebody speaks for half of the time.
+        dynamic: dynamic mixing, whose references are withheld, for experiments.
         share: of each batch that comes from here; with 1 there are no other examples.
         held_out: the part from which nothing is learnt, for the blind score; 256 segments at most.
         hours: of a folder, at most; of more, segments are drawn from all of it. An hour at 8 kHz takes 115 MB.
@@ -37,6 +39,7 @@ class UnlabelledData:
     manifest: Path | None = None
     shards: Path | None = None
     folder: Path | None = None
+    dynamic: DynamicMixing | None = None
     share: Annotated[float, Field(gt=0, le=1)] = 0.5
     held_out: Annotated[float, Field(ge=0, lt=1)] = 0.05
     hours: Annotated[float, Field(gt=0, le=1000)] = 4.0

@@ -188,9 +188,9 @@ def _require(path: Path, where: str, name: str, known: Mapping[str, Any]) -> Non
         raise SepmlError(f"{path}: {where}: there is no '{name}'{did_you_mean(name, known)}")
 
 
-def plain(run: StudyRun) -> Settings:
+def plain(experiment: SeparationExperiment) -> Settings:
     """The settings that decide the result of a run, with their defaults; where the data are does not."""
-    settings = plain_settings(run.experiment)
+    settings = plain_settings(experiment)
     return {**settings, "data": {name: value for name, value in settings["data"].items() if name not in _WHERE}}
 
 

@@ -14,8 +14,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.experiment import train
+from sepml.speech.experiment import SeparationExperiment, train
 from sepml.speech.study.plan import Study, StudyRun, plain
 from sepml.speech.study.run_scores import score_run, write_run_scores
 from sepml.system.csv_files import read_rows
@@ -98,24 +99,28 @@ def request_of_run(study: Study, run: StudyRun) -> Request:
     """What a run is made of: its settings, and the digests of the lists of its data, without which it is another run."""
     data = run.experiment.data
     lists = {"data.valid": data.valid, "data.train": data.train}
-    for name, dynamic in (("data.dynamic", data.dynamic), ("data.valid_dynamic", data.valid_dynamic)):
-        lists[name] = dynamic.utterances if dynamic else None
+    drawn = {"data.dynamic": data.dynamic, "data.valid_dynamic": data.valid_dynamic}
+    if data.unlabelled:
+        lists["data.unlabelled"] = data.unlabelled.manifest
+        drawn["data.unlabelled.dynamic"] = data.unlabelled.dynamic
+    lists |= {name: dynamic.utterances if dynamic else None for name, dynamic in drawn.items()}
     files = {name: data.root / file for name, file in lists.items() if file is not None}
     digests = {name: file_digest(file, 16) for name, file in (files | study.tests).items() if file.is_file()}
     absent = [file for file in study.tests.values() if not file.is_file()]
     if absent:
         raise SepmlError(f"{absent[0]}: no such manifest, which {study.source} names under tests")
-    return Request({_SETTINGS: plain(run), _DATA: digests})
+    return Request({_SETTINGS: plain(run.experiment), _DATA: digests})
 
 
 def _made_with(place: RunPlace) -> dict[str, Any]:
-    """The request that a finished run was made by.
+    """The request that a finished run was made by; settings that its version did not have are at their defaults.
 
     Raises:
         SepmlError: its note cannot be read.
     """
-    found = read_object(place.result(".json"), "note of a run of a study")
-    return {name: found.get(name, {}) for name in (_SETTINGS, _DATA)}
+    note = place.result(".json")
+    found = read_object(note, "note of a run of a study")
+    return {_SETTINGS: plain(parse(SeparationExperiment, found.get(_SETTINGS, {}), str(note))), _DATA: found.get(_DATA, {})}
 
 
 def _run(place: RunPlace, tests: Mapping[str, Path], requests: Mapping[str, Request], machines: Machines) -> str:

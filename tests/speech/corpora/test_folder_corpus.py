@@ -16,7 +16,8 @@ from sepml.speech.audio.files import info, read_wav, write_wav
 from sepml.speech.corpora.draw_mix_lists import ListSizes
 from sepml.speech.corpora.own_recordings import Drawing, prepare_own_recordings, split_speakers
 from sepml.speech.corpora.trees import prepare_mix_tree
-from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments, at_speed
+from sepml.speech.data.augment import at_speed
+from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.loaders import DataSettings, train_loader
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.mixing.check import check

@@ -12,8 +12,9 @@ from speech_signals import speech_like
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
+from sepml.speech.data.augment import Augment
 from sepml.speech.data.channels import Band, Mp3
-from sepml.speech.data.dynamic_mixing import Augment, DynamicMixing, DynamicSegments
+from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.effects import Alone, Silence, Turns
 from sepml.speech.data.loaders import Batch, DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, write_manifest

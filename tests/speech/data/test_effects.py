@@ -5,8 +5,8 @@ import pytest
 from scipy.signal import welch
 from speech_signals import speech_like
 
+from sepml.speech.data.augment import at_speed
 from sepml.speech.data.channels import band_limit, equalise, reverberate
-from sepml.speech.data.dynamic_mixing import at_speed
 from sepml.speech.data.effects import at_tempo, in_turns, with_formants
 
 RATE = 8000

@@ -1,0 +1,86 @@
+"""Dynamic mixtures as files: fixed sets with the effects of training, to listen to, to learn from and to test with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field
+
+from sepml.config import parse, read_yaml
+from sepml.speech.audio.files import are_whole, quantise, write_wav
+from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
+from sepml.speech.data.manifest import write_manifest
+from sepml.speech.data.mixtures import Mixture
+from sepml.system.parallel import all_of, map_unordered
+from sepml.system.stamp import claim_noted, digest_of, file_digest, note_settings
+
+_FULL_SCALE = 0.9
+
+
+@dataclass(frozen=True)
+class DrawnMixtures:
+    """Which mixtures are drawn and written.
+
+    Attributes:
+        dynamic: where from, how many (`size`), and with which effects.
+        n_src: talkers of a mixture.
+        segment: length, s.
+        sample_rate: Hz.
+        seed: of all that is drawn.
+    """
+
+    dynamic: DynamicMixing
+    n_src: Annotated[int, Field(ge=1, le=64)] = 2
+    segment: Annotated[float, Field(gt=0, le=3600)] = 4.0
+    sample_rate: Annotated[int, Field(ge=1, le=1_000_000)] = 8000
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+def write_drawn(files: Sequence[Path], root: Path, out: Path, jobs: int = 0) -> list[Path]:
+    """Write the mixtures that files of settings describe: `out/<name>/{mix,s1,s2}/00000.wav` and a manifest `out/<name>.csv`.
+
+    A set has the name of its file. References are what each talker adds to the mixture; noise, clipping and codecs are in the
+    mixture only. Complete mixtures of an interrupted run are kept.
+
+    Args:
+        root: the folder that the paths in the settings are relative to.
+        jobs: processes, 0 = all cores. The files do not depend on it.
+
+    Returns:
+        the manifests.
+
+    Raises:
+        SepmlError: settings or utterances cannot be read, or a folder holds something else.
+    """
+    return [_write(parse(DrawnMixtures, read_yaml(file), str(file)), root, Path(out) / file.stem, jobs) for file in files]
+
+
+def _write(settings: DrawnMixtures, root: Path, folder: Path, jobs: int) -> Path:
+    mixing = settings.dynamic.below(root)
+    note = {"drawn": digest_of([repr(settings)], 16), "utterances": file_digest(mixing.utterances)}
+    if claim_noted(folder, "mixtures", note) == "replace":
+        note_settings(folder, note)
+    length = round(settings.segment * settings.sample_rate)
+    drawn = DynamicSegments(mixing, settings.n_src, length, settings.sample_rate, settings.seed)
+    mixtures = [_named(folder, number, settings.n_src, length) for number in range(len(drawn))]
+    left = [number for number, mixture in enumerate(mixtures) if not are_whole([mixture.mixture, *mixture.sources], length)]
+    all_of(map_unordered(partial(_make, drawn, mixtures), left, jobs, f"drawing {folder.name}", chunk=4))
+    manifest = folder.with_suffix(".csv")
+    write_manifest(manifest, mixtures)
+    return manifest
+
+
+def _named(folder: Path, number: int, n_src: int, length: int) -> Mixture:
+    name = f"{number:05}"
+    sources = tuple(folder / f"s{n + 1}" / f"{name}.wav" for n in range(n_src))
+    return Mixture(name, folder / "mix" / f"{name}.wav", sources, length)
+
+
+def _make(drawn: DynamicSegments, mixtures: Sequence[Mixture], number: int) -> None:
+    mixture, sources, _ = drawn[0, number]
+    # One gain for all, so that nothing is clipped that was not clipped before.
+    excess = max(1.0, float(abs(mixture).max()) / _FULL_SCALE, float(abs(sources).max()) / _FULL_SCALE)
+    for file, signal in zip([mixtures[number].mixture, *mixtures[number].sources], [mixture, *sources], strict=True):
+        write_wav(file, quantise(signal / excess), drawn.sample_rate)
