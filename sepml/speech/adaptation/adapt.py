@@ -22,7 +22,7 @@ from sepml.speech.data.material import SECONDS, Material, read_material
 from sepml.speech.models.inference import estimates
 from sepml.speech.models.load import ENSEMBLE_FORMAT, best_peer, find_model, load_models, locate
 from sepml.speech.models.model import SeparationModel, save_model
-from sepml.speech.remix import is_separated, pseudo_references
+from sepml.speech.remix import agreement_of, is_separated, pseudo_references
 from sepml.system.files import atomic_path, write_json
 from sepml.system.process import LOCK, locked, track
 from sepml.system.readers import read_object
@@ -36,6 +36,8 @@ _FORMAT = "sepml-adaptation-1"
 _LEAST_SEGMENTS = 8
 # Of the segments: a quarter is held out to judge by, so many at most.
 _HELD_OUT, _MOST_HELD_OUT = 4, 128
+# Of a recording's segments, those with several talkers; of these, those on which the models agree to so many dB.
+_LEAST_HEARD, _LEAST_AGREED, _AGREED_DB = 0.1, 0.5, 9.0
 _SAVE_EVERY, _TIMED, _LEAST_STEPS = 25, 3, 10
 # Of the minutes; the rest is for reading, timing and deciding.
 _LEARNING_PART = 0.8
@@ -153,10 +155,21 @@ def adapt(start: Start, files: Sequence[Path], out: Path, settings: AdaptSetting
 
 
 def _of_several_talkers(start: Start, material: Material) -> Material:
-    """The segments in which the models tell several talkers apart, without the recordings that have none."""
-    parts = track(material.segments.split(16), "separating segments")
-    heard = [is_separated(pseudo_references([estimates(model, part) for model in start.models], part), part) for part in parts]
-    return material.where(torch.cat(heard), "the model does not hear two talkers at once in it")
+    """The segments in which the models tell several talkers apart, without the recordings in which they do not."""
+    apart, agree = [], []
+    for part in track(material.segments.split(16), "separating segments"):
+        ests = [estimates(model, part) for model in start.models]
+        apart.append(is_separated(pseudo_references(ests, part), part))
+        agree.append(agreement_of(ests).flatten(0, 1).amin(0) >= _AGREED_DB)
+    heard, agreed = torch.cat(apart), torch.cat(agree)
+    reasons = {}
+    for number in range(len(material.files)):
+        own = material.owners == number
+        if float(heard[own].float().mean()) < _LEAST_HEARD:
+            reasons[number] = "the model does not hear two talkers at once in it"
+        elif float(agreed[own & heard].float().mean()) < _LEAST_AGREED:
+            reasons[number] = "the networks of the model do not agree about it (music, noise, more talkers than they know?)"
+    return material.without(reasons, heard)
 
 
 def _claim(out: Path, asked: dict[str, Any]) -> dict[str, Any]:

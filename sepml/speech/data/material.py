@@ -1,7 +1,7 @@
 """Material without references: segments of recordings in which somebody speaks, at the rate of the models."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,13 +46,13 @@ class Material:
         """Digests of the recordings, sorted: of their content, not of their names."""
         return tuple(sorted(map(file_digest, self.files)))
 
-    def where(self, chosen: Tensor, why: str) -> "Material":
-        """The chosen segments, bool `(N,)`; recordings without any are left out, and it is said why."""
-        kept = sorted(set(self.owners[chosen].tolist()))
-        gone = [f"{file}: {why}" for number, file in enumerate(self.files) if number not in kept]
-        owners = torch.tensor([kept.index(owner) for owner in self.owners[chosen].tolist()], dtype=torch.long)
-        files = tuple(self.files[number] for number in kept)
-        return Material(self.segments[chosen], files, owners, (*self.left_out, *gone))
+    def without(self, reasons: Mapping[int, str], chosen: Tensor) -> "Material":
+        """The chosen segments, bool `(N,)`, without the recordings that are left out, number -> why."""
+        kept = [number for number in range(len(self.files)) if number not in reasons]
+        chosen = chosen & torch.isin(self.owners, torch.tensor(kept, dtype=torch.long))
+        owners = torch.searchsorted(torch.tensor(kept, dtype=torch.long), self.owners[chosen])
+        gone = [f"{self.files[number]}: {why}" for number, why in reasons.items()]
+        return Material(self.segments[chosen], tuple(self.files[n] for n in kept), owners, (*self.left_out, *gone))
 
 
 def read_material(

@@ -96,6 +96,7 @@ def everywhere(monkeypatch):
     """Untrained networks agree about nothing and give copies of the mixture."""
     for user in ("task", "adaptation.adapt", "adaptation.blind"):
         monkeypatch.setattr(f"sepml.speech.{user}.is_separated", lambda _, mixture: torch.ones(len(mixture), dtype=bool))
+    monkeypatch.setattr(module, "_AGREED_DB", -100.0)
     return AdaptSettings(steps=30, learning=EVERYWHERE)
 
 
@@ -298,6 +299,7 @@ def test_recordings_in_which_the_model_hears_one_talker_are_named_and_left_out(p
 
     for user in ("task", "adaptation.adapt", "adaptation.blind"):
         monkeypatch.setattr(f"sepml.speech.{user}.is_separated", several)
+    monkeypatch.setattr(module, "_AGREED_DB", -100.0)
     done = adapt(load_start(pair), [alone, *recordings], tmp_path / "out", AdaptSettings(steps=2, learning=EVERYWHERE))
     assert done.left_out == (f"{alone}: the model does not hear two talkers at once in it",) and done.seconds == 24
     with pytest.raises(SepmlError, match="0 segments of 2 s in which the model hears several talkers are too few"):
@@ -329,3 +331,23 @@ def test_separating_learns_from_the_very_recordings_first(pair, recordings, tmp_
     with pytest.raises(SystemExit):
         main(["separate", str(recordings[0]), "--adapt", "1", "-o", "-"])
     assert "--adapt: needs a folder" in capsys.readouterr().err
+
+
+def test_recordings_about_which_the_networks_do_not_agree_are_named_and_left_out(
+    pair, recordings, tmp_path, everywhere, monkeypatch
+):
+    other = conversation(tmp_path / "music.wav", 12.0, seed=7)
+    known = {tuple(segment[:8].tolist()) for segment in read_material([other], 8000).segments}
+
+    separated: list[torch.Tensor] = []
+    monkeypatch.setattr(module, "estimates", lambda model, part: separated.append(part) or model(part).detach())
+
+    def by_recording(ests):
+        return torch.stack([torch.tensor(3.0 if tuple(x[:8].tolist()) in known else 20.0) for x in separated[-1]]).expand(
+            2, 2, -1
+        )
+
+    monkeypatch.setattr(module, "agreement_of", by_recording)
+    monkeypatch.setattr(module, "_AGREED_DB", 9.0)
+    done = adapt(load_start(pair), [other, *recordings], tmp_path / "out", AdaptSettings(steps=2, learning=EVERYWHERE))
+    assert len(done.left_out) == 1 and done.left_out[0].startswith(f"{other}: the networks of the model do not agree")
