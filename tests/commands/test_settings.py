@@ -54,7 +54,7 @@ def test_a_key_that_is_called_like_the_kind_that_is_tried():
         ("--peers.0.hiden=1", "unknown key 'peers.0.hiden'; did you mean 'peers.0.hidden'?"),
         ("--hidden=1", "unknown key 'hidden'; did you mean 'peers.0.hidden'?"),
         ("--thrshold=1", "unknown key 'thrshold'; did you mean 'cohort.threshold'?"),
-        ("--peers.0.skip=1", "unknown key 'peers.0.skip'"),
+        ("--peers.0.repeats=1", "unknown key 'peers.0.repeats'"),
         ("--peers.0.nothing_like_it=1", "unknown key 'peers.0.nothing_like_it'"),
     ],
 )

@@ -81,7 +81,9 @@ class DynamicSegments(Dataset[Example]):
         parts = [files[math.ceil(settings.skip * len(files)) : math.ceil(settings.fraction * len(files))] for files in chosen]
         self.by_speaker = [files for files in parts if files]
         if len(self.by_speaker) < n_src:
-            found = f"{len(self.by_speaker)} speakers with utterances to draw from in split '{settings.split}'"
+            found = f"{len(self.by_speaker)} speakers in split '{settings.split}'"
+            if settings.speakers or settings.skip:
+                found = f"{found} with utterances to draw from"
             raise SepmlError(f"{table}: {found}, mixtures of {n_src} need as many")
         share = np.sqrt([len(files) for files in self.by_speaker])
         self.probability = share / share.sum()

@@ -74,7 +74,7 @@ def test_an_interrupted_set_is_completed_and_another_one_refused(corpus, tmp_pat
 @pytest.mark.parametrize(("changes", "said"), [
     ({"speakers": ["a", "x"]}, "no speaker 'x' in split 'train'"),
     ({"speakers": ["a"]}, "mixtures of 2 need as many"),
-    ({"fraction": 0.25, "skip": 0.5}, "0 speakers with utterances to draw from"),
+    ({"fraction": 0.25, "skip": 0.5}, "0 speakers in split 'train' with utterances to draw from"),
     ({"size": 0}, "dynamic.size"),
 ])  # fmt: skip
 def test_what_cannot_be_drawn_is_one_line(corpus, tmp_path, capsys, changes, said):
