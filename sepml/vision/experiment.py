@@ -16,7 +16,7 @@ from sepml.system.readers import read_object
 from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
 from sepml.training.hardware import require_memory
 from sepml.training.model_folder import fill, read_weights, take_weights
-from sepml.training.settings import CohortSettings
+from sepml.training.settings import CohortSettings, TeachingSettings
 from sepml.vision.datasets import ImageDataSettings, Sets, read_sets
 from sepml.vision.networks import (
     Classifier,
@@ -96,6 +96,10 @@ def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperi
         SepmlError: see `sepml.config.parse`; also views of several networks, or of one that cannot be slimmable.
     """
     experiment = parse(ImageExperiment, settings, source)
+    if experiment.cohort.unlabelled != TeachingSettings():
+        raise SepmlError(
+            f"{source}: 'cohort.unlabelled' is for experiments in separation; images without labels are not learnt from"
+        )
     for number, peer in enumerate(experiment.peers):
         if peer.weights and peer.init:
             raise SepmlError(f"{source}: peers.{number} has both 'weights' and 'init', expected one of them")

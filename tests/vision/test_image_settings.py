@@ -36,6 +36,7 @@ def views(**changes: object) -> list[str]:
         (["--classification.temperature", "0"], "'classification.temperature': input should be greater than 0"),
         (views(widths=[0.25, 0.5]), "views.widths end with 0.5, expected 1.0"),
         (["--epochs", "3"], "unknown key 'epochs'"),
+        (["--cohort.unlabelled.threshold", "0.5"], "'cohort.unlabelled' is for experiments in separation"),
         (["--data.crop_padding", "32"], "data.crop_padding is 32, expected less than the images' 32 pixels"),
     ],
 )
