@@ -144,7 +144,8 @@ def adapt(start: Start, files: Sequence[Path], out: Path, settings: AdaptSetting
         models = copy.deepcopy(list(start.models))
         steps = note.get("steps") or settings.steps or _steps_for(models, learnt, settings)
         write_json(out / NOTE, {"format": _FORMAT, "asked": asked, "steps": steps})
-        _learn(Learner(models, learnt, steps, settings.learning, settings.seed), out / STATE)
+        with Learner(models, learnt, steps, settings.learning, settings.seed) as learner:
+            _learn(learner, out / STATE)
         scores = blind_scores(start.models, models, held, settings.learning.gain_db, settings.seed)
         result = Adaptation(*decision(scores), steps, len(learnt), count * SECONDS, scores)
         _write_models(out, replace(start, models=models) if result.kept else start)
@@ -188,12 +189,12 @@ def _claim(out: Path, asked: dict[str, Any]) -> dict[str, Any]:
 
 def _steps_for(models: Sequence[SeparationModel], segments: Tensor, settings: AdaptSettings) -> int:
     """The steps that fit into the minutes, by a short timing with copies."""
-    trial = Learner(copy.deepcopy(models), segments, 1_000_000, settings.learning, settings.seed)
-    trial.step()
-    started = time.monotonic()
-    for _ in range(_TIMED):
+    with Learner(copy.deepcopy(models), segments, 1_000_000, settings.learning, settings.seed) as trial:
         trial.step()
-    seconds = (time.monotonic() - started) / _TIMED
+        started = time.monotonic()
+        for _ in range(_TIMED):
+            trial.step()
+        seconds = (time.monotonic() - started) / _TIMED
     steps = max(_LEAST_STEPS, int(60 * settings.minutes * _LEARNING_PART / seconds))
     log.info("%d steps of %.2f s fit into %g min", steps, seconds, settings.minutes)
     return steps

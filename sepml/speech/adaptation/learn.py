@@ -4,15 +4,18 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 import torch
+from lightning_fabric import Fabric
 from torch import Tensor
 
 from sepml.mutual import Cohort, Rules, Schedule, Teachers, TeachingFigures, TeachingRules, mechanism_named
 from sepml.speech.data.loaders import Batch
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.task import SeparationTask
+from sepml.training.engine import FabricEngine
 from sepml.training.hardware import computes_bf16
 from sepml.training.teaching import InContext
 
@@ -43,7 +46,8 @@ class LearningSettings:
 class Learner:
     """Peers, their moving averages and optimisers, and the step in which they learn.
 
-    Segments and new mixtures of a step depend on (seed, step) alone, so that a run that goes on is the same.
+    Segments and new mixtures of a step depend on (seed, step) alone, so that a run that goes on is the same. Use it as a
+    context manager: inside, each peer computes on its share of the cores.
 
     Args:
         models: K trained separators, which are changed.
@@ -64,8 +68,16 @@ class Learner:
         kind = self.device.type
         precision = partial(torch.autocast, kind, torch.bfloat16, enabled=computes_bf16(kind))
         peers = [InContext(model, precision) for model in models]
-        self.teachers = Teachers(task, copy.deepcopy(peers), settings.teaching)
-        self.cohort = Cohort(task, peers, self.optimizers, Rules(mechanism_named("solo")), settings.clip_norm)
+        self.engine = FabricEngine(Fabric(accelerator=kind, devices=1), len(peers), independent=True)
+        self.teachers = Teachers(task, copy.deepcopy(peers), settings.teaching, self.engine)
+        self.cohort = Cohort(task, peers, self.optimizers, Rules(mechanism_named("solo")), settings.clip_norm, self.engine)
+
+    def __enter__(self) -> "Learner":
+        self.engine.__enter__()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.engine.__exit__(kind, error, traceback)
 
     def step(self) -> TeachingFigures:
         """One step of all peers."""
