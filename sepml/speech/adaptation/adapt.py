@@ -166,9 +166,11 @@ def _of_several_talkers(start: Start, material: Material) -> Material:
     reasons = {}
     for number in range(len(material.files)):
         own = material.owners == number
+        both = own & heard
         if float(heard[own].float().mean()) < _LEAST_HEARD:
             reasons[number] = "the model does not hear two talkers at once in it"
-        elif float(agreed[own & heard].float().mean()) < _LEAST_AGREED:
+        # A few segments say little about a recording; the gate looks at each.
+        elif int(both.sum()) >= _LEAST_SEGMENTS and float(agreed[both].float().mean()) < _LEAST_AGREED:
             reasons[number] = "the networks of the model do not agree about it (music, noise, more talkers than they know?)"
     return material.without(reasons, heard)
 
