@@ -17,7 +17,7 @@ from torch import Tensor
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.adaptation.blind import BlindScores, blind_scores, decision
-from sepml.speech.adaptation.learn import Learner, LearningSettings
+from sepml.speech.adaptation.learn import Learner, LearningSettings, between
 from sepml.speech.data.material import SECONDS, Material, read_material
 from sepml.speech.models.inference import estimates
 from sepml.speech.models.load import ENSEMBLE_FORMAT, best_peer, find_model, load_models, locate
@@ -146,6 +146,7 @@ def adapt(start: Start, files: Sequence[Path], out: Path, settings: AdaptSetting
         write_json(out / NOTE, {"format": _FORMAT, "asked": asked, "steps": steps})
         with Learner(models, learnt, steps, settings.learning, settings.seed) as learner:
             _learn(learner, out / STATE)
+        models = between(start.models, models, settings.learning.share)
         scores = blind_scores(start.models, models, held, settings.learning.gain_db, settings.seed)
         result = Adaptation(*decision(scores), steps, len(learnt), count * SECONDS, scores)
         _write_models(out, replace(start, models=models) if result.kept else start)

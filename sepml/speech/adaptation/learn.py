@@ -32,6 +32,7 @@ class LearningSettings:
         consistency: weight of the loss on the observed mixture, see `SeparationTask`.
         ceiling: soft ceiling of the SI-SNR that is learnt, dB.
         clip_norm: global L2 norm to which each peer's gradient is clipped.
+        share: how far the weights go from those of the start to those that were learnt, see `between`.
     """
 
     batch_size: int = 16
@@ -41,6 +42,22 @@ class LearningSettings:
     consistency: float = 0.0
     ceiling: float = 30.0
     clip_norm: float = 5.0
+    share: float = 0.5
+
+
+def between(start: Sequence[SeparationModel], learnt: Sequence[SeparationModel], share: float) -> list[SeparationModel]:
+    """Networks whose weights lie between those of two states: at 0 those of the start, at 1 those that were learnt.
+
+    Half way, most of what was won on the recordings is kept, and little is lost on other voices (docs/adapting.md).
+
+    Source: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
+    """
+    blended = copy.deepcopy(list(start))
+    with torch.no_grad():
+        for network, other in zip(blended, learnt, strict=True):
+            for weight, new in zip(network.parameters(), other.parameters(), strict=True):
+                weight.lerp_(new, share)
+    return blended
 
 
 class Learner:

@@ -18,7 +18,7 @@ from sepml.mutual import TeachingRules
 from sepml.speech.adaptation import adapt as module
 from sepml.speech.adaptation.adapt import AdaptSettings, adapt, load_start
 from sepml.speech.adaptation.blind import BlindScores, blind_scores, decision, mean_and_error
-from sepml.speech.adaptation.learn import Learner, LearningSettings
+from sepml.speech.adaptation.learn import Learner, LearningSettings, between
 from sepml.speech.data.material import read_material
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.separation.separator import Separator
@@ -353,3 +353,18 @@ def test_recordings_about_which_networks_do_not_agree_are_left_out(pair, recordi
     known |= {tuple(segment[:8].tolist()) for segment in read_material([short], 8000).segments}
     kept = adapt(load_start(pair), [short, *recordings], tmp_path / "kept", AdaptSettings(steps=2, learning=EVERYWHERE))
     assert kept.left_out == (), "a few segments say little about a recording"
+
+
+def test_what_is_kept_lies_half_way_to_what_was_learnt(pair, recordings, tmp_path, everywhere, monkeypatch):
+    monkeypatch.setattr(module, "decision", lambda scores: (True, "because"))
+    learnt: list[torch.Tensor] = []
+
+    def watched(start, models, share):
+        learnt.extend(w.clone() for model in models for w in model.state_dict().values())
+        return between(start, models, share)
+
+    monkeypatch.setattr(module, "between", watched)
+    adapt(load_start(pair), recordings, tmp_path / "out", AdaptSettings(steps=3, learning=EVERYWHERE))
+    expected = [(one + other) / 2 for one, other in zip(weights(pair), learnt, strict=True)]
+    assert all(torch.allclose(one, other) for one, other in zip(weights(tmp_path / "out"), expected, strict=True))
+    assert not same(weights(tmp_path / "out"), weights(pair))
