@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import signal
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -102,14 +103,18 @@ class Loader(DataLoader[Batch]):
                     batch = next(batches)
                 except StopIteration:
                     return
-                batch = self._unpacked(batch) if isinstance(batch, _Packed) else batch
+                batch = self._unpacked(batch, batches) if isinstance(batch, _Packed) else batch
             yield batch
 
-    def _unpacked(self, packed: _Packed) -> Any:
+    def _unpacked(self, packed: _Packed, batches: Any) -> Any:
         try:
             batch = ForkingPickler.loads(packed.content)
-        except OSError as error:
-            raise SepmlError(f"a worker's batch cannot be taken over: {error.strerror or error}; {_WAY_OUT}") from error
+        # The connection ends with its worker.
+        except (OSError, EOFError) as error:
+            said = _first_that_ended(getattr(batches, "_workers", ()))
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            said = said or f"a worker's batch cannot be taken over: {reason}"
+            raise SepmlError(f"{said}; {_WAY_OUT}") from error
         if not packed.refusal:
             return batch
         if not self._warned:
@@ -152,6 +157,16 @@ def _worker_that_ended(error: BaseException | None) -> str | None:
             said = f"{name} ended unexpectedly"
         error = error.__cause__ or error.__context__
     return said
+
+
+def _first_that_ended(workers: Sequence[Any]) -> str | None:
+    """What is said about the first of some worker processes that ended, or does within a second."""
+    until = time.monotonic() + 1
+    for worker in workers:
+        worker.join(max(0.0, until - time.monotonic()))
+        if worker.exitcode:
+            return f"a worker process of the data loader (pid {worker.pid}) {ended_by(worker.exitcode)}"
+    return None
 
 
 def _shared_memory(refusal: str, content: bytes) -> str:

@@ -171,6 +171,37 @@ def test_training_in_a_container_with_little_shared_memory(corpus, tmp_path):
 
 
 @pytest.mark.timeout(400)
+class Ended:
+    """A process that has ended, or has not."""
+
+    def __init__(self, pid: int, exitcode: int | None) -> None:
+        self.pid, self.exitcode = pid, exitcode
+
+    def join(self, seconds: float) -> None:
+        assert 0 <= seconds <= 1
+
+
+@pytest.mark.parametrize(("error", "workers", "said"), [
+    (EOFError(), [Ended(7, None), Ended(8, -9)], "a worker process of the data loader (pid 8) was ended by signal 9 (SIGKILL)"),
+    (ConnectionResetError(104, "Connection reset by peer"), [Ended(7, None)], "cannot be taken over: Connection reset by peer"),
+    (EOFError(), [], "a worker's batch cannot be taken over: EOFError"),
+])  # fmt: skip
+def test_a_connection_that_ends_with_its_worker(monkeypatch, error, workers, said):
+    """A worker that ends after its batch was announced and before it was taken."""
+
+    class Batches(list):
+        _workers = workers
+
+    def refused(content: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(loading.ForkingPickler, "loads", refused)
+    loader = loading.Loader(list(range(4)), lambda examples: examples, num_workers=0)
+    with pytest.raises(SepmlError) as caught:
+        loader._unpacked(loading._Packed(b""), Batches())
+    assert said in str(caught.value) and "data.workers: 0" in str(caught.value)
+
+
 def test_training_whose_worker_is_killed(corpus, tmp_path):
     # The worker kills itself when it collates its second batch.
     code = (

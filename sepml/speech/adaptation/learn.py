@@ -42,13 +42,13 @@ class LearningSettings:
     consistency: float = 0.0
     ceiling: float = 30.0
     clip_norm: float = 5.0
-    share: float = 0.5
+    share: float = 1 / 3
 
 
 def between(start: Sequence[SeparationModel], learnt: Sequence[SeparationModel], share: float) -> list[SeparationModel]:
     """Networks whose weights lie between those of two states: at 0 those of the start, at 1 those that were learnt.
 
-    Half way, most of what was won on the recordings is kept, and little is lost on other voices (docs/adapting.md).
+    A third of the way, most of what was won on the recordings is kept, and little is lost on other voices (docs/adapting.md).
 
     Source: Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022.
     """
