@@ -83,7 +83,7 @@ def _separate(options: argparse.Namespace) -> int:
     separator = loaded(options)
     _check(options, separator.n_src)
     if options.adapt:
-        separator = _adapted(separator, inputs, Path(options.out), options.adapt)
+        separator = _adapted(separator, inputs, options)
     separator.mixture_consistency, separator.full_band = options.mixture_consistency, options.band == "full"
     settings = FileSettings(
         *(options.segment, options.overlap, options.channel or None, options.clip_mode, options.bits),
@@ -93,13 +93,15 @@ def _separate(options: argparse.Namespace) -> int:
     return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))
 
 
-def _adapted(separator: "Separator", inputs: list[Path], out: Path, minutes: float) -> "Separator":
-    from sepml.speech.adaptation.adapt import AdaptSettings
-    from sepml.speech.separation.adapting import adapted
+def _adapted(separator: "Separator", inputs: list[Path], options: argparse.Namespace) -> "Separator":
+    from sepml.speech.separation.adapting import adapted_separator
+    from sepml.speech.separation.options import OutputNames
 
-    result = adapted(separator.models, inputs, out / _ADAPTED, AdaptSettings(minutes), beside=out)
+    out = Path(options.out)
+    outputs = out, OutputNames(options.filename, separator.n_src, options.format)
+    separator, result = adapted_separator(separator, inputs, out / _ADAPTED, outputs, minutes=options.adapt)
     log.info("%s: %s", out / _ADAPTED, result.text)
-    return type(separator).load(out / _ADAPTED, device=next(separator.models[0].parameters()).device)
+    return separator
 
 
 def add_averaging(sub: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from sepml.errors import SepmlError
 from sepml.speech.adaptation.adapt import Adaptation, AdaptSettings, Start, adapt
+from sepml.speech.models.load import best_peer
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.separation.inputs import STDIN, list_inputs
 from sepml.speech.separation.options import OutputNames
@@ -23,18 +24,18 @@ def adapted(
     out: Path,
     settings: AdaptSettings,
     best: int = 1,
-    beside: Path | None = None,
+    beside: tuple[Path, OutputNames] | None = None,
 ) -> Adaptation:
     """Adapt models to files, folders of them and patterns, in a folder, see `adapt`.
 
     Args:
         best: which of the models is the best one, counted from 1.
-        beside: the folder that separated files are written to, which are not learnt from.
+        beside: the folder and the names of separated files, which are not learnt from.
 
     Raises:
         SepmlError: there is nothing to learn from, or the folder holds something else.
     """
-    inputs, failures = list_inputs(recordings, beside or out, _NAMES)
+    inputs, failures = list_inputs(recordings, *(beside or (out, _NAMES)))
     files = [item.file for item in inputs]
     if STDIN in files:
         raise SepmlError("standard input cannot be learnt from, which takes several passes; name a file")
@@ -45,11 +46,17 @@ def adapted(
 
 
 def adapted_separator(
-    separator: Separating, recordings: Sequence[str | Path], out: str | Path | None, **settings: Any
+    separator: Separating,
+    recordings: Sequence[str | Path],
+    out: str | Path | None,
+    beside: tuple[Path, OutputNames] | None = None,
+    **settings: Any,
 ) -> tuple[Separating, Adaptation]:
-    """See `Separator.adapt`."""
+    """See `Separator.adapt`, and `adapted` for `beside`."""
+    origin = separator.origin
+    best = best_peer(origin.path / "best.json") if origin is not None and len(separator.models) > 1 else None
     with nullcontext(out) if out else TemporaryDirectory() as folder:
-        result = adapted(separator.models, map(Path, recordings), Path(folder), AdaptSettings(**settings))
+        result = adapted(separator.models, map(Path, recordings), Path(folder), AdaptSettings(**settings), best or 1, beside)
         new = type(separator).load(folder, device=next(separator.models[0].parameters()).device)
     new.mixture_consistency, new.full_band = separator.mixture_consistency, separator.full_band
     return new, result

@@ -326,6 +326,7 @@ def test_separating_learns_from_the_very_recordings_first(pair, recordings, tmp_
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"adapted", "call0_s1.wav", "call0_s2.wav", "call1_s1.wav", "call1_s2.wav"}
     assert json.loads((tmp_path / "out/adapted/adapt.json").read_text())["result"]["steps"] >= 10
+    assert json.loads((tmp_path / "out/adapted/best.json").read_text()) == {"peer": 2}, "as in the folder of the start"
     # Again: nothing is learnt anew, and outputs are kept.
     assert main([*words, "--adapt", "0.002"]) == 0
     with pytest.raises(SystemExit):
@@ -368,3 +369,15 @@ def test_what_is_kept_lies_on_the_way_to_what_was_learnt(pair, recordings, tmp_p
     expected = [torch.lerp(one, other, 1 / 3) for one, other in zip(weights(pair), learnt, strict=True)]
     assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(weights(tmp_path / "out"), expected, strict=True))
     assert not same(weights(tmp_path / "out"), weights(pair))
+
+
+def test_outputs_beside_the_recordings_are_not_learnt_from(pair, recordings, tmp_path, everywhere):
+    for file in recordings:
+        shutil.copy(file, tmp_path)
+    words = ["separate", "-q", "--model", str(pair), "--ensemble", "-o", str(tmp_path), str(tmp_path), "--adapt", "0.002"]
+    words += ["--filename", "{name}-talker{n}.{ext}"]
+    assert main(words) == 0
+    asked = json.loads((tmp_path / "adapted/adapt.json").read_text())["asked"]
+    assert len(asked["recordings"]) == 2
+    # The same command finds what it has learnt from, and its outputs, and does nothing anew.
+    assert main(words) == 0
