@@ -17,6 +17,7 @@ from sepml.commands.options import (
 from sepml.errors import SepmlError
 
 _PAGE = 40
+_OF_LISTS = "sample_rate", "mode", "levels"
 
 
 def add_mix(commands: Commands) -> None:
@@ -38,6 +39,8 @@ def _mix(options: argparse.Namespace) -> int:
     if options.dynamic:
         from sepml.speech.mixing.drawn import write_drawn
 
+        if given := [name for name in _OF_LISTS if getattr(options, name) != options.parser.get_default(name)]:
+            options.wrong(f"--{given[0].replace('_', '-')} belongs to --list; with --dynamic the file says what is drawn")
         return print_lines(write_drawn(options.dynamic, options.root, options.out, options.jobs))
     from sepml.speech.mixing.mix import SAMPLE_RATES, mix_lists
 

@@ -83,6 +83,15 @@ def test_what_cannot_be_drawn_is_one_line(corpus, tmp_path, capsys, changes, sai
     assert said in capsys.readouterr().err.strip().splitlines()[-1]
 
 
+@pytest.mark.parametrize("words", [("--sample-rate", 16000), ("--mode", "max"), ("--levels", "levels.csv")])
+def test_options_of_mix_lists_are_refused(corpus, tmp_path, capsys, words):
+    with pytest.raises(SystemExit) as ended:
+        command("--dynamic", settings(tmp_path / "x.yaml"), "--root", corpus, "--out", tmp_path / "out", *words)
+    assert ended.value.code == 2
+    assert f"{words[0]} belongs to --list" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_fraction_and_the_rest_after_it(corpus):
     def names(**changes: object) -> list[str]:
         drawn = DynamicSegments(DynamicMixing(corpus / "utterances.csv", **changes), 2, RATE, RATE, 0)
