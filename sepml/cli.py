@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from types import FrameType
 
-from sepml.commands import adapt, mixtures, prepare, scores, separation, serve, tasks
+from sepml.commands import adapt, mixtures, prepare, scores, separation, serve, study, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.process import open_closed_streams, prepare_threads
@@ -30,7 +30,7 @@ _COMMANDS = (
     serve.add_serve,
     tasks.add_info,
     tasks.add_export,
-    scores.add_study,
+    study.add_study,
 )
 log = logging.getLogger("sepml")
 

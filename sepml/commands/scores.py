@@ -1,7 +1,6 @@
-"""The commands on scores: `sepml score`, `evaluate`, `table`, `report` and `study`."""
+"""The commands on scores: `sepml score`, `evaluate`, `table` and `report`."""
 
 import argparse
-import re
 from pathlib import Path
 
 from sepml.commands.options import (
@@ -19,16 +18,15 @@ from sepml.commands.options import (
     seed,
 )
 from sepml.commands.tasks import commands_for
-from sepml.errors import SepmlError, did_you_mean
+from sepml.errors import did_you_mean
 from sepml.speech.results.scores import KNOWN, METRICS
-
-_PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
 def add_score(commands: Commands) -> None:
     """The options of `sepml score`."""
-    sub = command(commands, "score", "score estimates against references, or compare such scores")
-    what = sub.add_mutually_exclusive_group(required=True)
+    text = "score estimates against references, or without (--est alone), or compare such scores"
+    sub = command(commands, "score", text)
+    what = sub.add_mutually_exclusive_group()
     what.add_argument("--manifest", type=Path, help="CSV of mixtures and sources")
     what.add_argument("--mix", type=Path, help="folder of mixtures")
     text = "folders of scores or experiments: paired differences of the others from the first, with intervals and p-values"
@@ -36,7 +34,10 @@ def add_score(commands: Commands) -> None:
     others = "with --compare: the runs of another variant, as many, in the same order of seeds; then statistics are over runs"
     sub.add_argument("--with", dest="others", type=Path, nargs="+", metavar="SCORES", help=others)
     sub.add_argument("--ref", type=Path, nargs="+", default=(), help="with --mix: folders of references, one a source")
-    est = "folder of <id>_s1.wav, <id>_est1.wav or s1/<id>.wav and so on, as many as there are sources or more"
+    est = (
+        "folder of <id>_s1.wav, <id>_est1.wav or s1/<id>.wav and so on, as many as there are sources or more; without "
+        "--manifest and --mix they are scored without references: DNSMOS, and SI-SNRi from the agreement of the networks"
+    )
     sub.add_argument("--est", type=Path, help=est)
     tolerance = "cut or pad estimates that are up to this many samples longer or shorter than their mixture"
     sub.add_argument("--length-tolerance", type=at_least(0), default=0, metavar="SAMPLES", help=tolerance)
@@ -71,6 +72,8 @@ def _score(options: argparse.Namespace) -> int:
         options.wrong("--with goes with --compare")
     if options.compare:
         return _compare(options)
+    if options.manifest is None and options.mix is None:
+        return _quality(options)
     for name in ("est", "out"):
         if getattr(options, name) is None:
             options.wrong(f"the following arguments are required: --{name}")
@@ -89,6 +92,21 @@ def _score(options: argparse.Namespace) -> int:
     print(format_summary(options.label or options.out.resolve().name, summary))
     failed = print_failures(options, [fault.message for fault in summary.faults])
     return failed or (FAILED if options.strict and summary.unscored else OK)
+
+
+def _quality(options: argparse.Namespace) -> int:
+    if options.est is None:
+        options.wrong("expected --manifest or --mix, with references; --est alone, without; or --compare")
+    for name in ("ref", "metrics", "length_tolerance", "moved_to"):
+        if getattr(options, name):
+            options.wrong(f"--{name.replace('_', '-')} goes with references: --manifest, or --mix and --ref")
+    from sepml.speech.scoring.quality import format_quality, score_quality
+
+    scores, faults = score_quality(options.est, options.out, options.jobs)
+    if scores:
+        print(format_quality(scores, options.label or options.est.resolve().name))
+    failed = print_failures(options, faults)
+    return failed or (FAILED if options.strict and any(score.note for score in scores) else OK)
 
 
 def _compare(options: argparse.Namespace) -> int:
@@ -182,68 +200,3 @@ def _report_page(options: argparse.Namespace) -> int:
 
     write_report(options.paths, options.out, ReportSettings(options.players, options.seed, options.title))
     return print_lines([options.out])
-
-
-def add_study(commands: Commands) -> None:
-    """The options of `sepml study`."""
-    sub = command(
-        commands,
-        "study",
-        "train an experiment in several variants and seeds, and compare them with statistics; the same command goes on",
-        usage="sepml study STUDY -o DIR [-j N] [--part I/N] [--KEY VALUE ...]\n       sepml study RUNS -o DIR [--header FILE]",
-        epilog="Any setting of the base experiment can be given as --KEY VALUE, such as --data.root data/prompts. "
-        "RUNS is a folder of runs on few labelled images, named CONFIG-LABELS-PADDING-SEED, see recipes/mnist-mutual.",
-    )
-    sub.add_argument("study", type=Path, metavar="STUDY", help="a YAML file that names the base experiment, variants and seeds")
-    out = "folder of the runs, of their results (small, to be kept) and of the report: RESULTS.md and study.html"
-    sub.add_argument("-o", "--out", type=Path, required=True, help=out)
-    jobs(sub)
-    part = "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder"
-    sub.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part)
-    sub.add_argument("--report", action="store_true", help="write the report about what is done, and train nothing")
-    sub.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX too")
-    sub.add_argument("--header", type=Path, help="of runs on images: a text file that begins the report")
-    device(sub)
-    sub.set_defaults(run=_study)
-
-
-def _part(word: str) -> tuple[int, int]:
-    """The type of an option: `I/N`, of which I is at most N."""
-    found = _PART.fullmatch(word)
-    part = (int(found[1]), int(found[2])) if found else (2, 1)
-    if part[0] > part[1]:
-        raise argparse.ArgumentTypeError(f"'{word}' is not I/N, such as 1/3 for the first of three parts")
-    return part
-
-
-def _study(options: argparse.Namespace) -> int:
-    if options.study.is_dir():
-        return _images(options)
-    if not options.study.exists():
-        raise SepmlError(f"{options.study}: no such file, expected that of a study, or a folder of runs on images")
-    if options.header:
-        options.wrong("--header is for a folder of runs on images")
-    from sepml.speech.study.comparisons import read_results
-    from sepml.speech.study.plan import read_study
-    from sepml.speech.study.runs import places_of, run_study
-    from sepml.speech.study.study_report import write_study_report
-    from sepml.training.experiment import Machines
-    from sepml.training.hardware import choose_device
-
-    study = read_study(options.study, options.settings)
-    places = places_of(study, options.out)
-    machines = Machines(str(choose_device(options.device)))
-    failures = [] if options.report else run_study(study, places, options.jobs, options.part, machines)
-    results = read_results(study, places)
-    if not results.scores:
-        raise SepmlError(f"{options.out}: no run of {options.study} is done there, expected one to report about")
-    print_lines(write_study_report(study, results, options.out, options.latex))
-    return FAILED if failures else OK
-
-
-def _images(options: argparse.Namespace) -> int:
-    if options.settings or options.latex or options.report:
-        options.wrong("a folder of runs on images takes --out and --header alone")
-    from sepml.vision.study import write_study
-
-    return print_lines([write_study(options.study, options.out, options.header)])

@@ -1,6 +1,7 @@
 """Checks before a file is decoded: it can be an audio file, and is complete by its headers (WAV, AIFF, Ogg, MP3 and others)."""
 
 import logging
+import os
 import stat
 import struct
 import zlib
@@ -208,3 +209,16 @@ def mp3_has_length(path: Path) -> bool:
             file.seek(0)
         frame = file.read(64)
     return b"Xing" in frame or b"Info" in frame
+
+
+def header_texts(file: Path) -> tuple[str, str]:
+    """The program and the comment in the header of a WAV or FLAC file; empty for other files and unreadable ones."""
+    import soundfile
+
+    if file.suffix.lower()[1:] not in ("wav", "flac") or not file.is_file():
+        return "", ""
+    try:
+        with soundfile.SoundFile(os.fsencode(file)) as opened:
+            return opened.software, opened.comment
+    except (soundfile.LibsndfileError, OSError):
+        return "", ""

@@ -1,6 +1,7 @@
 """The SI-SNRi to expect of a pair's average from how far its networks agree: a table beside the model, fitted on validation."""
 
 import logging
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
@@ -9,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.speech.audio.headers import header_texts
 from sepml.speech.models.load import Origin
 from sepml.speech.separation.description import Description
 from sepml.system.files import write_json
@@ -23,6 +25,7 @@ _FORMAT = "sepml-agreement-1"
 _COVERED = 0.01
 _SPLIT_DB = 10.0
 """Outputs whose levels differ by more are one talker and the rest of the mixture: there is nothing to warn of."""
+_NOTED = re.compile(r", expected SI-SNRi (-?[0-9.]+) dB, error ([0-9.]+) dB")
 _REMEDY = "make it again by tools/fit_agreement.py"
 
 
@@ -115,3 +118,16 @@ def table_of(origin: Origin | None) -> AgreementTable | None:
         log.warning("%s: was fitted to other networks than those in use, no SI-SNRi is expected; %s", file, _REMEDY)
         return None
     return table
+
+
+def expectation_note(heard: Description) -> str:
+    """What the headers of the outputs say of the SI-SNRi to expect; nothing where it is not known."""
+    if heard.expected_si_snri is None:
+        return ""
+    return f", expected SI-SNRi {heard.expected_si_snri} dB, error {heard.expected_error} dB"
+
+
+def noted_expectation(output: Path) -> tuple[float | None, float | None]:
+    """The SI-SNRi to expect and its error, dB, as the header of an output says; None for files of other programs."""
+    found = _NOTED.search(header_texts(output)[1])
+    return (float(found[1]), float(found[2])) if found else (None, None)

@@ -8,9 +8,10 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
+from typing import Any
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import is_recording
@@ -208,3 +209,16 @@ def readable(file: Path) -> Iterator[Path]:
             yield Path(copy.name)
         except SepmlError as error:
             raise SepmlError(str(error).replace(copy.name, "standard input")) from error
+
+
+def outcome_as_json(outcome: Outcome) -> dict[str, Any]:
+    """A result as JSON takes it: all text is valid in UTF-8, other bytes of file names are escaped."""
+    return {key: _as_utf8(value) for key, value in asdict(outcome).items()}
+
+
+def _as_utf8(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, dict):
+        return {key: _as_utf8(item) for key, item in value.items()}
+    return [_as_utf8(item) for item in value] if isinstance(value, tuple | list) else value

@@ -17,9 +17,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, reason
-from sepml.speech.audio.headers import require_content
+from sepml.speech.audio.headers import header_texts, require_content
 from sepml.speech.audio.recordings import BYTES, SUBTYPES
-from sepml.speech.separation.options import FORMATS, OutputFormat
+from sepml.speech.separation.options import OutputFormat
 from sepml.system.files import atomic_path, write_bytes
 from sepml.system.process import is_closed
 from sepml.system.stamp import digest_of, file_digest
@@ -69,7 +69,7 @@ class Provenance:
 
 def provenance_of(output: Path) -> Provenance | None:
     """The provenance in the comment of an output; None where there is none, as in files of earlier versions."""
-    found = _COMMENT.search(_header_texts(output)[1])
+    found = _COMMENT.search(header_texts(output)[1])
     return Provenance(*found.groups()) if found else None
 
 
@@ -87,22 +87,9 @@ def expected_provenance(recording: Path, settings: Sequence[object], model: str)
     return Provenance(file_digest(recording, _DIGITS), digest_of([repr(tuple(settings))], _DIGITS), model)
 
 
-def _header_texts(file: Path) -> tuple[str, str]:
-    """The program and the comment in the header of a WAV or FLAC file; empty for other files and unreadable ones."""
-    import soundfile
-
-    if file.suffix.lower()[1:] not in FORMATS or not file.is_file():
-        return "", ""
-    try:
-        with soundfile.SoundFile(os.fsencode(file)) as opened:
-            return opened.software, opened.comment
-    except (soundfile.LibsndfileError, OSError):
-        return "", ""
-
-
 def is_output(file: Path) -> bool:
     """Whether a file was written by `sepml separate`, as its header says."""
-    return _header_texts(file)[0].startswith("sepml ")
+    return header_texts(file)[0].startswith("sepml ")
 
 
 class Estimates:

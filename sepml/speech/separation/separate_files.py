@@ -4,18 +4,17 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import Recording, one_channel
-from sepml.speech.separation.description import Listener
-from sepml.speech.separation.expectation import AgreementTable, table_of
-from sepml.speech.separation.inputs import STDIN, Outcome, failed_outcome, label_of, list_inputs, readable
+from sepml.speech.separation.description import Description, Listener
+from sepml.speech.separation.expectation import AgreementTable, expectation_note, table_of
+from sepml.speech.separation.inputs import STDIN, Outcome, failed_outcome, label_of, list_inputs, outcome_as_json, readable
 from sepml.speech.separation.options import FileSettings, OutputFormat, OutputNames, collisions
 from sepml.speech.separation.outputs import (
     STDOUT,
@@ -37,6 +36,20 @@ LONG_SECONDS = 60.0
 """Recordings above this length show their progress."""
 ProvenanceOf = Callable[[Path, OutputFormat], Provenance]
 """From a recording and the format of its outputs to the provenance of these."""
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all files of a run are separated with; `alone` is whether there is one file."""
+
+    separator: Separator
+    settings: FileSettings
+    made: ProvenanceOf
+    table: AgreementTable | None
+    alone: bool
+
+    def described(self, listener: Listener) -> Description:
+        return self.table.completed(listener.description()) if self.table else listener.description()
 
 
 def separate_files(
@@ -81,13 +94,13 @@ def separate_files(
     outcomes += _run(plan, separator, settings)
     _log_outcomes(outcomes, out)
     if summary is not None:
-        write_json(summary, {"files": [_as_utf8(asdict(outcome)) for outcome in outcomes]})
+        write_json(summary, {"files": [outcome_as_json(outcome) for outcome in outcomes]})
     return [_printable(line) for line in dict.fromkeys(outcome.reason for outcome in outcomes) if line is not None]
 
 
 def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: FileSettings) -> list[Outcome]:
     refused = collisions(plan)
-    model, table = model_fingerprint(separator.models), table_of(separator.origin)
+    model = model_fingerprint(separator.models)
 
     def made(file: Path, output_format: OutputFormat) -> Provenance:
         # Outputs of earlier versions end where the models' band does; where today's do so, too, both must match.
@@ -95,6 +108,7 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
         used = [*settings.of_samples(output_format.bits), separator.mixture_consistency, *band]
         return expected_provenance(file, used, model)
 
+    work = _Work(separator, settings, made, table_of(separator.origin), alone=len(plan) == 1)
     outcomes = []
     for file, outputs in track(plan.items(), "separating"):
         try:
@@ -104,22 +118,18 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
                 log.debug("%s: kept, its outputs exist", file)
                 outcomes.append(Outcome(str(file), "kept", outputs=tuple(map(str, outputs))))
                 continue
-            outcome = _separate_file(file, outputs, separator, settings, made, alone=len(plan) == 1)
-            outcomes.append(_described(outcome, table))
+            outcomes.append(_separate_file(file, outputs, work))
         except SepmlError as error:
             outcomes.append(failed_outcome(file, error))
     return outcomes
 
 
-def _described(outcome: Outcome, table: AgreementTable | None) -> Outcome:
-    """The result with the expected improvement; its description is logged."""
-    heard = table.completed(outcome.heard) if table and outcome.heard else outcome.heard
-    if heard and heard.snr is not None:
-        label = _printable(outcome.input)
-        log.info("%s: %s", label, heard)
+def _logged(label: str, heard: Description) -> Description:
+    if heard.snr is not None:
+        log.info("%s: %s", _printable(label), heard)
         if heard.warning:
-            log.warning("%s: %s", label, heard.warning)
-    return replace(outcome, heard=heard)
+            log.warning("%s: %s", _printable(label), heard.warning)
+    return heard
 
 
 def _is_done(file: Path, outputs: Sequence[Path], settings: FileSettings, made: ProvenanceOf) -> bool:
@@ -144,9 +154,8 @@ def _is_done(file: Path, outputs: Sequence[Path], settings: FileSettings, made: 
     return len(existing) == len(outputs)
 
 
-def _separate_file(
-    file: Path, outputs: Sequence[Path], separator: Separator, settings: FileSettings, made: ProvenanceOf, alone: bool
-) -> Outcome:
+def _separate_file(file: Path, outputs: Sequence[Path], work: _Work) -> Outcome:
+    separator, settings = work.separator, work.settings
     start, label = time.perf_counter(), label_of(file)
     folder = outputs[0].parent if outputs else None
     try:
@@ -154,8 +163,8 @@ def _separate_file(
             output_format = settings.output_format(recording)
             for output in outputs:
                 require_writable(output)
-            comment = made(path, output_format).comment if outputs else ""
-            if alone and settings.channel is None:
+            comment = work.made(path, output_format).comment if outputs else ""
+            if work.alone and settings.channel is None:
                 _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
                 listener = separator.listener()
@@ -167,10 +176,11 @@ def _separate_file(
                     log.info("%s: sources turned down by %.1f dB to stay below full scale", _printable(label), down)
                 if est.peak == 0:
                     log.info("%s: is silent, and so are its outputs", _printable(label))
-                write_sources(est, outputs, output_format, comment)
+                heard = work.described(listener)
+                write_sources(est, outputs, output_format, comment + expectation_note(heard))
     except MemoryError as error:
         raise SepmlError("there is too little memory") from error
-    work, seconds = time.perf_counter() - start, frames / recording.rate
+    taken, seconds = time.perf_counter() - start, frames / recording.rate
     return Outcome(
         label,
         "done",
@@ -180,9 +190,9 @@ def _separate_file(
         channel=1 if recording.channels == 1 else settings.channel,
         seconds=round(seconds, 6),
         gain=gain,
-        work_seconds=round(work, 3),
-        real_time_factor=round(work / seconds, 4),
-        heard=listener.description(),
+        work_seconds=round(taken, 3),
+        real_time_factor=round(taken / seconds, 4),
+        heard=_logged(label, heard),
     )
 
 
@@ -236,12 +246,3 @@ def _note_mean(label: str, channels: int) -> None:
 def _printable(line: str) -> str:
     """The line with unprintable characters escaped, such as those of file names."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
-
-
-def _as_utf8(value: Any) -> Any:
-    """The value with all text valid in UTF-8; other bytes of file names are escaped."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode()
-    if isinstance(value, dict):
-        return {key: _as_utf8(item) for key, item in value.items()}
-    return [_as_utf8(item) for item in value] if isinstance(value, tuple | list) else value

@@ -1,0 +1,75 @@
+"""The command `sepml study`."""
+
+import argparse
+import re
+from pathlib import Path
+
+from sepml.commands.options import FAILED, OK, Commands, command, device, jobs, print_lines
+from sepml.errors import SepmlError
+
+_PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
+
+
+def add_study(commands: Commands) -> None:
+    """The options of `sepml study`."""
+    sub = command(
+        commands,
+        "study",
+        "train an experiment in several variants and seeds, and compare them with statistics; the same command goes on",
+        usage="sepml study STUDY -o DIR [-j N] [--part I/N] [--KEY VALUE ...]\n       sepml study RUNS -o DIR [--header FILE]",
+        epilog="Any setting of the base experiment can be given as --KEY VALUE, such as --data.root data/prompts. "
+        "RUNS is a folder of runs on few labelled images, named CONFIG-LABELS-PADDING-SEED, see recipes/mnist-mutual.",
+    )
+    sub.add_argument("study", type=Path, metavar="STUDY", help="a YAML file that names the base experiment, variants and seeds")
+    out = "folder of the runs, of their results (small, to be kept) and of the report: RESULTS.md and study.html"
+    sub.add_argument("-o", "--out", type=Path, required=True, help=out)
+    jobs(sub)
+    part = "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder"
+    sub.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part)
+    sub.add_argument("--report", action="store_true", help="write the report about what is done, and train nothing")
+    sub.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX too")
+    sub.add_argument("--header", type=Path, help="of runs on images: a text file that begins the report")
+    device(sub)
+    sub.set_defaults(run=_study)
+
+
+def _part(word: str) -> tuple[int, int]:
+    """The type of an option: `I/N`, of which I is at most N."""
+    found = _PART.fullmatch(word)
+    part = (int(found[1]), int(found[2])) if found else (2, 1)
+    if part[0] > part[1]:
+        raise argparse.ArgumentTypeError(f"'{word}' is not I/N, such as 1/3 for the first of three parts")
+    return part
+
+
+def _study(options: argparse.Namespace) -> int:
+    if options.study.is_dir():
+        return _images(options)
+    if not options.study.exists():
+        raise SepmlError(f"{options.study}: no such file, expected that of a study, or a folder of runs on images")
+    if options.header:
+        options.wrong("--header is for a folder of runs on images")
+    from sepml.speech.study.comparisons import read_results
+    from sepml.speech.study.plan import read_study
+    from sepml.speech.study.runs import places_of, run_study
+    from sepml.speech.study.study_report import write_study_report
+    from sepml.training.experiment import Machines
+    from sepml.training.hardware import choose_device
+
+    study = read_study(options.study, options.settings)
+    places = places_of(study, options.out)
+    machines = Machines(str(choose_device(options.device)))
+    failures = [] if options.report else run_study(study, places, options.jobs, options.part, machines)
+    results = read_results(study, places)
+    if not results.scores:
+        raise SepmlError(f"{options.out}: no run of {options.study} is done there, expected one to report about")
+    print_lines(write_study_report(study, results, options.out, options.latex))
+    return FAILED if failures else OK
+
+
+def _images(options: argparse.Namespace) -> int:
+    if options.settings or options.latex or options.report:
+        options.wrong("a folder of runs on images takes --out and --header alone")
+    from sepml.vision.study import write_study
+
+    return print_lines([write_study(options.study, options.out, options.header)])
