@@ -229,3 +229,18 @@ def _held_envelope(x: np.ndarray, rate: int) -> np.ndarray:
     window = int(np.ceil(rate * HANGOVER_SECONDS)) + 1
     # A positive origin moves the window towards the past; its last sample is the present one.
     return maximum_filter1d(envelope, window, mode="constant", cval=0.0, origin=(window - 1) // 2)
+
+
+def checked_channel(block: np.ndarray) -> np.ndarray:
+    """Samples as an array.
+
+    Raises:
+        SepmlError: they are not of one channel, or some are nan or infinite.
+    """
+    block = np.asarray(block)
+    if block.ndim != 1:
+        raise SepmlError(f"the waveform has shape {block.shape}, expected (T,): one channel; mix it down first")
+    bad = block.size - np.count_nonzero(np.isfinite(block))
+    if bad:
+        raise SepmlError(f"{bad} of {block.size} samples are nan or infinite, expected numbers")
+    return block

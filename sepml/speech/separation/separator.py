@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import split_at, windows
+from sepml.speech.audio.signals import checked_channel, split_at, windows
 from sepml.speech.averaging import averaged, level_gains
 from sepml.speech.models.inference import estimates
 from sepml.speech.models.model import SeparationModel
@@ -20,6 +20,7 @@ from sepml.speech.separation.description import Listener
 from sepml.speech.separation.full_band import separated_at
 from sepml.speech.separation.options import check_windows
 from sepml.speech.separation.stitch import Stitcher
+from sepml.speech.separation.turns import TurnOrder
 
 if TYPE_CHECKING:
     from sepml.speech.adaptation.adapt import Adaptation
@@ -83,7 +84,7 @@ class Separator(HubMixin):
         Raises:
             SepmlError: samples that are nan or infinite, or an invalid rate, segment or overlap.
         """
-        mixture = _checked(waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else waveform)
+        mixture = checked_channel(waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else waveform)
         est = np.empty((self.n_src, mixture.size), np.float32)
         done = 0
         blocks = (mixture[begin : begin + _BLOCK] for begin in range(0, mixture.size, _BLOCK))
@@ -120,7 +121,7 @@ class Separator(HubMixin):
             raise SepmlError(f"the sample rate is {sample_rate!r}, expected a whole number of Hz above 0")
         length, hop = self._windows(segment, overlap)
         longest = max(int((WHOLE_SECONDS if segment is None else segment) * sample_rate), 1)
-        head, rest = split_at(map(_checked, blocks), longest)
+        head, rest = split_at(map(checked_channel, blocks), longest)
         # Scaled by the peak: squares of extreme levels are outside the range of float32.
         level = float(np.abs(head.astype(np.float64)).max(initial=0)) or 1.0
         offset = float((head / np.float64(level)).mean()) if head.size else 0.0
@@ -154,9 +155,8 @@ class Separator(HubMixin):
         """Learn from recordings without references, as `sepml adapt`; this separator stays as it is.
 
         Args:
-            recordings: files, folders and patterns, as of `sepml separate`.
+            recordings: as of `sepml separate`. settings: minutes, steps and seed, see `AdaptSettings`.
             out: folder for the model, in which an interrupted adaptation goes on; None is a temporary one.
-            settings: minutes, steps and seed, see `AdaptSettings`.
 
         Returns:
             the separator that the blind decision chose, and what was decided.
@@ -202,14 +202,19 @@ class Separator(HubMixin):
         """Estimates (n_src, t) of a mixture of the models' rate, in windows that all have the full length."""
         lag = min(max(round(_LAG_SECONDS * self.sample_rate / hop), 2), _LAG_WINDOWS)
         stitcher = Stitcher(self.n_src, self.sample_rate, lag, self.mixture_consistency)
-        cut = windows(mixture, length, hop)
+        turns = TurnOrder(self.n_src, self.sample_rate)
+        cut = windows(map(turns.hear, mixture), length, hop)
         # Networks with a long stride are faster with several windows at a time; the others would need too much memory.
         at_a_time = int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
-        while batch := list(islice(cut, at_a_time)):
-            signals = [signal - signal.mean() for _, signal in batch]
-            for (begin, _), signal, est in zip(batch, signals, self._estimates(signals, listener, fast=True), strict=True):
-                yield from stitcher.push(begin, signal, est)
-        yield from stitcher.finish()
+
+        def joined() -> Iterator[np.ndarray]:
+            while batch := list(islice(cut, at_a_time)):
+                signals = [signal - signal.mean() for _, signal in batch]
+                for (begin, _), signal, est in zip(batch, signals, self._estimates(signals, listener, fast=True), strict=True):
+                    yield from stitcher.push(begin, signal, est)
+            yield from stitcher.finish()
+
+        yield from turns.ordered(joined())
 
     def _stride(self) -> int:
         """Stride of the networks, samples."""
@@ -237,13 +242,3 @@ class Separator(HubMixin):
             if listener and len(aligned) > 1:
                 listener.networks(ests[n], aligned)
         return ests
-
-
-def _checked(block: np.ndarray) -> np.ndarray:
-    block = np.asarray(block)
-    if block.ndim != 1:
-        raise SepmlError(f"the waveform has shape {block.shape}, expected (T,): one channel; mix it down first")
-    bad = block.size - np.count_nonzero(np.isfinite(block))
-    if bad:
-        raise SepmlError(f"{bad} of {block.size} samples are nan or infinite, expected numbers")
-    return block

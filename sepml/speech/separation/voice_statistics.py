@@ -55,12 +55,20 @@ class VoiceStatistics:
 def measure_voices(est: np.ndarray, sample_rate: int, loud: float) -> VoiceStatistics:
     """The statistics of the voices in one segment.
 
-    A frame counts for the estimate that dominates it, weighted by how much it does, so that leakage has no weight.
-
     Args:
         est: (n_src, T) at the level of their mixture.
         sample_rate: Hz.
         loud: energy of a loud frame, see `frame_energies`; frames well below it have no weight.
+    """
+    weight, cepstra = voice_frames(est, sample_rate, loud)
+    weighted = cepstra * weight[..., None]
+    return VoiceStatistics(weight.sum(-1), weighted.sum(1), np.swapaxes(weighted, 1, 2) @ cepstra)
+
+
+def voice_frames(est: np.ndarray, sample_rate: int, loud: float) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (n_src, F) and cepstra (n_src, F, CEPSTRA) of the frames of estimates, see `measure_voices`.
+
+    A frame counts for the estimate that dominates it, weighted by how much it does, so that leakage has no weight.
     """
     power = _spectra(est, sample_rate)
     energy = power.sum(-1)
@@ -68,9 +76,12 @@ def measure_voices(est: np.ndarray, sample_rate: int, loud: float) -> VoiceStati
     share = energy / np.maximum(total, np.finfo(float).tiny)
     weight = np.clip(2 * share - 1, 0, 1) * (total > loud * 10 ** (_SPOKEN_DB / 10))
     bands = power @ _mel(power.shape[-1], sample_rate)
-    cepstra = np.log(bands + 10 ** (_FLOOR_DB / 10) * max(loud, np.finfo(float).tiny)) @ _cosines()
-    weighted = cepstra * weight[..., None]
-    return VoiceStatistics(weight.sum(-1), weighted.sum(1), np.swapaxes(weighted, 1, 2) @ cepstra)
+    return weight, np.log(bands + 10 ** (_FLOOR_DB / 10) * max(loud, np.finfo(float).tiny)) @ _cosines()
+
+
+def frame_step(sample_rate: int) -> int:
+    """Samples from one frame to the next."""
+    return max(round(STEP_SECONDS * sample_rate), 1)
 
 
 def frame_energies(x: np.ndarray, sample_rate: int) -> np.ndarray:
@@ -112,7 +123,7 @@ def likelihoods(observed: VoiceStatistics, known: VoiceStatistics) -> np.ndarray
 
 def _spectra(x: np.ndarray, sample_rate: int) -> np.ndarray:
     """Power spectra (n, F, bins) of signals (n, T); at least one frame."""
-    length, step = round(FRAME_SECONDS * sample_rate), max(round(STEP_SECONDS * sample_rate), 1)
+    length, step = round(FRAME_SECONDS * sample_rate), frame_step(sample_rate)
     x = np.pad(x, ((0, 0), (0, max(0, length - x.shape[-1]))))
     frames = np.lib.stride_tricks.sliding_window_view(x, length, axis=-1)[:, ::step]
     spectra = np.fft.rfft(frames * np.hanning(length).astype(np.float32), axis=-1)

@@ -221,4 +221,5 @@ def test_memory_does_not_grow_with_length():
         return most
 
     short, long = peak(40), peak(120)
-    assert long < 1.1 * short and long < 120 * 60 * 400 * 4
+    # Frames of 600 s, from which voices are recognised, take about 60 MB at any rate.
+    assert long < 1.1 * short and long < 1 << 26
