@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from sepml.speech.separation.voice_statistics import CEPSTRA, frame_energies, frame_step, voice_frames
+from sepml.speech.separation.voice_statistics import CEPSTRA, cepstra_of, dominance, frame_bands, frame_step
 
 _CONTEXT = 5
 """Frames before and after a frame from which its voice is recognised."""
@@ -41,13 +41,11 @@ class VoiceFrames:
         step = frame_step(sample_rate)
         # As many frames as begin within the signals.
         padded = np.pad(np.concatenate([ests, mixture[None]]), ((0, 0), (0, 2 * step)))
-        energies = np.stack([frame_energies(signal, sample_rate) for signal in padded])
-        loud = float(np.quantile(energies[-1], 0.9))
-        weight, of_ests = voice_frames(padded[:-1], sample_rate, loud)
-        _, of_mixture = voice_frames(padded[-1:], sample_rate, loud)
-        energy = energies[:-1].sum(0) / max(loud, np.finfo(float).tiny)
-        cepstra = np.concatenate([of_ests, of_mixture]).astype(np.float32)
-        frames = cls(weight.argmax(0), weight.max(0), energy, cepstra)
+        energy, bands = frame_bands(padded, sample_rate)
+        loud = float(np.quantile(energy[-1], 0.9))
+        weight = dominance(energy[:-1], loud)
+        relative = energy[:-1].sum(0) / max(loud, np.finfo(float).tiny)
+        frames = cls(weight.argmax(0), weight.max(0), relative, cepstra_of(bands, loud).astype(np.float32))
         return frames.part(slice(0, -(-mixture.size // step)))
 
     @classmethod
@@ -136,7 +134,7 @@ def _trained(frames: VoiceFrames, signals: Tensor, voices: Tensor, folds: Tensor
         frame = torch.multinomial(chances, _BATCH, replacement=True, generator=random)
         of_mixture = torch.rand(frame.shape, generator=random) < 0.5
         features = _in_context(signals, torch.where(of_mixture, n_src, loudest[frame]), frame)
-        kept = _kept(features.shape, _DROPPED_INPUTS, random), _kept((_FOLDS, _BATCH, _HIDDEN), _DROPPED_HIDDEN, random)
+        kept = _kept((_FOLDS, 1, inputs), _DROPPED_INPUTS, random), _kept((_FOLDS, _BATCH, _HIDDEN), _DROPPED_HIDDEN, random)
         logits = _logits(networks, features, kept).flatten(0, 1)
         # The networks share nothing: the sum of their losses trains each as its own would.
         loss = _FOLDS * functional.cross_entropy(logits, voices[frame].flatten(), label_smoothing=_SMOOTHING)

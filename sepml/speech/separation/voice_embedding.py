@@ -61,5 +61,11 @@ def shipped_embedding() -> VoiceEmbedding:
 def embed_voices(cepstra: list[np.ndarray]) -> np.ndarray:
     """Vectors (N, 48) of segments of cepstra, each (F, CEPSTRA) with an F of its own, of speech at 8 kHz."""
     network = shipped_embedding()
+    lengths = np.array([len(segment) for segment in cepstra])
+    vectors = np.zeros((len(cepstra), _SIZE), np.float32)
     with torch.inference_mode():
-        return np.stack([network(torch.from_numpy(segment)[None])[0].numpy() for segment in cepstra])
+        # Those of one length at a time, as zeros behind shorter ones would change their last frames.
+        for length in np.unique(lengths):
+            where = np.flatnonzero(lengths == length)
+            vectors[where] = network(torch.from_numpy(np.stack([cepstra[n] for n in where]))).numpy()
+    return vectors

@@ -66,17 +66,30 @@ def measure_voices(est: np.ndarray, sample_rate: int, loud: float) -> VoiceStati
 
 
 def voice_frames(est: np.ndarray, sample_rate: int, loud: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_src, F) and cepstra (n_src, F, CEPSTRA) of the frames of estimates, see `measure_voices`.
+    """Weights (n_src, F) and cepstra (n_src, F, CEPSTRA) of the frames of estimates, see `measure_voices`."""
+    energy, bands = frame_bands(est, sample_rate)
+    return dominance(energy, loud), cepstra_of(bands, loud)
+
+
+def frame_bands(x: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
+    """Energies (n, F) of the frames of signals (n, T), and those of their bands, (n, F, BANDS)."""
+    power = _spectra(x, sample_rate)
+    return power.sum(-1), power @ _mel(power.shape[-1], sample_rate)
+
+
+def dominance(energy: np.ndarray, loud: float) -> np.ndarray:
+    """Weights (n_src, F) of the frames of estimates, from their energies.
 
     A frame counts for the estimate that dominates it, weighted by how much it does, so that leakage has no weight.
     """
-    power = _spectra(est, sample_rate)
-    energy = power.sum(-1)
     total = energy.sum(0)
     share = energy / np.maximum(total, np.finfo(float).tiny)
-    weight = np.clip(2 * share - 1, 0, 1) * (total > loud * 10 ** (_SPOKEN_DB / 10))
-    bands = power @ _mel(power.shape[-1], sample_rate)
-    return weight, np.log(bands + 10 ** (_FLOOR_DB / 10) * max(loud, np.finfo(float).tiny)) @ _cosines()
+    return np.clip(2 * share - 1, 0, 1) * (total > loud * 10 ** (_SPOKEN_DB / 10))
+
+
+def cepstra_of(bands: np.ndarray, loud: float) -> np.ndarray:
+    """Cepstra (..., CEPSTRA) of energies of bands (..., BANDS), which are floored below loud frames."""
+    return np.log(bands + 10 ** (_FLOOR_DB / 10) * max(loud, np.finfo(float).tiny)) @ _cosines()
 
 
 def frame_step(sample_rate: int) -> int:
