@@ -39,13 +39,18 @@ class VoiceFrames:
     def of(cls, mixture: np.ndarray, ests: np.ndarray, sample_rate: int) -> "VoiceFrames":
         """The frames of a mixture (T,) and its estimates (n_src, T); frame n begins at n times `frame_step`."""
         step = frame_step(sample_rate)
-        # As many frames as begin within the signals.
-        padded = np.pad(np.concatenate([ests, mixture[None]]), ((0, 0), (0, 2 * step)))
-        energy, bands = frame_bands(padded, sample_rate)
-        loud = float(np.quantile(energy[-1], 0.9))
-        weight = dominance(energy[:-1], loud)
-        relative = energy[:-1].sum(0) / max(loud, np.finfo(float).tiny)
-        frames = cls(weight.argmax(0), weight.max(0), relative, cepstra_of(bands, loud).astype(np.float32))
+        energies, cepstra = [], []
+        loud = 0.0
+        # One signal at a time, as the bands take much memory; the mixture first.
+        for signal in (mixture, *ests):
+            # As many frames as begin within the signal.
+            energy, bands = frame_bands(np.pad(signal, (0, 2 * step))[None], sample_rate)
+            loud = loud or float(np.quantile(energy, 0.9))
+            energies.append(energy[0])
+            cepstra.append(cepstra_of(bands[0], loud).astype(np.float32))
+        of_ests = np.stack(energies[1:])
+        weight, total = dominance(of_ests, loud), of_ests.sum(0) / max(loud, np.finfo(float).tiny)
+        frames = cls(weight.argmax(0), weight.max(0), total, np.stack([*cepstra[1:], cepstra[0]]))
         return frames.part(slice(0, -(-mixture.size // step)))
 
     @classmethod
