@@ -95,7 +95,7 @@ def test_what_computes_with_numpy_alone_does_not_load_pytorch(module):
         # Options are not guessed from their first letters.
         ("separate a.wav --model m -o x --over 0.5", "unknown argument: --over"),
         ("separate a.wav --model m -o x --overlap half", "--overlap: invalid float value: 'half'"),
-        ("score --est x -o y", "one of the arguments --manifest --mix --compare is required"),
+        ("score -o y", "expected --manifest or --mix, with references; --est alone, without; or --compare"),
         ("score --manifest m --mix n --est x -o y", "not allowed with argument --manifest"),
         ("score --manifest m --est x -o y --metrics snr", "invalid choice: 'snr'"),
         ("export", "required: model, out"),

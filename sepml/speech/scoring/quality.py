@@ -62,6 +62,8 @@ def score_quality(est: Path, out: Path | None = None, jobs: int = 0) -> tuple[li
         SepmlError: there is no estimate, or the package speechmos is not installed.
     """
     found = find_estimates(est)
+    if not est.is_dir():
+        raise SepmlError(f"{est}: no such folder")
     if not found:
         raise SepmlError(f"{est}: holds no estimates, expected files like NAME_s1.wav, NAME_est1.wav or s1/NAME.wav")
     _networks()

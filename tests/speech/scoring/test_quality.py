@@ -101,6 +101,8 @@ def test_outputs_of_separate_carry_what_their_networks_let_expect(tmp_path, caps
 def test_no_estimates_no_package_and_options_for_references(est, tmp_path, capsys, monkeypatch):
     assert main(["score", "--est", str(est)]) == 1
     assert "holds no estimates, expected files like NAME_s1.wav" in capsys.readouterr().err
+    assert main(["score", "--est", str(est / "absent")]) == 1
+    assert capsys.readouterr().err.strip().endswith("absent: no such folder")
     soundfile.write(est / "a_s1.wav", speech_like(1, 1), 8000)
     for words, said in (
         (["--est", str(est), "--metrics", "pesq"], "--metrics goes with references"),
