@@ -47,8 +47,10 @@ class TurnOrder:
         self._block = _FRAMES * frame_step(sample_rate)
         self._orders = np.array(list(permutations(range(n_src)))) if 1 < n_src <= _MOST_SOURCES else np.arange(n_src)[None]
         self._most = round(_LAG_SECONDS * sample_rate / self._block) * self._block
-        self._mixture = np.zeros(0, np.float32)
-        self._ests = np.zeros((n_src, 0), np.float32)
+        self._n_src, self._held = n_src, 0
+        # What is open, in parts: samples of the mixture, of which there may be more, and of the estimates.
+        self._mixture: list[np.ndarray] = [np.zeros(0, np.float32)]
+        self._ests: list[np.ndarray] = []
         # Of blocks: the number of the order of those that are open, and frames of those that became final last.
         self._path = np.zeros(0, int)
         self._known, self._known_voices = VoiceFrames.none(n_src), np.zeros(0, int)
@@ -57,7 +59,7 @@ class TurnOrder:
     def hear(self, mixture: np.ndarray) -> np.ndarray:
         """Note samples (t,) of the mixture, which must come before the estimates of them; returns them unchanged."""
         if len(self._orders) > 1:
-            self._mixture = np.concatenate([self._mixture, mixture])
+            self._mixture.append(mixture)
         return mixture
 
     def ordered(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -67,44 +69,45 @@ class TurnOrder:
             return
         for block in blocks:
             yield from self._taken(block)
-        if self._ests.shape[1]:
-            yield self._decide(self._ests.shape[1])
+        if self._held:
+            yield self._decide(self._held)
 
     def _taken(self, block: np.ndarray) -> Iterator[np.ndarray]:
         while block.shape[1]:
-            part, block = np.split(block, [self._most - self._ests.shape[1]], axis=1)
-            self._ests = np.concatenate([self._ests, part], axis=1)
-            if self._ests.shape[1] == self._most:
+            part, block = np.split(block, [self._most - self._held], axis=1)
+            self._ests.append(part.copy())
+            self._held += part.shape[1]
+            if self._held == self._most:
                 yield self._decide(self._most // self._block // 2 * self._block)
 
     def _decide(self, count: int) -> np.ndarray:
         """The next `count` samples in their order."""
-        frames = VoiceFrames.of(self._mixture[: self._ests.shape[1]], self._ests, self._rate)
+        ests, mixture = np.concatenate(self._ests, axis=1), np.concatenate(self._mixture)
+        frames = VoiceFrames.of(mixture[: self._held], ests, self._rate)
         blocks = -(-len(frames) // _FRAMES)
         path = np.concatenate([self._path, np.zeros(blocks - len(self._path), int)])
         path = self._search(frames, path)
         final = min(-(-count // self._block), blocks)
-        out = self._ordered(path, count)
+        out = self._ordered(ests[:, :count], path)
         labels = self._voices(frames, path)
         part = slice(0, final * _FRAMES)
         self._known, self._known_voices = frames.part(part), labels[part]
         self._last, self._path = int(path[final - 1]), path[final:]
-        self._ests, self._mixture = self._ests[:, count:], self._mixture[count:]
+        self._ests, self._mixture, self._held = [ests[:, count:].copy()], [mixture[count:].copy()], self._held - count
         return out
 
-    def _ordered(self, path: np.ndarray, count: int) -> np.ndarray:
-        """The first samples (n_src, count) of the open estimates in their order, faded where it changes."""
-        of_samples = np.minimum(np.arange(count) // self._block, len(path) - 1)
-        out = np.take_along_axis(self._ests[:, :count], self._orders[path].T[:, of_samples], axis=0)
+    def _ordered(self, ests: np.ndarray, path: np.ndarray) -> np.ndarray:
+        """The first of the open estimates, (n_src, t), in their order, faded where it changes."""
+        of_samples = np.minimum(np.arange(ests.shape[1]) // self._block, len(path) - 1)
+        out = np.take_along_axis(ests, self._orders[path].T[:, of_samples], axis=0)
         fade = max(round(_FADE_SECONDS * self._rate), 1)
         rise = (np.arange(fade, dtype=np.float32) + 0.5) / fade
         before = np.concatenate([[self._last], path[:-1]])
         for block in np.flatnonzero(before != path).tolist():
-            begin = block * self._block
-            part = slice(begin, min(begin + fade, count))
-            if part.stop > begin:
-                old = self._ests[self._orders[before[block]], part]
-                out[:, part] = old + rise[: part.stop - begin] * (out[:, part] - old)
+            part = slice(block * self._block, min(block * self._block + fade, ests.shape[1]))
+            if part.stop > part.start:
+                old = ests[self._orders[before[block]], part]
+                out[:, part] = old + rise[: part.stop - part.start] * (out[:, part] - old)
         return out
 
     def _search(self, frames: VoiceFrames, path: np.ndarray) -> np.ndarray:
@@ -125,7 +128,7 @@ class TurnOrder:
     def _all_speak(self, frames: VoiceFrames, path: np.ndarray) -> bool:
         """Whether each voice has enough speech to be recognised by; of one talker alone, the others have none."""
         weight = np.concatenate([self._known.weight, frames.weight])
-        spoken = np.bincount(self._all_voices(frames, path), weight, len(self._ests))
+        spoken = np.bincount(self._all_voices(frames, path), weight, self._n_src)
         return bool(spoken.min() * STEP_SECONDS >= _FEWEST_SECONDS)
 
     def _by_embeddings(self, frames: VoiceFrames, together: VoiceFrames, path: np.ndarray) -> np.ndarray:
@@ -133,7 +136,7 @@ class TurnOrder:
         if len(segments.output) < _FEWEST_SEGMENTS:
             return path
         voices = segments.voices(self._all_voices(frames, path))
-        starts = voices, segments.clusters(voices, len(self._ests))
+        starts = voices, segments.clusters(voices, self._n_src)
         return max((self._converged(frames, segments, start, path) for start in starts), key=lambda found: found[1])[0]
 
     def _converged(
@@ -143,9 +146,9 @@ class TurnOrder:
         score = -np.inf
         known = len(self._known)
         for _ in range(_CLUSTER_ROUNDS):
-            if len(np.unique(voices)) < len(self._ests):
+            if len(np.unique(voices)) < self._n_src:
                 break
-            likelihoods = segments.likelihoods(voices, len(self._ests), known + len(frames))[known:]
+            likelihoods = segments.likelihoods(voices, self._n_src, known + len(frames))[known:]
             before, (path, score) = path, self._best_path(frames, likelihoods)
             if np.array_equal(before, path):
                 break

@@ -102,8 +102,17 @@ def test_blocks_of_any_size_and_memory_that_does_not_grow(monkeypatch):
     for begin in range(0, ests.shape[1], 8000):
         order.hear(sources.sum(0)[begin : begin + 8000])
         list(order._taken(ests[:, begin : begin + 8000]))
-        sizes.append(order._ests.shape[1] + order._mixture.size)
-    assert max(sizes) <= 2 * 24 * RATE + 8000
+        sizes.append(sum(part.size for part in (*order._ests, *order._mixture)))
+    assert max(sizes) <= 3 * 24 * RATE + 8000
+
+
+@pytest.mark.parametrize("samples", [31 * RATE + 1, 47 * RATE - 77, 52 * RATE + 4000])
+def test_a_separator_keeps_any_length(samples):
+    from sepml.speech.separation.separator import Separator
+
+    mixture = conversation(seconds=54.0)[0].sum(0)[:samples]
+    est = Separator.load().separate(mixture, RATE)
+    assert est.shape == (2, samples) and bool(est.isfinite().all())
 
 
 def test_the_callers_random_numbers_and_modes_are_left_alone():
