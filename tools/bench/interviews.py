@@ -18,8 +18,8 @@ from pathlib import Path
 import numpy as np
 import torch
 from conversations import LEVEL, Conversation, cast, interview
+from improvement import in_best_order
 
-from sepml.speech.scoring.ratios import pairwise_si_snr_scores
 from sepml.speech.separation import separator as separator_module
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.turns import TurnOrder
@@ -68,7 +68,7 @@ def main() -> None:
 
 def _row(est: np.ndarray, talk: Conversation, dry: np.ndarray) -> tuple[int, int, float, float]:
     """Wrong windows, windows in which exactly one talks, and SI-SNRi in dB, also with the order known."""
-    est, gained = _in_best_order(est, talk)
+    est, gained = in_best_order(est, talk.sources, talk.mixture)
     length = round(WINDOW_SECONDS * talk.rate)
     alone = _alone(talk, dry, length)
     power = _framed(est, length)
@@ -92,13 +92,6 @@ def _alone(talk: Conversation, dry: np.ndarray, length: int) -> np.ndarray:
     return talks & other_silent
 
 
-def _in_best_order(est: np.ndarray, talk: Conversation) -> tuple[np.ndarray, float]:
-    pairs = pairwise_si_snr_scores(est, talk.sources)
-    before = float(pairwise_si_snr_scores(talk.mixture[None], talk.sources)[0].mean())
-    straight, crossed = float(pairs[0, 0] + pairs[1, 1]) / 2, float(pairs[1, 0] + pairs[0, 1]) / 2
-    return (est, straight - before) if straight >= crossed else (est[::-1], crossed - before)
-
-
 def _oracle(est: np.ndarray, talk: Conversation, length: int) -> float:
     best = est.copy()
     for begin in range(0, est.shape[1], length):
@@ -106,7 +99,7 @@ def _oracle(est: np.ndarray, talk: Conversation, length: int) -> float:
         errors = [np.square(est[order, part] - talk.sources[:, part]).sum() for order in ([0, 1], [1, 0])]
         if errors[1] < errors[0]:
             best[:, part] = est[::-1, part]
-    return _in_best_order(best, talk)[1]
+    return in_best_order(best, talk.sources, talk.mixture)[1]
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import numpy as np
 import soundfile
 import torch
 from conversations import Conversation, cast, conversation
+from improvement import in_best_order
 
 from sepml.speech.scoring.ratios import pairwise_si_snr_scores
 from sepml.speech.separation import separator as separator_module
@@ -79,7 +80,7 @@ def _row(model: Separator, talk: Conversation, window: tuple[float, float]) -> d
         "oracle": _oracle(model, talk, window),
         "asteroid": _asteroid(model, talk, window[0]),
     }
-    gained = {name: _improvement(est, talk) for name, est in ests.items()}
+    gained = {name: in_best_order(est, talk.sources, talk.mixture)[1] for name, est in ests.items()}
     swaps = {name: _swaps(est, talk) for name, est in ests.items()}
     gap = gained["oracle"] - gained["ours"]
     cells = [talk.name, talk.split, *(f"{x:.2f}" for x in (gained["ours"], gained["oracle"], gap, gained["asteroid"]))]
@@ -99,13 +100,6 @@ def _summary(rows: list[dict]) -> None:
         cells = [mean["ours"], mean["oracle"], mean["oracle"] - mean["ours"], mean["asteroid"]]
         counts = [f"{lasting[name]} of {len(some)} files" for name in ("ours", "asteroid")]
         print(f"| mean | {split} | {' | '.join(f'{x:.2f}' for x in cells)} | {' | '.join(counts)} |")
-
-
-def _improvement(est: np.ndarray, talk: Conversation) -> float:
-    """SI-SNRi in dB over the whole file, mean of the two speakers, one permutation."""
-    pairs = pairwise_si_snr_scores(est, talk.sources)
-    before = pairwise_si_snr_scores(talk.mixture[None], talk.sources)[0]
-    return float(max(pairs[0, 0] + pairs[1, 1], pairs[1, 0] + pairs[0, 1]) / 2 - before.mean())
 
 
 def _swaps(est: np.ndarray, talk: Conversation) -> tuple[int, int, bool]:

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import soundfile
 import torch
+from improvement import in_best_order
 from scipy.stats import pearsonr, spearmanr
 
 from sepml import Separator
 from sepml.speech.scoring.quality import DNSMOS, dnsmos
-from sepml.speech.scoring.ratios import pairwise_si_snr_scores
 from sepml.speech.separation.expectation import table_of
 from sepml.system.tables import markdown
 
@@ -55,9 +55,7 @@ def _measured(separator: Separator, file: Path, one: bool) -> list[float]:
         talker, loudest = sources.sum(0), est[np.square(est).sum(1).argmax()]
         true = float(10 * np.log10(np.square(talker).sum() / np.square(talker - loudest).sum()))
     else:
-        pairs = pairwise_si_snr_scores(est, sources)
-        before = pairwise_si_snr_scores(mixture[None], sources)[0].mean()
-        true = float(max(pairs[0, 0] + pairs[1, 1], pairs[0, 1] + pairs[1, 0]) / 2 - before)
+        _, true = in_best_order(est, sources, mixture)
     of_outputs = [dnsmos(signal, rate) for signal in est]
     table = table_of(separator.origin)
     expected = table.completed(listener.description()).expected_si_snri if table else None

@@ -21,6 +21,7 @@ import numpy as np
 import soundfile
 import torch
 from conversations import cast, conversation
+from improvement import in_best_order
 
 from sepml.speech.models.model import DPRNNConfig, build_model, load_model, save_model
 from sepml.speech.scoring.ratios import pairwise_si_snr_scores
@@ -60,7 +61,7 @@ def main() -> None:
         print("| | wall time, s | peak memory, MB | SI-SNRi, dB |\n|---|---:|---:|---:|")
         for tool, runs in taken.items():
             wall, memory = (statistics.median(column) for column in zip(*runs, strict=True))
-            print(f"| {tool} | {wall:.1f} | {memory:.0f} | {_improvement(ests[tool], sources):.2f} |")
+            print(f"| {tool} | {wall:.1f} | {memory:.0f} | {in_best_order(ests[tool], sources, sources.sum(0))[1]:.2f} |")
         ours, theirs = (statistics.median(wall for wall, _ in taken[tool]) for tool in commands)
         print(f"\nratio {theirs / ours:.2f}; our outputs beside theirs: {_alike(*ests.values()):.1f} dB SI-SNR")
 
@@ -98,11 +99,6 @@ def _timed(command: list[str], folder: Path) -> tuple[float, float]:
 
 def _read(folder: Path, name: str) -> np.ndarray:
     return np.stack([soundfile.read(folder / name.format(n))[0] for n in (1, 2)])
-
-
-def _improvement(est: np.ndarray, sources: np.ndarray) -> float:
-    before = pairwise_si_snr_scores(sources.sum(0)[None], sources)[0].mean()
-    return _alike(est, sources) - float(before)
 
 
 def _alike(est: np.ndarray, ref: np.ndarray) -> float:

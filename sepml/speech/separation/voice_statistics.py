@@ -60,15 +60,10 @@ def measure_voices(est: np.ndarray, sample_rate: int, loud: float) -> VoiceStati
         sample_rate: Hz.
         loud: energy of a loud frame, see `frame_energies`; frames well below it have no weight.
     """
-    weight, cepstra = voice_frames(est, sample_rate, loud)
+    energy, bands = frame_bands(est, sample_rate)
+    weight, cepstra = dominance(energy, loud), cepstra_of(bands, loud)
     weighted = cepstra * weight[..., None]
     return VoiceStatistics(weight.sum(-1), weighted.sum(1), np.swapaxes(weighted, 1, 2) @ cepstra)
-
-
-def voice_frames(est: np.ndarray, sample_rate: int, loud: float) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (n_src, F) and cepstra (n_src, F, CEPSTRA) of the frames of estimates, see `measure_voices`."""
-    energy, bands = frame_bands(est, sample_rate)
-    return dominance(energy, loud), cepstra_of(bands, loud)
 
 
 def frame_bands(x: np.ndarray, sample_rate: int) -> tuple[np.ndarray, np.ndarray]:
