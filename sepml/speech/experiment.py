@@ -22,6 +22,7 @@ from sepml.speech.models.model import (
     build_model,
     save_model,
     separator_shape,
+    weights_for,
 )
 from sepml.speech.task import SeparationTask
 from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
@@ -38,7 +39,7 @@ class DPRNNPeer(DPRNNConfig):
     """A peer of this kind.
 
     Attributes:
-        init: the model whose weights it begins with; null draws them.
+        init: the model whose weights it begins with, those for sources that it does not have are drawn; null draws all.
         frozen: it keeps these weights: a teacher that learns nothing.
     """
 
@@ -51,7 +52,7 @@ class ConvTasNetPeer(ConvTasNetConfig):
     """A peer of this kind.
 
     Attributes:
-        init: the model whose weights it begins with; null draws them.
+        init: the model whose weights it begins with, those for sources that it does not have are drawn; null draws all.
         frozen: it keeps these weights: a teacher that learns nothing.
     """
 
@@ -64,7 +65,7 @@ class DPTNetPeer(DPTNetConfig):
     """A peer of this kind.
 
     Attributes:
-        init: the model whose weights it begins with; null draws them.
+        init: the model whose weights it begins with, those for sources that it does not have are drawn; null draws all.
         frozen: it keeps these weights: a teacher that learns nothing.
     """
 
@@ -194,7 +195,7 @@ def _begin_with_given_weights(peers: Sequence[Peer], networks: Sequence[Separati
         except SepmlError as error:
             raise SepmlError(f"{setting}: {error}") from error
         others = _differences(model, network)
-        take_weights(network, model.state_dict(), f"{setting}: {origin.parts[0]}{others}")
+        take_weights(network, weights_for(network, model), f"{setting}: {origin.parts[0]}{others}")
         log.info("peer %d begins with the weights of %s%s", number + 1, origin.parts[0], others)
         first = parts.setdefault(origin.parts[0].resolve(), number)
         if first != number:

@@ -29,6 +29,8 @@ class DynamicMixing:
         split: the rows to draw from.
         tiers: recording qualities to draw from, such as AB; empty is all.
         size: mixtures per epoch.
+        talkers: how often a mixture has 1, 2, 3 and more talkers, relative to each other; its other sources are silent. Empty:
+            always as many talkers as sources.
         gain_db: the gain of each source relative to equal power is uniform within +- this, dB; those of two sources are
             opposite, as in wsj0-2mix.
         speed: the speed of each utterance is changed by up to this fraction, in steps of 0.01, and its pitch with it: 0.05 is
@@ -43,6 +45,7 @@ class DynamicMixing:
     split: str = "train"
     tiers: str = ""
     size: Annotated[int, Field(ge=1, le=10_000_000)] = 4000
+    talkers: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = ()
     gain_db: Annotated[float, Field(ge=0, le=100)] = 2.5
     speed: Annotated[float, Field(ge=0, le=0.5)] = 0.0
     speakers: tuple[str, ...] = ()
@@ -85,6 +88,7 @@ class DynamicSegments(Dataset[Example]):
             if settings.speakers or settings.skip:
                 found = f"{found} with utterances to draw from"
             raise SepmlError(f"{table}: {found}, mixtures of {n_src} need as many")
+        self.talkers = _shares(settings.talkers, n_src)
         share = np.sqrt([len(files) for files in self.by_speaker])
         self.probability = share / share.sum()
         self.augment = settings.augment or Augment()
@@ -96,9 +100,10 @@ class DynamicSegments(Dataset[Example]):
     def __getitem__(self, place: tuple[int, int]) -> Example:
         epoch, index = place
         rng = np.random.default_rng([self.seed, epoch, index])
-        speakers = rng.choice(len(self.by_speaker), self.n_src, replace=False, p=self.probability)
-        gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, self.n_src)
-        if self.n_src == 2:
+        count = self.n_src if self.talkers is None else 1 + int(rng.choice(self.n_src, p=self.talkers))
+        speakers = rng.choice(len(self.by_speaker), count, replace=False, p=self.probability)
+        gains = rng.uniform(-self.settings.gain_db, self.settings.gain_db, count)
+        if count == 2:
             gains[1] = -gains[0]
         # Effects have their own generator, so that the utterances are the same with and without effects.
         effects = np.random.default_rng([self.seed, epoch, index, 1])
@@ -108,13 +113,18 @@ class DynamicSegments(Dataset[Example]):
         sources = np.stack([self._placed(effects, piece) for piece in pieces])
         if self.settings.augment is None:
             # PyTorch's sum, as NumPy's differs in the last digit for five or more sources.
-            return Example(torch.from_numpy(sources).sum(0).numpy(), sources, name)
+            return Example(torch.from_numpy(sources).sum(0).numpy(), self._with_silent(sources), name)
 
         def babblers(rng: np.random.Generator, count: int) -> np.ndarray:
             return self._others(rng, speakers, count)
 
         scene = Scene(sources, self.sample_rate, effects, babblers, self.recordings)
-        return Example(*self.augment(scene), name)
+        mixture, sources = self.augment(scene)
+        return Example(mixture, self._with_silent(sources), name)
+
+    def _with_silent(self, sources: np.ndarray) -> np.ndarray:
+        """All sources, of which those behind the talkers are silent."""
+        return np.pad(sources, ((0, self.n_src - len(sources)), (0, 0)))
 
     def _piece(
         self, rng: np.random.Generator, effects: np.random.Generator, speaker: int, gain_db: float
@@ -147,6 +157,18 @@ class DynamicSegments(Dataset[Example]):
         # If the table has no other speakers, the talkers themselves are the babble.
         drawn = rng.choice(others if len(others) else speakers, count)
         return np.stack([np.resize(self._piece(rng, rng, int(speaker), 0.0)[0], self.segment) for speaker in drawn])
+
+
+def _shares(talkers: tuple[float, ...], n_src: int) -> np.ndarray | None:
+    """The probabilities of 1 to `n_src` talkers; None where there are always `n_src`."""
+    if not talkers:
+        return None
+    if len(talkers) > n_src or not sum(talkers):
+        found = f"{len(talkers)} shares" if sum(talkers) else "0 for every number"
+        raise SepmlError(f"data.dynamic.talkers: {found}, expected shares of 1 to {n_src} talkers, one of them above 0")
+    shares = np.zeros(n_src)
+    shares[: len(talkers)] = talkers
+    return shares / shares.sum()
 
 
 def _recordings_in(folder: Path) -> list[Path]:

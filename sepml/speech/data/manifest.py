@@ -4,6 +4,7 @@ import os
 import re
 from collections import Counter
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ class Manifest(Table[Mixture]):
     """The mixtures of a manifest, read from the file on demand; a slice is also a manifest.
 
     Attributes:
-        n_src: sources of each mixture.
+        n_src: sources of each mixture, of which some may be silent.
         lengths: samples of each mixture, `(len(self),)` int64.
         moved_to: see `read_manifest`.
     """
@@ -41,9 +42,10 @@ class Manifest(Table[Mixture]):
             SepmlError: a file is absent, which is checked here for long manifests only.
         """
         id, mixture, *sources, noise, length = (fields[column] if column >= 0 else "" for column in self.columns)
-        named = [self.path.parent / file for file in (mixture, *sources, *([noise] if noise else []))]
+        sounding = [file for file in sources if file]
+        named = [self.path.parent / file for file in (mixture, *sounding, *([noise] if noise else []))]
         files = find_moved(named, self.moved_to)
-        found = Mixture(id, files[0], tuple(files[1 : self.n_src + 1]), int(length), files[-1] if noise else None)
+        found = Mixture(id, files[0], tuple(files[1 : len(sounding) + 1]), int(length), files[-1] if noise else None)
         if self.unseen and (faults := self.absent(fields, line)):
             raise SepmlError(faults[0])
         return found
@@ -51,7 +53,7 @@ class Manifest(Table[Mixture]):
     def absent(self, fields: list[str], line: int) -> list[str]:
         """A text for each file of a row, except its noise, that does not exist."""
         folder = os.fspath(self.path.parent)
-        files = [os.path.join(folder, fields[column]) for column in self.columns[1:-2]]
+        files = [os.path.join(folder, fields[column]) for column in self.columns[1:-2] if fields[column]]
         if all(map(os.path.isfile, files)):
             return []
         absent = [file for file in find_moved([*map(Path, files)], self.moved_to) if not os.path.isfile(file)]
@@ -65,7 +67,8 @@ def read_manifest(path: Path, moved_to: Path | None = None) -> Manifest:
     """The mixtures of a manifest, in its order.
 
     The columns are mixture_ID, mixture_path, source_1_path, source_2_path and so on, and length, in any order, and noise_path
-    for noisy mixtures, which may have one source only; other columns are ignored. Paths are absolute or relative to the folder
+    for noisy mixtures, which may have one source only; other columns are ignored. Where the last sources of a mixture are empty
+    fields, it has fewer talkers than others: these sources are silent. Paths are absolute or relative to the folder
     of the manifest. The existence of the files is checked, except for noise, which training and scoring do not need. In a
     manifest of more than 20,000 mixtures, it is checked for 20,000 of them here, and for the others when they are read.
 
@@ -167,8 +170,11 @@ def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
     fields = list(zip(*rows, strict=True))
     ids, lengths = fields[columns[0]], fields[columns[-1]]
     names, id = "".join(ids), ids[0]
-    if not all(all(fields[column]) for column in columns[:-2]):
-        return f"id '{id}': an empty field among mixture_ID, mixture_path and the source paths"
+    if not all(all(fields[column]) for column in columns[:3]):
+        return f"id '{id}': an empty field among mixture_ID, mixture_path and source_1_path"
+    for earlier, later in pairwise(columns[2:-2]):
+        if not all(before or not after for before, after in zip(fields[earlier], fields[later], strict=True)):
+            return f"id '{id}': an empty field between source paths; empty ones come last, their sources are silent"
     if "/" in names or "\0" in names or {".", ".."}.intersection(ids):
         return f"id '{id}' cannot be part of a file name"
     # A character has 1 to 4 bytes.
@@ -182,20 +188,17 @@ def _fault(rows: list[list[str]], columns: list[int], width: int) -> str | None:
 def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
     """Write a manifest atomically; paths below its folder are relative, so that both may be moved together.
 
+    Mixtures of fewer sources than others have empty fields for the rest, see `read_manifest`.
+
     Raises:
-        SepmlError: there are no mixtures, they differ in their number of sources, an id occurs twice, or the disk is
-            full.
+        SepmlError: there are no mixtures, an id occurs twice, or the disk is full.
     """
     path = Path(path)
     if not mixtures:
         raise SepmlError(f"{path}: not written, as there are no mixtures")
-    n_src = len(mixtures[0].sources)
+    n_src = max(len(mixture.sources) for mixture in mixtures)
     ids: set[str] = set()
     for mixture in mixtures:
-        if len(mixture.sources) != n_src:
-            raise SepmlError(
-                f"{path}: not written: '{mixture.id}' has {len(mixture.sources)} sources, '{mixtures[0].id}' {n_src}"
-            )
         if mixture.id in ids:
             raise SepmlError(f"{path}: not written: id '{mixture.id}' occurs twice")
         ids.add(mixture.id)
@@ -210,7 +213,11 @@ def write_manifest(path: Path, mixtures: Sequence[Mixture]) -> None:
     sources = [f"source_{i + 1}_path" for i in range(n_src)]
     header = ["mixture_ID", "mixture_path", *sources, *(["noise_path"] if noisy else []), "length"]
     rows = (
-        [m.id, named(m.mixture), *map(named, m.sources), *([named(m.noise) if m.noise else ""] if noisy else []), m.length]
+        [
+            *(m.id, named(m.mixture), *map(named, m.sources), *[""] * (n_src - len(m.sources))),
+            *([named(m.noise) if m.noise else ""] if noisy else []),
+            m.length,
+        ]
         for m in mixtures
     )
     write_csv(path, header, rows)

@@ -29,7 +29,7 @@ class Mixture:
     Attributes:
         id: unique within a manifest; the stem of the files in a wsj0-mix tree.
         mixture: the audio file of the mixture.
-        sources: the audio files of the sources, s1 first.
+        sources: the audio files of the sources that sound, s1 first.
         length: samples.
         noise: the audio file of the noise; without one the mixture is the sum of its sources alone.
     """

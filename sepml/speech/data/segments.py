@@ -36,7 +36,7 @@ class Segments(Dataset[Example]):
         mixture = self.mixtures[index]
         rng = np.random.default_rng([self.seed, epoch, zlib.crc32(mixture.id.encode())])
         start = int(rng.integers(max(1, mixture.length - self.segment + 1)))
-        whole, sources, id = read_example(mixture, self.sample_rate)
+        whole, sources, id = read_example(mixture, self.sample_rate, self.mixtures.n_src)
         return Example(fit_length(whole, start, self.segment), fit_length(sources, start, self.segment), id)
 
 
@@ -50,11 +50,14 @@ class Whole(Dataset[Example]):
         return len(self.mixtures)
 
     def __getitem__(self, index: int) -> Example:
-        return read_example(self.mixtures[index], self.sample_rate)
+        return read_example(self.mixtures[index], self.sample_rate, self.mixtures.n_src)
 
 
-def read_example(mixture: Mixture | Sharded, sample_rate: int) -> Example:
+def read_example(mixture: Mixture | Sharded, sample_rate: int, n_src: int | None = None) -> Example:
     """The signals of one mixture and its sources.
+
+    Args:
+        n_src: of the example; those that the mixture does not have are silent. None is as many as it has.
 
     Raises:
         SepmlError: a file is missing, of another rate, or of another length than the manifest says; see `read_sharded`.
@@ -67,7 +70,8 @@ def read_example(mixture: Mixture | Sharded, sample_rate: int) -> Example:
         for path, signal in zip(paths, signals, strict=True):
             if len(signal) != mixture.length:
                 raise SepmlError(f"{path}: {len(signal)} samples, the manifest says {mixture.length}; make it again")
-    return Example(signals[0], np.stack(signals[1:]), mixture.id)
+    absent = (n_src or 0) - len(signals[1:])
+    return Example(signals[0], np.stack([*signals[1:], *[np.zeros_like(signals[0])] * absent]), mixture.id)
 
 
 def fit_length(signal: np.ndarray, start: int, length: int) -> np.ndarray:

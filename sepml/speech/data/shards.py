@@ -41,7 +41,7 @@ class Shards(Table[Sharded]):
     """The mixtures of an index, whose rows are read on demand.
 
     Attributes:
-        n_src: sources of each mixture.
+        n_src: sources of each mixture, of which some may be silent.
         bounds: the first index of each shard, and the length of the table, `(n_shards + 1,)`; slices have those of the whole.
     """
 
@@ -95,14 +95,14 @@ def open_shards(path: Path) -> Shards:
 
 
 def read_sharded(mixture: Sharded, sample_rate: int) -> list[np.ndarray]:
-    """The samples of a mixture and its sources, `(T,)` float32 each, by one read of the shard.
+    """The samples of a mixture and of its sources that sound, `(T,)` float32 each, by one read of the shard.
 
     Raises:
         SepmlError: the shard is missing or incomplete, or does not have the mixture at this position; or the audio has another
             rate or length.
     """
     facts, members = _contents(mixture)
-    names = ["mix", *(f"s{n + 1}" for n in range(facts["n_src"]))]
+    names = ["mix", *(f"s{n + 1}" for n in range(facts["n_src"] - facts.get("silent", 0)))]
     if absent := [name for name in names if name not in members]:
         raise SepmlError(f"{mixture.shard}: holds no {absent[0]} of '{mixture.id}'; make it again (sepml shard)")
     signals = [_decoded(mixture, name, members[name], sample_rate) for name in names]
@@ -136,7 +136,9 @@ def _contents(mixture: Sharded) -> tuple[dict, dict[str, bytes]]:
         # `<key>.s1.wav` is the part s1.
         members = {name.split(".")[1]: part for name, part in members_of(content).items()}
         facts = parse_json(members.pop("json"), str(mixture.shard))
-        fits = facts["id"] == mixture.id and type(facts["n_src"]) is int and 1 <= facts["n_src"] <= len(members)
+        n_src, silent = facts["n_src"], facts.get("silent", 0)
+        fits = facts["id"] == mixture.id and {type(n_src), type(silent)} == {int} and silent >= 0
+        fits = fits and 1 <= n_src - silent <= len(members)
     except (NotTar, SepmlError, LookupError, TypeError) as error:
         raise SepmlError(f"{mixture.shard}: {_other_shards(mixture)}") from error
     if not fits:

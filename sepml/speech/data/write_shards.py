@@ -32,10 +32,11 @@ class _Shard:
 def write_shards(manifest: Path, out: Path, size: int = 1000, jobs: int = 0, moved_to: Path | None = None) -> Path:
     """Write the mixtures of a manifest to `out/shard-000000.tar` and so on, and then the index `out/shards.csv`.
 
-    A mixture consists of the consecutive members `<key>.json` (id, length, sample_rate, n_src), `<key>.mix.wav`,
-    `<key>.s1.wav` and so on, and `<key>.noise.wav` if the manifest names it, with the unchanged bytes of the files. The key
-    is the number of the mixture, as ids contain dots, at which WebDataset's keys end. The same files give the same bytes.
-    Existing shards whose files have not changed are kept, so an interrupted run is resumed.
+    A mixture consists of the consecutive members `<key>.json` (id, length, sample_rate, n_src, and how many sources at the
+    end are silent, if any), `<key>.mix.wav`, `<key>.s1.wav` and so on for the others, and `<key>.noise.wav` if the manifest
+    names it, with the unchanged bytes of the files. The key is the number of the mixture, as ids contain dots, at which
+    WebDataset's keys end. The same files give the same bytes. Existing
+    shards whose files have not changed are kept, so an interrupted run is resumed.
 
     Args:
         size: mixtures per shard; the last one may have fewer.
@@ -89,7 +90,9 @@ def _make(job: _Shard, sample_rate: int) -> tuple[Path, np.ndarray]:
     with atomic_path(job.target) as temporary, tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
         for n, mixture in enumerate(job.mixtures):
             places[n, 0] = tar.offset
-            facts = {"id": mixture.id, "length": mixture.length, "sample_rate": sample_rate, "n_src": len(mixture.sources)}
+            facts = {"id": mixture.id, "length": mixture.length, "sample_rate": sample_rate, "n_src": job.mixtures.n_src}
+            if silent := job.mixtures.n_src - len(mixture.sources):
+                facts["silent"] = silent
             _add(tar, f"{job.first + n:09}.json", json.dumps(facts, ensure_ascii=False).encode())
             for name, file in _files(mixture, job.first + n).items():
                 frames = _required(file, sample_rate).frames

@@ -208,6 +208,23 @@ def _dual_path(config: DPRNNConfig) -> dict[str, int]:
     }
 
 
+def weights_for(network: SeparationModel, model: SeparationModel) -> dict[str, Tensor]:
+    """The weights of a model for a network that may have another number of sources.
+
+    Layers with an output for each source take the weights of the sources that both have, and keep the network's for the others.
+    """
+    own, weights = network.state_dict(), model.state_dict()
+    n_src, others = network.config.n_src, model.config.n_src
+    for name, given in weights.items():
+        kept = own.get(name)
+        if kept is None or kept.shape == given.shape or kept.shape[1:] != given.shape[1:]:
+            continue
+        if len(kept) * others == len(given) * n_src:
+            shared = min(len(kept), len(given))
+            weights[name] = torch.cat([given[:shared], kept[shared:]])
+    return weights
+
+
 def save_model(folder: Path, model: SeparationModel) -> None:
     """Write a model folder; each of its files is written atomically."""
     write_model_folder(folder, FORMAT, asdict(model.config), model)

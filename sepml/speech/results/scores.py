@@ -8,6 +8,7 @@ import re
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -168,7 +169,8 @@ def write_scores(
 ) -> None:
     """Write the table: one row for each mixture.
 
-    A row has the means over the sources, the values of each source, permutation, surplus, fingerprint and reasons.
+    A row has the means over the sources, the values of each source (empty cells for those that it does not have, of `n_src`),
+    permutation, surplus, fingerprint and reasons.
 
     Raises:
         SepmlError: it cannot be written.
@@ -176,7 +178,8 @@ def write_scores(
     by_source = [f"{column}_{source + 1}" for source in range(n_src) for column in columns]
     rows = []
     for score in scores:
-        of_sources = [_cell(score.values[column][source]) for source in range(n_src) for column in columns]
+        by_number = [[_cell(score.values[column][source]) for column in columns] for source in range(len(score.permutation))]
+        of_sources = [*chain(*by_number), *[""] * (len(by_source) - len(by_number) * len(columns))]
         means = [_cell(score.mean(column)) for column in columns]
         reasons = "; ".join(f"{item.column}_{item.source}: {item.reason}" for item in score.unscored)
         orders = [" ".join(map(str, numbers)) for numbers in (score.permutation, score.surplus)]

@@ -106,7 +106,8 @@ def evaluate_manifest(
     if not force:
         refuse_other_rows(out, inputs)
     separator = Separator.load(origin, device=device, architecture=architecture)
-    n_src = _sources_to_score(separator, origin, mixtures, manifest)
+    if separator.n_src < (n_src := mixtures.n_src):
+        raise SepmlError(f"{manifest}: its mixtures have {n_src} sources, the model {origin.name} separates {separator.n_src}")
     if force:
         clear_other_rows(out, inputs)
     separators = every_peer_and_their_average(separator, origin) if ensemble else {"": separator}
@@ -115,21 +116,13 @@ def evaluate_manifest(
         rows = [_row(stack, out, label, one, inputs[label], settings) for label, one in separators.items()]
         _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
     order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
-    summaries = {}
-    for row in rows:
-        summaries[row.label] = write_results(row.out, order, row.scores, row.faults, metrics, n_src, row.inputs | commit)
+    summaries = {
+        row.label: write_results(row.out, order, row.scores, row.faults, metrics, n_src, row.inputs | commit) for row in rows
+    }
     # After all tables are written.
     for row in rows:
         row.journal.remove()
     return summaries
-
-
-def _sources_to_score(separator: Separator, origin: Origin, mixtures: Sequence[Mixture], manifest: Path) -> int:
-    n_src = len(mixtures[0].sources)
-    if separator.n_src < n_src:
-        found = f"its mixtures have {n_src} sources, the model {origin.name} separates {separator.n_src}"
-        raise SepmlError(f"{manifest}: {found}")
-    return n_src
 
 
 def _row(
