@@ -1,6 +1,6 @@
 """Single-channel speech separation by selective mutual learning.
 
-`Separator` and `score` are loaded when they are first used: `import sepml` by itself stays light.
+`Separator`, `Separators` and `score` are loaded when they are first used: `import sepml` by itself stays light.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ from sepml.version import __version__
 if TYPE_CHECKING:
     from sepml.speech.scoring.utterance import score
     from sepml.speech.separation.separator import Separator
+    from sepml.speech.separation.separators import Separators
 
-__all__ = ["Separator", "__version__", "score"]
+__all__ = ["Separator", "Separators", "__version__", "score"]
 
 
 def __getattr__(name: str) -> Any:
@@ -19,6 +20,10 @@ def __getattr__(name: str) -> Any:
         from sepml.speech.separation.separator import Separator
 
         return Separator
+    if name == "Separators":
+        from sepml.speech.separation.separators import Separators
+
+        return Separators
     if name == "score":
         from sepml.speech.scoring.utterance import score
 

@@ -24,6 +24,7 @@ from sepml.errors import SepmlError
 if TYPE_CHECKING:
     from sepml.speech.results.summary import Summary
     from sepml.speech.separation.separator import Separator
+    from sepml.speech.separation.separators import Separators
 
 log = logging.getLogger(__name__)
 _ADAPTED = "adapted"
@@ -40,6 +41,7 @@ def add_separate(commands: Commands) -> None:
     add_network(sub)
     out = "folder, or - for one WAV file on standard output, with one channel for each speaker"
     sub.add_argument("-o", "--out", default="separated", help=out)
+    speakers(sub)
     device(sub)
     sub.add_argument("--channel", type=channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
     sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
@@ -66,6 +68,8 @@ def _separate(options: argparse.Namespace) -> int:
         options.wrong("-o -: writes one recording, as WAV")
     if options.out == "-" and options.adapt:
         options.wrong("--adapt: needs a folder (-o), for the model")
+    if options.adapt and options.speakers not in (None, "auto", "2"):
+        options.wrong("--adapt: is for recordings of two talkers")
     if options.bits == "32f" and options.format == "flac":
         options.wrong("--bits 32f (--float32): needs --format wav")
     _check(options, 1)
@@ -80,28 +84,28 @@ def _separate(options: argparse.Namespace) -> int:
     from sepml.system.process import keep_large_blocks
 
     keep_large_blocks()
-    separator = loaded(options)
-    _check(options, separator.n_src)
-    if options.adapt:
-        separator = _adapted(separator, inputs, options)
-    separator.mixture_consistency, separator.full_band = options.mixture_consistency, options.band == "full"
+    separators = _adapted(inputs, options) if options.adapt else loaded_for_talkers(options)
+    _check(options, separators.most)
+    for separator in separators.by_talkers.values():
+        separator.mixture_consistency, separator.full_band = options.mixture_consistency, options.band == "full"
     settings = FileSettings(
         *(options.segment, options.overlap, options.channel or None, options.clip_mode, options.bits),
         *(options.filename, options.format, options.force),
     )
     out = STDOUT if options.out == "-" else Path(options.out)
-    return print_failures(options, separate_files(inputs, separator, out, settings, options.summary))
+    return print_failures(options, separate_files(inputs, separators, out, settings, options.summary))
 
 
-def _adapted(separator: "Separator", inputs: list[Path], options: argparse.Namespace) -> "Separator":
+def _adapted(inputs: list[Path], options: argparse.Namespace) -> "Separators":
     from sepml.speech.separation.adapting import adapted_separator
     from sepml.speech.separation.options import OutputNames
+    from sepml.speech.separation.separators import Separators
 
-    out = Path(options.out)
+    out, separator = Path(options.out), loaded(options)
     outputs = out, OutputNames(options.filename, separator.n_src, options.format)
     separator, result = adapted_separator(separator, inputs, out / _ADAPTED, outputs, minutes=options.adapt)
     log.info("%s: %s", out / _ADAPTED, result.text)
-    return separator
+    return Separators.of(separator)
 
 
 def add_averaging(sub: argparse.ArgumentParser) -> None:
@@ -119,6 +123,28 @@ def loaded(options: argparse.Namespace) -> "Separator":
 
     device = choose_device(options.device)
     return Separator.load(options.model, options.ensemble, device, named_network(options), single=options.single)
+
+
+def loaded_for_talkers(options: argparse.Namespace) -> "Separators":
+    """The separators for the number of talkers that the options name, or all of them."""
+    from sepml.speech.separation.separators import Separators
+
+    if options.model:
+        if options.speakers not in (None, "auto"):
+            options.wrong("--speakers: is for the models that come with sepml; --model decides by itself")
+        return Separators.of(loaded(options))
+    from sepml.training.hardware import choose_device
+
+    if options.ensemble or named_network(options):
+        return Separators.of(loaded(options))
+    number = None if options.speakers in (None, "auto") else int(options.speakers)
+    return Separators.load(number, choose_device(options.device), options.single)
+
+
+def speakers(sub: argparse.ArgumentParser) -> None:
+    """The option for the number of talkers."""
+    number = "how many people talk; auto finds it for each recording (default: auto; a model given by --model decides itself)"
+    sub.add_argument("--speakers", choices=("auto", "1", "2", "3"), help=number)
 
 
 def _check(options: argparse.Namespace, n_src: int) -> None:

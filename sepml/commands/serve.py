@@ -4,7 +4,7 @@ import argparse
 import logging
 
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
-from sepml.commands.separation import add_averaging, loaded
+from sepml.commands.separation import add_averaging, loaded_for_talkers, speakers
 from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ def add_serve(commands: Commands) -> None:
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     add_averaging(sub)
     add_network(sub)
+    speakers(sub)
     device(sub)
     sub.add_argument("--host", default="127.0.0.1", help="address to listen on; others let other machines in")
     sub.add_argument("--port", type=at_least(0), default=7860, help="0 takes a free one")
@@ -35,9 +36,9 @@ def _serve(options: argparse.Namespace) -> int:
     from sepml.speech.demo.serve import PageServer
     from sepml.speech.demo.uploads import Limits
 
-    separator = loaded(options)
+    separators = loaded_for_talkers(options)
     limits = Limits(options.max_seconds, options.max_mb * 1_000_000, ways_out=_WAYS_OUT)
-    with PageServer(separator, options.host, options.port, limits) as server:
+    with PageServer(separators, options.host, options.port, limits) as server:
         try:
             print(server.url, flush=True)
             log.info("Ctrl-C ends")

@@ -69,7 +69,8 @@ def serving_process(tmp_path: Path, *words: str) -> Iterator[tuple[subprocess.Po
         "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "import sys; sys.path.insert(0, sys.argv[1]); import page_server\n"
         "from sepml import cli; from sepml.speech.separation.separator import Separator\n"
-        "Separator.load = classmethod(lambda cls, *_, **__: cls([page_server.Halves()]))\n"
+        "from sepml.speech.separation.separators import Separators\n"
+        "Separators.load = classmethod(lambda cls, *_, **__: cls.of(Separator([page_server.Halves()])))\n"
         "sys.exit(cli.main(['serve', '--port', '0', *sys.argv[2:]]))"
     )
     command = [sys.executable, "-c", script, str(Path(__file__).parent), *words]

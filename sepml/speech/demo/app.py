@@ -43,7 +43,8 @@ class Page:
         self._limits = self.jobs.limits
         self._budget = UploadBudget(_BUDGET_UPLOADS * self._limits.size)
         script = "".join(map(read_template, _SCRIPTS))
-        self._html = _index(script, self._limits)
+        separators = self.jobs.separators
+        self._html = _index(script, self._limits, sorted(separators.by_talkers) if separators.counter else [])
         self._policy = (
             "default-src 'none'; connect-src 'self'; media-src 'self' blob:; img-src data:; style-src 'unsafe-inline'; "
             f"script-src '{script_hash(script)}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -71,7 +72,7 @@ class Page:
         # Refused before it is read; the bytes that arrive are counted as well.
         if _length(request) > self._limits.size + FORM_BYTES:
             self._limits.check_size("the upload", _length(request))
-        job = self.jobs.new()
+        job = self.jobs.new(self._speakers(request))
         kind = request.headers.get("content-type", "")
         try:
             upload = await receive(request.stream(), kind, job.uploads, self._limits, self.pace, self._budget)
@@ -92,7 +93,7 @@ class Page:
         if found is not None:
             html = render("result.html", found=found)
             lines = [line.text for line in found.lines]
-            state |= {"html": html, "rate": found.rate, "seconds": found.seconds, "lines": lines}
+            state |= {"html": html, "rate": found.rate, "seconds": found.seconds, "lines": lines, "talkers": found.talkers}
         return JSONResponse(state | {"error": job.error})
 
     async def _drop(self, request: Request) -> Response:
@@ -123,6 +124,14 @@ class Page:
             jobs,
             StreamingResponse(zip_stream(_entries(jobs), _note(len(tokens) - len(jobs))), 200, headers, "application/zip"),
         )
+
+    def _speakers(self, request: Request) -> int | None:
+        """The number of talkers that the address of an upload says; None is to be found."""
+        asked = request.query_params.get("speakers", "auto")
+        numbers = {str(number): number for number in self.jobs.separators.by_talkers}
+        if asked != "auto" and asked not in numbers:
+            raise Refused(400, f"speakers is {asked[:20]!r}, expected one of auto, {', '.join(numbers)}")
+        return numbers.get(asked)
 
     def _found(self, token: str) -> UploadJob:
         job = self.jobs.find(token)
@@ -160,10 +169,13 @@ def _note(missing: int) -> dict[str, str]:
     return {"missing.txt": text} if missing else {}
 
 
-def _index(script: str, limits: Limits) -> str:
+def _index(script: str, limits: Limits, numbers: list[int]) -> str:
+    """The page; where there are several numbers of talkers, the visitor may choose one."""
     style = read_template("base.css") + read_template("serve.css")
     too_large = str(limits.refusal("size", f"{{name}}: is larger than {limits.size / 1e6:g} MB"))
-    return render("serve.html", style=style, script=script, limits=limits, too_large=too_large, version=__version__)
+    return render(
+        "serve.html", style=style, script=script, limits=limits, numbers=numbers, too_large=too_large, version=__version__
+    )
 
 
 async def _http_error(request: Request, error: Exception) -> Response:

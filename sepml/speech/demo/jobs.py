@@ -13,7 +13,7 @@ from pathlib import Path
 from sepml.errors import SepmlError, one_line
 from sepml.speech.demo.separate_upload import Result, separate_upload
 from sepml.speech.demo.uploads import Limits, Refused
-from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.separators import Separators
 
 log = logging.getLogger(__name__)
 WAITING, WORKING, DONE, FAILED = "waiting", "working", "done", "failed"
@@ -46,12 +46,14 @@ class UploadJob:
         token: a secret that gives access to the job. folder: of its files.
         state: waiting, working, done or failed. error: why it failed, one line.
         fraction: the part that is separated; None if unknown. since: when the separation began, monotonic seconds.
+        speakers: their number, as the visitor says; None is to be found.
         asked: time of the last request for the state. readers: downloads in progress. dropped: whether it was deleted.
     """
 
     token: str
     folder: Path
     upload: Path | None = None
+    speakers: int | None = None
     state: str = WAITING
     error: str = ""
     result: Result | None = None
@@ -79,12 +81,12 @@ class Jobs:
     """Separates one upload at a time, in the order of their arrival.
 
     Args:
-        separator: of any rate; the outputs have the upload's rate and length.
+        separators: of any rate; the outputs have the upload's rate and length.
         folder: for the files; those of a job are deleted with it.
     """
 
-    def __init__(self, separator: Separator, folder: Path, limits: Limits, capacity: Capacity | None = None) -> None:
-        self.separator, self.folder, self.limits = separator, folder, limits
+    def __init__(self, separators: Separators, folder: Path, limits: Limits, capacity: Capacity | None = None) -> None:
+        self.separators, self.folder, self.limits = separators, folder, limits
         self.capacity = capacity or Capacity()
         self._jobs: dict[str, UploadJob] = {}
         self._changed = threading.Condition()
@@ -93,8 +95,11 @@ class Jobs:
         self._worker = threading.Thread(target=self._work, name="separation", daemon=True)
         self._worker.start()
 
-    def new(self) -> UploadJob:
+    def new(self, speakers: int | None = None) -> UploadJob:
         """A job with a folder for its upload.
+
+        Args:
+            speakers: see `UploadJob`.
 
         Raises:
             Refused: too many jobs are waiting, or the folder cannot be made.
@@ -102,7 +107,7 @@ class Jobs:
         with self._changed:
             self._require_free_slot()
         token = secrets.token_urlsafe(16)
-        job = UploadJob(token, self.folder / f"job-{token}")
+        job = UploadJob(token, self.folder / f"job-{token}", speakers=speakers)
         try:
             # It may have been deleted by a program that cleans temporary folders.
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -225,7 +230,8 @@ class Jobs:
             raise SepmlError("the upload is missing")
         start = time.monotonic()
         report_progress(None)
-        found = separate_upload(upload, job.folder, self.separator, self.limits, f"jobs/{job.token}/", report_progress)
+        separators = self.separators.only(job.speakers) if job.speakers else self.separators
+        found = separate_upload(upload, job.folder, separators, self.limits, f"jobs/{job.token}/", report_progress)
         with self._changed:
             job.result, job.state = found, DONE
         for line in found.lines:

@@ -3,11 +3,10 @@
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import soundfile
@@ -15,11 +14,13 @@ import soundfile
 from sepml.errors import SepmlError, one_line
 from sepml.speech.audio.files import reason
 from sepml.speech.audio.recordings import open_recording
-from sepml.speech.audio.signals import one_channel
+from sepml.speech.audio.signals import Recording, one_channel
 from sepml.speech.demo.uploads import Limits
 from sepml.speech.report.rendering import StoredSamples, highest_frequency, loudest, player
 from sepml.speech.separation.separate_files import separate_file
-from sepml.speech.separation.separator import WHOLE_SECONDS, Separator
+from sepml.speech.separation.separator import WHOLE_SECONDS
+from sepml.speech.separation.separators import Separators
+from sepml.speech.separation.work import SEPARATING, Blocks, Watch
 
 _LOGGER = "sepml.speech"
 _READ = 0.85
@@ -56,7 +57,7 @@ class Result:
     """The result of one recording.
 
     Attributes:
-        name: of the upload. rate: Hz. seconds: of sound.
+        name: of the upload. rate: Hz. seconds: of sound. talkers: their number.
         files: the mixture and the speakers, WAV. downloads: their names when they are saved.
         lines: of the log of `sepml separate` about the recording.
         players: HTML, one a file, which play `{source}0.wav` and so on.
@@ -65,6 +66,7 @@ class Result:
     name: str
     rate: int
     seconds: float
+    talkers: int
     files: tuple[Path, ...]
     downloads: tuple[str, ...]
     lines: tuple[Line, ...]
@@ -87,7 +89,7 @@ def check_header(upload: Path, limits: Limits) -> None:
 
 
 def separate_upload(
-    upload: Path, folder: Path, separator: Separator, limits: Limits, source: str, progress: Progress
+    upload: Path, folder: Path, separators: Separators, limits: Limits, source: str, progress: Progress
 ) -> Result:
     """Separate an upload in memory that does not grow with its length.
 
@@ -99,19 +101,20 @@ def separate_upload(
     Raises:
         SepmlError: the upload is damaged, is over a limit, or cannot be separated.
     """
-    speakers = [folder / f"{number + 1}.wav" for number in range(separator.n_src)]
+    speakers = [folder / f"{number + 1}.wav" for number in range(separators.most)]
     mixture = folder / "0.wav"
     with _named(upload), _logged_lines() as lines:
         sound = _decode(upload, mixture, limits, progress)
-        outcome = separate_file(upload, speakers, _ReportingSeparator(separator, sound, progress))
+        outcome = separate_file(upload, speakers, separators, watch=_reporting(sound, progress))
         if outcome.reason is not None:
             raise SepmlError(outcome.reason)
     progress(None)
+    speakers = speakers[: len(outcome.outputs)]
     files = (mixture, *speakers)
     named = (f"{upload.stem}_mixture.wav", *(f"{upload.stem}_s{number + 1}.wav" for number in range(len(speakers))))
     texts = tuple(dict.fromkeys(replace(line, text=_with_name(line.text, upload)) for line in lines))
     players = tuple(_players(files, named, sound, source))
-    return Result(upload.name, sound.rate, sound.frames / sound.rate, files, named, texts, players)
+    return Result(upload.name, sound.rate, sound.frames / sound.rate, len(speakers), files, named, texts, players)
 
 
 def _decode(upload: Path, mixture: Path, limits: Limits, progress: Progress) -> Sound:
@@ -134,28 +137,23 @@ def _decode(upload: Path, mixture: Path, limits: Limits, progress: Progress) -> 
     return Sound(rate, frames, peak)
 
 
-class _ReportingSeparator(Separator):
-    """A separator that reports its progress through the recording."""
+def _reporting(sound: Sound, progress: Progress) -> Watch:
+    """Reports the progress through a recording while it is separated, about once a second of sound."""
+    rate, frames = sound.rate, sound.frames
+    in_windows = frames > WHOLE_SECONDS * rate
 
-    def __init__(self, separator: Separator, sound: Sound, progress: Progress) -> None:
-        super().__init__(separator.models, separator.mixture_consistency, separator.full_band)
-        self.origin = separator.origin
-        self._sound, self._progress = sound, progress
-
-    def stream(self, blocks: Iterable[np.ndarray], *settings: Any, **more: Any) -> Iterator[np.ndarray]:
-        return super().stream(self._reported(blocks), *settings, **more)
-
-    def _reported(self, blocks: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
-        """The blocks, cut to a second at most."""
-        rate, frames, done = self._sound.rate, self._sound.frames, 0
-        in_windows = frames > WHOLE_SECONDS * rate
+    def watch(blocks: Blocks, recording: Recording, doing: str, label: str) -> Blocks:
+        done = 0
         for block in blocks:
             for begin in range(0, len(block), rate):
                 # A recording that is separated in one piece has been read long before.
-                self._progress(_READ * min(done / frames, 1.0) if in_windows else None)
+                known = in_windows and doing == SEPARATING
+                progress(_READ * min(done / frames, 1.0) if known else None)
                 part = block[begin : begin + rate]
                 done += len(part)
                 yield part
+
+    return watch
 
 
 def _players(files: Sequence[Path], downloads: Sequence[str], sound: Sound, source: str) -> Iterator[str]:

@@ -15,6 +15,7 @@ from sepml.speech.demo.guard import DeadlineProtocol, is_loopback
 from sepml.speech.demo.jobs import Capacity, Jobs
 from sepml.speech.demo.uploads import Limits, Pace
 from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.separators import Separators
 from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ class PageServer:
     """Serves the page on one address; a context manager.
 
     Args:
-        separator: of any rate.
+        separator: of any rate; or several, for a choice by the number of talkers.
         host: an address of this machine; with any but a loopback address, other machines have access.
         port: 0 selects a free one.
         limits, capacity, pace: of uploads, of jobs that are kept, and of the rate of uploads.
@@ -41,7 +42,7 @@ class PageServer:
 
     def __init__(
         self,
-        separator: Separator,
+        separator: Separator | Separators,
         host: str = "127.0.0.1",
         port: int = 7860,
         limits: Limits | None = None,
@@ -56,7 +57,7 @@ class PageServer:
             except OSError as error:
                 raise SepmlError(f"{tempfile.gettempdir()}: cannot hold uploads and results: {error.strerror}") from error
             self.port: int = self._socket.getsockname()[1]
-            self.jobs = Jobs(separator, self.folder, limits or Limits(), capacity)
+            self.jobs = Jobs(Separators.of(separator), self.folder, limits or Limits(), capacity)
             stack.callback(self.jobs.close)
             self._opened = stack.pop_all()
         app = Page(self.jobs, host, pace or Pace()).app()

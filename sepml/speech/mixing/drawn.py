@@ -59,7 +59,9 @@ def write_drawn(files: Sequence[Path], root: Path, out: Path, jobs: int = 0) -> 
 
 def _write(settings: DrawnMixtures, root: Path, folder: Path, jobs: int) -> Path:
     mixing = settings.dynamic.below(root)
-    note = {"drawn": digest_of([repr(settings)], 16), "utterances": file_digest(mixing.utterances)}
+    # Earlier versions had no `talkers`.
+    drawn_from = repr(settings).replace("talkers=(), ", "")
+    note = {"drawn": digest_of([drawn_from], 16), "utterances": file_digest(mixing.utterances)}
     if claim_noted(folder, "mixtures", note) == "replace":
         note_settings(folder, note)
     length = round(settings.segment * settings.sample_rate)

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 
     from sepml.speech.models.model import SeparationModel
 
-DEFAULT = Path(__file__).resolve().parents[2] / "pretrained" / "prompts-2mix"
+_PRETRAINED = Path(__file__).resolve().parents[2] / "pretrained"
+DEFAULT = _PRETRAINED / "prompts-2mix"
 """The pair that comes with sepml: used when no model is named."""
+UP_TO_THREE = _PRETRAINED / "prompts-3mix"
+"""The pair for up to three talkers, which also counts them."""
 ENSEMBLE_FORMAT = "sepml-ensemble-1"
 log = logging.getLogger(__name__)
 _CHECKPOINT = "pytorch_model.bin"

@@ -49,6 +49,7 @@ class Outcome:
         sample_rate: Hz, of input and outputs. channels: of the input. channel: the one taken, None for their mean.
         seconds: of sound. gain: the factor by which all sources were turned down to stay below full scale.
         work_seconds: reading, separating and writing. real_time_factor: work_seconds / seconds.
+        talkers: their number, as many as outputs. certainty: the probability that it is right; None where it was given.
         heard: who talks when, noise, and the improvement to expect.
     """
 
@@ -63,6 +64,8 @@ class Outcome:
     gain: float | None = None
     work_seconds: float | None = None
     real_time_factor: float | None = None
+    talkers: int | None = None
+    certainty: float | None = None
     heard: Description | None = None
 
 

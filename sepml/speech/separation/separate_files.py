@@ -1,60 +1,38 @@
 """Separates audio files into one audio file for each speaker."""
 
 import logging
-import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
-from sepml.speech.audio.signals import Recording, one_channel
-from sepml.speech.separation.description import Description, Listener
-from sepml.speech.separation.expectation import AgreementTable, expectation_note, table_of
-from sepml.speech.separation.inputs import STDIN, Outcome, failed_outcome, label_of, list_inputs, outcome_as_json, readable
-from sepml.speech.separation.options import FileSettings, OutputFormat, OutputNames, collisions
+from sepml.speech.separation.description import Description
+from sepml.speech.separation.expectation import expectation_note
+from sepml.speech.separation.inputs import Outcome, failed_outcome, label_of, list_inputs, outcome_as_json, readable
+from sepml.speech.separation.options import FileSettings, OutputNames, collisions
 from sepml.speech.separation.outputs import (
     STDOUT,
     Estimates,
-    Provenance,
-    expected_provenance,
-    is_output,
-    provenance_of,
     require_writable,
     write_sources,
 )
 from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.separators import Separators
+from sepml.speech.separation.talkers import SURE, TalkerCount
+from sepml.speech.separation.work import SEPARATING, Watch, Work, remove_surplus
 from sepml.system.files import write_json
 from sepml.system.process import track
-from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
 
 log = logging.getLogger(__name__)
-LONG_SECONDS = 60.0
-"""Recordings above this length show their progress."""
-ProvenanceOf = Callable[[Path, OutputFormat], Provenance]
-"""From a recording and the format of its outputs to the provenance of these."""
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What all files of a run are separated with; `alone` is whether there is one file."""
-
-    separator: Separator
-    settings: FileSettings
-    made: ProvenanceOf
-    table: AgreementTable | None
-    alone: bool
-
-    def described(self, listener: Listener) -> Description:
-        return self.table.completed(listener.description()) if self.table else listener.description()
 
 
 def separate_files(
     inputs: Sequence[Path],
-    separator: Separator,
+    separator: Separator | Separators,
     out: Path,
     settings: FileSettings | None = None,
     summary: Path | None = None,
@@ -67,6 +45,7 @@ def separate_files(
 
     Args:
         inputs: files, folders and those below them, patterns, `inputs.STDIN`.
+        separator: one for all recordings, or several for a choice by the number of talkers.
         out: a folder; `outputs.STDOUT` for one WAV file with a channel for each speaker on standard output.
         summary: a JSON file with the result of each input (`Outcome`).
 
@@ -77,7 +56,8 @@ def separate_files(
         SepmlError: before any separation: an invalid file name, or several recordings for standard output.
     """
     settings = settings or FileSettings()
-    names = OutputNames(settings.filename, separator.n_src, settings.ext)
+    separators = Separators.of(separator)
+    names = OutputNames(settings.filename, separators.most, settings.ext)
     settings = replace(settings, ext=names.ext)
     if summary is not None:
         require_writable(summary)
@@ -91,32 +71,27 @@ def separate_files(
             plan[item.file] = () if out == STDOUT else names.of(item.file, out, item.below)
         except SepmlError as error:
             outcomes.append(failed_outcome(item.file, error))
-    outcomes += _run(plan, separator, settings)
+    outcomes += _run(plan, separators, settings)
     _log_outcomes(outcomes, out)
     if summary is not None:
         write_json(summary, {"files": [outcome_as_json(outcome) for outcome in outcomes]})
     return [_printable(line) for line in dict.fromkeys(outcome.reason for outcome in outcomes) if line is not None]
 
 
-def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: FileSettings) -> list[Outcome]:
+def _run(
+    plan: Mapping[Path, Sequence[Path]], separators: Separators, settings: FileSettings, watch: Watch | None = None
+) -> list[Outcome]:
+    """Separate recordings into their outputs, of which there are as many as the largest number of talkers."""
     refused = collisions(plan)
-    model = model_fingerprint(separator.models)
-
-    def made(file: Path, output_format: OutputFormat) -> Provenance:
-        # Outputs of earlier versions end where the models' band does; where today's do so, too, both must match.
-        band = ["full band"] if separator.adds_highs(output_format.rate) else []
-        used = [*settings.of_samples(output_format.bits), separator.mixture_consistency, *band]
-        return expected_provenance(file, used, model)
-
-    work = _Work(separator, settings, made, table_of(separator.origin), alone=len(plan) == 1)
+    work = Work.of(separators, settings, len(plan) == 1, watch)
     outcomes = []
     for file, outputs in track(plan.items(), "separating"):
         try:
             if file in refused:
                 raise SepmlError(refused[file])
-            if not settings.force and _is_done(file, outputs, settings, made):
+            if not settings.force and (talkers := work.done(file, outputs)):
                 log.debug("%s: kept, its outputs exist", file)
-                outcomes.append(Outcome(str(file), "kept", outputs=tuple(map(str, outputs))))
+                outcomes.append(Outcome(str(file), "kept", outputs=tuple(map(str, outputs[:talkers])), talkers=talkers))
                 continue
             outcomes.append(_separate_file(file, outputs, work))
         except SepmlError as error:
@@ -124,51 +99,36 @@ def _run(plan: Mapping[Path, Sequence[Path]], separator: Separator, settings: Fi
     return outcomes
 
 
-def _logged(label: str, heard: Description) -> Description:
+def _logged(label: str, heard: Description, counted: TalkerCount | None) -> Description:
     if heard.snr is not None:
-        log.info("%s: %s", _printable(label), heard)
+        log.info("%s: %s%s", _printable(label), f"{counted}; " if counted else "", heard)
+        if counted and counted.certainty < SURE:
+            log.warning("%s: the number of talkers is uncertain (the setting `speakers` gives it)", _printable(label))
         if heard.warning:
             log.warning("%s: %s", _printable(label), heard.warning)
     return heard
 
 
-def _is_done(file: Path, outputs: Sequence[Path], settings: FileSettings, made: ProvenanceOf) -> bool:
-    """Whether all outputs of a recording exist.
-
-    Raises:
-        SepmlError: files of these names exist that were made from something else.
-    """
-    existing = [output for output in outputs if os.path.lexists(output)]
-    if not existing:
-        return False
-    if file == STDIN:
-        raise OtherContent(f"{existing[0]}: already exists, perhaps from another recording; {WAY_OUT}")
-    if foreign := [output for output in existing if not is_output(output)]:
-        raise OtherContent(f"{foreign[0]}: already exists and was not written by sepml; {WAY_OUT}")
-    # Outputs of earlier versions hold no provenance.
-    if found := {output: other for output in existing if (other := provenance_of(output))}:
-        with open_recording(file) as recording:
-            expected = made(file, settings.output_format(recording))
-        for output, other in found.items():
-            Request(asdict(expected)).claim(output, "an estimate", asdict(other))
-    return len(existing) == len(outputs)
-
-
-def _separate_file(file: Path, outputs: Sequence[Path], work: _Work) -> Outcome:
-    separator, settings = work.separator, work.settings
+def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
+    settings = work.settings
     start, label = time.perf_counter(), label_of(file)
     folder = outputs[0].parent if outputs else None
     try:
         with readable(file) as path, open_recording(path, label) as recording:
             output_format = settings.output_format(recording)
-            for output in outputs:
+            # Before the talkers are counted, which takes a while.
+            for output in outputs[:1]:
                 require_writable(output)
-            comment = work.made(path, output_format).comment if outputs else ""
+            counted = work.count(path, label)
+            talkers = counted.talkers if counted else work.separators.most
+            separator, all_outputs, outputs = work.separators.by_talkers[talkers], outputs, outputs[:talkers]
+            made = work.made(path, output_format, talkers) if outputs else None
             if work.alone and settings.channel is None:
                 _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
                 listener = separator.listener()
-                for block in _estimated(label, recording, separator, settings, listener):
+                blocks = work.blocks(recording, label, SEPARATING)
+                for block in separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener):
                     est.append(block)
                 gain, frames = est.factor(settings.clip_mode), est.frames
                 if gain < 1:
@@ -176,8 +136,10 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: _Work) -> Outcome:
                     log.info("%s: sources turned down by %.1f dB to stay below full scale", _printable(label), down)
                 if est.peak == 0:
                     log.info("%s: is silent, and so are its outputs", _printable(label))
-                heard = work.described(listener)
-                write_sources(est, outputs, output_format, comment + expectation_note(heard))
+                heard = work.described(listener, talkers)
+                write_sources(est, outputs, output_format, made.comment + expectation_note(heard) if made else "")
+            if made:
+                remove_surplus(all_outputs[talkers:], made)
     except MemoryError as error:
         raise SepmlError("there is too little memory") from error
     taken, seconds = time.perf_counter() - start, frames / recording.rate
@@ -192,29 +154,29 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: _Work) -> Outcome:
         gain=gain,
         work_seconds=round(taken, 3),
         real_time_factor=round(taken / seconds, 4),
-        heard=_logged(label, heard),
+        talkers=talkers,
+        certainty=counted.certainty if counted else None,
+        heard=_logged(label, heard, counted),
     )
 
 
-def _estimated(
-    label: str, recording: Recording, separator: Separator, settings: FileSettings, listener: Listener
-) -> Iterator[np.ndarray]:
-    """Estimates (n_src, t) of a recording, block by block."""
-    blocks = one_channel(Path(label), recording, settings.channel)
-    if recording.frames is None or recording.frames > LONG_SECONDS * recording.rate:
-        total = recording.frames and -(-recording.frames // recording.block)
-        blocks = track(blocks, f"separating {label}", total=total)
-    return separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener)
+def separate_file(
+    file: Path,
+    outputs: Sequence[Path],
+    separator: Separator | Separators,
+    settings: FileSettings | None = None,
+    watch: Watch | None = None,
+) -> Outcome:
+    """Separate one recording into the first of the named files, one for each speaker; existing files are overwritten.
 
-
-def separate_file(file: Path, outputs: Sequence[Path], separator: Separator, settings: FileSettings | None = None) -> Outcome:
-    """Separate one recording into the named files, one for each speaker; existing files are overwritten.
+    Args:
+        watch: shows the progress; None is a bar for long recordings.
 
     Returns:
         the result, also of a failure.
     """
     settings = replace(settings or FileSettings(), force=True)
-    return _run({file: outputs}, separator, settings)[0]
+    return _run({file: outputs}, Separators.of(separator), settings, watch)[0]
 
 
 def _log_outcomes(outcomes: Sequence[Outcome], out: Path) -> None:

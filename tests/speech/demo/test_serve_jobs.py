@@ -9,6 +9,7 @@ from sepml.speech.demo import jobs as page_jobs
 from sepml.speech.demo.jobs import Capacity, Jobs
 from sepml.speech.demo.uploads import Limits
 from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.separators import Separators
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +84,7 @@ def test_files_stay_while_they_are_read(model):
 
 def test_a_job_that_nobody_asks_about_is_given_up(model, tmp_path, monkeypatch):
     monkeypatch.setattr(page_jobs, "_ABANDONED_SECONDS", -1.0)
-    jobs = Jobs(Separator([model]), tmp_path, Limits())
+    jobs = Jobs(Separators.of(Separator([model])), tmp_path, Limits())
     job = jobs.new()
     upload = job.uploads / "x.wav"
     upload.write_bytes(wav(speech_like(0, 0.3)))
@@ -93,7 +94,7 @@ def test_a_job_that_nobody_asks_about_is_given_up(model, tmp_path, monkeypatch):
 
 
 def test_a_bug_does_not_stop_the_others(model, tmp_path, monkeypatch, caplog):
-    jobs = Jobs(Separator([model]), tmp_path, Limits())
+    jobs = Jobs(Separators.of(Separator([model])), tmp_path, Limits())
 
     def one() -> page_jobs.UploadJob:
         job = jobs.new()

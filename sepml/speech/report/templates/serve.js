@@ -5,6 +5,8 @@
   const most = Number(dropArea.dataset.bytes);
   // While one is separated the next waits on the server already.
   const together = 2;
+  // Absent where one separator is for all.
+  const speakers = $("speakers");
   let cards = [];
 
   function say(text, wrong = false) {
@@ -77,7 +79,7 @@
         card.arrived();
         if (card.control.signal.aborted) drop(token);
       };
-      const found = await separate(card.file, card.name, (text, fraction) => tell(card, text, fraction), card.control.signal, started);
+      const found = await separate(card.file, card.name, speakers ? speakers.value : "auto", (text, fraction) => tell(card, text, fraction), card.control.signal, started);
       const content = document.createElement("div");
       // Made by sepml, which escapes what comes from the upload.
       content.innerHTML = found.html;
@@ -116,6 +118,8 @@
     $("file").value = "";
     take(files);
   });
+  // Those that are there are separated anew.
+  if (speakers) speakers.addEventListener("change", () => take(cards.map((card) => card.file)));
   dropArea.addEventListener("dragover", (event) => { event.preventDefault(); dropArea.classList.add("over"); });
   dropArea.addEventListener("dragleave", () => dropArea.classList.remove("over"));
   dropArea.addEventListener("drop", (event) => {

@@ -4,11 +4,11 @@ const UNREACHABLE = "sepml does not answer; is it still running?";
 
 class Refusal extends Error {}
 
-// Sends a recording; the answer's status and content. `tell` takes the fraction that is sent.
-function send(file, name, tell, signal) {
+// Sends a recording of `speakers` people; the answer's status and content. `tell` takes the fraction that is sent.
+function send(file, name, speakers, tell, signal) {
   return new Promise((done, failed) => {
     const request = new XMLHttpRequest();
-    request.open("POST", "jobs");
+    request.open("POST", `jobs?speakers=${speakers}`);
     request.responseType = "json";
     request.upload.addEventListener("progress", (event) => { if (event.lengthComputable) tell(event.loaded / event.total); });
     request.addEventListener("load", () => done([request.status, request.response || {}]));
@@ -47,10 +47,10 @@ function duration(seconds) {
 }
 
 // Sends a recording and follows it to its end. `tell(text, fraction)`: what is done, and how far, null where unknown.
-async function separate(file, name, tell, signal, started) {
+async function separate(file, name, speakers, tell, signal, started) {
   let [status, answer] = [503, {}];
   while (status === 503) {
-    [status, answer] = await send(file, name, (sent) => tell("Sending", sent), signal);
+    [status, answer] = await send(file, name, speakers, (sent) => tell("Sending", sent), signal);
     if (status === 503) {
       tell(answer.error, null);
       for (let waited = 0; waited < 5000 && !signal.aborted; waited += 250) await pause(250);
