@@ -40,9 +40,9 @@ def minutes(word: str) -> float:
 
 def _adapt(options: argparse.Namespace) -> int:
     from sepml.speech.adaptation.adapt import AdaptSettings, load_start
-    from sepml.speech.models.load import find_model
-    from sepml.speech.separation.adapting import adapted, counter_for
+    from sepml.speech.separation.adapting import adapted
     from sepml.speech.separation.outputs import require_writable
+    from sepml.speech.separation.separators import Separators
     from sepml.system.files import write_json
     from sepml.system.process import keep_large_blocks
     from sepml.training.hardware import choose_device
@@ -52,7 +52,7 @@ def _adapt(options: argparse.Namespace) -> int:
     keep_large_blocks()
     settings = AdaptSettings(options.minutes, options.steps, options.seed)
     start = load_start(options.model, str(choose_device(options.device)))
-    counter = counter_for(find_model()) if options.model is None else None
+    counter = None if options.model else Separators.load().counter
     done = adapted(start.models, options.recordings, options.out, settings, start.best, counter=counter)
     if options.summary is not None:
         write_json(options.summary, asdict(done))

@@ -103,7 +103,8 @@ def _adapted(inputs: list[Path], options: argparse.Namespace) -> "Separators":
 
     out, separator = Path(options.out), loaded(options)
     outputs = out, OutputNames(options.filename, separator.n_src, options.format)
-    separator, result = adapted_separator(separator, inputs, out / _ADAPTED, outputs, minutes=options.adapt)
+    counter = None if options.model else Separators.load().counter
+    separator, result = adapted_separator(separator, inputs, out / _ADAPTED, outputs, counter, minutes=options.adapt)
     log.info("%s: %s", out / _ADAPTED, result.text)
     return Separators.of(separator)
 

@@ -2,28 +2,20 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from dataclasses import asdict, dataclass, field, fields, make_dataclass
+from functools import partial, reduce
+from operator import or_
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
 from sepml.config import parse
 from sepml.errors import SepmlError, about
 from sepml.speech.data.loaders import DataSettings, held_out_loader, train_loader, valid_loader, without_references
+from sepml.speech.models.backbones import BACKBONES, ModelConfig
 from sepml.speech.models.load import load_models
-from sepml.speech.models.model import (
-    ConvTasNetConfig,
-    DPRNNConfig,
-    DPTNetConfig,
-    ModelConfig,
-    SeparationModel,
-    build_model,
-    save_model,
-    separator_shape,
-    weights_for,
-)
+from sepml.speech.models.model import SeparationModel, build_model, save_model, separator_shape, weights_for
 from sepml.speech.task import SeparationTask
 from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
 from sepml.training.hardware import require_memory
@@ -35,8 +27,8 @@ Init = Annotated[str, Field(min_length=1)] | None
 
 
 @dataclass(frozen=True)
-class DPRNNPeer(DPRNNConfig):
-    """A peer of this kind.
+class PeerSettings:
+    """What the settings of a peer have beside those of its network.
 
     Attributes:
         init: the model whose weights it begins with, those for sources that it does not have are drawn; null draws all.
@@ -47,34 +39,17 @@ class DPRNNPeer(DPRNNConfig):
     frozen: bool = False
 
 
-@dataclass(frozen=True)
-class ConvTasNetPeer(ConvTasNetConfig):
-    """A peer of this kind.
-
-    Attributes:
-        init: the model whose weights it begins with, those for sources that it does not have are drawn; null draws all.
-        frozen: it keeps these weights: a teacher that learns nothing.
-    """
-
-    init: Init = None
-    frozen: bool = False
+def _peer_of(config: type) -> type:
+    """The settings of a peer with a network of this kind: those of the network, and `PeerSettings`."""
+    name = config.__name__.replace("Config", "Peer")
+    return make_dataclass(name, [], bases=(PeerSettings, config), frozen=True, namespace={"__doc__": "A peer of this kind."})
 
 
-@dataclass(frozen=True)
-class DPTNetPeer(DPTNetConfig):
-    """A peer of this kind.
-
-    Attributes:
-        init: the model whose weights it begins with, those for sources that it does not have are drawn; null draws all.
-        frozen: it keeps these weights: a teacher that learns nothing.
-    """
-
-    init: Init = None
-    frozen: bool = False
-
-
-Peer = Annotated[DPRNNPeer | ConvTasNetPeer | DPTNetPeer, Field(discriminator="kind")]
-_NETWORKS: dict[type, type] = {DPRNNPeer: DPRNNConfig, ConvTasNetPeer: ConvTasNetConfig, DPTNetPeer: DPTNetConfig}
+_PEERS = tuple(_peer_of(backbone.config) for backbone in BACKBONES.values())
+if TYPE_CHECKING:
+    Peer = Any
+else:
+    Peer = Annotated[reduce(or_, _PEERS), Field(discriminator="kind")]
 
 
 @dataclass(frozen=True)
@@ -175,7 +150,7 @@ def _parts(experiment: SeparationExperiment, rank: int, world_size: int) -> Part
 
 def _network_of(peer: Peer) -> ModelConfig:
     """The peer's network, as its model folder describes it."""
-    kind = _NETWORKS[type(peer)]
+    kind = BACKBONES[peer.kind].config
     return kind(**{field.name: getattr(peer, field.name) for field in fields(kind)})
 
 

@@ -13,7 +13,8 @@ TINY |= {"chunk": 8, "chunk_stride": 8}
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> Path:
     """Utterances of three speakers, good and bad lists, mixtures with estimates, a model, an experiment, odd files."""
-    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+    from sepml.speech.models.backbones import DPRNNConfig
+    from sepml.speech.models.model import build_model, save_model
 
     root = tmp_path_factory.mktemp("world")
     for number, name in enumerate(("a/a0", "b/b0", "b/b1", "c/c0")):

@@ -14,7 +14,7 @@ from tiny_training import NETWORK, RATE, write_config, write_data
 
 from sepml.speech.audio.files import write_wav
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.models.config import DPRNNConfig
+from sepml.speech.models.backbones import DPRNNConfig
 from sepml.speech.models.model import build_model, save_model
 
 SCRIPT = Path(__file__).parents[1] / "helpers" / "kill_points.py"

@@ -10,7 +10,7 @@ from sepml.cli import main
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.speech.experiment import SeparationExperiment
-from sepml.speech.models.config import AnyConfig
+from sepml.speech.models.backbones import AnyConfig
 from sepml.training.experiment import fresh_networks
 
 CONTENT = {"data": {"valid": "cv.csv", "train": "tr.csv"}, "peers": [{"kind": "dprnn"}, {"kind": "convtasnet"}]}

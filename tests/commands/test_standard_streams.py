@@ -11,7 +11,8 @@ from score_corpus import Corpus
 from separating import TINY, files
 
 from sepml.cli import main
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model, save_model
 
 OUTPUTS = ["a_s1.wav", "a_s2.wav"]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from sepml.speech.models.config import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig
 from sepml.speech.models.model import SeparationModel, build_model
 
 TINY = {

@@ -120,7 +120,8 @@ def test_evaluate_in_a_folder_with_another_sepml(misleading, tmp_path):
     import numpy as np
     import soundfile
 
-    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+    from sepml.speech.models.backbones import DPRNNConfig
+    from sepml.speech.models.model import build_model, save_model
 
     tiny = DPRNNConfig(filterbank="stft", window=64, stride=32, bottleneck=4, hidden=4, blocks=1, chunk=8, chunk_stride=8)
     save_model(tmp_path / "model", build_model(tiny))

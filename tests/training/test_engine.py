@@ -9,7 +9,8 @@ from torch import nn
 
 from sepml.mutual import Cohort, Rules, mechanism_named
 from sepml.speech.data.loaders import Batch
-from sepml.speech.models.model import DPRNNConfig, build_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model
 from sepml.speech.task import SeparationTask
 from sepml.training.engine import FabricEngine
 

@@ -11,7 +11,7 @@ from tiny_training import NETWORK, history, train, write_config, write_data
 
 from sepml.config import override, read_yaml
 from sepml.speech.experiment import _parts, parse_experiment
-from sepml.speech.models.config import ConvTasNetConfig, DPRNNConfig
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig
 from sepml.speech.models.model import build_model, load_model, save_model
 
 SMALL = {"n_filters": 8, "bottleneck": 8, "hidden": 8, "skip": 8, "blocks": 2, "repeats": 1}

@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.models.config import AsteroidConfig, ConvTasNetConfig, DPRNNConfig, DPTNetConfig
+from sepml.speech.models.backbones import AsteroidConfig, ConvTasNetConfig, DPRNNConfig, DPTNetConfig
 from sepml.speech.models.export import count_macs
 from sepml.speech.models.model import build_model, load_model, save_model, separator_shape
 from sepml.training.hardware import MOST_WEIGHTS, shape_of
@@ -158,7 +158,8 @@ def test_nothing_is_allocated_for_a_network_that_is_refused(saved, tmp_path):
     program = """
 import resource, sys
 from sepml.cli import main
-from sepml.speech.models.model import DPRNNConfig, build_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model
 build_model(DPRNNConfig(hidden=4))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 code = main(["info", sys.argv[1]])

@@ -29,7 +29,8 @@ import yaml
 
 from sepml.speech.data.manifest import write_manifest
 from sepml.speech.data.mixtures import Mixture
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model, save_model
 from sepml.system.parallel import cores
 
 RATE = 8000

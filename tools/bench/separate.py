@@ -23,7 +23,8 @@ import torch
 from conversations import cast, conversation
 from improvement import in_best_order
 
-from sepml.speech.models.model import DPRNNConfig, build_model, load_model, save_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model, load_model, save_model
 from sepml.speech.scoring.ratios import pairwise_si_snr_scores
 from sepml.system.parallel import cores
 

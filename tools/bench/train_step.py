@@ -98,7 +98,8 @@ def _asteroid(settings: dict, peers: int):
     from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
     from asteroid.models import DPRNNTasNet
 
-    from sepml.speech.models.model import DPRNNConfig, StftDPRNN
+    from sepml.speech.models.backbones import DPRNNConfig
+    from sepml.speech.models.dprnn import StftDPRNN
 
     def network():
         if "filterbank" in settings:
@@ -126,7 +127,8 @@ def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
 
     from sepml.mutual import Cohort, Rules, mechanism_named
     from sepml.speech.data.loaders import Batch
-    from sepml.speech.models.model import DPRNNConfig, build_model
+    from sepml.speech.models.backbones import DPRNNConfig
+    from sepml.speech.models.model import build_model
     from sepml.speech.task import SeparationTask
     from sepml.system.process import keep_large_blocks
     from sepml.training.engine import FabricEngine

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.models.config import Architecture, AsteroidConfig, AsteroidName
-from sepml.speech.models.model import AsteroidModel, asteroid_network
+from sepml.speech.models.asteroid_network import AsteroidConfig, AsteroidName, asteroid_network
+from sepml.speech.models.config import Architecture
+from sepml.speech.models.model import AsteroidModel
 from sepml.training.model_folder import fill, load_plain, require_same
 
 log = logging.getLogger(__name__)

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture
+from sepml.speech.models.dprnn import StftDPRNN
 from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, load_models, model_format
-from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel, StftDPRNN
+from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel
 from sepml.speech.models.onnx_layers import OPSET, Exportable
 from sepml.system.files import atomic_path
 from sepml.training.hardware import count_flops

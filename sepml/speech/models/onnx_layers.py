@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn.functional import conv1d, conv_transpose1d, pad
 
 from sepml.errors import SepmlError
-from sepml.speech.models.model import AsteroidModel, SeparationModel, StftDPRNN
+from sepml.speech.models.dprnn import StftDPRNN
+from sepml.speech.models.model import AsteroidModel, SeparationModel
 
 OPSET = 18
 _AXES = {"GlobLN": slice(1, None), "FusedGlobLN": slice(1, None), "FeatsGlobLN": slice(2, None), "ChanLN": slice(1, 2)}
@@ -238,8 +239,7 @@ def _masker(masker: nn.Module) -> nn.Module:
 def _rewritten(module: nn.Module) -> nn.Module:
     """The module with its recurrent layers and norms replaced at every depth."""
     for name, child in module.named_children():
-        kind = type(child).__name__
-        if kind in _AXES or kind == "CumLN":
+        if (kind := type(child).__name__) in _AXES or kind == "CumLN":
             setattr(module, name, Norm(child) if kind in _AXES else CumulativeNorm(child))
         elif isinstance(child, nn.LSTM):
             setattr(module, name, OnnxLSTM(child))

@@ -5,21 +5,32 @@ from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.adaptation.adapt import Adaptation, AdaptSettings, Start, adapt
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import one_channel
-from sepml.speech.models.load import DEFAULT, Origin, best_peer
+from sepml.speech.models.load import best_peer
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.separation.inputs import STDIN, list_inputs
 from sepml.speech.separation.options import OutputNames
-from sepml.speech.separation.separators import Separators, TalkerCounter
 from sepml.speech.separation.talkers import SURE, TalkerCount
 from sepml.system.process import track
 
 Separating = TypeVar("Separating", bound=Any)
+
+
+class CountsTalkers(Protocol):
+    """As `sepml.speech.separation.separators.TalkerCounter`."""
+
+    def count(self, blocks: Iterable[np.ndarray], rate: int) -> TalkerCount:
+        """The number of talkers in a mixture that comes in blocks (t,) at `rate`, Hz."""
+        ...
+
+
 _NAMES = OutputNames("{name}_s{n}.{ext}", 2, None)
 
 
@@ -30,7 +41,7 @@ def adapted(
     settings: AdaptSettings,
     best: int = 1,
     beside: tuple[Path, OutputNames] | None = None,
-    counter: TalkerCounter | None = None,
+    counter: CountsTalkers | None = None,
 ) -> Adaptation:
     """Adapt models to files, folders of them and patterns, in a folder, see `adapt`.
 
@@ -55,12 +66,7 @@ def adapted(
     return replace(result, left_out=(*failures, *result.left_out))
 
 
-def counter_for(origin: Origin | None) -> TalkerCounter | None:
-    """The counter of talkers that comes with sepml, for models that come with it."""
-    return Separators.load().counter if origin is not None and origin.path == DEFAULT else None
-
-
-def _of_two(files: Sequence[Path], counter: TalkerCounter) -> tuple[list[Path], list[str]]:
+def _of_two(files: Sequence[Path], counter: CountsTalkers) -> tuple[list[Path], list[str]]:
     """The files that may be of two talkers, and a line for each other one; those that cannot be read are left to `adapt`."""
     kept, others = [], []
     for file in track(files, "counting talkers"):
@@ -81,13 +87,14 @@ def adapted_separator(
     recordings: Sequence[str | Path],
     out: str | Path | None,
     beside: tuple[Path, OutputNames] | None = None,
+    counter: CountsTalkers | None = None,
     **settings: Any,
 ) -> tuple[Separating, Adaptation]:
-    """See `Separator.adapt`, and `adapted` for `beside`."""
+    """See `Separator.adapt`, and `adapted` for `beside` and `counter`."""
     origin = separator.origin
     best = best_peer(origin.path / "best.json") if origin is not None and len(separator.models) > 1 else None
     with nullcontext(out) if out else TemporaryDirectory() as folder:
-        where = Path(folder), AdaptSettings(**settings), best or 1, beside, counter_for(origin)
+        where = Path(folder), AdaptSettings(**settings), best or 1, beside, counter
         result = adapted(separator.models, map(Path, recordings), *where)
         new = type(separator).load(folder, device=next(separator.models[0].parameters()).device)
     new.mixture_consistency, new.full_band = separator.mixture_consistency, separator.full_band

@@ -10,7 +10,8 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
-from sepml.speech.separation.description import Description
+from sepml.speech.audio.signals import Recording
+from sepml.speech.separation.description import Description, Listener
 from sepml.speech.separation.expectation import expectation_note
 from sepml.speech.separation.inputs import Outcome, failed_outcome, label_of, list_inputs, outcome_as_json, readable
 from sepml.speech.separation.options import FileSettings, OutputNames, collisions
@@ -116,9 +117,8 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
     try:
         with readable(file) as path, open_recording(path, label) as recording:
             output_format = settings.output_format(recording)
-            # Before the talkers are counted, which takes a while.
-            for output in outputs[:1]:
-                require_writable(output)
+            if outputs:  # before the talkers are counted, which takes a while
+                require_writable(outputs[0])
             counted = work.count(path, label)
             talkers = counted.talkers if counted else work.separators.most
             separator, all_outputs, outputs = work.separators.by_talkers[talkers], outputs, outputs[:talkers]
@@ -126,16 +126,8 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
             if work.alone and settings.channel is None:
                 _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
-                listener = separator.listener()
-                blocks = work.blocks(recording, label, SEPARATING)
-                for block in separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener):
-                    est.append(block)
+                listener = _estimate(est, separator, recording, label, work)
                 gain, frames = est.factor(settings.clip_mode), est.frames
-                if gain < 1:
-                    down = -20 * np.log10(gain)
-                    log.info("%s: sources turned down by %.1f dB to stay below full scale", _printable(label), down)
-                if est.peak == 0:
-                    log.info("%s: is silent, and so are its outputs", _printable(label))
                 heard = work.described(listener, talkers)
                 write_sources(est, outputs, output_format, made.comment + expectation_note(heard) if made else "")
             if made:
@@ -158,6 +150,19 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
         certainty=counted.certainty if counted else None,
         heard=_logged(label, heard, counted),
     )
+
+
+def _estimate(est: Estimates, separator: Separator, recording: Recording, label: str, work: Work) -> Listener:
+    """Separate a recording, and say what becomes of its level; returns what has heard it."""
+    settings, listener = work.settings, separator.listener()
+    blocks = work.blocks(recording, label, SEPARATING)
+    for block in separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener):
+        est.append(block)
+    if (gain := est.factor(settings.clip_mode)) < 1:
+        log.info("%s: sources turned down by %.1f dB to stay below full scale", _printable(label), -20 * np.log10(gain))
+    if est.peak == 0:
+        log.info("%s: is silent, and so are its outputs", _printable(label))
+    return listener
 
 
 def separate_file(

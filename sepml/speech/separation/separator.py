@@ -150,12 +150,13 @@ class Separator(HubMixin):
             yield (est * np.float64(level)).astype(np.float32)
 
     def adapt(
-        self, recordings: Sequence[str | Path], out: str | Path | None = None, **settings: Any
+        self, recordings: Sequence[str | Path], out: str | Path | None = None, counter: Any = None, **settings: Any
     ) -> "tuple[Separator, Adaptation]":
         """Learn from recordings without references, as `sepml adapt`; this separator stays as it is.
 
         Args:
             recordings: as of `sepml separate`. settings: minutes, steps and seed, see `AdaptSettings`.
+            counter: `Separators.load().counter` leaves recordings out that surely have another number of talkers than two.
             out: folder for the model, in which an interrupted adaptation goes on; None is a temporary one.
 
         Returns:
@@ -163,7 +164,7 @@ class Separator(HubMixin):
         """
         from sepml.speech.separation.adapting import adapted_separator
 
-        return adapted_separator(self, recordings, out, **settings)
+        return adapted_separator(self, recordings, out, counter=counter, **settings)
 
     def listener(self) -> Listener:
         """A new listener for one recording, for `stream`; see `Listener.description`."""

@@ -52,7 +52,7 @@ class Work:
         models = {talkers: model_fingerprint(separator.models) for talkers, separator in by_talkers.items()}
         # One talker alone has no SI-SNRi.
         tables = {talkers: table_of(one.origin) if talkers > 1 else None for talkers, one in by_talkers.items()}
-        return cls(separators, settings, models, tables, alone, watch or shown)
+        return cls(separators, settings, models, tables, alone, watch or with_bar)
 
     def made(self, file: Path, output_format: OutputFormat, talkers: int) -> Provenance:
         """The provenance of the outputs of a recording for a number of talkers."""
@@ -114,7 +114,7 @@ def remove_surplus(outputs: Sequence[Path], made: Provenance) -> None:
             output.unlink()
 
 
-def shown(blocks: Blocks, recording: Recording, doing: str, label: str) -> Blocks:
+def with_bar(blocks: Blocks, recording: Recording, doing: str, label: str) -> Blocks:
     """The blocks of a recording; long ones show their progress as a bar."""
     if recording.frames is not None and recording.frames <= LONG_SECONDS * recording.rate:
         return blocks

@@ -12,7 +12,8 @@ from separating import TINY, content, files, lines, separate
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import info, read_wav
 from sepml.speech.audio.recordings import open_recording
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model, save_model
 
 SAYS = "its header was never finished, its recorder may have been stopped; the samples in it are separated"
 

@@ -17,7 +17,7 @@ from sepml.cli import main
 from sepml.speech.data.loaders import train_loader, valid_loader
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.write_shards import write_shards
-from sepml.speech.models.config import ConvTasNetConfig, DPRNNConfig
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig
 from sepml.speech.models.model import build_model, weights_for
 from sepml.speech.scoring.utterance import score
 from sepml.speech.task import SeparationTask

@@ -17,7 +17,8 @@ from sepml.cli import main
 from sepml.commands.options import NETWORKS
 from sepml.errors import SepmlError
 from sepml.speech.models.asteroid_checkpoint import UnknownNetwork, load_asteroid
-from sepml.speech.models.config import Architecture, AsteroidName
+from sepml.speech.models.asteroid_network import AsteroidName
+from sepml.speech.models.config import Architecture
 from sepml.speech.models.load import load_models
 from sepml.speech.separation.separator import Separator
 

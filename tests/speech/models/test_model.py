@@ -12,16 +12,9 @@ from tiny_models import TINY, built, count, noise
 
 from sepml.config import parse
 from sepml.errors import SepmlError
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig
 from sepml.speech.models.export import describe_separator
-from sepml.speech.models.model import (
-    ConvTasNetConfig,
-    DPRNNConfig,
-    DPTNetConfig,
-    ModelConfig,
-    build_model,
-    load_model,
-    save_model,
-)
+from sepml.speech.models.model import build_model, load_model, save_model
 
 EACH_KIND = pytest.mark.parametrize("kind", TINY)
 

@@ -17,8 +17,9 @@ import sepml
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models import load as pretrained
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig
 from sepml.speech.models.export import count_macs, describe_separator
-from sepml.speech.models.model import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, build_model, save_model
+from sepml.speech.models.model import build_model, save_model
 from sepml.speech.separation.separator import Separator
 
 RATE = 8000

@@ -19,7 +19,8 @@ from speech_signals import speech_like
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest, write_manifest
-from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+from sepml.speech.models.backbones import DPRNNConfig
+from sepml.speech.models.model import build_model, save_model
 from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate_manifest
 from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import ScoreSettings, score_manifest

@@ -8,7 +8,8 @@ from separating import TINY
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory) -> Path:
-    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+    from sepml.speech.models.backbones import DPRNNConfig
+    from sepml.speech.models.model import build_model, save_model
 
     folder = tmp_path_factory.mktemp("model")
     save_model(folder, build_model(DPRNNConfig(**TINY, chunk=8, chunk_stride=8)))

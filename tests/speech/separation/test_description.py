@@ -163,7 +163,8 @@ def test_the_command_tells_and_the_summary_keeps(place, capsys):
     """Two networks that differ, with a table beside them: the line, the warning, and all of it in the summary."""
     from separating import TINY, lines, separate, write
 
-    from sepml.speech.models.model import DPRNNConfig, build_model, save_model
+    from sepml.speech.models.backbones import DPRNNConfig
+    from sepml.speech.models.model import build_model, save_model
 
     for n in (1, 2):
         torch.manual_seed(n)
