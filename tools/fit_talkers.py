@@ -1,8 +1,9 @@
-"""Fits how a recording's number of talkers follows from what networks for up to three hear in it; says how often it is right.
+"""Fits how a recording's number of talkers follows from what networks for two and for three make of it, and how often rightly.
 
     python tools/fit_talkers.py MODEL UTTERANCES.csv [--split unseen_valid] [--confirm unseen_test] [--mixtures 60] [--tiers AB]
 
-MODEL is the folder of two or more networks; the table is written into it (talkers.json) and holds for these weights alone.
+MODEL is the folder of the networks for three; the table is written into it (talkers.json) and holds for their weights and those
+of the pair that comes with sepml alone.
 Recordings of one, two and three talkers are made from an utterance table: all at once, and in turns, each alone at first
 and together with the next one for a third of the time; clean, with pink noise 10 to 20 dB below the speech, in a room with a
 reverberation time of 0.25 to 0.5 s, and by telephone (300 to 3400 Hz, mu-law). A fifth of the recordings at a time is left out
@@ -19,13 +20,14 @@ import soundfile
 import torch
 from scipy.signal import butter, sosfilt
 
-from sepml import Separator
 from sepml.speech.data.channels import reverberate
 from sepml.speech.data.effects import in_turns
 from sepml.speech.data.manifest import utterances_by_speaker
 from sepml.speech.data.rooms_and_noise import Room, impulse_response
-from sepml.speech.separation.description import Description
-from sepml.speech.separation.talkers import MOST_TALKERS, TalkerTable, fit_talkers
+from sepml.speech.models.load import DEFAULT, load_models
+from sepml.speech.separation.talker_features import hear
+from sepml.speech.separation.talkers import MOST_TALKERS, fit_talkers
+from sepml.system.process import track
 from sepml.system.stamp import model_fingerprint
 from sepml.system.tables import markdown
 
@@ -100,49 +102,57 @@ def main() -> None:
     parser.add_argument("--tiers", default="AB")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    separator = Separator.load(options.model, ensemble=True)
-    model = model_fingerprint(separator.origin.parts)
+    (pair, first), (three, second) = (load_models(path) for path in (DEFAULT, options.model))
     made = list(recordings(options.utterances, options.split, options.mixtures, options.tiers))
-    heard = [_heard(separator, one) for one in made]
+    features = _features(made, pair, three)
     truth = np.array([one.talkers for one in made])
-    table = fit_talkers(heard, truth, model)
+    table = fit_talkers(features, truth, model_fingerprint(first.parts + second.parts))
     table.write(options.model)
     # Recordings of the same utterances are in one fold.
     fold = np.arange(len(made)) * FOLDS // len(made)
-    held_out = [
-        fit_talkers([h for h, f in zip(heard, fold, strict=True) if f != k], truth[fold != k], "") for k in range(FOLDS)
-    ]
-    report(f"{options.split}, cross-validated", made, heard, [held_out[k] for k in fold])
+    found = np.zeros((len(made), MOST_TALKERS))
+    for k in range(FOLDS):
+        found[fold == k] = fit_talkers(features[fold != k], truth[fold != k], "").probabilities(features[fold == k])
+    report(f"{options.split}, cross-validated", made, found)
     made = list(recordings(options.utterances, options.confirm, options.mixtures, options.tiers, seed=2))
-    report(options.confirm, made, [_heard(separator, one) for one in made], [table] * len(made))
+    report(options.confirm, made, table.probabilities(_features(made, pair, three)))
 
 
-def _heard(separator: Separator, one: Recording) -> Description:
-    listener = separator.listener()
-    for _ in separator.stream([one.mixture], one.rate, listener=listener):
-        pass
-    return listener.description()
+def _features(made: list[Recording], pair: list, three: list) -> np.ndarray:
+    return np.stack([hear(one.mixture, pair, three).features for one in track(made, "separating")])
 
 
-def report(title: str, made: list[Recording], heard: list[Description], tables: list[TalkerTable]) -> None:
+def report(title: str, made: list[Recording], probabilities: np.ndarray) -> None:
     """Print how often each number was found, by condition, and how the certainty compares with that."""
-    counts = [table.count(one) for one, table in zip(heard, tables, strict=True)]
     columns = [str(number) for number in range(1, MOST_TALKERS + 1)]
     rows = [["condition", "talkers", "recordings", *columns, "right", "certainty"]]
     for condition in CONDITIONS:
+        of_condition = np.array([one.condition == condition for one in made])
         for talkers in range(1, MOST_TALKERS + 1):
             for turns in (False, True)[: min(talkers, 2)]:
-                key = condition, talkers, turns
-                of = [n for one, n in zip(made, counts, strict=True) if (one.condition, one.talkers, one.turns) == key]
-                rows.append([condition, f"{talkers}{' in turns' if turns else ''}", *_row(of, talkers)])
+                which = [(one.condition, one.talkers, one.turns) == (condition, talkers, turns) for one in made]
+                rows.append([condition, f"{talkers}{' in turns' if turns else ''}", *_row(probabilities[which], talkers)])
+        right = probabilities.argmax(1) + 1 == np.array([one.talkers for one in made])
+        share = f"{100 * right[of_condition].mean():.1f} %"
+        rows.append(
+            [
+                condition,
+                "all",
+                str(of_condition.sum()),
+                "",
+                "",
+                "",
+                share,
+                f"{100 * probabilities[of_condition].max(1).mean():.0f} %",
+            ]
+        )
     print(f"{title}\n\n{markdown(rows)}\n")
 
 
-def _row(counts: list, talkers: int) -> list[str]:
-    found = [sum(one.talkers == number for one in counts) for number in range(1, MOST_TALKERS + 1)]
-    certain = np.mean([one.certainty for one in counts])
-    right = found[talkers - 1] / len(counts)
-    return [str(len(counts)), *map(str, found), f"{100 * right:.0f} %", f"{100 * certain:.0f} %"]
+def _row(probabilities: np.ndarray, talkers: int) -> list[str]:
+    found = np.bincount(probabilities.argmax(1), minlength=MOST_TALKERS)
+    right = found[talkers - 1] / len(probabilities)
+    return [str(len(probabilities)), *map(str, found), f"{100 * right:.0f} %", f"{100 * probabilities.max(1).mean():.0f} %"]
 
 
 if __name__ == "__main__":

@@ -132,9 +132,9 @@ class Visitor:
     def get(self, path: str, **headers: str) -> Answer:
         return self.ask("GET", path, **headers)
 
-    def upload(self, content: bytes, name: str = "mine.wav", **headers: str) -> Answer:
+    def upload(self, content: bytes, name: str = "mine.wav", path: str = "/jobs", **headers: str) -> Answer:
         body, kind = form_of(content, name)
-        return self.ask("POST", "/jobs", body, Content_Type=kind, **headers)
+        return self.ask("POST", path, body, Content_Type=kind, **headers)
 
     def ended(self, token: str) -> dict[str, Any]:
         """The state of a job when it is done or has failed."""

@@ -209,9 +209,15 @@ def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
     return count_flops(network, inputs) // 2 + sum(recurrent)
 
 
-def _zeros_of(part: nn.RNNBase) -> Callable[..., tuple[Tensor, None]]:
-    width = part.hidden_size * (2 if part.bidirectional else 1)
-    return lambda x, *_: (x.new_zeros(*x.shape[:-1], width), None)
+def _zeros_of(part: nn.RNNBase) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
+    """A layer's outputs `(B, steps, width)` and last states, of zeros."""
+    directions = 2 if part.bidirectional else 1
+
+    def forward(x: Tensor, *_: object) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        state = x.new_zeros(directions * part.num_layers, x.shape[0], part.hidden_size)
+        return x.new_zeros(*x.shape[:-1], directions * part.hidden_size), (state, state)
+
+    return forward
 
 
 def _format(model: SeparationModel, origin: Origin) -> str:

@@ -40,7 +40,6 @@ class Description:
         expected_error: root mean square error of such figures, dB.
         likeness: magnitude of the correlation coefficient of the two estimates that are most alike, 10 log10, -30 dB at least.
         apart: level of the loudest estimate above the next one, dB. warning: one line.
-        levels: of each estimate relative to the loudest one, dB, -90 at least.
     """
 
     shares: tuple[float, ...]
@@ -52,7 +51,6 @@ class Description:
     likeness: float = 0.0
     apart: float = 0.0
     warning: str | None = None
-    levels: tuple[float, ...] = ()
 
     def __str__(self) -> str:
         """One line.
@@ -123,20 +121,19 @@ class Listener:
         agreement = None
         if self._agreed > 0 and self._differing > 0:
             agreement = round(float(10 * np.log10(self._agreed / self._differing)), 2)
-        likeness, levels = _alike_and_levels(self._gram)
-        apart = round(-sorted(levels)[-2], 2) if len(levels) > 1 else 0.0
-        return Description(shares, overlap, self._noise.snr(), agreement, likeness=likeness, apart=apart, levels=levels)
+        likeness, apart = _alike_and_apart(self._gram)
+        return Description(shares, overlap, self._noise.snr(), agreement, likeness=likeness, apart=apart)
 
 
-def _alike_and_levels(gram: np.ndarray) -> tuple[float, tuple[float, ...]]:
-    """The likeness of the two estimates that are most alike, and the levels relative to the loudest one, dB; () of silence."""
+def _alike_and_apart(gram: np.ndarray) -> tuple[float, float]:
+    """The likeness of the two estimates that are most alike, and the level of the loudest above the next one, dB."""
     energy = np.diag(gram)
-    if not energy.any():
-        return 0.0, ()
+    if len(gram) < 2 or not energy.any():
+        return 0.0, 0.0
     correlation = np.abs(gram) / np.sqrt(np.outer(energy, energy) + 1e-30)
-    alike = correlation[np.triu_indices(len(gram), 1)].max(initial=0) if len(gram) > 1 else 1.0
-    levels = 10 * np.log10((energy + 1e-9 * energy.max()) / (1 + 1e-9) / energy.max())
-    return round(max(float(10 * np.log10(alike + 1e-9)), _LEAST_LIKE_DB), 2), tuple(round(float(x), 2) for x in levels)
+    alike = correlation[np.triu_indices(len(gram), 1)].max()
+    next_, loudest = 10 * np.log10(np.sort(energy)[-2:] + 1e-9 * energy.max())
+    return round(max(float(10 * np.log10(alike + 1e-9)), _LEAST_LIKE_DB), 2), round(float(loudest - next_), 2)
 
 
 class _Framed:

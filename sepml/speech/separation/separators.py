@@ -1,6 +1,6 @@
 """One separator for each number of talkers, and the choice between them for each recording."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import checked_channel, resampled
-from sepml.speech.models.load import DEFAULT, UP_TO_THREE, find_model
+from sepml.speech.audio.signals import checked_channel
+from sepml.speech.models.load import DEFAULT, UP_TO_THREE, load_models
 from sepml.speech.separation.description import Listener
 from sepml.speech.separation.separator import Separator
-from sepml.speech.separation.talkers import MOST_TALKERS, TalkerCount, TalkerTable, talker_table_of
+from sepml.speech.separation.talkers import MOST_TALKERS, TalkerCount, TalkerCounter, talker_table_of
 
 
 class OneTalker(Separator):
@@ -32,28 +32,6 @@ class OneTalker(Separator):
         self, mixtures: Sequence[np.ndarray], listener: Listener | None = None, fast: bool = False
     ) -> list[np.ndarray]:
         return [est.sum(0, keepdims=True) for est in super()._estimates(mixtures, listener, fast)]
-
-
-class TalkerCounter:
-    """Counts the talkers of a recording.
-
-    Args:
-        separator: for three talkers. table: how their number follows from what it hears.
-    """
-
-    def __init__(self, separator: Separator, table: TalkerTable) -> None:
-        self._separator, self._table = separator, table
-
-    def count(self, blocks: Iterable[np.ndarray], rate: int) -> TalkerCount:
-        """The number of talkers in a mixture that comes in blocks (t,) at `rate`, Hz; it is read to its end.
-
-        Raises:
-            SepmlError: see `Separator.stream`.
-        """
-        to, listener = self._separator.sample_rate, self._separator.listener()
-        for _ in self._separator.stream(resampled(blocks, rate, to), to, listener=listener):
-            pass
-        return self._table.count(listener.description())
 
 
 @dataclass(frozen=True)
@@ -79,7 +57,7 @@ class Separators:
 
         Args:
             talkers: 1, 2 or 3 loads the separator for this number only; None loads all, to choose for each recording.
-            single: separate with one network instead of the average of two; both are used to count.
+            single: separate with one network instead of the average of two; all are used to count.
 
         Raises:
             SepmlError: another number, or there is no such device.
@@ -92,8 +70,9 @@ class Separators:
         found = {number: kind.load(path, device=device, single=single) for number, (kind, path) in chosen.items()}
         if talkers is not None:
             return cls(found)
-        counting = Separator.load(UP_TO_THREE, device=device)
-        return cls(found, TalkerCounter(counting, talker_table_of(find_model(UP_TO_THREE))))
+        pair, three = (load_models(path, device=device) for path in (DEFAULT, UP_TO_THREE))
+        table = talker_table_of(three[1].path, pair[1].parts + three[1].parts)
+        return cls(found, TalkerCounter(pair[0], three[0], table))
 
     def separate(self, waveform: Tensor | np.ndarray, sample_rate: int) -> tuple[Tensor, TalkerCount | None]:
         """Separate a mixture `(T,)` as `Separator.separate` does, into as many estimates as people talk.

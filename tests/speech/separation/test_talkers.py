@@ -3,7 +3,6 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,60 +10,34 @@ import soundfile
 import torch
 from bands import RATE, Bands
 from separating import write
-from torch import nn
+from talkers import TONES, ThreeBands, counter, separators_of_bands, table_of_tones, tones
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.models.load import Origin
-from sepml.speech.separation.description import Description
 from sepml.speech.separation.options import FileSettings
 from sepml.speech.separation.separate_files import separate_files
-from sepml.speech.separation.separator import Separator
-from sepml.speech.separation.separators import OneTalker, Separators, TalkerCounter
-from sepml.speech.separation.talkers import TABLE, TalkerCount, TalkerTable, fit_talkers, talker_table_of
+from sepml.speech.separation.separators import OneTalker, Separators
+from sepml.speech.separation.talker_features import hear
+from sepml.speech.separation.talkers import (
+    TABLE,
+    TalkerCount,
+    TalkerTable,
+    fit_talkers,
+    spread_clips,
+    talker_table_of,
+)
+from sepml.speech.separation.voice_count import count_voices
 from sepml.system.stamp import model_fingerprint
-
-TONES = (300, 1500, 3000)
-
-
-class ThreeBands(nn.Module):
-    """Splits below 1 kHz, up to 2.2 kHz, and above."""
-
-    def __init__(self):
-        super().__init__()
-        self.config = SimpleNamespace(n_src=3, sample_rate=RATE, stride=RATE // 50)
-
-    def forward(self, mixture):
-        spectrum = torch.fft.rfft(mixture)
-        frequency = torch.fft.rfftfreq(mixture.shape[-1], 1 / RATE)
-        edges = ((0, 1000), (1000, 2200), (2200, RATE))
-        return torch.stack(
-            [torch.fft.irfft(spectrum * ((frequency >= a) & (frequency < b)), mixture.shape[-1]) for a, b in edges], 1
-        )
-
-
-def tones(count: int, seconds: float = 2.0) -> np.ndarray:
-    """(T,): the first `count` of three tones."""
-    time = np.arange(round(seconds * RATE)) / RATE
-    return sum(0.1 * np.sin(2 * np.pi * tone * time) for tone in TONES[:count]).astype(np.float32)
-
-
-def heard(levels: tuple[float, ...]) -> Description:
-    return Description(tuple(float(level > -20) for level in levels), 0.0, 40.0, 10.0, levels=levels)
 
 
 @pytest.fixture(scope="module")
 def table() -> TalkerTable:
-    rng = np.random.default_rng(0)
-    truth = np.tile([1, 2, 3], 40)
-    made = [heard((0.0, *(rng.uniform(-6, 0) if k < n else rng.uniform(-60, -30) for k in (1, 2)))) for n in truth]
-    return fit_talkers(made, truth, "")
+    return table_of_tones()
 
 
 @pytest.fixture
 def separators(table) -> Separators:
-    by_talkers = {1: OneTalker([Bands()]), 2: Separator([Bands()]), 3: Separator([ThreeBands()])}
-    return Separators(by_talkers, TalkerCounter(Separator([ThreeBands()]), table))
+    return separators_of_bands(table)
 
 
 def names(folder: Path) -> list[str]:
@@ -74,44 +47,122 @@ def names(folder: Path) -> list[str]:
 # The table
 
 
-def test_the_fit_separates_what_can_be_separated_whatever_the_order(table):
-    for n, levels in ((1, (-50.0, 0.0, -45.0)), (2, (-1.0, -45.0, 0.0)), (3, (-3.0, -5.0, 0.0))):
-        count = table.count(heard(levels))
-        assert count.talkers == n and 0.5 < count.certainty <= 1
-
-
 def test_it_is_logistic_regression():
-    """The probabilities of one overlapping feature are those of the true model, from which the truth was drawn."""
+    """The probabilities are those of the true model, from which the truth was drawn."""
     rng = np.random.default_rng(1)
-    second = rng.uniform(-30, 0, 4000)
-    probability = 1 / (1 + np.exp(-(second + 15) / 3))
-    truth = 1 + (rng.random(4000) < probability)
-    table = fit_talkers([Description((1.0, 1.0, 0.0), 0.0, 40.0, 10.0, levels=(0.0, x, -60.0)) for x in second], truth, "")
-    for x in (-22.0, -17.0, -13.0, -8.0):
-        found = table.count(Description((1.0, 1.0, 0.0), 0.0, 40.0, 10.0, levels=(-60.0, 0.0, x)))
-        expected = 1 / (1 + np.exp(-(x + 15) / 3))
-        assert found.talkers == 1 + (expected > 0.5)
-        assert found.certainty == pytest.approx(max(expected, 1 - expected), abs=0.06)
+    features = rng.uniform(-2, 2, (6000, 2))
+    probability = 1 / (1 + np.exp(-2 * features[:, 0]))
+    truth = 1 + (rng.random(6000) < probability)
+    table = fit_talkers(features, truth, "")
+    at = np.array([[-1.5, 0.3], [-0.5, -1.0], [0.4, 0.0], [1.2, 1.0]])
+    expected = 1 / (1 + np.exp(-2 * at[:, 0]))
+    np.testing.assert_allclose(table.probabilities(at)[:, 1], expected, atol=0.04)
+    np.testing.assert_allclose(table.probabilities(at).sum(1), 1)
 
 
-def test_silence_is_counted_as_one(table):
-    assert table.count(Description((0.0, 0.0, 0.0), 0.0, None, None)) == TalkerCount(1, 1.0)
+def test_a_feature_that_is_always_the_same_changes_nothing():
+    rng = np.random.default_rng(2)
+    features = rng.uniform(-2, 2, (300, 1))
+    truth = 1 + (features[:, 0] > 0).astype(int)
+    one, two = (fit_talkers(of, truth, "") for of in (features, np.pad(features, ((0, 0), (0, 1)), constant_values=7.0)))
+    np.testing.assert_allclose(one.probabilities(features), two.probabilities(np.c_[features, 7.0 + 0 * features]), atol=1e-3)
+
+
+# The count
+
+
+def test_clips_are_counted_whatever_their_level(table):
+    for n in (1, 2, 3):
+        for level in (1e-3, 1.0, 100.0):
+            found = counter(table).count([(level * tones(n)).astype(np.float32)], RATE)
+            assert found.talkers == n and 0.5 < found.certainty <= 1
+
+
+def test_features_do_not_depend_on_the_order_of_estimates(table):
+    swapped = ThreeBands()
+    swapped.forward = lambda mixture: ThreeBands.forward(swapped, mixture)[:, [2, 0, 1]]
+    clip = (tones(3) + 0.5 * tones(2)).astype(np.float32)
+    one, other = (hear(clip, [Bands().eval()], [three]).features for three in (ThreeBands(), swapped))
+    np.testing.assert_allclose(one, other, atol=1e-6)
+
+
+def test_a_recording_has_as_many_as_the_clips_in_which_most_talk(table):
+    parts = [tones(1, 10.0)] * 4 + [tones(3, 10.0)] + [tones(2, 10.0)]
+    assert counter(table).count(parts[:4], RATE).talkers == 1
+    assert counter(table).count(parts[:4] + parts[:4] + parts[5:], RATE).talkers == 1, "one clip of nine may be an error"
+    assert counter(table).count(parts, RATE).talkers > 1
+    assert counter(table).count([*parts[4:5] * 3, *parts[:2]], RATE).talkers == 3
+
+
+def test_silence_is_counted_as_one_and_silent_clips_do_not_count(table):
+    silence = np.zeros(10 * RATE, np.float32)
+    for blocks in ([], [silence[:100]], [silence]):
+        assert counter(table).count(blocks, RATE) == TalkerCount(1, 1.0)
+    assert counter(table).count([silence, tones(3, 10.0), silence, silence], RATE).talkers == 3
+
+
+def test_another_rate_is_counted_as_the_models_hear_it(table):
+    time = np.arange(4 * RATE) / (2 * RATE)
+    two = sum(0.1 * np.sin(2 * np.pi * hz * time) for hz in (*TONES[:2], 6000)).astype(np.float32)
+    assert counter(table).count(np.array_split(two, 7), 2 * RATE).talkers == 2, "the third tone is above their band"
+
+
+@pytest.mark.parametrize("seconds, expected", [(5, [5]), (12, [10]), (13, [10, 3]), (30, [10] * 3), (400, None)])
+def test_clips_are_spread_and_bounded(seconds, expected):
+    signal = np.arange(seconds * 10, dtype=np.float32)
+    for size in (7, 100, 10_000):
+        clips = spread_clips((signal[b : b + size] for b in range(0, len(signal), size)), 100, 12)
+        if expected:
+            assert [len(clip) for clip in clips] == [10 * n for n in expected]
+            np.testing.assert_array_equal(np.concatenate(clips), signal[: sum(map(len, clips))])
+        else:
+            begins = [int(clip[0]) for clip in clips]
+            assert 12 <= len(clips) < 24 and set(np.diff(begins)) == {200}
+
+
+def voices(count: int, each: int, spread: float = 0.8) -> np.ndarray:
+    """Embeddings around as many directions at right angles, (count * each, 16)."""
+    rng = np.random.default_rng(0)
+    points = np.repeat(np.eye(16)[:count], each, axis=0) + spread / 4 * rng.standard_normal((count * each, 16))
+    return points / np.linalg.norm(points, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_voices_are_counted_by_their_clusters(count):
+    found = count_voices(voices(count, 60))
+    assert found.voices == count and 0.5 < found.certainty <= 1
+
+
+def test_voices_of_few_segments_are_not_counted_and_small_clusters_are_not_voices():
+    assert count_voices(voices(2, 15)) is None
+    few = np.concatenate([voices(1, 100), voices(2, 4)[4:]])
+    assert count_voices(few).voices == 1
 
 
 def test_a_table_is_written_read_and_refused_where_it_is_not_that_of_the_networks(table, tmp_path):
-    origin = Origin("x", tmp_path, ())
     with pytest.raises(SepmlError, match=r"talkers\.json: no such file, the number of talkers cannot be found without; make"):
-        talker_table_of(origin)
+        talker_table_of(tmp_path, ())
     own = replace(table, model=model_fingerprint(()))
     own.write(tmp_path)
-    assert talker_table_of(origin) == own
+    assert talker_table_of(tmp_path, ()) == own
     table.write(tmp_path)
-    with pytest.raises(SepmlError, match="was fitted to other networks than those beside it"):
-        talker_table_of(origin)
+    with pytest.raises(SepmlError, match="was fitted to other networks than those in use"):
+        talker_table_of(tmp_path, ())
     for content in ("{}", '{"format": "sepml-talkers-1", "mean": [1], "deviation": [1], "weights": [[1]], "model": ""}'):
         (tmp_path / TABLE).write_text(content)
         with pytest.raises(SepmlError, match="is no table of numbers of talkers"):
-            talker_table_of(origin)
+            talker_table_of(tmp_path, ())
+
+
+def test_what_comes_with_sepml_goes_together(tmp_path):
+    separators = Separators.load()
+    assert {talkers: separator.n_src for talkers, separator in separators.by_talkers.items()} == {1: 1, 2: 2, 3: 3}
+    est, counted = separators.separate(tones(1), RATE)
+    assert est.shape == (counted.talkers, 2 * RATE)
+    est, counted = Separators.load(3).separate(tones(3), RATE)
+    assert est.shape == (3, 2 * RATE) and counted is None
+    with pytest.raises(SepmlError, match="4 talkers: the models that come with sepml separate 1 to 3"):
+        Separators.load(4)
 
 
 # Files
@@ -178,8 +229,8 @@ def test_outputs_of_versions_that_did_not_count_are_kept(separators, tmp_path):
 
 
 def test_an_uncertain_number_is_warned_of(separators, tmp_path, caplog):
-    flat = TalkerTable((0.0,) * 9, (1.0,) * 9, ((0.0,) * 10,) * 3, "")
-    unsure = Separators(separators.by_talkers, TalkerCounter(Separator([ThreeBands()]), flat))
+    flat = TalkerTable((0.0,) * 36, (1.0,) * 36, ((0.0,) * 37,) * 3, "")
+    unsure = Separators(separators.by_talkers, counter(flat))
     assert separate_files([write(tmp_path / "in.wav", tones(1))], unsure, tmp_path / "out") == []
     assert "in.wav: the number of talkers is uncertain (the setting `speakers` gives it)" in caplog.text
 
