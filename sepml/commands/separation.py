@@ -136,7 +136,7 @@ def loaded_for_talkers(options: argparse.Namespace) -> "Separators":
         return Separators.of(loaded(options))
     from sepml.training.hardware import choose_device
 
-    if options.ensemble or named_network(options):
+    if named_network(options):
         return Separators.of(loaded(options))
     number = None if options.speakers in (None, "auto") else int(options.speakers)
     return Separators.load(number, choose_device(options.device), options.single)

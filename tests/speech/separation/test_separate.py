@@ -8,6 +8,7 @@ from bands import RATE, Bands, error_db, sources
 from separating import files, write
 
 from sepml.errors import SepmlError
+from sepml.speech.models.backbones import DPRNNConfig
 from sepml.speech.separation.options import FileSettings, OutputFormat
 from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator
@@ -144,7 +145,7 @@ def test_a_sample_format_says_what_it_does_not_take():
 
 def test_loading_models_and_experiments(tmp_path):
     model = pytest.importorskip("sepml.speech.models.model")
-    config = model.DPRNNConfig(n_filters=8, window=16, bottleneck=8, hidden=4, blocks=1, chunk=20)
+    config = DPRNNConfig(n_filters=8, window=16, bottleneck=8, hidden=4, blocks=1, chunk=20)
     for peer in (1, 2, 10):
         model.save_model(tmp_path / f"exp/peer{peer}", model.build_model(config))
     exp = tmp_path / "exp"
