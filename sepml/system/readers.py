@@ -127,11 +127,11 @@ def load_yaml(path: Path) -> Any:
     return parse_yaml(decode(read_limited(Path(path), MOST_YAML_BYTES), path), str(path))
 
 
-def parse_yaml(text: str, source: str, lines: bool = True) -> Any:
+def parse_yaml(text: str, source: str, lines: bool = True, loader: "type[SafeLoader] | None" = None) -> Any:
     """The value of a YAML text.
 
     Args:
-        source: where it comes from, for the message. lines: whether the message adds the line.
+        source: where it comes from, for the message. lines: whether the message adds the line. loader: which tags it knows.
 
     Raises:
         SepmlError: not YAML, too long, nested too deep, an alias inside of its own anchor, aliases that would fill the
@@ -148,8 +148,8 @@ def parse_yaml(text: str, source: str, lines: bool = True) -> Any:
     if len(text) > MOST_YAML_BYTES:
         raise SepmlError(f"{source}: is longer than {MOST_YAML_BYTES:,} bytes, more than settings can be")
     try:
-        return yaml.load(text, _Loader)
-    except _Refused as error:
+        return yaml.load(text, loader or SafeLoader)
+    except RefusedNode as error:
         raise SepmlError(f"{source}{f':{error.line}' if lines else ''}: {error}") from error
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -161,7 +161,7 @@ def parse_yaml(text: str, source: str, lines: bool = True) -> Any:
         raise SepmlError(f"{source}: not valid YAML: {error}") from error
 
 
-class _Refused(Exception):
+class RefusedNode(Exception):
     """Valid YAML, but not for settings."""
 
     def __init__(self, node: yaml.Node | yaml.Event, message: str) -> None:
@@ -169,7 +169,7 @@ class _Refused(Exception):
         self.line = cast(yaml.Mark, node.start_mark).line + 1
 
 
-class _Loader(yaml.SafeLoader):
+class SafeLoader(yaml.SafeLoader):
     """PyYAML's safe loader, which checks each node as soon as it is complete, before a value is made of it."""
 
     def __init__(self, text: str) -> None:
@@ -179,22 +179,27 @@ class _Loader(yaml.SafeLoader):
         self._sizes: dict[yaml.Node, tuple[int, int]] = {}
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node:
+        """The next node, after its checks."""
         event = self.peek_event()
         if self._open > _DEEPEST:
-            raise _Refused(event, f"nested more than {_DEEPEST} deep")
+            raise RefusedNode(event, f"nested more than {_DEEPEST} deep")
         self._open += 1
         node = cast(yaml.Node, super().compose_node(parent, index))
         self._open -= 1
         if not isinstance(event, yaml.AliasEvent):
             self._sizes[node] = self._size(node)
         elif node not in self._sizes:
-            raise _Refused(event, f"'*{event.anchor}' stands inside of what it stands for")
+            raise RefusedNode(event, f"'*{event.anchor}' stands inside of what it stands for")
         return node
 
-    def _size(self, node: yaml.Node) -> tuple[int, int]:
+    def check_tag(self, node: yaml.Node) -> None:
+        """Refuse a node whose tag has no meaning."""
         if node.tag not in _TAGS:
             tag = node.tag.replace(_CORE, "!!")
-            raise _Refused(node, f"the tag '{tag[:40]}' has no meaning in settings; leave it out")
+            raise RefusedNode(node, f"the tag '{tag[:40]}' has no meaning in settings; leave it out")
+
+    def _size(self, node: yaml.Node) -> tuple[int, int]:
+        self.check_tag(node)
         if isinstance(node, yaml.ScalarNode):
             _check_scalar(node)
             return len(node.value) + 1, 0
@@ -205,23 +210,24 @@ class _Loader(yaml.SafeLoader):
         sizes = [self._sizes[part] for part in inside]
         size, levels = 1 + sum(size for size, _ in sizes), 1 + max((levels for _, levels in sizes), default=0)
         if size > _MOST_WRITTEN_OUT or levels > _DEEPEST:
-            raise _Refused(node, f"aliases stand for more than {_MOST_WRITTEN_OUT:,} characters or {_DEEPEST} levels")
+            raise RefusedNode(node, f"aliases stand for more than {_MOST_WRITTEN_OUT:,} characters or {_DEEPEST} levels")
         return size, levels
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """The value of a node."""
         try:
             return super().construct_object(node, deep)
         # PyYAML's patterns promise more than they check: `2001-99-99` looks like a date, `!!int x` is called a number.
         except (ValueError, LookupError, AttributeError, TypeError, OverflowError) as error:
             kind = _WORDS.get(node.tag.removeprefix(_CORE), node.tag.removeprefix(_CORE))
-            raise _Refused(node, f"'{str(node.value)[:40]}' is no {kind}; put it in quotes if it is text") from error
+            raise RefusedNode(node, f"'{str(node.value)[:40]}' is no {kind}; put it in quotes if it is text") from error
 
 
 def _check_scalar(node: yaml.ScalarNode) -> None:
     if node.tag in _NUMBERS and len(node.value) > _LONGEST_NUMBER:
-        raise _Refused(node, f"a number of {len(node.value):,} digits, at most {_LONGEST_NUMBER} are read")
+        raise RefusedNode(node, f"a number of {len(node.value):,} digits, at most {_LONGEST_NUMBER} are read")
     if _has_no_character(node.value):
-        raise _Refused(node, _NO_CHARACTER)
+        raise RefusedNode(node, _NO_CHARACTER)
 
 
 def _check_keys(node: yaml.MappingNode) -> None:
@@ -231,7 +237,7 @@ def _check_keys(node: yaml.MappingNode) -> None:
             continue  # `<<: *other` takes over another mapping's keys, and several may
         if key.tag != _CORE + "str":
             found = f"'{key.value[:40]}' is no text" if isinstance(key, yaml.ScalarNode) else "is a list or a mapping"
-            raise _Refused(key, f"the key {found}; put it in quotes")
+            raise RefusedNode(key, f"the key {found}; put it in quotes")
         if key.value in lines:
-            raise _Refused(key, f"the key '{key.value[:80]}' stands in line {lines[key.value]} already; keep one of the two")
+            raise RefusedNode(key, f"the key '{key.value[:80]}' stands in line {lines[key.value]} already; keep one of the two")
         lines[key.value] = key.start_mark.line + 1

@@ -162,7 +162,8 @@ def model_fingerprint(parts: "Iterable[Path | nn.Module]") -> str:
 
 def _contents(part: "Path | nn.Module") -> Iterator[str | bytes]:
     if isinstance(part, Path):
-        for file in [part] if part.is_file() else [part / "config.json", part / "model.safetensors"]:
+        names = ("config.json", "model.safetensors", "hyperparams.yaml", "encoder.ckpt", "masknet.ckpt", "decoder.ckpt")
+        for file in [part] if part.is_file() else [part / name for name in names]:
             with suppress(FileNotFoundError):
                 yield file.read_bytes()
         return

@@ -2,7 +2,7 @@
 
 import torch
 
-from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig, SkiMConfig
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig, SepFormerConfig, SkiMConfig
 from sepml.speech.models.model import SeparationModel, build_model
 
 TINY = {
@@ -11,6 +11,7 @@ TINY = {
     "stft": DPRNNConfig(filterbank="stft", window=64, bottleneck=8, hidden=4, blocks=1, chunk=6, chunk_stride=6),
     "convtasnet": ConvTasNetConfig(n_filters=8, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=2),
     "dptnet": DPTNetConfig(n_filters=8, heads=2, hidden=8, blocks=1, chunk=10),
+    "sepformer": SepFormerConfig(n_filters=8, heads=2, hidden=8, layers=2, blocks=2, chunk=10),
     "skim": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=2, chunk=10),
     "skim-causal": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=3, chunk=10, causal=True),
 }

@@ -10,6 +10,7 @@ from sepml.speech.models.asteroid_network import AsteroidConfig
 from sepml.speech.models.convtasnet import ConvTasNetConfig, build_convtasnet, largest_of_convtasnet
 from sepml.speech.models.dprnn import DPRNNConfig, build_dprnn, largest_of_dprnn
 from sepml.speech.models.dptnet import DPTNetConfig, build_dptnet, largest_of_dptnet
+from sepml.speech.models.sepformer import SepFormerConfig, build_sepformer, largest_of_sepformer
 from sepml.speech.models.skim import SkiMConfig, build_skim, largest_of_skim
 
 
@@ -31,10 +32,15 @@ BACKBONES = {
     "dprnn": Backbone(DPRNNConfig, build_dprnn, largest_of_dprnn),
     "convtasnet": Backbone(ConvTasNetConfig, build_convtasnet, largest_of_convtasnet),
     "dptnet": Backbone(DPTNetConfig, build_dptnet, largest_of_dptnet),
+    "sepformer": Backbone(SepFormerConfig, build_sepformer, largest_of_sepformer),
     "skim": Backbone(SkiMConfig, build_skim, largest_of_skim),
 }
 """By the `kind` of a configuration."""
-ModelConfig = Annotated[DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SkiMConfig, Field(discriminator="kind")]
+ModelConfig = Annotated[
+    DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SepFormerConfig | SkiMConfig, Field(discriminator="kind")
+]
 """A configuration that can be trained."""
-AnyConfig = Annotated[DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SkiMConfig | AsteroidConfig, Field(discriminator="kind")]
+AnyConfig = Annotated[
+    DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SepFormerConfig | SkiMConfig | AsteroidConfig, Field(discriminator="kind")
+]
 """A configuration that a model folder can hold."""

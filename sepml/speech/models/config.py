@@ -14,6 +14,9 @@ Rate = Annotated[int, Field(ge=1, le=1_000_000)]
 Size = Annotated[int, Field(ge=1, le=65_536)]
 Length = Annotated[int, Field(ge=2, le=65_536)]
 Repeats = Annotated[int, Field(ge=1, le=100)]
+HYPERPARAMS = "hyperparams.yaml"
+"""The settings of a SepFormer as SpeechBrain saves it, beside the weights of its parts."""
+SPEECHBRAIN_PARTS = ("encoder", "masknet", "decoder")
 # Values in the largest tensor of a pass over a second of audio, 0.5 GB in 32-bit floats.
 _MOST_ACTIVATIONS = 1 << 27
 

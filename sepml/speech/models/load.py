@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sepml.errors import SepmlError, shown
-from sepml.speech.models.config import Architecture
+from sepml.speech.models.config import HYPERPARAMS, SPEECHBRAIN_PARTS, Architecture
 from sepml.speech.models.hub_client import checked_answers, hub_errors
 from sepml.system.readers import read_object
 
@@ -29,6 +29,7 @@ _CHECKPOINT = "pytorch_model.bin"
 _SUFFIXES = (".pth", ".bin", ".pt", ".ckpt")
 _FETCHED = ["config.json", "model.safetensors", "best.json", "agreement.json"]
 _FETCHED += ["peer*/config.json", "peer*/model.safetensors", _CHECKPOINT]
+_FETCHED += [HYPERPARAMS, *(f"{part}.ckpt" for part in SPEECHBRAIN_PARTS)]
 _HUB_ID = re.compile(r"(?P<repo>[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*)(@(?P<revision>[\w./-]+))?")
 _KINDS = "a model folder, an experiment's folder, an Asteroid checkpoint or a Hugging Face Hub id (user/name)"
 
@@ -82,12 +83,18 @@ def load_models(
     """
     from sepml.speech.models.asteroid_checkpoint import load_asteroid
     from sepml.speech.models.model import load_model
+    from sepml.speech.models.speechbrain_checkpoint import load_speechbrain
 
     origin = model if isinstance(model, Origin) else find_model(model, ensemble, single, **hub)
     if architecture is not None and not all(part.is_file() for part in origin.parts):
         raise SepmlError(f"{origin.name}: names its network itself; a network is named only for a checkpoint of weights alone")
-    parts = origin.parts
-    return [load_asteroid(part, device, architecture) if part.is_file() else load_model(part, device) for part in parts], origin
+
+    def loaded(part: Path) -> "SeparationModel":
+        if part.is_file():
+            return load_asteroid(part, device, architecture)
+        return load_speechbrain(part, device) if (part / HYPERPARAMS).is_file() else load_model(part, device)
+
+    return [loaded(part) for part in origin.parts], origin
 
 
 def find_model(model: str | Path | None = None, ensemble: bool = False, single: bool = False, **hub: Any) -> Origin:
@@ -162,7 +169,7 @@ def model_parts(path: Path, ensemble: bool = False, single: bool = False) -> lis
     if (path / _CHECKPOINT).is_file() and kind is None:
         _refuse_ensemble(path, ensemble)
         return [path / _CHECKPOINT]
-    if (path / "config.json").is_file():
+    if (path / "config.json").is_file() or (path / HYPERPARAMS).is_file():
         _refuse_ensemble(path, ensemble)
         return [path]
     if not peers:

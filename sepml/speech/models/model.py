@@ -21,7 +21,8 @@ FORMAT = "sepml-separator-1"
 class SeparationModel(nn.Module):
     """A network with its configuration; its output does not depend on the level of the mixture.
 
-    The mixture is brought to unit power for the network and the estimates back to its level.
+    The mixture is brought to unit power for the network and the estimates back to its level, unless the configuration has a
+    `unit_power` that is false.
     """
 
     def __init__(self, config: AnyConfig, network: nn.Module) -> None:
@@ -33,6 +34,8 @@ class SeparationModel(nn.Module):
         """Separate: `(B, T)` at the configuration's rate to `(B, n_src, T)`."""
         # Silence stays silence: its level is the floor, not zero.
         level = mixture.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
+        if not getattr(self.config, "unit_power", True):
+            level = torch.ones_like(level)
         # Encoders need a whole window, and the STFT half of one to reflect at each end.
         length = mixture.shape[-1]
         padded = nn.functional.pad(mixture / level, (0, max(0, self.config.window - length)))
