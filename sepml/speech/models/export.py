@@ -108,6 +108,8 @@ def _write(model: SeparationModel, file: Path, name: str) -> None:
     batch, time = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     example = torch.randn(2, 4 * model.config.window + 1001)
     try:
+        if not isinstance(model.network, StftDPRNN) and not hasattr(model.network, "masker"):
+            raise SepmlError(f"networks of kind {model.config.kind} cannot be exported")
         module = Exportable(model).eval()
         with _quiet():
             program: Any = torch.onnx.export(

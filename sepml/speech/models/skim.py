@@ -150,8 +150,6 @@ def largest_of_skim(config: SkiMConfig) -> int:
         SepmlError: a causal network whose segments overlap, which would look ahead.
     """
     if config.causal and _chunk_stride(config) != config.chunk:
-        raise SepmlError(
-            f"model '{config.kind}': chunk_stride is {config.chunk_stride}, expected {config.chunk}, as it is causal"
-        )
+        raise SepmlError(f"model '{config.kind}': chunk_stride is {config.chunk_stride}, expected {config.chunk} (causal)")
     widest = max(config.n_filters, 4 * config.hidden)
     return max(frames_of(config) * config.n_filters * config.n_src, chunks_of(config) * config.chunk * widest)

@@ -12,8 +12,8 @@ from tiny_models import TINY, built, count, noise
 
 from sepml.config import parse
 from sepml.errors import SepmlError
-from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig
-from sepml.speech.models.export import describe_separator
+from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig, SepFormerConfig, SkiMConfig
+from sepml.speech.models.export import describe_separator, export
 from sepml.speech.models.model import build_model, load_model, save_model
 
 EACH_KIND = pytest.mark.parametrize("kind", TINY)
@@ -36,7 +36,14 @@ def test_dprnn_has_the_published_number_of_parameters(config, parameters):
 
 
 @pytest.mark.parametrize(
-    ("config", "millions"), [(ConvTasNetConfig(), 5.1), (DPTNetConfig(), 2.69), (DPRNNConfig(blocks=6, hidden=128), 2.6)]
+    ("config", "millions"),
+    [
+        (ConvTasNetConfig(), 5.1),
+        (DPTNetConfig(), 2.69),
+        (DPRNNConfig(blocks=6, hidden=128), 2.6),
+        (SepFormerConfig(), 25.7),
+        (SkiMConfig(), 5.9),
+    ],
 )
 def test_sizes_near_the_papers_that_run(config, millions):
     model = build_model(config).eval()
@@ -64,6 +71,48 @@ def test_three_sources(kind):
 def test_sizes_that_do_not_go_together(config, message):
     with pytest.raises(SepmlError, match=message):
         build_model(config)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (replace(TINY["skim-causal"], chunk_stride=5), "model 'skim': chunk_stride is 5, expected 10 (causal)"),
+        (replace(TINY["sepformer"], heads=3), "model 'sepformer': n_filters is 8, expected a multiple of 3"),
+        (replace(TINY["sepformer"], chunk=11), "model 'sepformer': chunk is 11, expected a multiple of 2"),
+    ],
+)
+def test_sizes_of_new_networks_that_do_not_go_together(config, message):
+    with pytest.raises(SepmlError) as caught:
+        build_model(config)
+    assert str(caught.value) == message
+
+
+def test_a_causal_network_hears_nothing_of_what_comes_later():
+    """Samples before the window that holds the first changed one are the same to the last bit of their level."""
+    window = TINY["skim-causal"].window
+    for kind, causal in (("skim-causal", True), ("skim", False)):
+        network, signal = built(TINY[kind]).network, noise(1, 2000)
+        other = torch.cat([signal[:, :1000], noise(1, 1000, seed=5)], 1)
+        with torch.no_grad():
+            differ = (network(signal) - network(other)).abs().amax((0, 1)) > 1e-6
+        assert differ[1000:].any()
+        assert bool(differ[: 1000 - window].any()) != causal
+
+
+def test_segments_without_overlap_are_joined_as_they_were_cut():
+    """With a memory that adds nothing and one segment for all, the result is that of many segments."""
+    one = built(replace(TINY["skim-causal"], blocks=1, chunk=1000))
+    many = built(replace(TINY["skim-causal"], blocks=1, chunk=1000, chunk_stride=1000))
+    many.load_state_dict(one.state_dict())
+    torch.testing.assert_close(many(noise(1, 700)), one(noise(1, 700)))
+
+
+@pytest.mark.parametrize("kind", ["sepformer", "skim"])
+def test_networks_that_cannot_be_exported_are_refused_in_one_line(kind, tmp_path):
+    save_model(tmp_path / "model", built(TINY[kind]))
+    with pytest.raises(SepmlError, match=f"networks of kind {kind} cannot be exported"):
+        export(tmp_path / "model", tmp_path / "x.onnx")
+    assert not (tmp_path / "x.onnx").exists()
 
 
 def test_weights_are_drawn_from_torchs_generator():

@@ -151,10 +151,10 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "copy": (added("x: !copy <modules>\n"), "the tag '!copy' is refused"),
     "tuple": (added("x: !tuple (1, 2)\n"), "the tag '!tuple' is refused"),
     "python": (added("x: !!python/object/apply:os.system [echo]\n"), "has no meaning in settings"),
-    "other class": (changed(BLOCK, "os.system"), "the class os.system is unknown"),
+    "other class": (changed(BLOCK, "os.system"), "the class os.system is none of"),
     "hidden class": (
         added("deep: {list: [{inside: !new:subprocess.Popen {args: [echo]}}]}\n"),
-        "the class subprocess.Popen is",
+        "the class subprocess.Popen is none of",
     ),
     "new of a list": (added("x: !new:os.system [echo]\n"), "the tag '!new:os.system' is refused"),
     "long class": (added(f"x: !new:{'a' * 300} {{}}\n"), "is refused"),
