@@ -2,7 +2,15 @@
 
 import torch
 
-from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig, SepFormerConfig, SkiMConfig
+from sepml.speech.models.backbones import (
+    ConvTasNetConfig,
+    DPRNNConfig,
+    DPTNetConfig,
+    ModelConfig,
+    SepFormerConfig,
+    SkiMConfig,
+    TIGERConfig,
+)
 from sepml.speech.models.model import SeparationModel, build_model
 
 TINY = {
@@ -12,6 +20,7 @@ TINY = {
     "convtasnet": ConvTasNetConfig(n_filters=8, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=2),
     "dptnet": DPTNetConfig(n_filters=8, heads=2, hidden=8, blocks=1, chunk=10),
     "sepformer": SepFormerConfig(n_filters=8, heads=2, hidden=8, layers=2, blocks=2, chunk=10),
+    "tiger": TIGERConfig(sample_rate=8000, window=64, stride=16, channels=12, hidden=12, blocks=2, depth=3, heads=2),
     "skim": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=2, chunk=10),
     "skim-causal": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=3, chunk=10, causal=True),
 }

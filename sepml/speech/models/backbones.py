@@ -12,6 +12,7 @@ from sepml.speech.models.dprnn import DPRNNConfig, build_dprnn, largest_of_dprnn
 from sepml.speech.models.dptnet import DPTNetConfig, build_dptnet, largest_of_dptnet
 from sepml.speech.models.sepformer import SepFormerConfig, build_sepformer, largest_of_sepformer
 from sepml.speech.models.skim import SkiMConfig, build_skim, largest_of_skim
+from sepml.speech.models.tiger import TIGERConfig, build_tiger, largest_of_tiger
 
 
 class Backbone(NamedTuple):
@@ -34,13 +35,15 @@ BACKBONES = {
     "dptnet": Backbone(DPTNetConfig, build_dptnet, largest_of_dptnet),
     "sepformer": Backbone(SepFormerConfig, build_sepformer, largest_of_sepformer),
     "skim": Backbone(SkiMConfig, build_skim, largest_of_skim),
+    "tiger": Backbone(TIGERConfig, build_tiger, largest_of_tiger),
 }
 """By the `kind` of a configuration."""
 ModelConfig = Annotated[
-    DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SepFormerConfig | SkiMConfig, Field(discriminator="kind")
+    DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SepFormerConfig | SkiMConfig | TIGERConfig, Field(discriminator="kind")
 ]
 """A configuration that can be trained."""
 AnyConfig = Annotated[
-    DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SepFormerConfig | SkiMConfig | AsteroidConfig, Field(discriminator="kind")
+    DPRNNConfig | ConvTasNetConfig | DPTNetConfig | SepFormerConfig | SkiMConfig | TIGERConfig | AsteroidConfig,
+    Field(discriminator="kind"),
 ]
 """A configuration that a model folder can hold."""

@@ -84,6 +84,7 @@ def load_models(
     from sepml.speech.models.asteroid_checkpoint import load_asteroid
     from sepml.speech.models.model import load_model
     from sepml.speech.models.speechbrain_checkpoint import load_speechbrain
+    from sepml.speech.models.tiger_checkpoint import is_tiger, load_tiger
 
     origin = model if isinstance(model, Origin) else find_model(model, ensemble, single, **hub)
     if architecture is not None and not all(part.is_file() for part in origin.parts):
@@ -92,7 +93,9 @@ def load_models(
     def loaded(part: Path) -> "SeparationModel":
         if part.is_file():
             return load_asteroid(part, device, architecture)
-        return load_speechbrain(part, device) if (part / HYPERPARAMS).is_file() else load_model(part, device)
+        if (part / HYPERPARAMS).is_file():
+            return load_speechbrain(part, device)
+        return load_tiger(part, device) if is_tiger(part) else load_model(part, device)
 
     return [loaded(part) for part in origin.parts], origin
 

@@ -107,7 +107,7 @@ def test_segments_without_overlap_are_joined_as_they_were_cut():
     torch.testing.assert_close(many(noise(1, 700)), one(noise(1, 700)))
 
 
-@pytest.mark.parametrize("kind", ["sepformer", "skim"])
+@pytest.mark.parametrize("kind", ["sepformer", "skim", "tiger"])
 def test_networks_that_cannot_be_exported_are_refused_in_one_line(kind, tmp_path):
     save_model(tmp_path / "model", built(TINY[kind]))
     with pytest.raises(SepmlError, match=f"networks of kind {kind} cannot be exported"):
@@ -230,6 +230,9 @@ def test_the_gradient_reaches_every_parameter(kind):
     without = {name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()}
     # Asteroid's last convolutional block has a residual branch that leads nowhere.
     allowed = {"network.masker.TCN.3.res_conv.weight", "network.masker.TCN.3.res_conv.bias"} if kind == "convtasnet" else set()
+    if kind == "tiger":
+        # As published: the injection of the coarsest scale is not used.
+        allowed = {name for name, _ in model.named_parameters() if ".inject.2." in name}
     assert without == allowed
     assert all(weight.grad.isfinite().all() for weight in model.parameters() if weight.grad is not None)
 
