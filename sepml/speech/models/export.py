@@ -15,11 +15,12 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.models.config import Architecture
+from sepml.speech.models.config import Architecture, hop_of
 from sepml.speech.models.dprnn import StftDPRNN
 from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, load_models, model_format
 from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel
 from sepml.speech.models.onnx_layers import OPSET, Exportable
+from sepml.speech.models.tiger import TIGER
 from sepml.system.files import atomic_path
 from sepml.training.hardware import count_flops
 from sepml.version import __version__
@@ -175,6 +176,7 @@ def describe_separator(model: str | Path | None = None, architecture: Architectu
         "models": f"{n_models}, averaged" if n_models > 1 else str(origin.parts[0]) if origin.parts[0] != origin.path else "",
         "sources": str(first.config.n_src),
         "sample rate": f"{first.config.sample_rate} Hz",
+        "frames": f"{' and '.join(dict.fromkeys(map(_frame_rate, models)))} a second",
         "cost": f"{sum(map(count_macs, models)) / 1e6:,.1f} million multiply-accumulates a second of audio",
     }
     weights = sum(weight.numel() for each in models for weight in each.parameters())
@@ -183,6 +185,11 @@ def describe_separator(model: str | Path | None = None, architecture: Architectu
         lines.append(f"  settings of model {number}:" if n_models > 1 else "  settings:")
         lines += [f"    {name}: {value}" for name, value in asdict(each.config).items()]
     return "\n".join(lines)
+
+
+def _frame_rate(model: SeparationModel) -> str:
+    """Frames of the encoder a second."""
+    return f"{model.config.sample_rate / hop_of(model.config.stride, model.config.window):g}"
 
 
 def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
@@ -208,6 +215,9 @@ def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
     if isinstance(counted.network, StftDPRNN):
         # PyTorch's inverse STFT reads values, which the meta device does not have.
         network, inputs = counted.network.masker, counted.network.bins_of(inputs)
+    elif isinstance(counted.network, TIGER):
+        network = counted.network
+        network.__dict__["forward"] = counted.network.spectra
     return count_flops(network, inputs) // 2 + sum(recurrent)
 
 

@@ -187,7 +187,14 @@ class TIGER(nn.Module):
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
+        # Whole hops: dividing by the window's sum in the middle of the last one would turn small errors into spikes.
         padded = functional.pad(mixture, (0, -mixture.shape[-1] % self.stride))
+        whole = self.spectra(padded)
+        signals = torch.istft(whole, self.length, self.stride, window=self.window, length=padded.shape[-1])
+        return signals.view(len(mixture), self.config.n_src, -1)[..., : mixture.shape[-1]]
+
+    def spectra(self, padded: Tensor) -> Tensor:
+        """The spectra `(B * n_src, bins, frames)` of the estimates of mixtures `(B, T)`."""
         spectrum = torch.stft(padded, self.length, self.stride, window=self.window, return_complex=True)
         bands = spectrum.split(self.widths, 1)
         features = [layer(torch.cat([band.real, band.imag], 1)) for layer, band in zip(self.bands, bands, strict=True)]
@@ -196,9 +203,7 @@ class TIGER(nn.Module):
             band[:, None] * _mask(layer(found[:, :, k]).float(), self.config.n_src, width)
             for k, (layer, band, width) in enumerate(zip(self.masks, bands, self.widths, strict=True))
         ]
-        whole = torch.cat(masked, 2).flatten(0, 1)
-        signals = torch.istft(whole, self.length, self.stride, window=self.window, length=padded.shape[-1])
-        return signals.view(len(mixture), self.config.n_src, -1)[..., : mixture.shape[-1]]
+        return torch.cat(masked, 2).flatten(0, 1)
 
     def separated(self, features: Tensor) -> Tensor:
         """The block, as often as configured, on `(B, channels, bands, frames)`."""
