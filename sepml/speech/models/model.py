@@ -61,6 +61,7 @@ def build_model(config: AnyConfig) -> SeparationModel:
     Raises:
         SepmlError: see `separator_shape`.
 
+    >>> from sepml.speech.models.backbones import DPRNNConfig
     >>> sum(weight.numel() for weight in build_model(DPRNNConfig()).parameters())
     900033
     """
