@@ -47,7 +47,7 @@ separate_tests() {
         done
         sepml -qq separate -f "$mixtures/$test/mix" --model "$exp" --ensemble -o "$exp/separated/$test/ensemble"
         if [ "${shipped:-no}" = yes ]; then
-            sepml -qq separate -f "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
+            sepml -qq separate -f --speakers 2 "$mixtures/$test/mix" -o "$exp/separated/$test/shipped-pair"
         fi
     done
 }
