@@ -109,6 +109,8 @@ def read_weights(file: Path) -> dict[str, Tensor]:
             return load_file(file)
     try:
         state = load_plain(file)
+    except FileNotFoundError as error:
+        raise SepmlError(f"{file}: no such file, expected weights") from error
     # A damaged file can cause any error in the unpickler, from an EOFError to a KeyError.
     except Exception as error:
         raise SepmlError(f"{file}: cannot be read as a state dictionary of torch's: {type(error).__name__}") from error

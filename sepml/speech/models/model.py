@@ -1,5 +1,7 @@
 """Separators: networks with their configuration, and the model folders that hold them."""
 
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,7 +15,14 @@ from sepml.speech.models.asteroid_network import AsteroidConfig, asteroid_networ
 from sepml.speech.models.backbones import BACKBONES, AnyConfig
 from sepml.speech.models.config import check_memory, check_strides
 from sepml.training.hardware import shape_of
-from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
+from sepml.training.model_folder import (
+    fill,
+    load_weights,
+    read_model_settings,
+    require_same,
+    require_weights,
+    write_model_folder,
+)
 
 FORMAT = "sepml-separator-1"
 
@@ -85,6 +94,37 @@ def _build(config: AnyConfig) -> SeparationModel:
     if isinstance(config, AsteroidConfig):
         return AsteroidModel(config, asteroid_network(config.network, config.arguments))
     return SeparationModel(config, BACKBONES[config.kind].build(config))
+
+
+def published_model(
+    config: AnyConfig,
+    weights: Mapping[str, Tensor],
+    names: Sequence[tuple[str, str]],
+    settings: Path,
+    device: str | torch.device = "cpu",
+) -> SeparationModel:
+    """A separator in evaluation mode with the weights of a publication, all of them and no others.
+
+    Args:
+        weights: by their names there. names: patterns and replacements that, one after the other, give the names here.
+        settings: the file that describes the network, beside the weights.
+
+    Raises:
+        SepmlError: the network is too large, or the weights do not fit it.
+    """
+    with about(str(settings)):
+        shape = separator_shape(config)
+    renamed: dict[str, Tensor] = {}
+    for name, value in weights.items():
+        for pattern, replacement in names:
+            name = re.sub(pattern, replacement, name)
+        renamed[name] = value
+    source, asked = settings.parent, f"{settings.name} asks for"
+    # Before the network takes memory.
+    require_same(shape.network, renamed, source, asked)
+    model = _build(config)
+    fill(model.network, renamed, source, asked)
+    return model.to(device).eval()
 
 
 def weights_for(network: SeparationModel, model: SeparationModel) -> dict[str, Tensor]:

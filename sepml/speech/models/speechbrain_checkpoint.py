@@ -1,26 +1,24 @@
 """SepFormers as SpeechBrain publishes them: hyperparams.yaml and the weights of encoder, mask network and decoder."""
 
-import pickle
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from sepml.config import parse
-from sepml.errors import SepmlError, about, shown
+from sepml.errors import SepmlError, shown
 from sepml.speech.models.config import HYPERPARAMS, SPEECHBRAIN_PARTS
-from sepml.speech.models.model import SeparationModel, build_model, separator_shape
+from sepml.speech.models.model import SeparationModel, published_model
 from sepml.speech.models.sepformer import SepFormerConfig
 from sepml.system.object_yaml import Described, load_object_yaml
-from sepml.training.model_folder import fill, load_plain, require_same
+from sepml.training.model_folder import read_weights
 
 _BLOCKS = "speechbrain.lobes.models.dual_path."
 _OTHERS = "speechbrain."
 """Its other classes may be described, such as what fetches the weights; nothing is made of them."""
-_NAMES = (
+SPEECHBRAIN_NAMES = (
     (r"encoder\.conv1d\.", "encoder."),
     (r"masknet\.norm\.", "norm."),
     (r"masknet\.conv1d\.", "bottleneck."),
@@ -39,6 +37,7 @@ _NAMES = (
     (r"\.pos_ffn\.ffn\.3\.", ".narrow."),
     (r"\.(norm[12]?)\.norm\.", r".\1."),
 )
+"""From SpeechBrain's names, behind that of the part, to those of `SepFormer`."""
 _POSITIONS = re.compile(r"masknet\.dual_mdl\.\d+\.int(?:ra|er)_mdl\.pos_enc\.pe")
 """Sinusoids, which are computed here."""
 
@@ -53,43 +52,10 @@ def load_speechbrain(folder: Path, device: str | torch.device = "cpu") -> Separa
     """
     source = folder / HYPERPARAMS
     config = _config(load_object_yaml(source), str(source))
-    with about(str(source)):
-        shape = separator_shape(config)
-    weights = renamed({part: _weights_in(folder / f"{part}.ckpt") for part in SPEECHBRAIN_PARTS})
-    asked = f"{HYPERPARAMS} asks for"
-    require_same(shape.network, weights, folder, asked)
-    model = build_model(config)
-    fill(model.network, weights, folder, asked)
-    return model.to(device).eval()
-
-
-def renamed(parts: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """The weights of the parts `encoder`, `masknet` and `decoder` by their names in `SepFormer`; others keep their names."""
-    weights: dict[str, Tensor] = {}
-    for part, content in parts.items():
-        for name, value in content.items():
-            own = f"{part}.{name}"
-            if _POSITIONS.fullmatch(own):
-                continue
-            for pattern, replacement in _NAMES:
-                own = re.sub(pattern, replacement, own)
-            weights[own] = value
-    return weights
-
-
-def _weights_in(file: Path) -> dict[str, Tensor]:
-    try:
-        content = load_plain(file)
-    except FileNotFoundError as error:
-        raise SepmlError(f"{file}: no such file; {HYPERPARAMS} beside it describes its network") from error
-    except pickle.UnpicklingError as error:
-        raise SepmlError(f"{file}: holds more than weights, and is not read: it could run code") from error
-    # A damaged file causes any error in torch's reader.
-    except Exception as error:
-        raise SepmlError(f"{file}: cannot be read as weights: it is damaged or of another kind") from error
-    if not isinstance(content, Mapping) or not all(isinstance(name, str) for name in content):
-        raise SepmlError(f"{file}: holds {type(content).__name__}, expected weights by their names")
-    return dict(content)
+    parts = {part: read_weights(folder / f"{part}.ckpt") for part in SPEECHBRAIN_PARTS}
+    weights = {f"{part}.{name}": value for part, content in parts.items() for name, value in content.items()}
+    learnt = {name: value for name, value in weights.items() if not _POSITIONS.fullmatch(name)}
+    return published_model(config, learnt, SPEECHBRAIN_NAMES, source, device)
 
 
 def _config(content: Mapping[str, Any], source: str) -> SepFormerConfig:

@@ -1,18 +1,15 @@
 """TIGERs as their authors publish them: config.json with the arguments of the constructor, and model.safetensors."""
 
-import re
-from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from sepml.config import parse
-from sepml.errors import SepmlError, about
-from sepml.speech.models.model import SeparationModel, build_model, separator_shape
+from sepml.errors import SepmlError
+from sepml.speech.models.model import SeparationModel, published_model
 from sepml.speech.models.tiger import TIGERConfig
 from sepml.system.readers import read_object
-from sepml.training.model_folder import fill, read_weights, require_same
+from sepml.training.model_folder import read_weights
 
 _ARGUMENTS = {
     "out_channels": "channels",
@@ -27,7 +24,7 @@ _ARGUMENTS = {
     "sample_rate": "sample_rate",
 }
 _UNUSED = {"att_kernel_size", "att_stride"}
-_NAMES = (
+TIGER_NAMES = (
     (r"^BN\.", "bands."),
     (r"^mask\.", "masks."),
     (r"^separator\.concat_block\.", "again."),
@@ -59,6 +56,7 @@ _NAMES = (
     (r"(\.(?:queries\.\d+|keys\.\d+|values\.\d+|join))\.act\.", r"\1.1."),
     (r"(\.(?:queries\.\d+|keys\.\d+|values\.\d+|join))\.norm\.", r"\1.2."),
 )
+"""From the authors' names to those of `TIGER`."""
 
 
 def is_tiger(folder: Path) -> bool:
@@ -81,21 +79,4 @@ def load_tiger(folder: Path, device: str | torch.device = "cpu") -> SeparationMo
         raise SepmlError(f"{source}: '{unknown[0][:80]}' is no argument of TIGER, expected {', '.join(_ARGUMENTS)}")
     own = {_ARGUMENTS[name]: value for name, value in settings.items() if name in _ARGUMENTS}
     config = parse(TIGERConfig, {"kind": "tiger", "unit_power": False, **own}, str(source))
-    with about(str(source)):
-        shape = separator_shape(config)
-    weights = tiger_names(read_weights(file))
-    asked = "config.json asks for"
-    require_same(shape.network, weights, file, asked)
-    model = build_model(config)
-    fill(model.network, weights, file, asked)
-    return model.to(device).eval()
-
-
-def tiger_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The weights by their names in `TIGER`; unknown ones keep theirs."""
-    named: dict[str, Tensor] = {}
-    for name, value in weights.items():
-        for pattern, replacement in _NAMES:
-            name = re.sub(pattern, replacement, name)
-        named[name] = value
-    return named
+    return published_model(config, read_weights(file), TIGER_NAMES, source, device)

@@ -59,9 +59,8 @@ class Description:
         talkers are active 62 and 48 % of the time, 25 % at once; noise 18 dB below speech; expected SI-SNRi 5.1 dB (error 2.0)
         """
         *first, last = (f"{100 * share:.0f}" for share in self.shares)
-        parts = [f"talkers are active {', '.join(first)} and {last} % of the time, {100 * self.overlap:.0f} % at once"]
-        if not first:
-            parts = [f"speech in {last} % of the time"]
+        several = f"talkers are active {', '.join(first)} and {last} % of the time, {100 * self.overlap:.0f} % at once"
+        parts = [several if first else f"speech in {last} % of the time"]
         if self.snr is not None:
             loud = f"noise {self.snr:.0f} dB below speech" if self.snr > 0 else "mostly noise"
             parts.append(loud if self.snr < MOST_SNR_DB else "no noise")

@@ -117,11 +117,11 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
     try:
         with readable(file) as path, open_recording(path, label) as recording:
             output_format = settings.output_format(recording)
-            if outputs:  # before the talkers are counted, which takes a while
-                require_writable(outputs[0])
             counted = work.count(path, label)
             talkers = counted.talkers if counted else work.separators.most
             separator, all_outputs, outputs = work.separators.by_talkers[talkers], outputs, outputs[:talkers]
+            for output in outputs:
+                require_writable(output)
             made = work.made(path, output_format, talkers) if outputs else None
             if work.alone and settings.channel is None:
                 _note_mean(label, recording.channels)

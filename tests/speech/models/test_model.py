@@ -99,12 +99,21 @@ def test_a_causal_network_hears_nothing_of_what_comes_later():
         assert bool(differ[: 1000 - window].any()) != causal
 
 
-def test_segments_without_overlap_are_joined_as_they_were_cut():
-    """With a memory that adds nothing and one segment for all, the result is that of many segments."""
-    one = built(replace(TINY["skim-causal"], blocks=1, chunk=1000))
-    many = built(replace(TINY["skim-causal"], blocks=1, chunk=1000, chunk_stride=1000))
-    many.load_state_dict(one.state_dict())
-    torch.testing.assert_close(many(noise(1, 700)), one(noise(1, 700)))
+def test_segments_are_joined_as_they_were_cut():
+    """With layers that add nothing, the length of segments does not matter; where they overlap, each frame counts twice."""
+    short, long, overlapping = (
+        built(replace(TINY["skim-causal"], chunk=10)),
+        built(replace(TINY["skim-causal"], chunk=1000)),
+        built(replace(TINY["skim-causal"], chunk=10, chunk_stride=5, causal=False)),
+    )
+    for model in (short, long, overlapping):
+        model.network.to_sources.load_state_dict(short.network.to_sources.state_dict())
+        for layer in model.network.segments:
+            torch.nn.init.zeros_(layer.norm.weight)
+    frames = noise(1, 87, TINY["skim-causal"].n_filters)
+    with torch.no_grad():
+        for model, expected in ((short, frames), (long, frames), (overlapping, 2 * frames)):
+            torch.testing.assert_close(model.network._in_segments(frames), expected)
 
 
 @pytest.mark.parametrize("kind", ["sepformer", "skim", "tiger"])

@@ -193,14 +193,17 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
     "other stride": (changed("kernel_stride: 8", "kernel_stride: 4"), "stride of Decoder is 4, expected 8"),
     "post-norm": (changed("norm_before: true", "norm_before: false"), "norm_before of SBTransformerBlock is False"),
     "code in weights": (raw("masknet.ckpt", pickle.dumps(Runs())), "masknet.ckpt"),
-    "code in an archive": (lambda folder: torch.save({"x": Runs()}, folder / "encoder.ckpt"), "holds more than weights"),
+    "code in an archive": (
+        lambda folder: torch.save({"x": Runs()}, folder / "encoder.ckpt"),
+        "encoder.ckpt: cannot be read as a state dictionary",
+    ),
     "cut off": (
         lambda folder: (folder / "masknet.ckpt").write_bytes((folder / "masknet.ckpt").read_bytes()[:5000]),
         "masknet.ckpt",
     ),
     "no weights": (raw("decoder.ckpt", b""), "decoder.ckpt"),
     "file missing": (lambda folder: (folder / "decoder.ckpt").unlink(), "decoder.ckpt: no such file"),
-    "a list": (weights("encoder", lambda content: [1, 2]), "holds list, expected weights by their names"),
+    "a list": (weights("encoder", lambda content: [1, 2]), "encoder.ckpt: holds no state dictionary"),
     "one weight less": (
         weights("masknet", lambda content: content | {} if content.pop("prelu.weight") is None else content),
         "absent",
@@ -211,8 +214,8 @@ HOSTILE: dict[str, tuple[Callable[[Path], object], str]] = {
         weights("encoder", lambda content: {"conv1d.weight": torch.zeros(8, 1, 16, dtype=torch.long)}),
         "encoder.weight",
     ),
-    "no tensor": (weights("encoder", lambda content: {"conv1d.weight": "x"}), "encoder.weight"),
-    "numbers as names": (weights("encoder", lambda content: {1: torch.zeros(2)}), "expected weights by their names"),
+    "no tensor": (weights("encoder", lambda content: {"conv1d.weight": "x"}), "holds no state dictionary"),
+    "numbers as names": (weights("encoder", lambda content: {1: torch.zeros(2)}), "'encoder.1' is float32 (2,)"),
 }
 
 

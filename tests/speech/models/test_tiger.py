@@ -15,9 +15,9 @@ from tiny_models import TINY, built, count, noise
 from sepml.errors import SepmlError
 from sepml.speech.models.backbones import TIGERConfig
 from sepml.speech.models.load import load_models
-from sepml.speech.models.model import build_model, load_model, save_model
+from sepml.speech.models.model import build_model, load_model, published_model, save_model
 from sepml.speech.models.tiger import band_widths
-from sepml.speech.models.tiger_checkpoint import tiger_names
+from sepml.speech.models.tiger_checkpoint import TIGER_NAMES
 from sepml.speech.separation.separator import Separator
 
 WIDTHS = band_widths(SETTINGS["win"], SETTINGS["sample_rate"])
@@ -33,9 +33,10 @@ def test_it_has_the_published_number_of_weights_and_tensors():
     assert count(model) == 821_932
     assert len(model.state_dict()) == 838
     full = SETTINGS | {"out_channels": 128, "in_channels": 256, "upsampling_depth": 5, "att_n_head": 4, "att_hid_chan": 4}
-    theirs = {name: torch.empty(shape, device="meta") for name, shape in shapes(full, band_widths(640, 16000)).items()}
+    zeros = {name: torch.zeros(shape) for name, shape in shapes(full, band_widths(640, 16000)).items()}
     ours = {name: tuple(value.shape) for name, value in model.network.state_dict().items()}
-    assert {name: tuple(value.shape) for name, value in tiger_names(theirs).items()} == ours
+    loaded = published_model(TIGERConfig(), zeros, TIGER_NAMES, Path("x/config.json"))
+    assert {name: tuple(value.shape) for name, value in loaded.network.state_dict().items()} == ours
 
 
 @pytest.mark.parametrize(("window", "rate"), [(640, 16000), (320, 8000), (64, 16000), (2048, 44100), (2, 8000)])
