@@ -41,11 +41,15 @@ class PeerSettings:
 
 def _peer_of(config: type) -> type:
     """The settings of a peer with a network of this kind: those of the network, and `PeerSettings`."""
-    name = config.__name__.replace("Config", "Peer")
-    return make_dataclass(name, [], bases=(PeerSettings, config), frozen=True, namespace={"__doc__": "A peer of this kind."})
+    names = {"__doc__": "A peer of this kind.", "__module__": __name__}
+    return make_dataclass(
+        config.__name__.replace("Config", "Peer"), [], bases=(PeerSettings, config), frozen=True, namespace=names
+    )
 
 
 _PEERS = tuple(_peer_of(backbone.config) for backbone in BACKBONES.values())
+# A study sends experiments to its processes: pickle looks classes up by name.
+globals().update({peer.__name__: peer for peer in _PEERS})
 if TYPE_CHECKING:
     Peer = Any
 else:

@@ -1,5 +1,6 @@
 """Every kind of network as a peer: beside another one, under every mechanism, and as the command describes it."""
 
+import pickle
 from dataclasses import asdict
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 from tiny_models import TINY, built
 from tiny_training import history, train, write_config, write_data
 
+from sepml.speech.experiment import parse_experiment
 from sepml.speech.models.backbones import BACKBONES
 from sepml.speech.models.export import count_macs, describe_separator
 from sepml.speech.models.model import load_model, save_model
@@ -34,6 +36,15 @@ def test_it_trains_beside_another_kind(config, tmp_path, kind, mechanism):
     assert train(config, tmp_path / "exp", *words) == 0
     assert load_model(tmp_path / "exp/peer2").config == TINY[kind]
     assert all(row["train_neg_si_snr"] for row in history(tmp_path / "exp"))
+
+
+@pytest.mark.parametrize("kind", TINY)
+def test_its_settings_reach_other_processes(kind):
+    peer = asdict(TINY[kind])
+    experiment = parse_experiment(
+        {"data": {"train": "a.csv", "valid": "b.csv", "sample_rate": peer["sample_rate"]}, "peers": [peer]}, "here"
+    )
+    assert pickle.loads(pickle.dumps(experiment)) == experiment
 
 
 @pytest.mark.parametrize("kind", TINY)

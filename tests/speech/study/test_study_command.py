@@ -34,7 +34,7 @@ def study(folder: Path, *words: str, **changes: object) -> int:
 def finished(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("study")
     write_config(folder / "base.yaml", write_data(folder / "data"))
-    assert study(folder, "--latex", str(folder / "out/table.tex")) == 0
+    assert study(folder, "-j", "2", "--latex", str(folder / "out/table.tex")) == 0
     return folder
 
 
