@@ -16,7 +16,8 @@ def add_study(commands: Commands) -> None:
         commands,
         "study",
         "train an experiment in several variants and seeds, and compare them with statistics; the same command goes on",
-        usage="sepml study STUDY -o DIR [-j N] [--part I/N] [--KEY VALUE ...]\n       sepml study RUNS -o DIR [--header FILE]",
+        usage="sepml study STUDY -o DIR [-j N] [--only VARIANT ...] [--part I/N] [--KEY VALUE ...]\n"
+        "       sepml study RUNS -o DIR [--header FILE]",
         epilog="Any setting of the base experiment can be given as --KEY VALUE, such as --data.root data/prompts. "
         "RUNS is a folder of runs on few labelled images, named CONFIG-LABELS-PADDING-SEED, see recipes/mnist-mutual.",
     )
@@ -24,6 +25,8 @@ def add_study(commands: Commands) -> None:
     out = "folder of the runs, of their results (small, to be kept) and of the report: RESULTS.md and study.html"
     sub.add_argument("-o", "--out", type=Path, required=True, help=out)
     jobs(sub)
+    only = "do the runs of this variant alone, as to repeat one row of a table; may be given more than once"
+    sub.add_argument("--only", action="append", default=[], metavar="VARIANT", help=only)
     part = "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder"
     sub.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part)
     sub.add_argument("--report", action="store_true", help="write the report about what is done, and train nothing")
@@ -51,7 +54,7 @@ def _study(options: argparse.Namespace) -> int:
         options.wrong("--header is for a folder of runs on images")
     from sepml.speech.study.comparisons import read_results
     from sepml.speech.study.plan import read_study
-    from sepml.speech.study.runs import places_of, run_study
+    from sepml.speech.study.runs import places_of, places_of_variants, run_study
     from sepml.speech.study.study_report import write_study_report
     from sepml.training.experiment import Machines
     from sepml.training.hardware import choose_device
@@ -59,7 +62,8 @@ def _study(options: argparse.Namespace) -> int:
     study = read_study(options.study, options.settings)
     places = places_of(study, options.out)
     machines = Machines(str(choose_device(options.device)))
-    failures = [] if options.report else run_study(study, places, options.jobs, options.part, machines)
+    chosen = places if not options.only else places_of_variants(study, places, options.only)
+    failures = [] if options.report else run_study(study, chosen, options.jobs, options.part, machines)
     results = read_results(study, places)
     if not results.scores:
         raise SepmlError(f"{options.out}: no run of {options.study} is done there, expected one to report about")

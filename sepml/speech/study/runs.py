@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sepml.config import parse
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.experiment import SeparationExperiment, train
 from sepml.speech.study.plan import Study, StudyRun, plain
 from sepml.speech.study.run_scores import score_run, write_run_scores
@@ -58,13 +58,26 @@ def places_of(study: Study, out: Path) -> list[RunPlace]:
     return [RunPlace(out, run) for run in study.runs]
 
 
+def places_of_variants(study: Study, places: Sequence[RunPlace], variants: Sequence[str]) -> list[RunPlace]:
+    """Those of the places that belong to runs of some variants.
+
+    Raises:
+        SepmlError: a variant that the study does not have.
+    """
+    known = {place.run.variant: place for place in places}
+    for name in variants:
+        if name not in known:
+            raise SepmlError(f"{study.source}: there is no variant '{name}'{did_you_mean(name, known)}")
+    return [place for place in places if place.run.variant in variants]
+
+
 def run_study(
     study: Study, places: Sequence[RunPlace], jobs: int, part: tuple[int, int], machines: Machines
 ) -> list[Failure[StudyRun]]:
     """Train and score what is not done yet.
 
     Args:
-        places: of all runs.
+        places: of the runs.
         jobs: processes, of one thread each; 0 = all cores.
         part: (i, n): of the runs only every n-th, from the i-th on, which count from 1.
 

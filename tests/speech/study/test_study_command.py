@@ -123,6 +123,17 @@ def test_parts_divide_the_runs(done, capsys):
     assert "'3/2' is not I/N" in capsys.readouterr().err
 
 
+def test_a_row_can_be_repeated_alone(done, capsys):
+    before = (done / "out/results/ml/seed1.csv").read_bytes()
+    shutil.rmtree(done / "out")
+    assert study(done, "--only", "ml") == 0
+    assert "2 runs, of which 2 are to be done here" in capsys.readouterr().err
+    assert {name.partition("/")[0] for name in names(done / "out/results")} == {"ml"}
+    assert (done / "out/results/ml/seed1.csv").read_bytes() == before
+    assert study(done, "--only", "soloo") == 1
+    assert "there is no variant 'soloo'; did you mean 'solo'?" in capsys.readouterr().err
+
+
 def test_the_report_needs_results_alone(done):
     shutil.rmtree(done / "out/runs")
     before = (done / "out/RESULTS.md").read_text()
