@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepml.commands.adapt import minutes
+from sepml.commands.live import add_live, check_live, separate_live
 from sepml.commands.options import (
     FAILED,
     OK,
@@ -42,6 +43,7 @@ def add_separate(commands: Commands) -> None:
     out = "folder, or - for one WAV file on standard output, with one channel for each speaker"
     sub.add_argument("-o", "--out", default="separated", help=out)
     speakers(sub)
+    add_live(sub)
     device(sub)
     sub.add_argument("--channel", type=channel, metavar="N|mix", help="of several channels: one, or their mean (default: mix)")
     sub.add_argument("--segment", type=float, help="window of long files, s, 1 or more")
@@ -64,6 +66,9 @@ def add_separate(commands: Commands) -> None:
 
 
 def _separate(options: argparse.Namespace) -> int:
+    check_live(options)
+    if options.live is not None:
+        return separate_live(options, loaded_for_talkers(options).largest)
     if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
         options.wrong("-o -: writes one recording, as WAV")
     if options.out == "-" and options.adapt:
@@ -150,7 +155,8 @@ def speakers(sub: argparse.ArgumentParser) -> None:
 
 def _check(options: argparse.Namespace, n_src: int) -> None:
     """Check values before slow imports."""
-    from sepml.speech.separation.options import OutputNames, check_windows
+    from sepml.speech.separation.options import OutputNames
+    from sepml.speech.separation.window_lengths import check_windows
 
     with checked_usage(options):
         check_windows(options.segment, options.overlap)
@@ -204,7 +210,7 @@ def _check_evaluation(options: argparse.Namespace) -> None:
     if options.manifest is None:
         options.wrong("the following arguments are required: --manifest")
     from sepml.speech.data.manifest import read_manifest
-    from sepml.speech.separation.options import check_windows
+    from sepml.speech.separation.window_lengths import check_windows
 
     with checked_usage(options):
         check_windows(options.segment, options.overlap)

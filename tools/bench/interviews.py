@@ -6,9 +6,9 @@ speech, and the other one does not if they say nothing and their echoes are 15 d
 every window of 0.5 s from the references.
 
     python tools/bench/interviews.py --utterances DIR/utterances.csv --model DIR [--files 20] [--split unseen_test]
-        [--seconds 180] [--seed 0] [--segment S] [--no-turns]
+        [--seconds 180] [--seed 0] [--segment S] [--no-turns] [--live S]
 
-`--no-turns` leaves the order as the windows give it.
+`--no-turns` leaves the order as the windows give it. `--live` separates with this delay in seconds, block by block.
 """
 
 import argparse
@@ -45,6 +45,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--segment", type=float)
     parser.add_argument("--no-turns", action="store_true")
+    parser.add_argument("--live", type=float)
     options = parser.parse_args()
     if options.no_turns:
         separator_module.TurnOrder = _NoTurns
@@ -55,7 +56,10 @@ def main() -> None:
     for number in range(options.files):
         conditions, dry = interview(voices, number, options.seconds, options.seed)
         for condition, talk in conditions.items():
-            est = model.separate(talk.mixture, talk.rate, options.segment).numpy()
+            if options.live:
+                est = _live(model, talk, options.live)
+            else:
+                est = model.separate(talk.mixture, talk.rate, options.segment).numpy()
             rows[condition].append(_row(est, talk, dry))
             print(f"{condition:6} {talk.name:24} {rows[condition][-1]}", flush=True)
     print("| condition | wrong, of windows with one talker | worst file | SI-SNRi, dB | order of 0.5 s known, dB |")
@@ -64,6 +68,12 @@ def main() -> None:
         wrong, windows, gained, oracle = np.array(found).T
         share = f"{100 * wrong.sum() / windows.sum():.1f} % of {windows.sum():.0f}"
         print(f"| {condition} | {share} | {100 * (wrong / windows).max():.1f} % | {gained.mean():.2f} | {oracle.mean():.2f} |")
+
+
+def _live(model: Separator, talk: Conversation, delay: float) -> np.ndarray:
+    live = model.live(talk.rate, delay)
+    blocks = np.array_split(talk.mixture, range(160, len(talk.mixture), 160))
+    return np.concatenate([*map(live.push, blocks), live.finish()], axis=1)
 
 
 def _row(est: np.ndarray, talk: Conversation, dry: np.ndarray) -> tuple[int, int, float, float]:

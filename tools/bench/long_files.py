@@ -36,6 +36,7 @@ from sepml.speech.separation import separator as separator_module
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
 from sepml.speech.separation.stitch import Stitcher
+from sepml.speech.separation.window_lengths import OVERLAP, SEGMENT_SECONDS
 
 STRETCH_SECONDS, CLEAR_DB, LASTING = 10.0, 1.0, 2
 
@@ -47,8 +48,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=320.0)
-    parser.add_argument("--segment", type=float, default=separator_module.SEGMENT_SECONDS)
-    parser.add_argument("--overlap", type=float, default=separator_module.OVERLAP)
+    parser.add_argument("--segment", type=float, default=SEGMENT_SECONDS)
+    parser.add_argument("--overlap", type=float, default=OVERLAP)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--keep", type=Path, help="folder to write mixtures and references to")
     parser.add_argument("--hour", action="store_true")

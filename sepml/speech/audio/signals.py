@@ -1,11 +1,11 @@
-"""Signals in blocks, with the results for the whole: one channel, resampling, windows; and the active speech level."""
+"""Signals in blocks, with the results for the whole: one channel, windows; and the active speech level."""
 
 import logging
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from math import gcd
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +13,6 @@ import numpy as np
 from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
-_TAPS_A_SIDE = 10
-"""Half the length of scipy's resampling filter, in periods of the lower of the two rates."""
-_BLOCK = 1 << 16
 MARGIN_DB = 15.9
 HANGOVER_SECONDS = 0.2
 TIME_CONSTANT_SECONDS = 0.03
@@ -74,49 +71,6 @@ def one_channel(path: Path, recording: Recording, channel: int | None) -> Iterat
         raise SepmlError(f"{path}: holds no samples")
     if of_mean < 1e-3 * of_channels:
         log.warning("%s: its channels cancel each other in their mean; choose one of them instead", path)
-
-
-def resampled(blocks: Iterable[np.ndarray], rate: int, to: int) -> Iterator[np.ndarray]:
-    """Resample a signal in constant memory; the blocks together are `scipy.signal.resample_poly` of the whole, exactly.
-
-    A block is resampled with the part of its neighbours that the filter reaches, from a sample that both rates share.
-
-    Args:
-        blocks: (..., t) floats, of any t.
-        rate, to: Hz.
-
-    Yields:
-        (..., t') of the same type; for T samples ceil(T * to / rate) in total.
-    """
-    if rate == to:
-        yield from blocks
-        return
-    up, down = to // gcd(rate, to), rate // gcd(rate, to)
-    half = _TAPS_A_SIDE * max(up, down)
-    enough = _BLOCK * down // max(up, down) + 2 * half // up
-    held: list[np.ndarray] = []
-    begin = size = done = 0
-    for block in blocks:
-        held.append(block)
-        size += block.shape[-1]
-        if size < enough:
-            continue
-        # Up to the last sample that does not depend on later input.
-        ready = ((begin + size - 1) * up - half) // down + 1
-        whole = held[0] if len(held) == 1 else np.concatenate(held, axis=-1)
-        yield _resample(whole, up, down)[..., done - begin * up // down : ready - begin * up // down]
-        done = ready
-        # The first sample that the next output needs, rounded down to one that both rates share.
-        kept = max(0, (done * down - half) // up) // down * down
-        held, size, begin = [whole[..., kept - begin :].copy()], begin + size - kept, kept
-    if held:
-        yield _resample(np.concatenate(held, axis=-1), up, down)[..., done - begin * up // down :]
-
-
-def _resample(x: np.ndarray, up: int, down: int) -> np.ndarray:
-    from scipy.signal import resample_poly
-
-    return resample_poly(x, up, down, axis=-1).astype(x.dtype, copy=False)
 
 
 def windows(blocks: Iterable[np.ndarray], length: int, hop: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -244,3 +198,13 @@ def checked_channel(block: np.ndarray) -> np.ndarray:
     if bad:
         raise SepmlError(f"{bad} of {block.size} samples are nan or infinite, expected numbers")
     return block
+
+
+def require_rate(rate: object) -> None:
+    """Refuse a sample rate that is none.
+
+    Raises:
+        SepmlError: it is not a whole number above 0.
+    """
+    if not isinstance(rate, Integral) or rate <= 0:
+        raise SepmlError(f"the sample rate is {rate!r}, expected a whole number of Hz above 0")

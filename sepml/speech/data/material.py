@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
-from sepml.speech.audio.signals import one_channel, resampled
+from sepml.speech.audio.resampling import resampled
+from sepml.speech.audio.signals import one_channel
 from sepml.system.process import track
 from sepml.system.stamp import file_digest
 

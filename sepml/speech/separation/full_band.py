@@ -5,7 +5,8 @@ from itertools import chain
 
 import numpy as np
 
-from sepml.speech.audio.signals import forked, resampled
+from sepml.speech.audio.resampling import resampled
+from sepml.speech.audio.signals import forked
 
 _HOP_SECONDS = 0.016
 """From one frame to the next; a frame is twice as long."""

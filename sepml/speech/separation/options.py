@@ -10,10 +10,8 @@ from pathlib import Path
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import check_bits, written_bits
 from sepml.speech.audio.signals import Recording
+from sepml.speech.separation.window_lengths import check_windows
 
-SHORTEST_SEGMENT = 1.0
-"""Seconds: shorter windows hold too little speech to tell speakers apart, and most of their computation is overlap."""
-LARGEST_OVERLAP = 0.95
 FILENAME = "{name}_s{n}.{ext}"
 FORMATS = ("wav", "flac")
 CLIP_MODES = ("rescale", "clamp", "none")
@@ -26,18 +24,6 @@ _LARGEST_FLAC_RATE = 655_350
 _LONGEST_NAME, _DEEPEST = 255, 32
 # {n} may have a width below 100 and the others a number of characters; more could make a name of a gigabyte.
 _WIDTH, _PRECISION = re.compile(r"0?\d{0,2}d?"), re.compile(r"(\.\d{1,3})?")
-
-
-def check_windows(segment: float | None, overlap: float | None) -> None:
-    """Refuse windows that are too short or overlap too much; None is the default.
-
-    Raises:
-        SepmlError: the segment, in seconds, or the overlap, a fraction of it, is out of its range.
-    """
-    if segment is not None and not SHORTEST_SEGMENT <= segment < float("inf"):
-        raise SepmlError(f"segment is {segment} s, expected {SHORTEST_SEGMENT:g} s or more")
-    if overlap is not None and not 0 < overlap <= LARGEST_OVERLAP:
-        raise SepmlError(f"overlap is {overlap}, expected a fraction of the segment above 0, {LARGEST_OVERLAP} at most")
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,31 +10,26 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import checked_channel, split_at, windows
+from sepml.speech.audio.signals import checked_channel, require_rate, split_at, windows
 from sepml.speech.averaging import averaged, level_gains
 from sepml.speech.models.inference import estimates
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
 from sepml.speech.separation.description import Listener
 from sepml.speech.separation.full_band import separated_at
-from sepml.speech.separation.options import check_windows
+from sepml.speech.separation.live import Live
 from sepml.speech.separation.stitch import Stitcher
 from sepml.speech.separation.turns import TurnOrder
+from sepml.speech.separation.window_lengths import window_lengths
 
 if TYPE_CHECKING:
     from sepml.speech.adaptation.adapt import Adaptation
 
 WHOLE_SECONDS = 30.0
 """Mixtures up to this length are separated in one piece unless a segment is given."""
-SEGMENT_SECONDS, OVERLAP = 10.0, 0.5
-"""Of windows of fast networks: averaging where they overlap gains 0.1 to 0.2 dB (`tools/bench/long_files.py`)."""
-SLOW_SEGMENT_SECONDS, SLOW_OVERLAP = 20.0, 0.1
-"""Of windows of slow networks: little is computed twice."""
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
 """The longest time until the order of a window is final. It covers most recordings; windows of 10 s take 120 MB at 8 kHz."""
-_FEW_FRAMES = 0.01
-"""Networks with a stride of at least this many seconds are fast."""
 _FRAMES, _MOST_WINDOWS = 20000, 8
 _BLOCK = 1 << 18
 
@@ -117,9 +111,8 @@ class Separator(HubMixin):
         Raises:
             SepmlError: see `separate`.
         """
-        if not isinstance(sample_rate, Integral) or sample_rate <= 0:
-            raise SepmlError(f"the sample rate is {sample_rate!r}, expected a whole number of Hz above 0")
-        length, hop = self._windows(segment, overlap)
+        require_rate(sample_rate)
+        length, hop = window_lengths(self.sample_rate, self._stride(), segment, overlap)
         longest = max(int((WHOLE_SECONDS if segment is None else segment) * sample_rate), 1)
         head, rest = split_at(map(checked_channel, blocks), longest)
         # Scaled by the peak: squares of extreme levels are outside the range of float32.
@@ -166,6 +159,15 @@ class Separator(HubMixin):
 
         return adapted_separator(self, recordings, out, counter=counter, **settings)
 
+    def live(self, sample_rate: int, delay: float = 1.0) -> Live:
+        """Separate a mixture while it is still coming: `push` of what this returns takes blocks and gives blocks.
+
+        Args:
+            sample_rate: of the mixture, Hz.
+            delay: seconds, see `Live`.
+        """
+        return Live(self, sample_rate, delay)
+
     def listener(self) -> Listener:
         """A new listener for one recording, for `stream`; see `Listener.description`."""
         return Listener(self.n_src, self.sample_rate)
@@ -174,24 +176,13 @@ class Separator(HubMixin):
         """Whether estimates of a recording, by its rate in Hz, have frequencies above the models' band."""
         return self.full_band and sample_rate > self.sample_rate
 
-    def _windows(self, segment: float | None, overlap: float | None) -> tuple[int, int]:
-        """The length of a window and the step from one to the next, in samples of the models."""
-        check_windows(segment, overlap)
-        fast = self._stride() >= _FEW_FRAMES * self.sample_rate
-        if segment is None:
-            segment = SEGMENT_SECONDS if fast else SLOW_SEGMENT_SECONDS
-        if overlap is None:
-            overlap = OVERLAP if fast else SLOW_OVERLAP
-        length = max(round(segment * self.sample_rate), 2)
-        return length, min(max(round(length * (1 - overlap)), 1), length - 1)
-
     def _whole(self, low: Iterable[np.ndarray], silent: bool, listener: Listener | None) -> Iterator[np.ndarray]:
         """Estimates (n_src, T) of a whole mixture, separated in one piece; `low` is the mixture at the models' rate."""
         mixture = np.concatenate(list(low))
         # A constant signal is silence, but subtracting its mean leaves rounding errors.
         if silent:
             mixture = np.zeros_like(mixture)
-        [est] = self._estimates([mixture], listener)
+        [est] = self.estimate([mixture], listener)
         est = est * level_gains(est, mixture).astype(np.float32)[:, None]
         if self.mixture_consistency:
             est += (mixture - est.sum(0)) / self.n_src
@@ -211,7 +202,7 @@ class Separator(HubMixin):
         def joined() -> Iterator[np.ndarray]:
             while batch := list(islice(cut, at_a_time)):
                 signals = [signal - signal.mean() for _, signal in batch]
-                for (begin, _), signal, est in zip(batch, signals, self._estimates(signals, listener, fast=True), strict=True):
+                for (begin, _), signal, est in zip(batch, signals, self.estimate(signals, listener, fast=True), strict=True):
                     yield from stitcher.push(begin, signal, est)
             yield from stitcher.finish()
 
@@ -222,7 +213,7 @@ class Separator(HubMixin):
         config = self.models[0].config
         return getattr(config, "stride", None) or max(getattr(config, "window", 2) // 2, 1)
 
-    def _estimates(
+    def estimate(
         self, mixtures: Sequence[np.ndarray], listener: Listener | None = None, fast: bool = False
     ) -> list[np.ndarray]:
         """Estimates (n_src, T) of mixtures (T,) of one length: unchanged from one model, aligned and averaged from several.

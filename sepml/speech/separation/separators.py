@@ -28,10 +28,11 @@ class OneTalker(Separator):
         super().__init__(models, mixture_consistency, full_band)
         self.n_src = 1
 
-    def _estimates(
+    def estimate(
         self, mixtures: Sequence[np.ndarray], listener: Listener | None = None, fast: bool = False
     ) -> list[np.ndarray]:
-        return [est.sum(0, keepdims=True) for est in super()._estimates(mixtures, listener, fast)]
+        """As `Separator.estimate`: the sum of the estimates, (1, T)."""
+        return [est.sum(0, keepdims=True) for est in super().estimate(mixtures, listener, fast)]
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Separators:
         """
         mixture = checked_channel(waveform.detach().cpu().numpy() if isinstance(waveform, Tensor) else waveform)
         counted = self.counter.count([mixture], sample_rate) if self.counter else None
-        separator = self.by_talkers[counted.talkers if counted else self.most]
+        separator = self.by_talkers[counted.talkers] if counted else self.largest
         return separator.separate(mixture, sample_rate), counted
 
     def only(self, talkers: int) -> "Separators":
@@ -96,3 +97,8 @@ class Separators:
     def most(self) -> int:
         """The largest number of talkers."""
         return max(self.by_talkers)
+
+    @property
+    def largest(self) -> Separator:
+        """The separator for the largest number of talkers."""
+        return self.by_talkers[self.most]

@@ -123,10 +123,10 @@ class SpeakerOrder:
         for k, (evidence, fit) in enumerate(zip(self.open, fits, strict=True)):
             orders = self._candidates(evidence, before, fit)
             # Before the first window of all every order is as good as any other.
-            step = _overlap_scores(evidence, before, orders) if k or self.last else np.zeros((1, len(orders)))
+            step = overlap_scores(evidence, before, orders) if k or self.last else np.zeros((1, len(orders)))
             ways = score[:, None] + step
             back.append(ways.argmax(0))
-            score = ways.max(0) + _fit_of(fit, orders)
+            score = ways.max(0) + fit_of(fit, orders)
             candidates.append(orders)
             before = orders
         best = int(score.argmax())
@@ -151,18 +151,18 @@ class SpeakerOrder:
         total, last = 0.0, self.last
         for evidence, order, fit in zip(self.open, path, fits, strict=True):
             orders = np.array([order])
-            total += float(_fit_of(fit, orders)[0])
-            total += float(_overlap_scores(evidence, np.array([last]), orders)[0, 0]) if last else 0.0
+            total += float(fit_of(fit, orders)[0])
+            total += float(overlap_scores(evidence, np.array([last]), orders)[0, 0]) if last else 0.0
             last = order
         return total
 
 
-def _fit_of(fit: np.ndarray, orders: np.ndarray) -> np.ndarray:
+def fit_of(fit: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """(candidates,) weighted log-likelihoods of orders from those of each estimate being each voice, (n_src, n_src)."""
     return _VOICE_WEIGHT * fit[orders, np.arange(orders.shape[1])].sum(-1)
 
 
-def _overlap_scores(evidence: Evidence, before: np.ndarray, orders: np.ndarray) -> np.ndarray:
+def overlap_scores(evidence: Evidence, before: np.ndarray, orders: np.ndarray) -> np.ndarray:
     """(orders before, orders) log-likelihoods of a window's order after that of the window before, from their overlap."""
     distance = evidence.distance[before[:, None, :], orders[None]].sum(-1)
     return -OVERLAP_WEIGHT * evidence.active**0.5 * np.log(distance + _DISTANCE_FLOOR)

@@ -8,7 +8,14 @@ import numpy as np
 
 from sepml.speech.averaging import gains_from_products, inner_products, level_gains
 from sepml.speech.separation.speaker_order import Evidence, SpeakerOrder
-from sepml.speech.separation.voice_statistics import QUIET_DB, STEP_SECONDS, frame_energies, frame_gain, measure_voices
+from sepml.speech.separation.voice_statistics import (
+    QUIET_DB,
+    STEP_SECONDS,
+    VoiceStatistics,
+    frame_energies,
+    frame_gain,
+    measure_voices,
+)
 
 _KEPT = 0.8
 """Decay of the levels' statistics from one window to the next."""
@@ -68,19 +75,13 @@ class Stitcher:
         yield self.tail
 
     def _evidence(self, window: _Window) -> Evidence:
-        self.loud = max(_LOUD_KEPT * self.loud, float(np.quantile(frame_energies(window.mixture, self.sample_rate), 0.9)))
+        self.loud = louder(self.loud, window.mixture, self.sample_rate, _LOUD_KEPT)
         voices = measure_voices(window.est, self.sample_rate, self.loud)
-        if self.before is None or not self.loud > 0:
+        if self.before is None:
             return Evidence(np.zeros((self.n_src, self.n_src)), 0.0, voices)
         step = window.begin - self.before.begin
         left, right = self.before.est[:, step:], window.est[:, : self.before.est.shape[1] - step]
-        energies = frame_energies(window.mixture[: right.shape[1]], self.sample_rate)
-        active = float(np.count_nonzero(energies > self.loud * 10 ** (QUIET_DB / 10)) * STEP_SECONDS)
-        # |a - b|^2 from inner products.
-        own = np.square(left).sum(-1, dtype=np.float64)[:, None] + np.square(right).sum(-1, dtype=np.float64)
-        distance = np.maximum(own - 2 * (left @ right.T), 0)
-        power = self.loud / frame_gain(self.sample_rate)
-        return Evidence(distance / max(active * self.sample_rate, 1.0) / power, active, voices)
+        return evidence_of(left, right, window.mixture[: right.shape[1]], voices, self.loud, self.sample_rate)
 
     def _join(self, window: _Window, order: list[int]) -> np.ndarray:
         est = window.est[order] * self._gains(window.est[order], window.mixture)[:, None]
@@ -97,3 +98,28 @@ class Stitcher:
         new = inner_products(est, mixture)
         self.products = tuple(_KEPT * before + now for before, now in zip(self.products, new, strict=True))
         return gains_from_products(*self.products).astype(np.float32)
+
+
+def louder(loud: float, mixture: np.ndarray, sample_rate: int, kept: float) -> float:
+    """The energy of a loud frame, after one more window of a mixture (T,); what was known before it is decayed by `kept`."""
+    return max(kept * loud, float(np.quantile(frame_energies(mixture, sample_rate), 0.9)))
+
+
+def evidence_of(
+    left: np.ndarray, right: np.ndarray, mixture: np.ndarray, voices: VoiceStatistics, loud: float, sample_rate: int
+) -> Evidence:
+    """The evidence of a window.
+
+    Args:
+        left, right: (n_src, t) estimates of the window before and of this one where they overlap, at the mixture's level.
+        mixture: (t,) there.
+        loud: see `louder`.
+    """
+    if not loud > 0:
+        return Evidence(np.zeros((len(left), len(left))), 0.0, voices)
+    energies = frame_energies(mixture, sample_rate)
+    active = float(np.count_nonzero(energies > loud * 10 ** (QUIET_DB / 10)) * STEP_SECONDS)
+    # |a - b|^2 from inner products.
+    own = np.square(left).sum(-1, dtype=np.float64)[:, None] + np.square(right).sum(-1, dtype=np.float64)
+    distance = np.maximum(own - 2 * (left @ right.T), 0)
+    return Evidence(distance / max(active * sample_rate, 1.0) / (loud / frame_gain(sample_rate)), active, voices)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import resampled
+from sepml.speech.audio.resampling import resampled
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.separation.talker_features import Heard, hear
 from sepml.speech.separation.voice_classifier import VoiceFrames

@@ -13,6 +13,7 @@ from asteroid_files import TINY, noise, published, refusal, save
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.window_lengths import window_lengths
 
 LENGTHS = (21, 100, 1234, 4001)
 # The same numbers
@@ -66,7 +67,7 @@ def test_the_stride_of_a_checkpoint_decides_the_windows(tmp_path):
     """Windows of 20 s and a small overlap are for networks of many frames; the stride was taken for half the kernel."""
     separator = Separator.load(save(tmp_path / "model.pth", published(kernel_size=160, stride=40)))
     assert separator.models[0].config.stride == 40
-    assert separator._windows(None, None) == (20 * 8000, 18 * 8000)
+    assert window_lengths(8000, separator._stride(), None, None) == (20 * 8000, 18 * 8000)
 
 
 def test_a_sample_rate_that_is_not_named(tmp_path, caplog):

@@ -11,7 +11,8 @@ from scipy.signal import resample_poly
 from torch import nn
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.signals import resampled, windows
+from sepml.speech.audio.resampling import resampled
+from sepml.speech.audio.signals import windows
 from sepml.speech.separation.separator import Separator
 
 

@@ -1,0 +1,86 @@
+"""`sepml separate - -o - --live`: separation while people speak."""
+
+import argparse
+import logging
+import sys
+import time
+from typing import TYPE_CHECKING
+
+from sepml.commands.options import OK, checked_usage
+from sepml.errors import SepmlError
+
+if TYPE_CHECKING:
+    from sepml.speech.separation.separator import Separator
+
+log = logging.getLogger(__name__)
+_QUIET_SECONDS = 5.0
+"""Between two lines about the order of the speakers."""
+_REFUSED = (
+    *("channel", "segment", "overlap", "mixture_consistency", "band"),
+    *("format", "filename", "clip_mode", "bits", "adapt", "summary", "force"),
+)
+
+
+def add_live(sub: argparse.ArgumentParser) -> None:
+    """The options of live separation."""
+    what = "separate standard input to standard output while it comes, with this delay of 0.2 to 10 s at most (without a "
+    what += "number: 1); 16-bit samples, raw or with a WAV header, to raw ones, interleaved, a channel for each talker"
+    sub.add_argument("--live", type=float, nargs="?", const=1.0, metavar="SECONDS", help=what)
+    sub.add_argument("--rate", type=int, metavar="HZ", help="with --live: the rate of raw samples of one channel")
+
+
+def separate_live(options: argparse.Namespace, separator: "Separator") -> int:
+    """Separate standard input to standard output, block by block."""
+    from sepml.speech.audio.pcm import PcmInput, as_pcm
+    from sepml.system.process import is_closed
+
+    if is_closed(sys.stdin) or sys.stdin.isatty():
+        raise SepmlError("standard input: is closed or a terminal, expected samples through a pipe")
+    if is_closed(sys.stdout) or sys.stdout.isatty():
+        raise SepmlError("standard output: is closed or a terminal, expected a pipe or a file for the samples")
+    source = PcmInput(sys.stdin.buffer, options.rate)
+    live = separator.live(source.format.rate, options.live)
+    log.info("standard input: %d Hz, %d talkers, at most %.2f s behind", source.format.rate, live.n_src, live.delay)
+    received, spent, said = 0, 0.0, -_QUIET_SECONDS
+    for block in source:
+        begin = time.perf_counter()
+        est = live.push(block)
+        spent += time.perf_counter() - begin
+        received += block.size
+        _write(as_pcm(est))
+        now = received / source.format.rate
+        if not live.is_sure and now - said >= _QUIET_SECONDS:
+            log.warning("%.1f s: who is who is uncertain (%.0f %%)", now, 100 * live.certainty)
+            said = now
+    _write(as_pcm(live.finish()))
+    seconds = received / source.format.rate
+    log.info("standard input: %.1f s, separated in %.2f of real time", seconds, spent / max(seconds, 1e-9))
+    return OK
+
+
+def check_live(options: argparse.Namespace) -> None:
+    """End the command for options that do not fit together; two talkers are the default."""
+    if options.live is None:
+        if options.rate is not None:
+            options.wrong("--rate: is for --live")
+        return
+    from sepml.speech.separation.window_lengths import check_delay
+
+    if options.input != ["-"] or options.out != "-":
+        options.wrong("--live: separates standard input to standard output, as in sepml separate - -o - --live")
+    if options.speakers == "auto":
+        options.wrong("--live: does not count talkers, expected --speakers 1, 2 or 3 (without it: 2)")
+    for name in _REFUSED:
+        if getattr(options, name) != options.parser.get_default(name):
+            options.wrong(f"--{name.replace('_', '-')}: does not go with --live")
+    if options.rate is not None and options.rate <= 0:
+        options.wrong(f"--rate: is {options.rate}, expected Hz above 0")
+    with checked_usage(options):
+        check_delay(options.live)
+    if options.speakers is None and options.model is None:
+        options.speakers = "2"
+
+
+def _write(samples: bytes) -> None:
+    sys.stdout.buffer.write(samples)
+    sys.stdout.buffer.flush()
