@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,10 +26,12 @@ class StudyResults:
     Attributes:
         scores: variant -> seed -> test -> scores.
         histories: variant -> seed -> the rows of history.csv.
+        notes: where each run was computed, and its `minutes`.
     """
 
     scores: dict[str, dict[int, dict[str, RunScores]]]
     histories: dict[str, dict[int, list[dict[str, float]]]]
+    notes: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ def read_results(study: Study, places: Sequence[RunPlace]) -> StudyResults:
     Raises:
         SepmlError: a damaged file, or results of other tests.
     """
-    results = StudyResults({}, {})
+    results = StudyResults({}, {}, [])
     for place in places:
         if not place.is_done:
             continue
@@ -84,6 +86,7 @@ def read_results(study: Study, places: Sequence[RunPlace]) -> StudyResults:
             raise SepmlError(f"{file}: holds no scores of the test '{absent[0]}'")
         results.scores.setdefault(run.variant, {})[run.seed] = scores
         results.histories.setdefault(run.variant, {})[run.seed] = _history(place.result(".history.csv"))
+        results.notes.append(place.note())
     return results
 
 

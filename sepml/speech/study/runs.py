@@ -52,6 +52,14 @@ class RunPlace:
         """Whether the run is finished: this file is written last."""
         return self.result(".json").exists()
 
+    def note(self) -> dict[str, Any]:
+        """What is noted of a finished run: its settings and data, where it was computed, and its minutes.
+
+        Raises:
+            SepmlError: the file cannot be read.
+        """
+        return read_object(self.result(".json"), "note of a run of a study")
+
 
 def places_of(study: Study, out: Path) -> list[RunPlace]:
     """The places of all runs of a study in its folder."""
@@ -131,9 +139,11 @@ def _made_with(place: RunPlace) -> dict[str, Any]:
     Raises:
         SepmlError: its note cannot be read.
     """
-    note = place.result(".json")
-    found = read_object(note, "note of a run of a study")
-    return {_SETTINGS: plain(parse(SeparationExperiment, found.get(_SETTINGS, {}), str(note))), _DATA: found.get(_DATA, {})}
+    found = place.note()
+    return {
+        _SETTINGS: plain(parse(SeparationExperiment, found.get(_SETTINGS, {}), str(place.result(".json")))),
+        _DATA: found.get(_DATA, {}),
+    }
 
 
 def _run(place: RunPlace, tests: Mapping[str, Path], requests: Mapping[str, Request], machines: Machines) -> str:

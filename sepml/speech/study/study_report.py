@@ -13,6 +13,7 @@ from sepml.speech.report.rendering import data_uri, read_template, render, scrip
 from sepml.speech.results.statistics import mixed_model
 from sepml.speech.study.comparisons import WHAT, Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
 from sepml.speech.study.figures import curves_figure, effects_figure
+from sepml.speech.study.machines import where_computed
 from sepml.speech.study.plan import Study
 from sepml.system.files import write_text
 from sepml.system.tables import markdown
@@ -67,8 +68,9 @@ def write_study_report(study: Study, results: StudyResults, out: Path, latex: Pa
     ]
     summary = " ".join(part for part in (summary_of(study, comparisons), _check(study, results, comparisons)) if part)
     files = [out / "RESULTS.md", out / "study.html"]
-    write_text(files[0], _text(study, summary, tables))
-    write_text(files[1], _page(study, results, summary, tables))
+    how = f"{_HOW} {where_computed(results.notes)}"
+    write_text(files[0], _text(study, summary, how, tables))
+    write_text(files[1], _page(study, results, summary, how, tables))
     if latex:
         write_text(latex, "\n".join(map(_latex, tables)))
         files.append(latex)
@@ -141,15 +143,15 @@ def _check(study: Study, results: StudyResults, comparisons: Sequence[Comparison
     return f"A mixed model with seed and mixture as random effects gives {model.estimate:+.3f} dB, {low:+.3f} to {high:+.3f}."
 
 
-def _text(study: Study, summary: str, tables: Sequence[StudyTable]) -> str:
-    parts = [f"# {study.source.stem}", summary, _HOW]
+def _text(study: Study, summary: str, how: str, tables: Sequence[StudyTable]) -> str:
+    parts = [f"# {study.source.stem}", summary, how]
     for table in tables:
         title = f"{table.group}, {table.test}" if table.group else table.test
         parts.append(f"## {title}\n\n{markdown([table.head, *table.rows])}")
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def _page(study: Study, results: StudyResults, summary: str, tables: Sequence[StudyTable]) -> str:
+def _page(study: Study, results: StudyResults, summary: str, how: str, tables: Sequence[StudyTable]) -> str:
     groups = []
     for group, variants in study.groups.items():
         of_group = [table for table in tables if table.group == group]
@@ -159,7 +161,7 @@ def _page(study: Study, results: StudyResults, summary: str, tables: Sequence[St
     script = read_template("study.js")
     return render(
         "study.html",
-        **{"heading": study.source.stem, "summary": summary, "how": _HOW, "groups": groups, "version": __version__},
+        **{"heading": study.source.stem, "summary": summary, "how": how, "groups": groups, "version": __version__},
         date=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{script_hash(script)}'",
         style="".join(map(read_template, ("base.css", "report.css", "study.css"))),

@@ -158,7 +158,8 @@ def test_the_command_answers_while_sound_comes(model):
         # Standard input is still open.
         early = b""
         while len(early) < round(2.5 * RATE) * 4:
-            assert (part := process.stdout.read(1 << 16))
+            part = process.stdout.read(1 << 16)
+            assert part, process.stderr.read()
             early += part
         assert process.poll() is None
         rest, said = process.communicate()
