@@ -1,7 +1,8 @@
 """Live separation: SI-SNRi, time and jitter for each delay, beside the separation of whole mixtures.
 
 Mixtures of a manifest go through in blocks of 20 ms, each by a stream of its own that begins with it: speakers are not known
-beforehand. PyTorch has one thread, numpy as many as it takes. Time is the whole as a part of real time, and the longest that one block took.
+beforehand. PyTorch has one thread, numpy as many as it takes. Time is the whole as a part of real time, and the longest that
+one block took.
 
     python tools/bench/live.py --manifest DIR/tt_unseen.csv [--model DIR] [--mixtures 100] [--delays 0.2 0.5 1 2]
         [--minutes 10]
