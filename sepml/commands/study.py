@@ -72,7 +72,7 @@ def _study(options: argparse.Namespace) -> int:
 
 
 def _images(options: argparse.Namespace) -> int:
-    if options.settings or options.latex or options.report:
+    if options.settings or options.latex or options.report or options.only:
         options.wrong("a folder of runs on images takes --out and --header alone")
     from sepml.vision.study import write_study
 

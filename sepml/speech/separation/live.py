@@ -36,7 +36,7 @@ class Live:
         self.n_src, self.sample_rate = separator.n_src, int(sample_rate)
         self._in = Resampler(self.sample_rate, separator.sample_rate, at_once=0)
         self._out = Resampler(separator.sample_rate, self.sample_rate, at_once=0)
-        causal = [is_causal(model) for model in separator.models]
+        causal = [is_causal(model) and model.config.n_src == self.n_src for model in separator.models]
         if any(causal) and len(causal) > 1:
             raise SepmlError(f"{len(causal)} networks, expected one causal network, or none that is causal")
         self._core: Streamed | LookAhead = Streamed(separator) if causal[0] else LookAhead(separator, delay)

@@ -15,7 +15,7 @@ from sepml.speech.separation.voice_statistics import VoiceStatistics, likelihood
 WINDOW_SECONDS = 6.0
 """What the networks hear at a time, and with it how long a silence may be until voices alone give the order."""
 _KEPT, _LOUD_KEPT = 0.956, 0.996
-"""Decay of the statistics of levels and of the loud frames, each second; of the files' windows of 5 s, 0.8 and 0.98."""
+"""Decay of the statistics of levels and of the loud frames, each second; for the windows of files it is 0.8 and 0.98 in 5 s."""
 _FADE_SECONDS = 0.02
 SURE = 0.9
 """An order with a lower probability is uncertain."""
@@ -31,6 +31,24 @@ class SeparatesWindows(Protocol):
     def estimate(self, mixtures: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Estimates (n_src, T) of mixtures (T,) of one length."""
         ...
+
+
+class RunningGains:
+    """The gains that bring estimates to the level of their mixture, by least squares over all that was heard, which fades.
+
+    Args:
+        n_src: estimates. rate: of the signals, Hz.
+    """
+
+    def __init__(self, n_src: int, rate: int) -> None:
+        self.rate = rate
+        self.products: tuple[np.ndarray, ...] = (np.zeros((n_src, n_src)), np.zeros(n_src), np.zeros(()))
+
+    def heard(self, est: np.ndarray, mixture: np.ndarray, step: int) -> np.ndarray:
+        """The gains (n_src,) after more of the estimates (n_src, t) and the mixture (t,), `step` samples after the last."""
+        kept, new = _KEPT ** (step / self.rate), inner_products(est, mixture)
+        self.products = tuple(kept * before + now for before, now in zip(self.products, new, strict=True))
+        return gains_from_products(*self.products)
 
 
 class LookAhead:
@@ -63,7 +81,7 @@ class LookAhead:
         self.loud = 0.0
         self.voices = VoiceStatistics.none(n_src)
         self.recent: deque[tuple[int, VoiceStatistics]] = deque()
-        self.products: tuple[np.ndarray, ...] = (np.zeros((n_src, n_src)), np.zeros(n_src), np.zeros(()))
+        self.gains = RunningGains(n_src, self.rate)
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """The next samples `(n_src, t')` of the estimates after `(t,)` more of the mixture."""
@@ -92,8 +110,7 @@ class LookAhead:
         level = float(np.abs(mixture).max()) or 1.0
         est = self.separator.estimate([mixture / level])[0] * level
         est = est[list(self._ordered(begin, est, mixture))]
-        self._keep_levels(est, mixture)
-        est = (est * gains_from_products(*self.products)[:, None]).astype(np.float32)
+        est = (est * self.gains.heard(est, mixture, self.step)[:, None]).astype(np.float32)
         found = est[:, self.given - begin : until - begin].copy()
         self._fade(found)
         self._keep_voices(begin, until, found)
@@ -118,11 +135,6 @@ class LookAhead:
         best = int(scores.argmax())
         self.certainty = float(1 / np.exp(scores - scores[best]).sum())
         return tuple(self.orders[best].tolist())
-
-    def _keep_levels(self, est: np.ndarray, mixture: np.ndarray) -> None:
-        kept = _KEPT ** (self.step / self.rate)
-        new = inner_products(est, mixture)
-        self.products = tuple(kept * before + now for before, now in zip(self.products, new, strict=True))
 
     def _fade(self, found: np.ndarray) -> None:
         """Fade from the window before into this one, where what it gives begins."""

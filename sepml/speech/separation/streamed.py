@@ -3,12 +3,9 @@
 import numpy as np
 from scipy.signal import lfilter
 
-from sepml.speech.averaging import gains_from_products, inner_products
 from sepml.speech.models.skim_stream import SkiMStream
-from sepml.speech.separation.look_ahead import SeparatesWindows
+from sepml.speech.separation.look_ahead import RunningGains, SeparatesWindows
 
-_KEPT = 0.956
-"""Decay of the statistics of levels, each second."""
 _LOWEST_HZ = 10.0
 
 
@@ -31,9 +28,8 @@ class Streamed:
         self.pole = float(np.exp(-2 * np.pi * _LOWEST_HZ / self.rate))
         self.state = np.zeros(1)
         self.mixture = np.zeros(0, np.float32)
-        n_src = separator.n_src
-        self.products: tuple[np.ndarray, ...] = (np.zeros((n_src, n_src)), np.zeros(n_src), np.zeros(()))
-        self.gains: np.ndarray | None = None
+        self.gains = RunningGains(separator.n_src, self.rate)
+        self.before: np.ndarray | None = None
 
     def push(self, block: np.ndarray) -> np.ndarray:
         """The next samples `(n_src, t')` of the estimates after `(t,)` more of the mixture."""
@@ -53,11 +49,8 @@ class Streamed:
         if not count:
             return est
         mixture, self.mixture = self.mixture[:count], self.mixture[count:]
-        kept = _KEPT ** (count / self.rate)
-        new = inner_products(est, mixture)
-        self.products = tuple(kept * before + now for before, now in zip(self.products, new, strict=True))
-        gains = gains_from_products(*self.products)
-        before = gains if self.gains is None else self.gains
-        self.gains = gains
+        gains = self.gains.heard(est, mixture, count)
+        before = gains if self.before is None else self.before
+        self.before = gains
         rise = (np.arange(count) + 1) / count
         return (est * (before[:, None] + rise * (gains - before)[:, None])).astype(np.float32)
