@@ -4,6 +4,7 @@ import argparse
 import logging
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from sepml.commands.options import OK, checked_usage
@@ -39,21 +40,23 @@ def separate_live(options: argparse.Namespace, separator: "Separator") -> int:
     if is_closed(sys.stdout) or sys.stdout.isatty():
         raise SepmlError("standard output: is closed or a terminal, expected a pipe or a file for the samples")
     source = PcmInput(sys.stdin.buffer, options.rate)
-    live = separator.live(source.format.rate, options.live)
-    log.info("standard input: %d Hz, %d talkers, at most %.2f s behind", source.format.rate, live.n_src, live.delay)
+    rate, live = source.format.rate, separator.live(source.format.rate, options.live)
+    talkers = f"{live.n_src} talker{'s' * (live.n_src > 1)}"
+    log.info("standard input: %d Hz, %s, at most %.2f s behind", rate, talkers, live.delay)
     received, spent, said = 0, 0.0, -_QUIET_SECONDS
-    for block in source:
-        begin = time.perf_counter()
-        est = live.push(block)
-        spent += time.perf_counter() - begin
-        received += block.size
-        _write(as_pcm(est))
-        now = received / source.format.rate
-        if not live.is_sure and now - said >= _QUIET_SECONDS:
-            log.warning("%.1f s: who is who is uncertain (%.0f %%)", now, 100 * live.certainty)
-            said = now
+    # An interrupt is how a stream without an end is ended.
+    with suppress(KeyboardInterrupt):
+        for block in source:
+            begin = time.perf_counter()
+            est = live.push(block)
+            spent += time.perf_counter() - begin
+            received += block.size
+            _write(as_pcm(est))
+            if not live.is_sure and received / rate - said >= _QUIET_SECONDS:
+                said = received / rate
+                log.warning("%.1f s: who is who is uncertain (%.0f %%)", said, 100 * live.certainty)
     _write(as_pcm(live.finish()))
-    seconds = received / source.format.rate
+    seconds = received / rate
     log.info("standard input: %.1f s, separated in %.2f of real time", seconds, spent / max(seconds, 1e-9))
     return OK
 

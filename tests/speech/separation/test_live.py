@@ -1,6 +1,7 @@
 """Separation while people speak: how far the estimates are behind, their order, level and length, and the command."""
 
 import io
+import signal
 import subprocess
 import sys
 
@@ -148,7 +149,8 @@ def test_samples_that_are_no_numbers():
         Separator.live(Sorted(), RATE, 0.5).push(np.array([0.0, np.nan]))
 
 
-def test_the_command_answers_while_sound_comes(model):
+@pytest.mark.parametrize("ended_by", ["the end of the sound", "an interrupt"])
+def test_the_command_answers_while_sound_comes(model, ended_by):
     words = [sys.executable, "-m", "sepml", "separate", "--model", str(model), "-d", "cpu", "-", "-o", "-"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen([*words, "--live", "0.5", "--rate", "8000"], bufsize=0, **pipes) as process:
@@ -162,6 +164,8 @@ def test_the_command_answers_while_sound_comes(model):
             assert part, process.stderr.read()
             early += part
         assert process.poll() is None
+        if ended_by == "an interrupt":
+            process.send_signal(signal.SIGINT)
         rest, said = process.communicate()
     assert process.returncode == 0 and len(early) + len(rest) == samples.size * 4
     assert b"at most 0.50 s behind" in said and b"standard input: 3.0 s, separated in" in said
