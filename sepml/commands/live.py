@@ -2,15 +2,19 @@
 
 import argparse
 import logging
+import signal
 import sys
 import time
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from sepml.commands.options import OK, checked_usage
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from sepml.speech.separation.separator import Separator
 
 log = logging.getLogger(__name__)
@@ -44,21 +48,45 @@ def separate_live(options: argparse.Namespace, separator: "Separator") -> int:
     talkers = f"{live.n_src} talker{'s' * (live.n_src > 1)}"
     log.info("standard input: %d Hz, %s, at most %.2f s behind", rate, talkers, live.delay)
     received, spent, said = 0, 0.0, -_QUIET_SECONDS
-    # An interrupt is how a stream without an end is ended.
-    with suppress(KeyboardInterrupt):
-        for block in source:
-            begin = time.perf_counter()
-            est = live.push(block)
-            spent += time.perf_counter() - begin
-            received += block.size
-            _write(as_pcm(est))
-            if not live.is_sure and received / rate - said >= _QUIET_SECONDS:
-                said = received / rate
-                log.warning("%.1f s: who is who is uncertain (%.0f %%)", said, 100 * live.certainty)
+    for block in _until_interrupted(source):
+        begin = time.perf_counter()
+        est = live.push(block)
+        spent += time.perf_counter() - begin
+        received += block.size
+        _write(as_pcm(est))
+        if not live.is_sure and received / rate - said >= _QUIET_SECONDS:
+            said = received / rate
+            log.warning("%.1f s: the order of the talkers is uncertain (%.0f %%)", said, 100 * live.certainty)
     _write(as_pcm(live.finish()))
     seconds = received / rate
     log.info("standard input: %.1f s, separated in %.2f of real time", seconds, spent / max(seconds, 1e-9))
     return OK
+
+
+def _until_interrupted(blocks: Iterable["np.ndarray"]) -> Iterator["np.ndarray"]:
+    """The blocks up to an interrupt, with which a stream without an end is ended; one during work on a block waits for it."""
+    waiting = ended = False
+
+    def end(signum: int, frame: FrameType | None) -> None:
+        nonlocal ended
+        ended = True
+        if waiting:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, end)
+    try:
+        source = iter(blocks)
+        while not ended:
+            waiting = True
+            block = next(source, None)
+            waiting = False
+            if block is None:
+                return
+            yield block
+    except KeyboardInterrupt:
+        log.debug("standard input: interrupted")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def check_live(options: argparse.Namespace) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
+from sepml.speech.audio.recordings import HIGHEST_RATE, LOWEST_RATE
 
 _AT_ONCE = 1 << 16
 _PCM, _EXTENSIBLE = 1, 0xFFFE
@@ -34,7 +35,8 @@ class PcmInput:
         rate: of raw samples of one channel, Hz; a header says its own.
 
     Raises:
-        SepmlError: nothing came, raw samples without a rate, another rate than the header's, or a header of other samples.
+        SepmlError: nothing came, raw samples without a rate, a rate that no recording has or other than the
+            header's, or a header of other samples.
     """
 
     def __init__(self, stream: BinaryIO, rate: int | None = None) -> None:
@@ -46,6 +48,8 @@ class PcmInput:
         if start != b"RIFF" and rate is None:
             raise SepmlError("standard input: has no header of a WAV file, and no `rate` says the rate of raw samples in Hz")
         self.format = _header(stream) if start == b"RIFF" else PcmFormat(rate or 0)
+        if not LOWEST_RATE <= self.format.rate <= HIGHEST_RATE:
+            raise SepmlError(f"standard input: its rate is {self.format.rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         if rate not in (None, self.format.rate):
             raise SepmlError(f"standard input: its header says {self.format.rate} Hz, the setting `rate` {rate}")
 
@@ -91,8 +95,8 @@ def _header(stream: BinaryIO) -> PcmFormat:
     kind, channels, rate, _, _, bits = struct.unpack("<HHIIHH", found[:16])
     if kind not in (_PCM, _EXTENSIBLE) or bits != 16:
         raise SepmlError(f"standard input: holds samples of format {kind} with {bits} bits, expected PCM with 16")
-    if not 1 <= channels <= _MOST_CHANNELS or rate == 0:
-        raise SepmlError(f"standard input: its header says {channels} channels at {rate} Hz")
+    if not 1 <= channels <= _MOST_CHANNELS:
+        raise SepmlError(f"standard input: its header says {channels} channels, expected 1 to {_MOST_CHANNELS}")
     return PcmFormat(rate, channels)
 
 

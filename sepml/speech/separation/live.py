@@ -6,7 +6,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.resampling import Resampler
 from sepml.speech.audio.signals import checked_channel, require_rate
 from sepml.speech.models.skim_stream import is_causal
-from sepml.speech.separation.look_ahead import SURE, LookAhead, SeparatesWindows
+from sepml.speech.separation.look_ahead import MOST_SOURCES, SURE, LookAhead, SeparatesWindows
 from sepml.speech.separation.streamed import Streamed
 from sepml.speech.separation.window_lengths import check_delay
 
@@ -27,12 +27,16 @@ class Live:
         delay: seconds after which a sample of the estimates is given at the latest.
 
     Raises:
-        SepmlError: an invalid rate or delay, or several causal networks.
+        SepmlError: an invalid rate or delay, several causal networks, or networks for more than five sources.
     """
 
     def __init__(self, separator: SeparatesWindows, sample_rate: int, delay: float = 1.0) -> None:
         require_rate(sample_rate)
         check_delay(delay)
+        if separator.n_src > MOST_SOURCES:
+            raise SepmlError(
+                f"networks for {separator.n_src} sources, expected {MOST_SOURCES} at most: all orders are compared"
+            )
         self.n_src, self.sample_rate = separator.n_src, int(sample_rate)
         self._in = Resampler(self.sample_rate, separator.sample_rate, at_once=0)
         self._out = Resampler(separator.sample_rate, self.sample_rate, at_once=0)

@@ -17,6 +17,8 @@ WINDOW_SECONDS = 6.0
 _KEPT, _LOUD_KEPT = 0.956, 0.996
 """Decay of the statistics of levels and of the loud frames, each second; for the windows of files it is 0.8 and 0.98 in 5 s."""
 _FADE_SECONDS = 0.02
+MOST_SOURCES = 5
+"""All orders of so many are compared for each window, 120."""
 SURE = 0.9
 """An order with a lower probability is uncertain."""
 

@@ -66,6 +66,8 @@ def test_the_length_of_a_header_from_a_pipe_is_ignored():
     (wav(SAMPLES, subtype="FLOAT"), None, "format 3 with 32 bits"),
     (b"RIFF\0\0\0\0AVI ", None, "is no WAV file"),
     (wav(SAMPLES)[:20], None, "does not say the format|ends within the header"),
+    (SAMPLES.tobytes(), 1_000_000_007, "its rate is 1000000007 Hz, expected 1000 to 768000 Hz"),
+    (wav(SAMPLES, 3), None, "its rate is 3 Hz, expected 1000 to 768000 Hz"),
     (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", None, "does not say the format"),
     (b"RIFF\0\0\0\0WAVELIST" + struct.pack("<I", 1 << 31), None, "has 2147483648 bytes, expected 1048576 at most"),
     (b"RIFF\0\0\0\0WAVEfmt \x10\0\0\0" + struct.pack("<HHIIHH", 1, 0, 8000, 0, 0, 16) + b"data\0\0\0\0", None, "0 channels"),

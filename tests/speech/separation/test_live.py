@@ -144,6 +144,14 @@ def test_invalid_settings(rate, delay, said):
         Separator.live(Sorted(), rate, delay)
 
 
+def test_too_many_sources_to_compare_all_orders():
+    class Crowd(Sorted):
+        n_src = 20
+
+    with pytest.raises(SepmlError, match="networks for 20 sources, expected 5 at most"):
+        Separator.live(Crowd(), RATE, 0.5)
+
+
 def test_samples_that_are_no_numbers():
     with pytest.raises(SepmlError, match="nan or infinite"):
         Separator.live(Sorted(), RATE, 0.5).push(np.array([0.0, np.nan]))
