@@ -41,7 +41,8 @@ class StudySettings:
         base: the file of the experiment that all variants change, beside this one.
         variants: name -> the settings that differ, with dotted keys; `peers.1` changes the second peer. Where a mapping changes
             its `kind`, its other old settings are dropped.
-        seeds: of the runs, the same for all variants; a number n is 0 to n - 1.
+        seeds: of the runs; a number n is 0 to n - 1.
+        seeds_of: variant -> its seeds, where it has others, such as more of them for the primary comparison.
         tests: name -> manifest, relative to `data.root`.
         groups: title -> the variants of a table, of which the others are compared with the first; none is one group of all.
         primary: the comparison that is decided on beforehand.
@@ -51,6 +52,7 @@ class StudySettings:
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
     tests: Annotated[dict[str, Path], Field(min_length=1)]
+    seeds_of: dict[str, Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]] = field(default_factory=dict)
     groups: dict[str, list[str]] = field(default_factory=dict)
     primary: Primary | None = None
 
@@ -106,9 +108,12 @@ def read_study(path: Path, words: list[str] | None = None) -> Study:
     for name, changes in settings.variants.items():
         with about(f"{path}: variants.{name}"):
             variants[name] = change(base, changes)
+    seeds = {name: settings.seeds_of.get(name, settings.seeds) for name in variants}
     runs = []
-    for seed in settings.seeds:
-        for name, changed in variants.items():
+    # Seed by seed, so that a study that is stopped has whole comparisons.
+    for seed in dict.fromkeys(seed for own in seeds.values() for seed in own):
+        for name in (name for name, own in seeds.items() if seed in own):
+            changed = variants[name]
             complete = {**changed, "seed": seed}
             experiment = parse_experiment(complete, f"{path}: variants.{name}")
             if experiment.fit.precision == "auto":
@@ -158,16 +163,18 @@ def _merged(was: Any, value: Any) -> Any:
 
 def _parsed(path: Path) -> StudySettings:
     content = read_yaml(path)
-    if isinstance(count := content.get("seeds"), int):
-        content["seeds"] = list(range(min(count, MOST_SEEDS + 1)))
+    content["seeds"] = _counted(content.get("seeds"))
+    if isinstance(own := content.get("seeds_of"), dict):
+        content["seeds_of"] = {name: _counted(seeds) for name, seeds in own.items()}
     settings = parse(StudySettings, content, str(path))
-    repeated = sorted({seed for seed in settings.seeds if settings.seeds.count(seed) > 1})
-    if repeated:
-        raise SepmlError(f"{path}: seeds: {repeated[0]} is there more than once")
+    for where, seeds in {"seeds": settings.seeds, **{f"seeds_of.{name}": s for name, s in settings.seeds_of.items()}}.items():
+        if repeated := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+            raise SepmlError(f"{path}: {where}: {repeated[0]} is there more than once")
     for name in (*settings.variants, *settings.tests):
         if not _NAME.fullmatch(name):
             raise SepmlError(f"{path}: '{name[:80]}' names a folder, expected letters, digits and . _ + -")
     named = [(f"groups.{title}", name) for title, names in settings.groups.items() for name in names]
+    named += [("seeds_of", name) for name in settings.seeds_of]
     if settings.primary:
         named.append(("primary.variant", settings.primary.variant))
         _require(path, "primary.test", settings.primary.test, settings.tests)
@@ -181,6 +188,11 @@ def _parsed(path: Path) -> StudySettings:
             f"{path}: primary.variant: '{primary.variant}' is compared with nothing: no group has it after another"
         )
     return settings
+
+
+def _counted(seeds: Any) -> Any:
+    """Seeds as a list, where they are a number of them."""
+    return list(range(min(seeds, MOST_SEEDS + 1))) if isinstance(seeds, int) else seeds
 
 
 def _require(path: Path, where: str, name: str, known: Mapping[str, Any]) -> None:

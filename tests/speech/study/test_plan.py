@@ -54,6 +54,13 @@ def test_a_study_is_every_variant_with_every_seed(tmp_path):
     assert study.tests == {"cv": tmp_path / "cv.csv"} and study.groups == {"": ["solo", "ml"]}
 
 
+def test_a_variant_has_more_seeds_of_its_own_after_those_of_all(tmp_path):
+    study = read_study(written(tmp_path, seeds_of={"ml": 4}))
+    assert [run.name for run in study.runs] == ["solo/seed0", "ml/seed0", "solo/seed1", "ml/seed1", "ml/seed2", "ml/seed3"]
+    study = read_study(written(tmp_path, seeds_of={"solo": [5]}))
+    assert [run.name for run in study.runs] == ["solo/seed5", "ml/seed0", "ml/seed1"]
+
+
 @pytest.mark.parametrize(("changes", "said"), [
     ({"variants": {"solo": {"cohort.mechanism": "sol"}}, "primary": None}, "variants.solo: 'cohort.mechanism'"),
     ({"variants": {"solo": {"peers.2": {"hidden": 4}}}, "primary": None}, "solo: 'peers.2' is of no item: there are 2"),
@@ -62,6 +69,9 @@ def test_a_study_is_every_variant_with_every_seed(tmp_path):
     ({"variants": {"solo": {"fit.precision": "auto"}}, "primary": None}, "fit.precision is auto"),
     ({"seeds": [3, 3]}, "seeds: 3 is there more than once"),
     ({"seeds": []}, "seeds"),
+    ({"seeds_of": {"mll": 8}}, "seeds_of: there is no 'mll'; did you mean 'ml'?"),
+    ({"seeds_of": {"ml": [1, 2, 1]}}, "seeds_of.ml: 1 is there more than once"),
+    ({"seeds_of": {"ml": 0}}, "seeds_of.ml"),
     ({"groups": {"a": ["solo", "mll"]}}, "groups.a: there is no 'mll'; did you mean 'ml'?"),
     ({"groups": {"a": []}}, "groups.a: expected variants"),
     ({"primary": {"variant": "ml", "test": "tt"}}, "primary.test: there is no 'tt'"),
