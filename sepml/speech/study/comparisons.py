@@ -1,9 +1,9 @@
 """What the results of a study say: each variant's scores, and its effect over the first variant of its group."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -11,12 +11,9 @@ from sepml.errors import SepmlError
 from sepml.speech.averaging import gain_of_average
 from sepml.speech.results.statistics import PairedEffect, holm, paired_effect
 from sepml.speech.study.plan import Study
-from sepml.speech.study.run_scores import CORRELATION, RunScores, read_run_scores
+from sepml.speech.study.run_scores import AVERAGE, CORRELATION, PEERS, RunScores, read_run_scores
 from sepml.speech.study.runs import RunPlace
 from sepml.system.csv_files import read_rows
-
-What = Literal["average", "peers"]
-WHAT: tuple[What, ...] = ("average", "peers")
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,13 @@ class VariantScores:
     """The scores of a variant on a test: SI-SNRi, dB, means over the mixtures for each seed `(S,)`.
 
     Attributes:
+        means: of the scores that its group compares, each `(S,)`.
         correlation: of the peers' errors, nan for one peer.
         predicted_gain: of the average over the peers from it, dB, see `gain_of_average`; `measured_gain` beside it.
     """
 
     seeds: tuple[int, ...]
-    average: np.ndarray
-    peers: np.ndarray
+    means: tuple[np.ndarray, np.ndarray]
     correlation: float
     predicted_gain: float
     measured_gain: float
@@ -56,7 +53,7 @@ class Comparison:
     """A variant against the baseline of its group.
 
     Attributes:
-        of: the scores of the average, or the mean of the peers' own.
+        of: which scores, see `Group`.
         p_corrected: by Holm's method over all comparisons of the study but the primary one; of that one, the plain p-value.
     """
 
@@ -64,7 +61,7 @@ class Comparison:
     variant: str
     baseline: str
     test: str
-    of: What
+    of: str
     effect: PairedEffect
     is_primary: bool
     p_corrected: float | None = None
@@ -107,15 +104,24 @@ def _history(file: Path) -> list[dict[str, float]]:
     return rows
 
 
-def scores_of_variant(results: StudyResults, variant: str, test: str) -> VariantScores:
-    """The scores of a variant on a test, seed by seed."""
+def scores_of_variant(results: StudyResults, variant: str, test: str, of: Sequence[str]) -> VariantScores:
+    """The scores of a variant on a test, seed by seed.
+
+    Args:
+        of: which two, see `Group`.
+    """
     runs = {seed: scores[test] for seed, scores in sorted(results.scores[variant].items())}
-    average, peers = (np.array([scores.of(what).mean() for scores in runs.values()]) for what in WHAT)
+    one, two, average, peers = (_means(runs.values(), what) for what in (*of, AVERAGE, PEERS))
     count = sum(name.startswith("peer") for name in next(iter(runs.values())).columns)
     of_mixtures = np.concatenate([scores.columns[CORRELATION] for scores in runs.values()])
     correlation = float(np.nanmean(of_mixtures)) if np.isfinite(of_mixtures).any() else np.nan
     predicted = gain_of_average(correlation, count) if np.isfinite(correlation) else np.nan
-    return VariantScores(tuple(runs), average, peers, correlation, predicted, float((average - peers).mean()))
+    return VariantScores(tuple(runs), (one, two), correlation, predicted, float((average - peers).mean()))
+
+
+def _means(runs: Iterable[RunScores], of: str) -> np.ndarray:
+    """Over the mixtures, for each run `(S,)`."""
+    return np.array([scores.of(of).mean() for scores in runs])
 
 
 def compare_variants(study: Study, results: StudyResults) -> list[Comparison]:
@@ -127,20 +133,21 @@ def compare_variants(study: Study, results: StudyResults) -> list[Comparison]:
 
 def _comparisons(study: Study, results: StudyResults) -> Iterator[Comparison]:
     primary, had_primary = study.primary, False
-    for group, (baseline, *variants) in study.groups.items():
+    for title, group in study.groups.items():
+        baseline, *variants = group.variants
         for variant in variants:
             shared = sorted(results.scores.get(variant, {}).keys() & results.scores.get(baseline, {}).keys())
             for test in study.tests if shared else ():
                 pair = [[results.scores[name][seed][test] for seed in shared] for name in (variant, baseline)]
                 _require_same_mixtures(test, [*pair[0], *pair[1]])
-                for what in WHAT:
+                for what in group.of:
                     a, b = (np.stack([scores.of(what) for scores in runs]) for runs in pair)
                     speakers = pair[0][0].speakers
                     named = primary and (primary.variant, primary.test, primary.of)
                     is_primary = not had_primary and (variant, test, what) == named
                     had_primary = had_primary or is_primary
                     effect = paired_effect(a, b, speakers if all(speakers) else None)
-                    yield Comparison(group, variant, baseline, test, what, effect, is_primary)
+                    yield Comparison(title, variant, baseline, test, what, effect, is_primary)
 
 
 def _require_same_mixtures(test: str, runs: Sequence[RunScores]) -> None:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -18,6 +18,10 @@ MOST_SEEDS = 1000
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,60}")
 
 
+# The scores of the average of the peers' estimates, the mean of the peers' own, or those of one peer.
+ScoresOf = Annotated[str, Field(pattern="^(average|peers|peer[1-9][0-9]?)$")]
+
+
 @dataclass(frozen=True)
 class Primary:
     """The one comparison that is decided on beforehand, whose p-value is not corrected.
@@ -25,12 +29,25 @@ class Primary:
     Attributes:
         variant: which is compared with the first variant of its group.
         test: the name of a test.
-        of: the scores of the `average` of the peers' estimates, or the mean of the `peers`' own.
+        of: which scores are compared, as in `Group`.
     """
 
     variant: str
     test: str
-    of: Literal["average", "peers"] = "average"
+    of: ScoresOf = "average"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Variants that are compared with each other, a table for each test.
+
+    Attributes:
+        variants: the others are compared with the first.
+        of: which scores: of the `average` of the peers' estimates, the mean of the `peers`' own, or of one, such as `peer1`.
+    """
+
+    variants: Annotated[list[str], Field(min_length=1)]
+    of: tuple[ScoresOf, ScoresOf] = ("average", "peers")
 
 
 @dataclass(frozen=True)
@@ -44,7 +61,7 @@ class StudySettings:
         seeds: of the runs; a number n is 0 to n - 1.
         seeds_of: variant -> its seeds, where it has others, such as more of them for the primary comparison.
         tests: name -> manifest, relative to `data.root`.
-        groups: title -> the variants of a table, of which the others are compared with the first; none is one group of all.
+        groups: title -> what a table compares, or only its variants; none is one group of all.
         primary: the comparison that is decided on beforehand.
     """
 
@@ -53,7 +70,7 @@ class StudySettings:
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
     tests: Annotated[dict[str, Path], Field(min_length=1)]
     seeds_of: dict[str, Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]] = field(default_factory=dict)
-    groups: dict[str, list[str]] = field(default_factory=dict)
+    groups: dict[str, Group | list[str]] = field(default_factory=dict)
     primary: Primary | None = None
 
 
@@ -83,13 +100,13 @@ class Study:
     Attributes:
         source: its file.
         tests: name -> manifest.
-        groups: title -> variants, the first of which is the baseline.
+        groups: title -> what a table compares.
     """
 
     source: Path
     runs: list[StudyRun]
     tests: dict[str, Path]
-    groups: dict[str, list[str]]
+    groups: dict[str, Group]
     primary: Primary | None
 
 
@@ -102,7 +119,7 @@ def read_study(path: Path, words: list[str] | None = None) -> Study:
     Raises:
         SepmlError: an invalid study or experiment, by its variant.
     """
-    settings = _parsed(path)
+    settings, groups = _parsed(path)
     base = override(read_yaml(path.parent / settings.base), words or [])
     variants = {}
     for name, changes in settings.variants.items():
@@ -122,7 +139,7 @@ def read_study(path: Path, words: list[str] | None = None) -> Study:
             runs.append(StudyRun(name, seed, complete, experiment))
     root = runs[0].experiment.data.root
     tests = {name: root / manifest for name, manifest in settings.tests.items()}
-    return Study(path, runs, tests, settings.groups or {"": list(variants)}, settings.primary)
+    return Study(path, runs, tests, groups, settings.primary)
 
 
 def change(settings: Settings, changes: Mapping[str, Any]) -> Settings:
@@ -161,7 +178,7 @@ def _merged(was: Any, value: Any) -> Any:
     return {**was, **{name: _merged(was.get(name), part) for name, part in value.items()}}
 
 
-def _parsed(path: Path) -> StudySettings:
+def _parsed(path: Path) -> tuple[StudySettings, dict[str, Group]]:
     content = read_yaml(path)
     content["seeds"] = _counted(content.get("seeds"))
     if isinstance(own := content.get("seeds_of"), dict):
@@ -173,21 +190,29 @@ def _parsed(path: Path) -> StudySettings:
     for name in (*settings.variants, *settings.tests):
         if not _NAME.fullmatch(name):
             raise SepmlError(f"{path}: '{name[:80]}' names a folder, expected letters, digits and . _ + -")
-    named = [(f"groups.{title}", name) for title, names in settings.groups.items() for name in names]
+    groups = {title: Group(of) if isinstance(of, list) else of for title, of in settings.groups.items()}
+    groups = groups or {"": Group([*settings.variants])}
+    named = [(f"groups.{title}", name) for title, group in groups.items() for name in group.variants]
     named += [("seeds_of", name) for name in settings.seeds_of]
-    if settings.primary:
-        named.append(("primary.variant", settings.primary.variant))
-        _require(path, "primary.test", settings.primary.test, settings.tests)
     for where, name in named:
         _require(path, where, name, settings.variants)
-    if empty := [title for title, names in settings.groups.items() if not names]:
+    if empty := [title for title, group in groups.items() if not group.variants]:
         raise SepmlError(f"{path}: groups.{empty[0]}: expected variants, the first of which the others are compared with")
-    primary, groups = settings.primary, settings.groups.values()
-    if primary and not any(primary.variant in names[1:] for names in groups or [[*settings.variants]]):
+    if settings.primary:
+        _require_primary(path, settings.primary, settings, groups)
+    return settings, groups
+
+
+def _require_primary(path: Path, primary: Primary, settings: StudySettings, groups: Mapping[str, Group]) -> None:
+    _require(path, "primary.test", primary.test, settings.tests)
+    _require(path, "primary.variant", primary.variant, settings.variants)
+    having = [group for group in groups.values() if primary.variant in group.variants[1:]]
+    if not having:
         raise SepmlError(
             f"{path}: primary.variant: '{primary.variant}' is compared with nothing: no group has it after another"
         )
-    return settings
+    if not any(primary.of in group.of for group in having):
+        raise SepmlError(f"{path}: primary.of: '{primary.of}' is not compared, expected one of {', '.join(having[0].of)}")
 
 
 def _counted(seeds: Any) -> Any:

@@ -22,7 +22,7 @@ from sepml.speech.task import SeparationTask
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv
 
-AVERAGE, CORRELATION = "average", "error_correlation"
+AVERAGE, PEERS, CORRELATION = "average", "peers", "error_correlation"
 _KEYS = ("test", "mixture", "speakers")
 
 
@@ -40,9 +40,16 @@ class RunScores:
     columns: dict[str, np.ndarray]
 
     def of(self, what: str) -> np.ndarray:
-        """The scores of the `average`, or the mean over the `peers`, `(M,)`."""
-        peers = [values for name, values in self.columns.items() if name.startswith("peer")]
-        return self.columns[AVERAGE] if what == AVERAGE else np.mean(peers, axis=0)
+        """The scores of a column, such as the `average` or `peer1`, or the mean over the `peers`, `(M,)`.
+
+        Raises:
+            SepmlError: there is no such peer.
+        """
+        if what == PEERS:
+            return np.mean([values for name, values in self.columns.items() if name.startswith("peer")], axis=0)
+        if what not in self.columns:
+            raise SepmlError(f"there are no scores of '{what}', expected {PEERS} or one of {', '.join(self.columns)}")
+        return self.columns[what]
 
 
 def score_run(exp: Path, tests: Mapping[str, Path], device: str, speakers: Mapping[str, str]) -> dict[str, RunScores]:

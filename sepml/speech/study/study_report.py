@@ -11,7 +11,7 @@ import numpy as np
 
 from sepml.speech.report.rendering import data_uri, read_template, render, script_hash
 from sepml.speech.results.statistics import mixed_model
-from sepml.speech.study.comparisons import WHAT, Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
+from sepml.speech.study.comparisons import Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
 from sepml.speech.study.figures import curves_figure, effects_figure
 from sepml.speech.study.machines import where_computed
 from sepml.speech.study.plan import Study
@@ -19,9 +19,9 @@ from sepml.system.files import write_text
 from sepml.system.tables import markdown
 from sepml.version import __version__
 
-_HEAD = ("variant", "seeds", "average, dB", "peers, dB", "average minus {0}, dB", "95 %", "95 %, two-level")
+_HEAD = ("variant", "seeds", "{0}, dB", "{1}, dB", "{0} minus {2}, dB", "95 %", "95 %, two-level")
 _TESTS = ("p", "p (Holm)", "better runs", "IQM")
-_PEERS = ("peers minus {0}, dB", "95 %", "p (Holm)")
+_SECOND = ("{1} minus {2}, dB", "95 %", "p (Holm)")
 _AVERAGING = ("error correlation", "gain of averaging, dB", "predicted, dB")
 _CURVES = {
     "valid_": "validation, SI-SNRi dB",
@@ -62,9 +62,9 @@ def write_study_report(study: Study, results: StudyResults, out: Path, latex: Pa
     comparisons = compare_variants(study, results)
     tables = [
         _table(study, results, comparisons, group, test)
-        for group, variants in study.groups.items()
+        for group, of in study.groups.items()
         for test in study.tests
-        if any(name in results.scores for name in variants)
+        if any(name in results.scores for name in of.variants)
     ]
     summary = " ".join(part for part in (summary_of(study, comparisons), _check(study, results, comparisons)) if part)
     files = [out / "RESULTS.md", out / "study.html"]
@@ -78,26 +78,27 @@ def write_study_report(study: Study, results: StudyResults, out: Path, latex: Pa
 
 
 def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison], group: str, test: str) -> StudyTable:
-    baseline, *variants = study.groups[group]
-    head = [name.format(baseline) for name in (*_HEAD, *_TESTS, *_PEERS, *_AVERAGING)]
+    first, second = study.groups[group].of
+    baseline, *variants = study.groups[group].variants
+    head = [name.format(first, second, baseline) for name in (*_HEAD, *_TESTS, *_SECOND, *_AVERAGING)]
     chosen = [each for each in comparisons if (each.group, each.test) == (group, test)]
     rows: list[list[str]] = []
     primary = None
     for variant in (baseline, *variants):
         if variant not in results.scores:
             continue
-        level = scores_of_variant(results, variant, test)
+        level = scores_of_variant(results, variant, test, (first, second))
         of = {each.of: each for each in chosen if each.variant == variant}
         if any(each.is_primary for each in of.values()):
             primary = len(rows)
-        cells = [variant, str(len(level.seeds)), _mean(level.average), _mean(level.peers)]
-        cells += [*_effect(of.get("average"), True), *_effect(of.get("peers"), False)]
+        cells = [variant, str(len(level.seeds)), *map(_mean, level.means)]
+        cells += [*_effect(of.get(first), True), *_effect(of.get(second), False)]
         rows.append([*cells, _number(level.correlation), _number(level.measured_gain), _number(level.predicted_gain)])
-    return StudyTable(group, test, head, rows, primary, [each for each in chosen if each.of == WHAT[0]])
+    return StudyTable(group, test, head, rows, primary, [each for each in chosen if each.of == first])
 
 
 def _effect(comparison: Comparison | None, whole: bool) -> list[str]:
-    """The cells of a comparison: those of `_HEAD` from the difference on and of `_TESTS`; or, not `whole`, of `_PEERS`."""
+    """The cells of a comparison: those of `_HEAD` from the difference on and of `_TESTS`; or, not `whole`, of `_SECOND`."""
     if comparison is None:
         return [""] * (7 if whole else 3)
     effect = comparison.effect
@@ -153,9 +154,9 @@ def _text(study: Study, summary: str, how: str, tables: Sequence[StudyTable]) ->
 
 def _page(study: Study, results: StudyResults, summary: str, how: str, tables: Sequence[StudyTable]) -> str:
     groups = []
-    for group, variants in study.groups.items():
+    for group, of in study.groups.items():
         of_group = [table for table in tables if table.group == group]
-        figures = ((title, curves_figure(results, variants, column, title)) for column, title in _CURVES.items())
+        figures = ((title, curves_figure(results, of.variants, column, title)) for column, title in _CURVES.items())
         curves = [{"title": title, "image": data_uri("image/svg+xml", image)} for title, image in figures if image]
         groups.append({"title": group or "All variants", "tables": [*map(_shown, of_group)], "curves": curves})
     script = read_template("study.js")

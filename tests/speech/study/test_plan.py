@@ -7,7 +7,7 @@ import yaml
 from tiny_training import write_config
 
 from sepml.errors import SepmlError
-from sepml.speech.study.plan import change, read_study
+from sepml.speech.study.plan import Group, change, read_study
 
 STUDY = {
     "base": "base.yaml",
@@ -51,7 +51,7 @@ def test_a_study_is_every_variant_with_every_seed(tmp_path):
         (0, "solo"), (0, "ml"), (1, "solo"), (1, "ml"),
     }  # fmt: skip
     assert {run.experiment.fit.epochs for run in study.runs} == {7}
-    assert study.tests == {"cv": tmp_path / "cv.csv"} and study.groups == {"": ["solo", "ml"]}
+    assert study.tests == {"cv": tmp_path / "cv.csv"} and study.groups == {"": Group(["solo", "ml"])}
 
 
 def test_a_variant_has_more_seeds_of_its_own_after_those_of_all(tmp_path):
@@ -59,6 +59,12 @@ def test_a_variant_has_more_seeds_of_its_own_after_those_of_all(tmp_path):
     assert [run.name for run in study.runs] == ["solo/seed0", "ml/seed0", "solo/seed1", "ml/seed1", "ml/seed2", "ml/seed3"]
     study = read_study(written(tmp_path, seeds_of={"solo": [5]}))
     assert [run.name for run in study.runs] == ["solo/seed5", "ml/seed0", "ml/seed1"]
+
+
+def test_a_group_names_its_variants_or_also_the_scores_that_it_compares(tmp_path):
+    groups = {"a": ["solo", "ml"], "b": {"variants": ["solo", "ml"], "of": ["peer1", "average"]}}
+    study = read_study(written(tmp_path, groups=groups, primary={"variant": "ml", "test": "cv", "of": "peer1"}))
+    assert study.groups == {"a": Group(["solo", "ml"], ("average", "peers")), "b": Group(["solo", "ml"], ("peer1", "average"))}
 
 
 @pytest.mark.parametrize(("changes", "said"), [
@@ -73,6 +79,8 @@ def test_a_variant_has_more_seeds_of_its_own_after_those_of_all(tmp_path):
     ({"seeds_of": {"ml": [1, 2, 1]}}, "seeds_of.ml: 1 is there more than once"),
     ({"seeds_of": {"ml": 0}}, "seeds_of.ml"),
     ({"groups": {"a": ["solo", "mll"]}}, "groups.a: there is no 'mll'; did you mean 'ml'?"),
+    ({"groups": {"a": {"variants": ["solo", "ml"], "of": ["peer0", "average"]}}}, "groups.a"),
+    ({"primary": {"variant": "ml", "test": "cv", "of": "peer1"}}, "primary.of: 'peer1' is not compared, expected one of"),
     ({"groups": {"a": []}}, "groups.a: expected variants"),
     ({"primary": {"variant": "ml", "test": "tt"}}, "primary.test: there is no 'tt'"),
     ({"primary": {"variant": "solo", "test": "cv"}}, "'solo' is compared with nothing"),

@@ -15,6 +15,7 @@ from sepml.cli import main
 from sepml.speech.results.statistics import paired_effect
 from sepml.speech.study.comparisons import Comparison, summary_of
 from sepml.speech.study.plan import read_study
+from sepml.speech.study.run_scores import read_run_scores
 
 STUDY = {
     "base": "base.yaml",
@@ -108,6 +109,18 @@ def test_an_interrupted_run_goes_on(done, capsys):
     assert study(done) == 0
     assert "of which 1 are to be done here" in capsys.readouterr().err
     assert (done / "out/results/ml/seed1.csv").read_bytes() == before
+
+
+def test_a_group_compares_one_peer(done, capsys):
+    primary = {"variant": "ml", "test": "cv", "of": "peer2"}
+    assert study(done, groups={"a": {"variants": ["solo", "ml"], "of": ["peer2", "average"]}}, primary=primary) == 0
+    text = (done / "out/RESULTS.md").read_text()
+    runs = [read_run_scores(done / f"out/results/ml/seed{seed}.csv")["cv"].columns["peer2"] for seed in (0, 1)]
+    [ml] = [line for line in text.splitlines() if line.startswith("| ml ")]
+    assert f" {np.mean(runs):.3f} +- " in ml and "| peer2, dB | average, dB | peer2 minus solo, dB |" in " ".join(text.split())
+    assert "ml minus solo, peer2, cv" in text
+    assert study(done, groups={"a": {"variants": ["solo", "ml"], "of": ["peer3", "average"]}}, primary=None) == 1
+    assert "there are no scores of 'peer3', expected peers or one of peer1, peer2, average" in capsys.readouterr().err
 
 
 def test_parts_divide_the_runs(done, capsys):
