@@ -37,6 +37,7 @@ class Halves(torch.nn.Module):
 
     def __init__(self):
         super().__init__()
+        self.network = torch.nn.Identity()
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.started = threading.Event()

@@ -62,11 +62,15 @@ class PcmInput:
             held += new
             whole = len(held) // frame * frame
             if whole:
-                samples = np.frombuffer(held[:whole], "<i2").reshape(-1, self.format.channels)
-                yield (samples.mean(1) / 32768).astype(np.float32)
+                yield from_pcm(held[:whole], self.format.channels)
             held = held[whole:]
             if not new:
                 return
+
+
+def from_pcm(samples: bytes, channels: int = 1) -> np.ndarray:
+    """The mean of interleaved channels of signed 16-bit little-endian samples, (t,) float32 of full scale 1."""
+    return (np.frombuffer(samples, "<i2").reshape(-1, channels).mean(1) / 32768).astype(np.float32)
 
 
 def as_pcm(est: np.ndarray) -> bytes:

@@ -16,12 +16,14 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sepml.errors import SepmlError, one_line
 from sepml.speech.demo.guard import Guard
 from sepml.speech.demo.jobs import Jobs, UploadJob
+from sepml.speech.demo.live_routes import LiveRoutes
 from sepml.speech.demo.separate_upload import check_header
+from sepml.speech.demo.streams import Streams
 from sepml.speech.demo.uploads import FORM_BYTES, Limits, Pace, Refused, UploadBudget, receive
 from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.version import __version__
 
-_SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "serve.js")
+_SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "live.js", "serve.js")
 _ABSENT = "there is nothing here"
 _BUDGET_UPLOADS = 20
 _BLOCK = 1 << 18
@@ -33,6 +35,7 @@ class Page:
 
     Attributes:
         jobs: the separations. host: the address that the server listens on. pace: of uploads.
+        streams: of visitors who speak now.
     """
 
     jobs: Jobs
@@ -41,13 +44,14 @@ class Page:
 
     def __post_init__(self) -> None:
         self._limits = self.jobs.limits
+        self.streams = Streams(self.jobs.separators)
         self._budget = UploadBudget(_BUDGET_UPLOADS * self._limits.size)
         script = "".join(map(read_template, _SCRIPTS))
         separators = self.jobs.separators
         self._html = _index(script, self._limits, sorted(separators.by_talkers) if separators.counter else [])
         self._policy = (
             "default-src 'none'; connect-src 'self'; media-src 'self' blob:; img-src data:; style-src 'unsafe-inline'; "
-            f"script-src '{script_hash(script)}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+            f"script-src 'self' '{script_hash(script)}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         )
 
     def app(self) -> Guard:
@@ -59,6 +63,7 @@ class Page:
             Route("/jobs/{token}", self._drop, methods=["DELETE"]),
             Route("/jobs/{token}/{name}", self._file),
             Route("/results.zip", self._zip),
+            *LiveRoutes(self.streams, self._speakers, _ABSENT).routes,
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, SepmlError: _refused})
         # The answer of a redirect would contain the host that the request names.

@@ -183,6 +183,33 @@ def test_the_microphone(opened):
     assert page.inner_text(".result h2").startswith("recording.") and page.locator(".result figure").count() == 3
 
 
+def test_separation_while_one_speaks(opened):
+    """Chromium's fake microphone beeps once a second."""
+    page = opened.page
+    page.click("#live")
+    opened.until("[...document.querySelectorAll('meter')].length === 2")
+    opened.until("[...document.querySelectorAll('meter')].some((meter) => meter.value > 0.2)")
+    opened.until(f"/^Listening \u2026 [2-9] s, 1.[0-9] s behind/.test({STATUS})")
+    assert page.locator("#live-panel option").all_inner_texts() == [
+        "everybody, side by side",
+        "speaker 1",
+        "speaker 2",
+        "nobody",
+    ]
+    page.select_option("#live-panel select", "speaker 2")
+    page.click("#live")
+    opened.until(f"/^Listened for [2-9]/.test({STATUS})")
+    assert page.inner_text("#live") == "Listen live" and page.locator("meter").count() == 0
+    for number in (1, 2):
+        heard = opened.play(f".levels p:nth-child({number}) audio")
+        assert 1.5 <= heard["duration"] < 60 and heard["time"] >= 0.1
+    with page.expect_download() as download:
+        page.click(".levels p:nth-child(1) a")
+    assert download.value.suggested_filename == "live_s1.wav"
+    sound, rate = soundfile.read(download.value.path())
+    assert sound.ndim == 1 and sound.size / rate == pytest.approx(heard["duration"], abs=0.1) and sound.std() > 1e-3
+
+
 def test_a_server_that_is_gone(browser, recordings):
     page = browser.new_page()
     watched = Watched(page)

@@ -2,7 +2,9 @@
 "use strict";
 
 function placeCursor(audio) {
-  const cursor = audio.closest(".signal").querySelector(".cursor");
+  const cursor = audio.closest(".signal")?.querySelector(".cursor");
+  // Some have no picture.
+  if (!cursor) return;
   cursor.style.visibility = "visible";
   cursor.style.left = `${(100 * audio.currentTime) / (audio.duration || 1)}%`;
 }

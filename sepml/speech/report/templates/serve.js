@@ -131,5 +131,6 @@
   window.addEventListener("pagehide", () => cards.forEach(forget));
   window.addEventListener("pageshow", (event) => { if (event.persisted) location.reload(); });
   watchMicrophone($("record"), Number(dropArea.dataset.seconds), say, (file) => take([file]));
+  watchLive($("live"), $("live-panel"), Number(dropArea.dataset.seconds), () => (speakers ? speakers.value : "auto"), say);
   watchPlayers(document);
 })();
