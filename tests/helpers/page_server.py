@@ -33,11 +33,10 @@ SMALL = Limits(seconds=5, size=400_000)
 class Halves(torch.nn.Module):
     """Two sources that differ: the mixture's slow part and the rest. Waits when it is told to."""
 
-    config = SimpleNamespace(n_src=2, sample_rate=RATE)
+    config = SimpleNamespace(kind="halves", n_src=2, sample_rate=RATE)
 
     def __init__(self):
         super().__init__()
-        self.network = torch.nn.Identity()
         self.may_go_on = threading.Event()
         self.may_go_on.set()
         self.started = threading.Event()

@@ -18,6 +18,7 @@ TINY = {
     "dprnn-window-2": DPRNNConfig(n_filters=8, bottleneck=8, hidden=4, blocks=1, chunk=20),
     "stft": DPRNNConfig(filterbank="stft", window=64, bottleneck=8, hidden=4, blocks=1, chunk=6, chunk_stride=6),
     "convtasnet": ConvTasNetConfig(n_filters=8, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=2),
+    "convtasnet-causal": ConvTasNetConfig(n_filters=8, bottleneck=8, hidden=8, skip=8, blocks=2, repeats=2, causal=True),
     "dptnet": DPTNetConfig(n_filters=8, heads=2, hidden=8, blocks=1, chunk=10),
     "sepformer": SepFormerConfig(n_filters=8, heads=2, hidden=8, layers=2, blocks=2, chunk=10),
     "tiger": TIGERConfig(sample_rate=8000, window=64, stride=16, channels=12, hidden=12, blocks=2, depth=3, heads=2),

@@ -5,7 +5,7 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.audio.resampling import Resampler
 from sepml.speech.audio.signals import checked_channel, require_rate
-from sepml.speech.models.skim_stream import is_causal
+from sepml.speech.models.causal_stream import is_causal
 from sepml.speech.separation.look_ahead import MOST_SOURCES, SURE, LookAhead, SeparatesWindows
 from sepml.speech.separation.streamed import Streamed
 from sepml.speech.separation.window_lengths import check_delay
@@ -14,9 +14,10 @@ from sepml.speech.separation.window_lengths import check_delay
 class Live:
     """Separates a mixture of any rate and level that comes in blocks.
 
-    A causal network (SkiM) goes on by its states, with the delay of one window of its encoder. All others separate the last
-    seconds again and again, and give each sample after a delay that may be chosen; a longer one is better and takes less
-    time. Estimates end at the networks' band. `push` gives what is known of the estimates so far; they are never changed.
+    A causal network (SkiM, Conv-TasNet) goes on by its states, with the delay of one window of its encoder. All others
+    separate the last seconds again and again, and give each sample after a delay that may be chosen; a longer one is better
+    and takes less time. Estimates end at the networks' band. `push` gives what is known of the estimates so far; they are
+    never changed.
 
     Args:
         separator: with one network if it is causal.

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.signal import lfilter
 
-from sepml.speech.models.skim_stream import SkiMStream
+from sepml.speech.models.causal_stream import CausalStream
 from sepml.speech.separation.look_ahead import RunningGains, SeparatesWindows
 
 _LOWEST_HZ = 10.0
@@ -13,7 +13,7 @@ class Streamed:
     """Separates a mixture that comes in blocks by the states of one causal network.
 
     Args:
-        separator: with one network, of kind `skim`.
+        separator: with one causal network.
 
     Attributes:
         delay: samples. certainty: the order is that of the network, in all of the mixture.
@@ -23,7 +23,7 @@ class Streamed:
 
     def __init__(self, separator: SeparatesWindows) -> None:
         [model] = separator.models
-        self.stream = SkiMStream(model)
+        self.stream = CausalStream(model)
         self.rate, self.delay = separator.sample_rate, self.stream.delay
         self.pole = float(np.exp(-2 * np.pi * _LOWEST_HZ / self.rate))
         self.state = np.zeros(1)
@@ -34,7 +34,7 @@ class Streamed:
     def push(self, block: np.ndarray) -> np.ndarray:
         """The next samples `(n_src, t')` of the estimates after `(t,)` more of the mixture."""
         if not block.size:
-            return np.zeros((self.stream.network.n_src, 0), np.float32)
+            return np.zeros((self.stream.n_src, 0), np.float32)
         centred, self.state = lfilter([1.0, -1.0], [1.0, -self.pole], block.astype(np.float64), zi=self.state)
         self.mixture = np.concatenate([self.mixture, centred.astype(np.float32)])
         return self._levelled(self.stream.push(centred))

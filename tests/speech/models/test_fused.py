@@ -3,9 +3,10 @@
 import pytest
 import torch
 from asteroid.masknn import DPRNN
+from asteroid.masknn.norms import CumLN
 from asteroid.models import ConvTasNet, DPRNNTasNet, DPTNet
 
-from sepml.speech.models.fused import FusedDPRNN, FusedGlobLN, fuse
+from sepml.speech.models.fused import FusedDPRNN, FusedGlobLN, RunningSums, WideCumLN, cumulative_norm, fuse
 
 CHUNKS = {
     "half overlap": {"chunk_size": 100, "mask_act": "sigmoid"},
@@ -59,3 +60,26 @@ def test_whole_networks_are_fused_where_they_can_be(kind):
     network, fused = (seeded(kind, 2, **settings).eval() for _ in range(2))
     assert sum(type(module) is FusedGlobLN for module in fuse(fused).modules()) >= 2
     assert_same(network, fused, torch.randn(2, 1, 1600))
+
+
+def test_the_cumulative_norm_is_asteroids():
+    norm, fused = seeded(CumLN, 12), fuse(seeded(CumLN, 12))
+    assert type(fused) is WideCumLN
+    assert_same(norm, fused, 3 + torch.randn(2, 12, 50))
+
+
+def test_the_cumulative_norm_is_precise_over_minutes_and_in_16_bits():
+    x = 3 + torch.randn(1, 4, 200_000)
+    exact = CumLN(4).double()(x.double())
+    wide = WideCumLN(4)
+    assert (wide(x) - exact).abs().max() < 1e-5
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (wide(x) - exact).abs().max() < 1e-5
+
+
+def test_the_cumulative_norm_goes_on_with_later_frames():
+    x = torch.randn(2, 3, 40)
+    whole, _ = cumulative_norm(x, RunningSums())
+    first, sums = cumulative_norm(x[..., :7], RunningSums())
+    rest, _ = cumulative_norm(x[..., 7:], sums)
+    assert torch.allclose(torch.cat([first, rest], -1), whole, atol=1e-6)

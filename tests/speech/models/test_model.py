@@ -66,6 +66,7 @@ def test_three_sources(kind):
         (replace(TINY["dprnn"], chunk_stride=11), "model 'dprnn': chunk_stride is 11, expected 10 at most"),
         (replace(TINY["dptnet"], chunk_stride=11), "model 'dptnet': chunk_stride is 11, expected 10 at most"),
         (replace(TINY["convtasnet"], kernel=2), "model 'convtasnet': kernel is 2, expected an odd number"),
+        (replace(TINY["convtasnet-causal"], kernel=1), "model 'convtasnet': kernel is 1, expected 2 or more"),
     ],
 )
 def test_sizes_that_do_not_go_together(config, message):
@@ -89,8 +90,8 @@ def test_sizes_of_new_networks_that_do_not_go_together(config, message):
 
 def test_a_causal_network_hears_nothing_of_what_comes_later():
     """Samples before the window that holds the first changed one are the same to the last bit of their level."""
-    window = TINY["skim-causal"].window
-    for kind, causal in (("skim-causal", True), ("skim", False)):
+    for kind, causal in (("skim-causal", True), ("skim", False), ("convtasnet-causal", True), ("convtasnet", False)):
+        window = TINY[kind].window
         network, signal = built(TINY[kind]).network, noise(1, 2000)
         other = torch.cat([signal[:, :1000], noise(1, 1000, seed=5)], 1)
         with torch.no_grad():
@@ -238,7 +239,7 @@ def test_the_gradient_reaches_every_parameter(kind):
     model(noise(2, 2000)).square().sum().backward()
     without = {name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()}
     # Asteroid's last convolutional block has a residual branch that leads nowhere.
-    allowed = {"network.masker.TCN.3.res_conv.weight", "network.masker.TCN.3.res_conv.bias"} if kind == "convtasnet" else set()
+    allowed = {"network.masker.TCN.3.res_conv.weight", "network.masker.TCN.3.res_conv.bias"} if "convtasnet" in kind else set()
     if kind == "tiger":
         # As published: the injection of the coarsest scale is not used.
         allowed = {name for name, _ in model.named_parameters() if ".inject.2." in name}

@@ -119,18 +119,19 @@ def test_an_order_that_nothing_decides_is_unsure():
     assert sure.is_sure
 
 
-def test_a_causal_network_goes_on_by_its_states():
-    separator = Separator([built(TINY["skim-causal"])])
+@pytest.mark.parametrize("kind", ["skim-causal", "convtasnet-causal"])
+def test_a_causal_network_goes_on_by_its_states(kind):
+    separator = Separator([built(TINY[kind])])
     live = separator.live(RATE)
-    assert live.delay == TINY["skim-causal"].window / RATE
+    assert live.delay == TINY[kind].window / RATE
     mixture = two_bands(4).sum(0)
     est, behind = through(live, mixture + 0.3)
-    assert est.shape == (2, mixture.size) and behind < TINY["skim-causal"].window
+    assert est.shape == (2, mixture.size) and behind < TINY[kind].window
     other, _ = through(separator.live(RATE), 10 * mixture, largest=50)
     assert np.isfinite(other).all() and 5 < other.std() / est.std() < 20
     assert not through(separator.live(RATE), np.zeros(3000))[0].any()
     with pytest.raises(SepmlError, match="2 networks, expected one causal network"):
-        Separator([built(TINY["skim-causal"])] * 2).live(RATE)
+        Separator([built(TINY[kind])] * 2).live(RATE)
 
 
 @pytest.mark.parametrize(("rate", "delay", "said"), [
