@@ -232,7 +232,7 @@ def _report(options: argparse.Namespace, summaries: "dict[str, Summary]") -> Non
 
 def info(options: argparse.Namespace) -> int:
     """`sepml info` of a separator."""
-    from sepml.speech.models.export import describe_separator
+    from sepml.speech.models.facts import describe_separator
 
     print(describe_separator(options.model, named_network(options)))
     return OK
@@ -244,7 +244,6 @@ def export(options: argparse.Namespace) -> int:
         options.wrong("--width is for experiments with slimmable networks")
     from sepml.speech.models.export import export
 
-    done = export(options.model, options.out, named_network(options))
-    compared = f"{len(done.shapes)} lengths, largest difference from PyTorch {done.difference:.1e}"
-    print(f"{done.path}: ONNX opset {done.opset}, {done.megabytes:.1f} MB; {compared}")
+    done = export(options.model, options.out, named_network(options), options.int8)
+    print(done.text)
     return OK

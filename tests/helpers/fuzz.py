@@ -34,6 +34,7 @@ MODULES = (
     "sepml.speech.mixing.mix",
     "sepml.speech.models.asteroid_checkpoint",
     "sepml.speech.models.export",
+    "sepml.speech.models.facts",
     "sepml.speech.report.report",
     "sepml.speech.results.compare",
     "sepml.speech.scoring.score",

@@ -18,7 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models.backbones import AsteroidConfig, ConvTasNetConfig, DPRNNConfig, DPTNetConfig
-from sepml.speech.models.export import count_macs
+from sepml.speech.models.facts import count_macs
 from sepml.speech.models.model import build_model, load_model, save_model, separator_shape
 from sepml.training.hardware import MOST_WEIGHTS, shape_of
 from sepml.training.model_folder import read_weights

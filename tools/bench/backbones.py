@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from sepml.speech.models.backbones import BACKBONES
-from sepml.speech.models.export import count_macs
+from sepml.speech.models.facts import count_macs
 from sepml.speech.models.model import build_model
 from sepml.speech.separation.separator import Separator
 from sepml.system.tables import markdown

@@ -1,32 +1,32 @@
-"""Describes separators, and writes them as ONNX files, which run without PyTorch and give the same numbers."""
+"""Writes separators as ONNX files, which run without PyTorch and give the same numbers."""
 
-import copy
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from math import prod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.models.config import Architecture, hop_of
+from sepml.speech.losses import si_snr
+from sepml.speech.models.config import Architecture
 from sepml.speech.models.dprnn import StftDPRNN
-from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, load_models, model_format
-from sepml.speech.models.model import FORMAT, AsteroidModel, SeparationModel
+from sepml.speech.models.load import load_models
+from sepml.speech.models.model import SeparationModel
 from sepml.speech.models.onnx_layers import OPSET, Exportable
-from sepml.speech.models.tiger import TIGER
 from sepml.system.files import atomic_path
-from sepml.training.hardware import count_flops
 from sepml.version import __version__
 
 TOLERANCE = 1e-4
 """The largest difference from PyTorch that a file may show, for mixtures with a peak of 1."""
+LEAST_LIKENESS = 20.0
+"""dB SI-SNR: how like those of the network the estimates have to be with 8-bit weights."""
+_ROUNDED = ["LSTM", "MatMul", "Gemm"]
+"""Convolutions in 8 bits are less precise and not faster."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,9 @@ class Exported:
 
     Attributes:
         shapes: of the mixtures (B, T) that were compared.
-        difference: the largest between the file's estimates and PyTorch's, for mixtures with a peak of 1.
+        difference: the largest between the file's estimates and PyTorch's, for mixtures with a peak of 1; of a file with 8-bit
+            weights, that of the file before.
+        likeness: of a file with 8-bit weights, the SI-SNR of its estimates to those of the file before, dB.
         megabytes: of the file.
     """
 
@@ -44,9 +46,18 @@ class Exported:
     shapes: tuple[tuple[int, int], ...]
     difference: float
     megabytes: float
+    likeness: float | None = None
+
+    @property
+    def text(self) -> str:
+        """The result in one line."""
+        compared = f"{len(self.shapes)} lengths, largest difference from PyTorch {self.difference:.1e}"
+        if self.likeness is not None:
+            compared = f"8-bit weights, {self.likeness:.0f} dB SI-SNR between its estimates and those without"
+        return f"{self.path}: ONNX opset {self.opset}, {self.megabytes:.1f} MB; {compared}"
 
 
-def export(model: str | Path | None, out: Path, architecture: Architecture | None = None) -> Exported:
+def export(model: str | Path | None, out: Path, architecture: Architecture | None = None, int8: bool = False) -> Exported:
     """Write a model as one ONNX file: `mixture` (B, T) at the model's rate to `est_sources` (B, n_src, T), any B and T.
 
     The file's metadata name the rate (`sample_rate`, Hz) and the number of sources (`n_src`). It is compared with PyTorch by
@@ -56,6 +67,7 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
         model: see `Separator.load`; from an experiment, the best peer is exported.
         out: the file to write.
         architecture: see `Separator.load`.
+        int8: round the weights of recurrent and linear layers to 8 bits, by onnxruntime, which alone reads such a file.
 
     Raises:
         SepmlError: the model cannot be read or written as ONNX, the file would differ from it, or a package is missing.
@@ -72,7 +84,24 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
         if not difference <= TOLERANCE:
             found = f"it would differ from PyTorch by {difference:.1e}, expected {TOLERANCE:.0e} at most"
             raise SepmlError(f"{out}: not written, as {found}")
-    return Exported(out, OPSET, shapes, difference, out.stat().st_size / 1e6)
+        likeness = _round_weights(temporary, network.config.sample_rate, out) if int8 else None
+    return Exported(out, OPSET, shapes, difference, out.stat().st_size / 1e6, likeness)
+
+
+def _round_weights(file: Path, rate: int, out: Path) -> float:
+    """Replace a file by one with 8-bit weights; how like its estimates are, dB."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    mixture = np.random.default_rng(0).standard_normal((2, 4 * rate)).astype(np.float32)
+    before = _estimates(file, mixture)
+    # It warns about shapes that a dynamic file does not have.
+    with _quiet("root"):
+        quantize_dynamic(file, file, op_types_to_quantize=_ROUNDED, per_channel=True, weight_type=QuantType.QInt8)
+    likeness = float(si_snr(torch.from_numpy(_estimates(file, mixture)), torch.from_numpy(before)).mean())
+    if not likeness >= LEAST_LIKENESS:
+        found = f"with 8-bit weights its estimates would be {likeness:.1f} dB like those of the network"
+        raise SepmlError(f"{out}: not written, as {found}, expected {LEAST_LIKENESS:g} or more")
+    return likeness
 
 
 def largest_difference(file: Path, model: SeparationModel, shapes: tuple[tuple[int, int], ...]) -> float:
@@ -81,11 +110,7 @@ def largest_difference(file: Path, model: SeparationModel, shapes: tuple[tuple[i
     Args:
         shapes: of the mixtures, (B, T).
     """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-    session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    session = _session(file)
     rng, largest = np.random.default_rng(0), 0.0
     for shape, peak in [*((shape, 1.0) for shape in shapes), (shapes[-1], 0.0)]:
         mixture = rng.standard_normal(shape).astype(np.float32)
@@ -99,6 +124,19 @@ def largest_difference(file: Path, model: SeparationModel, shapes: tuple[tuple[i
         # A comparison with nan is False; nan must not count as a small difference.
         largest = difference if not difference <= largest else largest
     return largest
+
+
+def _session(file: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
+    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _estimates(file: Path, mixture: np.ndarray) -> np.ndarray:
+    est: np.ndarray = _session(file).run(["est_sources"], {"mixture": mixture})[0]
+    return est
 
 
 def _shapes(window: int, rate: int) -> tuple[tuple[int, int], ...]:
@@ -124,6 +162,7 @@ def _write(model: SeparationModel, file: Path, name: str) -> None:
                 verbose=False,
             )
             facts = {"sample_rate": model.config.sample_rate, "n_src": model.config.n_src, "sepml": __version__}
+            _forget_origin(program.model)
             program.model.metadata_props.update({key: str(value) for key, value in facts.items()})
             program.save(file, external_data=False)
     except SepmlError as error:
@@ -136,6 +175,13 @@ def _write(model: SeparationModel, file: Path, name: str) -> None:
         raise SepmlError(f"{name}: a model of kind '{model.config.kind}' cannot be written as ONNX: {cause}") from error
 
 
+def _forget_origin(model: Any) -> None:
+    """Delete what the exporter notes of each node: paths of this machine, and addresses that differ from run to run."""
+    for node in model.graph.all_nodes():
+        for part in (node, *node.outputs):
+            part.metadata_props.clear()
+
+
 def _require_packages() -> None:
     try:
         import onnx  # noqa: F401
@@ -146,9 +192,9 @@ def _require_packages() -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the exporter's messages about optional packages that are not installed."""
-    logger = logging.getLogger("torch.onnx")
+def _quiet(name: str = "torch.onnx") -> Iterator[None]:
+    """Hide messages of a library, as about optional packages that are not installed."""
+    logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(logging.ERROR)
     try:
@@ -157,86 +203,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
-
-
-def describe_separator(model: str | Path | None = None, architecture: Architecture | None = None) -> str:
-    """A description of a model: format, origin, sources, rate, number of parameters and operations, and its settings.
-
-    Args:
-        model, architecture: see `Separator.load`.
-
-    Raises:
-        SepmlError: see `Separator.load`.
-    """
-    models, origin = load_models(model, architecture=architecture)
-    first, n_models = models[0], len(models)
-    facts = {
-        "format": _format(first, origin),
-        "from": f"Hugging Face Hub, commit {origin.commit}" if origin.commit else str(origin.path),
-        "models": f"{n_models}, averaged" if n_models > 1 else str(origin.parts[0]) if origin.parts[0] != origin.path else "",
-        "sources": str(first.config.n_src),
-        "sample rate": f"{first.config.sample_rate} Hz",
-        "frames": f"{' and '.join(dict.fromkeys(map(_frame_rate, models)))} a second",
-        "cost": f"{sum(map(count_macs, models)) / 1e6:,.1f} million multiply-accumulates a second of audio",
-    }
-    weights = sum(weight.numel() for each in models for weight in each.parameters())
-    lines = [f"{origin.name}: {weights:,} parameters", *(f"  {name}: {fact}" for name, fact in facts.items() if fact)]
-    for number, each in enumerate(models, 1):
-        lines.append(f"  settings of model {number}:" if n_models > 1 else "  settings:")
-        lines += [f"    {name}: {value}" for name, value in asdict(each.config).items()]
-    return "\n".join(lines)
-
-
-def _frame_rate(model: SeparationModel) -> str:
-    """Frames of the encoder a second."""
-    return f"{model.config.sample_rate / hop_of(model.config.stride, model.config.window):g}"
-
-
-def count_macs(model: SeparationModel, seconds: float = 1.0) -> int:
-    """Multiply-accumulate operations of a model for some seconds of audio, in matrix products and convolutions.
-
-    Fourier transforms, norms and activations are not counted.
-    """
-    # Only shapes matter for the count, so nothing is computed.
-    counted = copy.deepcopy(model).to("meta")
-    recurrent: list[int] = []
-
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], outputs: tuple[Tensor, Tensor]) -> None:
-        steps = prod(inputs[0].shape[:-1])
-        recurrent.append(steps * sum(weight.numel() for weight in module.parameters() if weight.ndim == 2))
-
-    for part in counted.modules():
-        if isinstance(part, nn.RNNBase):
-            # On the meta device an RNN runs frame by frame, and it would dominate the run time.
-            part.forward = _zeros_of(part)
-            part.register_forward_hook(count)
-    network: nn.Module = counted
-    inputs = torch.zeros(1, round(seconds * model.config.sample_rate), device="meta")
-    if isinstance(counted.network, StftDPRNN):
-        # PyTorch's inverse STFT reads values, which the meta device does not have.
-        network, inputs = counted.network.masker, counted.network.bins_of(inputs)
-    elif isinstance(counted.network, TIGER):
-        network = counted.network
-        network.__dict__["forward"] = counted.network.spectra
-    return count_flops(network, inputs) // 2 + sum(recurrent)
-
-
-def _zeros_of(part: nn.RNNBase) -> Callable[..., tuple[Tensor, tuple[Tensor, Tensor]]]:
-    """A layer's outputs `(B, steps, width)` and last states, of zeros."""
-    directions = 2 if part.bidirectional else 1
-
-    def forward(x: Tensor, *_: object) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        state = x.new_zeros(directions * part.num_layers, x.shape[0], part.hidden_size)
-        return x.new_zeros(*x.shape[:-1], directions * part.hidden_size), (state, state)
-
-    return forward
-
-
-def _format(model: SeparationModel, origin: Origin) -> str:
-    if origin.parts[0].is_file():
-        network = model.config.network if isinstance(model, AsteroidModel) else ""
-        return f"Asteroid checkpoint ({network})"
-    kind = model_format(origin.path / "config.json")
-    if kind == ENSEMBLE_FORMAT:
-        return f"{ENSEMBLE_FORMAT} of {FORMAT}"
-    return FORMAT if kind else f"experiment of {FORMAT}"

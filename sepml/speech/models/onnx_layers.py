@@ -212,7 +212,7 @@ class Norm(nn.Module):
 
 
 class CumulativeNorm(nn.Module):
-    """Asteroid's `CumLN`: mean 0 and variance 1 over all frames up to this one."""
+    """Asteroid's `CumLN`: mean 0 and variance 1 over all frames up to this one; sums of minutes need 64 bits."""
 
     def __init__(self, norm: nn.Module) -> None:
         super().__init__()
@@ -221,9 +221,9 @@ class CumulativeNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, frames) to the same shape."""
         counts = torch.arange(1, x.shape[-1] + 1, device=x.device) * x.shape[1]
-        mean = x.sum(1, keepdim=True).cumsum(-1) / counts
-        variance = x.square().sum(1, keepdim=True).cumsum(-1) / counts - mean.square()
-        return self.norm.apply_gain_and_bias((x - mean) / _deviation(variance))
+        mean = x.sum(1, keepdim=True).double().cumsum(-1) / counts
+        variance = x.square().sum(1, keepdim=True).double().cumsum(-1) / counts - mean.square()
+        return self.norm.apply_gain_and_bias((x - mean.to(x)) / _deviation(variance.clamp_min(0)).to(x))
 
 
 def _deviation(variance: Tensor) -> Tensor:
@@ -239,7 +239,7 @@ def _masker(masker: nn.Module) -> nn.Module:
 def _rewritten(module: nn.Module) -> nn.Module:
     """The module with its recurrent layers and norms replaced at every depth."""
     for name, child in module.named_children():
-        if (kind := type(child).__name__) in _AXES or kind == "CumLN":
+        if (kind := type(child).__name__) in (*_AXES, "CumLN", "WideCumLN"):
             setattr(module, name, Norm(child) if kind in _AXES else CumulativeNorm(child))
         elif isinstance(child, nn.LSTM):
             setattr(module, name, OnnxLSTM(child))

@@ -10,7 +10,7 @@ from tiny_training import history, train, write_config, write_data
 
 from sepml.speech.experiment import parse_experiment
 from sepml.speech.models.backbones import BACKBONES
-from sepml.speech.models.export import count_macs, describe_separator
+from sepml.speech.models.facts import count_macs, describe_separator
 from sepml.speech.models.model import load_model, save_model
 
 NEW = ("sepformer", "tiger", "skim", "skim-causal")

@@ -1,5 +1,6 @@
 """ONNX files: the rewritten networks are the networks, and onnxruntime gives the same numbers at any length."""
 
+import subprocess
 import sys
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from tiny_models import TINY, built, noise
 
 from sepml.cli import main
 from sepml.errors import SepmlError
+from sepml.speech.losses import si_snr
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
 from sepml.speech.models.export import export, largest_difference
 from sepml.speech.models.model import load_model, save_model
@@ -107,6 +109,38 @@ def test_the_examples_of_the_page(exported, tmp_path, monkeypatch):
     assert np.abs(got - est).max() < 1e-4 and np.abs(est).max(1).min() > 0.01
 
 
+def test_the_same_model_is_the_same_bytes_in_another_process_and_names_no_path(exported, tmp_path):
+    subprocess.run([sys.executable, "-m", "sepml", "export", exported / "exp", tmp_path / "again.onnx"], check=True)
+    content = (tmp_path / "again.onnx").read_bytes()
+    assert content == (exported / "model.onnx").read_bytes()
+    assert b".py" not in content and b"0x7f" not in content
+
+
+def test_weights_of_8_bits(exported, tmp_path, capsys):
+    # Some thousand weights: of fewer, the scales would be most of the file.
+    save_model(tmp_path / "model", built(replace(TINY["stft"], bottleneck=32, hidden=32)))
+    assert main(["export", str(tmp_path / "model"), str(tmp_path / "whole.onnx")]) == 0
+    assert main(["export", "--int8", str(tmp_path / "model"), str(tmp_path / "small.onnx")]) == 0
+    assert "8-bit weights" in capsys.readouterr().out
+    kinds = {node.op_type for node in onnx.load(tmp_path / "small.onnx").graph.node}
+    assert "DynamicQuantizeLSTM" in kinds and "LSTM" not in kinds
+    whole, small = ((tmp_path / f"{name}.onnx").stat().st_size for name in ("whole", "small"))
+    assert small < 0.8 * whole
+    mixture = (speech_like(1, 2.0) + speech_like(2, 2.0)).astype(np.float32)[None]
+    one, other = (
+        onnxruntime.InferenceSession(tmp_path / f"{name}.onnx").run(["est_sources"], {"mixture": mixture})[0]
+        for name in ("whole", "small")
+    )
+    assert 20 < float(si_snr(torch.from_numpy(other), torch.from_numpy(one)).min()) < 80
+
+
+def test_a_file_that_8_bits_would_spoil_is_not_left(exported, tmp_path, monkeypatch):
+    monkeypatch.setattr("sepml.speech.models.export.LEAST_LIKENESS", 90)
+    with pytest.raises(SepmlError, match=r"x\.onnx: not written, as with 8-bit weights its estimates would be \S+ dB like"):
+        export(exported / "exp", tmp_path / "x.onnx", int8=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_another_models_file_is_noticed(exported):
     """The comparison has teeth: the other peer's weights are another network's."""
     shapes = ((1, 400),)
@@ -160,6 +194,8 @@ def test_a_causal_network(tmp_path):
     """Its norm is cumulative, and silence is where the exporter's optimiser made nan."""
     file = save(tmp_path / "model.pth", published(norm_type="cgLN", causal=True))
     assert export(file, tmp_path / "model.onnx").difference <= 1e-4
+    save_model(tmp_path / "model", built(TINY["convtasnet-causal"]))
+    assert export(tmp_path / "model", tmp_path / "own.onnx").difference <= 1e-4
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from tiny_models import TINY, built, count, noise
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig, ModelConfig, SepFormerConfig, SkiMConfig
-from sepml.speech.models.export import describe_separator, export
+from sepml.speech.models.export import export
+from sepml.speech.models.facts import describe_separator
 from sepml.speech.models.model import build_model, load_model, save_model
 
 EACH_KIND = pytest.mark.parametrize("kind", TINY)

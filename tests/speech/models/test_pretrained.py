@@ -18,7 +18,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.models import load as pretrained
 from sepml.speech.models.backbones import ConvTasNetConfig, DPRNNConfig, DPTNetConfig
-from sepml.speech.models.export import count_macs, describe_separator
+from sepml.speech.models.facts import count_macs, describe_separator
 from sepml.speech.models.model import build_model, save_model
 from sepml.speech.separation.separator import Separator
 
