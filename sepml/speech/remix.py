@@ -2,8 +2,9 @@
 
 K teachers, B unlabelled mixtures, n_src estimates of each.
 
-Source: remixing is RemixIT's (Tzinis et al., IEEE JSTSP 2022); choosing mixtures on which different separators agree, and whose
-estimates are no copies of the mixture, is Han and Long's (heterogeneous separation consistency training, 2022).
+Source: remixing, also of what is not speech, is RemixIT's (Tzinis et al., IEEE JSTSP 2022); choosing mixtures on which different
+separators agree, and whose estimates are no copies of the mixture, is Han and Long's (heterogeneous separation consistency
+training, 2022).
 """
 
 from collections.abc import Sequence
@@ -19,10 +20,16 @@ from sepml.speech.losses import si_snr, upit_si_snr
 
 MOST_AGREEMENT_DB = 40.0
 _COPY_DB, _SILENT_DB = 15.0, -15.0
+_WINDOW = 512
+"""Samples, of the spectra in which the rest of a mixture is divided."""
 
 
 def pseudo_references(ests: Sequence[Tensor], mixture: Tensor) -> Tensor:
-    """The average of the teachers' estimates, as a separator gives it, whose sources add up to the mixture: `(B, n_src, T)`.
+    """The average of the teachers' estimates at the level of the mixture, and what they miss of it: `(B, n_src, T)`.
+
+    What they miss is the rest of the mixture by Wiener masks, of the powers of the estimates and of the rest: most of it where
+    they are louder, as what masks took away of speech; little where they are softer, as noise, which is not to be taught as
+    speech.
 
     Args:
         ests: K of `(B, n_src, T)`, without gradient. mixture: `(B, T)`.
@@ -31,9 +38,20 @@ def pseudo_references(ests: Sequence[Tensor], mixture: Tensor) -> Tensor:
     rows = []
     for n, x in enumerate(mixtures):
         average, _ = averaged([est[n] for est in of_teachers], x)
-        average = average * level_gains(average, x)[:, None]
-        rows.append(average + (x - average.sum(0)) / len(average))
-    return torch.from_numpy(np.stack(rows).astype(np.float32)).to(mixture.device)
+        rows.append(average * level_gains(average, x)[:, None])
+    sources = torch.from_numpy(np.stack(rows).astype(np.float32)).to(mixture.device)
+    rest = _bins(mixture - sources.sum(1))[:, None]
+    powers = _bins(sources.flatten(0, 1)).abs().square().unflatten(0, sources.shape[:2])
+    masks = powers / (powers.sum(1, keepdim=True) + rest.abs().square() + 1e-12)
+    window = torch.hann_window(_WINDOW, device=mixture.device)
+    missed = torch.istft((masks * rest).flatten(0, 1), _WINDOW, window=window, length=mixture.shape[-1])
+    return sources + missed.view_as(sources)
+
+
+def _bins(signals: Tensor) -> Tensor:
+    """The spectrum of signals `(B, T)`, `(B, bins, frames)`."""
+    window = torch.hann_window(_WINDOW, device=signals.device)
+    return torch.stft(signals, _WINDOW, window=window, return_complex=True, pad_mode="constant")
 
 
 def agreement_of(ests: Sequence[Tensor]) -> Tensor:
@@ -59,7 +77,7 @@ class Remix(NamedTuple):
     """New mixtures and where their parts come from.
 
     Attributes:
-        mixture: `(B, T)`. sources: references, `(B, n_src, T)`.
+        mixture: `(B, T)`, the sum of the sources and of the rest of one of the mixtures. sources: references, `(B, n_src, T)`.
         observed: `(B, T)`, the mixtures in which these were estimated.
         examples: `(B, n_src)`, in which of these each source was estimated.
         places: `(B, n_src)`, which of its estimates it was.
@@ -93,7 +111,8 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
     """New mixtures of the estimates `(B, n_src, T)` of mixtures `(B, T)`; no two sources of a new one come from one mixture.
 
     Source n of a new mixture is a source of mixture (b + n * s) of the shuffled batch, for a random s. Each has equal power
-    and a random gain.
+    and a random gain. The rest of a further mixture, which none of its sources has, is added, as loud beside the sources as
+    it was there: so the networks hear the noise of the recordings, and learn to leave it out.
 
     Args:
         sources: B >= n_src. generator: on the CPU. gain_db: sources are louder or softer by up to this.
@@ -107,8 +126,8 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
     order = torch.randperm(count, generator=generator)
     # Which of a mixture's sources is first means nothing.
     turns = torch.stack([torch.randperm(n_src, generator=generator) for _ in range(count)])
-    # Multiples of the shift up to n_src - 1 differ modulo the number of mixtures.
-    shift = int(torch.randint(1, (count - 1) // max(n_src - 1, 1) + 1, (1,), generator=generator)) if n_src > 1 else 0
+    # Multiples of the shift up to n_src - 1, or n_src where there are so many mixtures, differ modulo their number.
+    shift = int(torch.randint(1, max((count - 1) // n_src, 1) + 1, (1,), generator=generator)) if count > 1 else 0
     random = (2 * torch.rand(count, n_src, 1, generator=generator) - 1) * gain_db
     examples = torch.stack([order.roll(n * shift) for n in range(n_src)], 1).to(sources.device)
     places = torch.stack([turns[:, n].roll(n * shift) for n in range(n_src)], 1).to(sources.device)
@@ -116,4 +135,7 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
     level = parts.square().mean(-1, keepdim=True).sqrt().clamp_min(1e-8)
     gains = level.mean(1, keepdim=True) / level * 10 ** (random.to(parts) / 20)
     parts = parts * gains
-    return Remix(parts.sum(1), parts, mixture, examples, places, gains[..., 0])
+    others = order.roll(n_src * shift).to(sources.device)
+    usual = sources.square().mean(-1).sqrt().mean(1).clamp_min(1e-8)
+    rest = (mixture - sources.sum(1))[others] * (level[:, :, 0].mean(1) / usual[others])[:, None]
+    return Remix(parts.sum(1) + rest, parts, mixture, examples, places, gains[..., 0])
