@@ -2,9 +2,9 @@
 
 K teachers, B unlabelled mixtures, n_src estimates of each.
 
-Source: remixing, also of what is not speech, is RemixIT's (Tzinis et al., IEEE JSTSP 2022); choosing mixtures on which different
-separators agree, and whose estimates are no copies of the mixture, is Han and Long's (heterogeneous separation consistency
-training, 2022).
+Source: remixing, also of what is not speech, is RemixIT's (Tzinis et al., IEEE JSTSP 2022); choosing mixtures on which
+different separators agree, and whose estimates are no copies of the mixture, is Han and Long's (heterogeneous separation
+consistency training, 2022).
 """
 
 from collections.abc import Sequence
