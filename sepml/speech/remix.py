@@ -78,7 +78,7 @@ class Remix(NamedTuple):
 
     Attributes:
         mixture: `(B, T)`, the sum of the sources and of the rest of one of the mixtures. sources: references, `(B, n_src, T)`.
-        observed: `(B, T)`, the mixtures in which these were estimated.
+        observed: `(B, T)`, the mixtures in which these were estimated, without the rest.
         examples: `(B, n_src)`, in which of these each source was estimated.
         places: `(B, n_src)`, which of its estimates it was.
         gains: `(B, n_src)`, by which it was multiplied.
@@ -137,5 +137,6 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
     parts = parts * gains
     others = order.roll(n_src * shift).to(sources.device)
     usual = sources.square().mean(-1).sqrt().mean(1).clamp_min(1e-8)
-    rest = (mixture - sources.sum(1))[others] * (level[:, :, 0].mean(1) / usual[others])[:, None]
-    return Remix(parts.sum(1) + rest, parts, mixture, examples, places, gains[..., 0])
+    observed = sources.sum(1)
+    rest = (mixture - observed)[others] * (level[:, :, 0].mean(1) / usual[others])[:, None]
+    return Remix(parts.sum(1) + rest, parts, observed, examples, places, gains[..., 0])
