@@ -60,7 +60,8 @@ def test_new_mixtures_take_the_places_of_those_without_references():
     new = SeparationTask(remix_gain_db=0.0).complete(batch, estimates, trust, torch.Generator().manual_seed(0))
     assert new.ids == ("m0", "m3", "remixed", "remixed", "remixed")
     assert torch.equal(new.mixture[:2], batch.mixture[[0, 3]]) and torch.equal(new.sources[:2], batch.sources[[0, 3]])
-    torch.testing.assert_close(new.mixture[2:], new.sources[2:].sum(1))
+    # Estimates without noise leave next to nothing of the mixtures.
+    assert (new.mixture[2:] - new.sources[2:].sum(1)).norm() < 0.01 * new.mixture[2:].norm()
     products = [float(trust[0, list(pair)].prod()) for pair in new.remix.examples.tolist()]
     assert new.trust.tolist() == pytest.approx([1.0, 0.25, *products])
     # The parts are near the sources that were mixed.
