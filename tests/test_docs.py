@@ -51,7 +51,7 @@ def find_object(name: str) -> object | None:
 
 
 def test_there_are_examples():
-    assert {"python.md", "export.md"} <= {page.name for page in WITH_CODE}
+    assert {"python.md", "images.md"} <= {page.name for page in WITH_CODE}
 
 
 def test_python(there, capsys):
@@ -75,6 +75,6 @@ def test_images(tmp_path, monkeypatch):
 
 
 # The page about ONNX is run by tests/test_export.py, which has such a file.
-@pytest.mark.parametrize("name", [page.name for page in WITH_CODE if page.name not in ("python.md", "export.md", "images.md")])
+@pytest.mark.parametrize("name", [page.name for page in WITH_CODE if page.name not in ("python.md", "images.md")])
 def test_other_pages(name, there):
     run(name)

@@ -1,8 +1,10 @@
 """ONNX files: the rewritten networks are the networks, and onnxruntime gives the same numbers at any length."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +12,6 @@ import soundfile
 import torch
 from asteroid_files import TINY as ASTEROIDS
 from asteroid_files import published, save
-from docs_examples import run
 from speech_signals import speech_like
 from tiny_models import TINY, built, noise
 
@@ -21,8 +22,8 @@ from sepml.speech.models.asteroid_checkpoint import load_asteroid
 from sepml.speech.models.export import export, largest_difference
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.models.onnx_layers import Exportable
-from sepml.speech.separation.separator import Separator
 
+EXAMPLES = Path(__file__).parents[3] / "examples/onnx"
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -96,17 +97,45 @@ def test_one_file_that_says_what_it_is(exported):
     assert (facts["sample_rate"], facts["n_src"]) == ("8000", "2")
 
 
-def test_the_examples_of_the_page(exported, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "model.onnx").write_bytes((exported / "model.onnx").read_bytes())
+@pytest.fixture(scope="module")
+def separated(exported, tmp_path_factory):
+    """A recording of 16 bits, and what `sepml separate` writes about it."""
+    folder = tmp_path_factory.mktemp("separated")
     mixture = 0.1 + speech_like(1, 2.0) + 0.3 * speech_like(2, 2.0)
-    soundfile.write("meeting.wav", mixture, 8000, subtype="FLOAT")
-    names = run("export.md")
-    assert names["est_sources"].shape == (2, len(mixture)) and (tmp_path / "onnx_s2.wav").is_file()
-    # The files are those of `sepml separate`, levels and all, but for their steps of 16 bits.
-    est = Separator.load(exported / "exp").separate(mixture, 8000).numpy()
-    got = np.stack([soundfile.read(f"onnx_s{n}.wav")[0] for n in (1, 2)])
-    assert np.abs(got - est).max() < 1e-4 and np.abs(est).max(1).min() > 0.01
+    soundfile.write(folder / "mixture.wav", 0.7 * mixture / np.abs(mixture).max(), 8000, subtype="PCM_16")
+    assert main(["separate", str(folder / "mixture.wav"), "--model", str(exported / "exp"), "-o", str(folder / "sepml")]) == 0
+    est = samples_in(folder / "sepml", "mixture_s{}.wav")
+    assert np.abs(est).max(1).min() > 300
+    return folder, est
+
+
+def samples_in(folder, names):
+    return np.stack([soundfile.read(folder / names.format(n), dtype="int16")[0].astype(int) for n in (1, 2)])
+
+
+def test_the_example_in_python(exported, separated):
+    folder, est = separated
+    words = [EXAMPLES / "separate.py", exported / "model.onnx", folder / "mixture.wav", folder / "python"]
+    subprocess.run([sys.executable, *words], check=True)
+    assert np.abs(samples_in(folder / "python", "s{}.wav") - est).max() <= 1
+
+
+def test_the_example_in_javascript(exported, separated, tmp_path):
+    npm = shutil.which("npm")
+    if npm is None or shutil.which("node") is None:
+        pytest.skip("there is no node with npm")
+    folder, est = separated
+    shutil.copytree(EXAMPLES, tmp_path / "js", ignore=shutil.ignore_patterns("node_modules"))
+    installed = subprocess.run(
+        [npm, "install", "--no-audit", "--no-fund", "--ignore-scripts"], cwd=tmp_path / "js", capture_output=True
+    )
+    if installed.returncode:
+        pytest.skip(f"npm cannot install onnxruntime-web: {installed.stderr.decode()[-200:]}")
+    words = [exported / "model.onnx", folder / "mixture.wav", tmp_path / "out"]
+    subprocess.run(["node", "separate.mjs", *words], cwd=tmp_path / "js", check=True)
+    assert np.abs(samples_in(tmp_path / "out", "s{}.wav") - est).max() <= 1
+    refused = subprocess.run(["node", "separate.mjs", *words, "16000"], cwd=tmp_path / "js", capture_output=True, text=True)
+    assert refused.returncode == 1 and "8000 Hz, expected 16000 Hz" in refused.stderr
 
 
 def test_the_same_model_is_the_same_bytes_in_another_process_and_names_no_path(exported, tmp_path):
