@@ -23,6 +23,7 @@ TINY = {
     "sepformer": SepFormerConfig(n_filters=8, heads=2, hidden=8, layers=2, blocks=2, chunk=10),
     "tiger": TIGERConfig(sample_rate=8000, window=64, stride=16, channels=12, hidden=12, blocks=2, depth=3, heads=2),
     "skim": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=2, chunk=10),
+    "skim-stft": SkiMConfig(filterbank="stft", n_filters=8, window=32, hidden=4, blocks=2, chunk=10),
     "skim-causal": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=3, chunk=10, causal=True),
 }
 

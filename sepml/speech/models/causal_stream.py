@@ -26,6 +26,7 @@ class FrameState(Protocol):
     stride: int
     n_src: int
     covers_end: bool
+    lead: int
 
     def encoded(self, samples: Tensor) -> Tensor:
         """Samples `(t,)` to frames `(1, channels, F)`."""
@@ -60,9 +61,9 @@ class CausalStream:
         self.window, self.stride, self.n_src = self.state.window, self.state.stride, self.state.n_src
         self.device = next(model.parameters()).device
         self.delay = self.window
-        self.held = np.zeros(0, np.float32)
+        self.held = np.zeros(self.state.lead, np.float32)
         self.tail = torch.zeros(self.n_src, self.window - self.stride, device=self.device)
-        self.received = self.given = 0
+        self.received, self.given = 0, -self.state.lead
         self.kept = float(np.exp(-self.stride / (_MEMORY_SECONDS * model.config.sample_rate)))
         self.power, self.weight = 0.0, 0.0
 
@@ -73,13 +74,15 @@ class CausalStream:
 
     def finish(self) -> np.ndarray:
         """The rest of the estimates, up to the length of the mixture."""
-        missing = self.received - self.given
+        missing = self.received - max(self.given, 0)
         # Whole windows, as in one pass over all of it; a mixture shorter than one is padded by every network.
-        windows = max(-(-(self.received - self.window) // self.stride), 0)
-        padding = np.zeros(windows * self.stride + self.window - self.received, np.float32)
+        heard = self.state.lead + max(self.received, self.window)
+        windows = -(-(heard - self.window) // self.stride)
+        padding = np.zeros(windows * self.stride + self.window - self.state.lead - self.received, np.float32)
         is_padded = missing and (self.state.covers_end or self.received < self.window)
         est = self._push(padding) if is_padded else np.zeros((self.n_src, 0), np.float32)
-        rest = np.concatenate([est, self.tail.cpu().numpy()], axis=1)[:, :missing]
+        tail = self.tail.cpu().numpy()[:, max(-self.given, 0) :]
+        rest = np.concatenate([est, tail], axis=1)[:, :missing]
         return np.pad(rest, ((0, 0), (0, missing - rest.shape[1])))
 
     def _push(self, block: np.ndarray) -> np.ndarray:
@@ -91,8 +94,9 @@ class CausalStream:
         self.held = self.held[frames * self.stride :].copy()
         with torch.inference_mode():
             est = self._separated(used, frames).cpu().numpy()
-        self.given += est.shape[1]
-        return est
+        before, self.given = self.given, self.given + est.shape[1]
+        # Not what belongs to the zeros before the mixture.
+        return est[:, max(-before, 0) :]
 
     def _separated(self, samples: np.ndarray, frames: int) -> Tensor:
         encoded = self.state.encoded(torch.from_numpy(samples).to(self.device))

@@ -121,7 +121,7 @@ class _Norm:
 class ConvTasNetState:
     """Masks of frames that come in blocks, as those of all frames at once, see `SkiMState`."""
 
-    covers_end = False
+    covers_end, lead = False, 0
 
     def __init__(self, network: ConvTasNet) -> None:
         self.network, self.masker = network, network.masker

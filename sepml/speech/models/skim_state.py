@@ -22,32 +22,29 @@ class SkiMState:
 
     Attributes:
         covers_end: the network pads a mixture to whole windows, so that its last samples are separated, too.
+        lead: zeros that it puts before a mixture, samples.
     """
 
     covers_end = True
 
     def __init__(self, network: SkiM) -> None:
         self.network = network
-        self.window, self.stride, self.n_src = network.window, network.stride, network.n_src
+        self.window, self.stride, self.n_src, self.lead = network.window, network.stride, network.n_src, network.lead
         self.layers = [_Layer() for _ in network.segments]
         self.frame = 0
 
     def encoded(self, samples: Tensor) -> Tensor:
         """Samples `(t,)` to frames `(1, channels, F)`."""
-        encoded: Tensor = self.network.encoder(samples[None, None]).relu()
-        return encoded
+        return self.network.encode(samples[None, None])
 
     def masks(self, features: Tensor) -> Tensor:
         """Masks `(1, n_src, channels, F)` of the next frames `(1, channels, F)`."""
-        network = self.network
-        hidden = self._through_layers(features.mT)
-        masks: Tensor = network.limit(network.to_sources(hidden.mT)).unflatten(1, (self.n_src, -1))
-        return masks
+        hidden = self._through_layers(self.network.features(features).mT)
+        return self.network.masks(hidden.mT)
 
     def decoded(self, frames: Tensor) -> Tensor:
         """Frames `(n_src, channels, F)` to samples `(n_src, t)`."""
-        signals: Tensor = self.network.decoder(frames)[:, 0]
-        return signals
+        return self.network.decode(frames)[:, 0]
 
     def _through_layers(self, x: Tensor) -> Tensor:
         """All layers on frames `(1, F, channels)`, segment by segment."""

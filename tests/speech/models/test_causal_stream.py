@@ -17,6 +17,10 @@ CAUSAL = {
     "convolutions, uneven": ConvTasNetConfig(
         n_filters=8, window=16, stride=5, bottleneck=4, hidden=8, skip=6, kernel=4, blocks=3, repeats=2, n_src=3, causal=True
     ),
+    "stft": SkiMConfig(filterbank="stft", n_filters=8, window=32, hidden=4, blocks=3, chunk=10, causal=True),
+    "stft, four windows": SkiMConfig(
+        filterbank="stft", n_filters=8, window=32, stride=8, hidden=4, blocks=2, chunk=7, n_src=3, causal=True
+    ),
     "one layer": SkiMConfig(n_filters=8, window=16, hidden=4, blocks=1, chunk=10, causal=True),
 }
 
