@@ -244,6 +244,5 @@ def export(options: argparse.Namespace) -> int:
         options.wrong("--width is for experiments with slimmable networks")
     from sepml.speech.models.export import export
 
-    done = export(options.model, options.out, named_network(options), options.int8)
-    print(done.text)
+    print(export(options.model, options.out, named_network(options), options.int8, options.streaming).text)
     return OK

@@ -1,5 +1,6 @@
 """A causal network that takes its mixture in blocks: what it has heard is in its states."""
 
+import math
 from collections.abc import Callable
 from typing import Any, Protocol
 
@@ -14,9 +15,9 @@ from sepml.speech.models.skim_state import SkiMState
 
 _MEMORY_SECONDS = 3.0
 """Time constant of the level: the networks were trained on mixtures of some seconds at unit power."""
-_ABOVE = 10.0
+ABOVE = 10.0
 """A frame's power is at most this much above the level, so that speech after silence is not far too loud."""
-_LEAST = 1e-16
+LEAST = 1e-16
 
 
 class FrameState(Protocol):
@@ -64,7 +65,7 @@ class CausalStream:
         self.held = np.zeros(self.state.lead, np.float32)
         self.tail = torch.zeros(self.n_src, self.window - self.stride, device=self.device)
         self.received, self.given = 0, -self.state.lead
-        self.kept = float(np.exp(-self.stride / (_MEMORY_SECONDS * model.config.sample_rate)))
+        self.kept = kept_of(model.config.sample_rate, self.stride)
         self.power, self.weight = 0.0, 0.0
 
     def push(self, block: np.ndarray) -> np.ndarray:
@@ -114,7 +115,7 @@ class CausalStream:
         for n, power in enumerate(np.square(cut, dtype=np.float64).mean(1)):
             self.power = self.kept * self.power + power
             self.weight = self.kept * self.weight + 1
-            levels[n] = max(self.power / self.weight, power / _ABOVE, _LEAST) ** 0.5
+            levels[n] = max(self.power / self.weight, power / ABOVE, LEAST) ** 0.5
         return levels
 
 
@@ -124,3 +125,8 @@ _STATES: dict[str, Callable[[Any], FrameState]] = {"skim": SkiMState, "convtasne
 def is_causal(model: SeparationModel) -> bool:
     """Whether a model can be used with `CausalStream`."""
     return model.config.kind in _STATES and bool(getattr(model.config, "causal", False))
+
+
+def kept_of(rate: int, stride: int) -> float:
+    """What a frame keeps of the power heard before."""
+    return math.exp(-stride / (_MEMORY_SECONDS * rate))

@@ -1,23 +1,20 @@
 """Writes separators as ONNX files, which run without PyTorch and give the same numbers."""
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.speech.losses import si_snr
 from sepml.speech.models.config import Architecture
 from sepml.speech.models.dprnn import StftDPRNN
 from sepml.speech.models.load import load_models
 from sepml.speech.models.model import SeparationModel
-from sepml.speech.models.onnx_layers import OPSET, Exportable
+from sepml.speech.models.onnx_files import OPSET, quiet, refusing, require_name_and_packages, session_of, write_module
+from sepml.speech.models.onnx_layers import Exportable
+from sepml.speech.models.onnx_stream import Step
 from sepml.system.files import atomic_path
 from sepml.version import __version__
 
@@ -25,6 +22,7 @@ TOLERANCE = 1e-4
 """The largest difference from PyTorch that a file may show, for mixtures with a peak of 1."""
 LEAST_LIKENESS = 20.0
 """dB SI-SNR: how like those of the network the estimates have to be with 8-bit weights."""
+_STEPS = 200
 _ROUNDED = ["LSTM", "MatMul", "Gemm"]
 """Convolutions in 8 bits are less precise and not faster."""
 
@@ -51,13 +49,16 @@ class Exported:
     @property
     def text(self) -> str:
         """The result in one line."""
-        compared = f"{len(self.shapes)} lengths, largest difference from PyTorch {self.difference:.1e}"
+        lengths = len(self.shapes)
+        compared = f"{lengths} length{'s' * (lengths > 1)}, largest difference from PyTorch {self.difference:.1e}"
         if self.likeness is not None:
             compared = f"8-bit weights, {self.likeness:.0f} dB SI-SNR between its estimates and those without"
         return f"{self.path}: ONNX opset {self.opset}, {self.megabytes:.1f} MB; {compared}"
 
 
-def export(model: str | Path | None, out: Path, architecture: Architecture | None = None, int8: bool = False) -> Exported:
+def export(
+    model: str | Path | None, out: Path, architecture: Architecture | None = None, int8: bool = False, streaming: bool = False
+) -> Exported:
     """Write a model as one ONNX file: `mixture` (B, T) at the model's rate to `est_sources` (B, n_src, T), any B and T.
 
     The file's metadata name the rate (`sample_rate`, Hz) and the number of sources (`n_src`). It is compared with PyTorch by
@@ -68,22 +69,25 @@ def export(model: str | Path | None, out: Path, architecture: Architecture | Non
         out: the file to write.
         architecture: see `Separator.load`.
         int8: round the weights of recurrent and linear layers to 8 bits, by onnxruntime, which alone reads such a file.
+        streaming: write a causal model that takes its mixture block by block, see `Step`: `samples` (block,) and `state`
+            (size,) become `est_sources` (n_src, block) and `next_state` (size,), and the metadata name `block`, `behind` and
+            `state_size`.
 
     Raises:
         SepmlError: the model cannot be read or written as ONNX, the file would differ from it, or a package is missing.
     """
-    if out.suffix != ".onnx":
-        raise SepmlError(f"{out}: expected a name that ends in .onnx")
-    _require_packages()
+    require_name_and_packages(out)
+    if int8 and streaming:
+        raise SepmlError(f"{out}: 8-bit weights are not written for streaming, expected one of both")
     # A file holds one network.
     [network], origin = load_models(model, architecture=architecture, single=True)
+    if streaming:
+        return _export_step(network, out, origin.name)
     with atomic_path(out) as temporary:
         _write(network, temporary, origin.name)
         shapes = _shapes(network.config.window, network.config.sample_rate)
         difference = largest_difference(temporary, network, shapes)
-        if not difference <= TOLERANCE:
-            found = f"it would differ from PyTorch by {difference:.1e}, expected {TOLERANCE:.0e} at most"
-            raise SepmlError(f"{out}: not written, as {found}")
+        _require_like(out, difference)
         likeness = _round_weights(temporary, network.config.sample_rate, out) if int8 else None
     return Exported(out, OPSET, shapes, difference, out.stat().st_size / 1e6, likeness)
 
@@ -95,7 +99,7 @@ def _round_weights(file: Path, rate: int, out: Path) -> float:
     mixture = np.random.default_rng(0).standard_normal((2, 4 * rate)).astype(np.float32)
     before = _estimates(file, mixture)
     # It warns about shapes that a dynamic file does not have.
-    with _quiet("root"):
+    with quiet("root"):
         quantize_dynamic(file, file, op_types_to_quantize=_ROUNDED, per_channel=True, weight_type=QuantType.QInt8)
     likeness = float(si_snr(torch.from_numpy(_estimates(file, mixture)), torch.from_numpy(before)).mean())
     if not likeness >= LEAST_LIKENESS:
@@ -110,7 +114,7 @@ def largest_difference(file: Path, model: SeparationModel, shapes: tuple[tuple[i
     Args:
         shapes: of the mixtures, (B, T).
     """
-    session = _session(file)
+    session = session_of(file)
     rng, largest = np.random.default_rng(0), 0.0
     for shape, peak in [*((shape, 1.0) for shape in shapes), (shapes[-1], 0.0)]:
         mixture = rng.standard_normal(shape).astype(np.float32)
@@ -126,16 +130,8 @@ def largest_difference(file: Path, model: SeparationModel, shapes: tuple[tuple[i
     return largest
 
 
-def _session(file: Path) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = torch.get_num_threads(), 3
-    return onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
-
-
 def _estimates(file: Path, mixture: np.ndarray) -> np.ndarray:
-    est: np.ndarray = _session(file).run(["est_sources"], {"mixture": mixture})[0]
+    est: np.ndarray = session_of(file).run(["est_sources"], {"mixture": mixture})[0]
     return est
 
 
@@ -144,62 +140,49 @@ def _shapes(window: int, rate: int) -> tuple[tuple[int, int], ...]:
 
 
 def _write(model: SeparationModel, file: Path, name: str) -> None:
+    if not isinstance(model.network, StftDPRNN) and not hasattr(model.network, "masker"):
+        raise SepmlError(f"{name}: networks of kind {model.config.kind} cannot be exported")
+    with about(name):
+        module = Exportable(model).eval()
     batch, time = torch.export.Dim.DYNAMIC, torch.export.Dim.DYNAMIC
     example = torch.randn(2, 4 * model.config.window + 1001)
-    try:
-        if not isinstance(model.network, StftDPRNN) and not hasattr(model.network, "masker"):
-            raise SepmlError(f"networks of kind {model.config.kind} cannot be exported")
-        module = Exportable(model).eval()
-        with _quiet():
-            program: Any = torch.onnx.export(
-                module,
-                (example,),
-                dynamo=True,
-                dynamic_shapes=({0: batch, 1: time},),
-                input_names=["mixture"],
-                output_names=["est_sources"],
-                opset_version=OPSET,
-                verbose=False,
-            )
-            facts = {"sample_rate": model.config.sample_rate, "n_src": model.config.n_src, "sepml": __version__}
-            _forget_origin(program.model)
-            program.model.metadata_props.update({key: str(value) for key, value in facts.items()})
-            program.save(file, external_data=False)
-    except SepmlError as error:
-        raise SepmlError(f"{name}: {error}") from error
-    except OSError:
-        raise
-    # The exporter raises errors of many kinds, whose own text is long.
-    except Exception as error:
-        cause = (str(error.__cause__ or error).strip().splitlines() or [type(error).__name__])[0]
-        raise SepmlError(f"{name}: a model of kind '{model.config.kind}' cannot be written as ONNX: {cause}") from error
+    names = ["mixture"], ["est_sources"]
+    with refusing(name, model.config.kind):
+        write_module(module, (example,), names, ({0: batch, 1: time},), _facts(model), file)
 
 
-def _forget_origin(model: Any) -> None:
-    """Delete what the exporter notes of each node: paths of this machine, and addresses that differ from run to run."""
-    for node in model.graph.all_nodes():
-        for part in (node, *node.outputs):
-            part.metadata_props.clear()
+def _facts(model: SeparationModel) -> dict[str, object]:
+    return {"sample_rate": model.config.sample_rate, "n_src": model.config.n_src, "sepml": __version__}
 
 
-def _require_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[export]'") from error
+def _export_step(network: SeparationModel, out: Path, name: str) -> Exported:
+    with about(name):
+        step = Step(network).eval()
+    facts = _facts(network) | {"block": step.block, "behind": step.behind, "state_size": step.size}
+    names = ["samples", "state"], ["est_sources", "next_state"]
+    with atomic_path(out) as temporary:
+        with refusing(name, network.config.kind):
+            write_module(step, (torch.randn(step.block), torch.zeros(step.size)), names, None, facts, temporary)
+        difference = _largest_difference_of_steps(temporary, step)
+        _require_like(out, difference)
+    return Exported(out, OPSET, ((_STEPS, step.block),), difference, out.stat().st_size / 1e6)
 
 
-@contextmanager
-def _quiet(name: str = "torch.onnx") -> Iterator[None]:
-    """Hide messages of a library, as about optional packages that are not installed."""
-    logger = logging.getLogger(name)
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(before)
+def _largest_difference_of_steps(file: Path, step: Step) -> float:
+    """Between estimates of a file and of PyTorch: of silence, noise, and silence again."""
+    session, rng = session_of(file), np.random.default_rng(0)
+    state, held, largest = np.zeros(step.size, np.float32), torch.zeros(step.size), 0.0
+    for n in range(_STEPS):
+        samples = rng.uniform(-1, 1, step.block).astype(np.float32) * (_STEPS // 4 <= n < 3 * _STEPS // 4)
+        found, state = session.run(["est_sources", "next_state"], {"samples": samples, "state": state})
+        with torch.inference_mode():
+            est, held = step(torch.from_numpy(samples), held)
+        difference = float(np.abs(found - est.numpy()).max())
+        largest = difference if not difference <= largest else largest
+    return largest
+
+
+def _require_like(out: Path, difference: float) -> None:
+    if not difference <= TOLERANCE:
+        found = f"it would differ from PyTorch by {difference:.1e}, expected {TOLERANCE:.0e} at most"
+        raise SepmlError(f"{out}: not written, as {found}")

@@ -14,8 +14,8 @@ from torch.nn.functional import conv1d, conv_transpose1d, pad
 from sepml.errors import SepmlError
 from sepml.speech.models.dprnn import StftDPRNN
 from sepml.speech.models.model import AsteroidModel, SeparationModel
+from sepml.speech.models.onnx_files import OPSET
 
-OPSET = 18
 _AXES = {"GlobLN": slice(1, None), "FusedGlobLN": slice(1, None), "FeatsGlobLN": slice(2, None), "ChanLN": slice(1, 2)}
 
 

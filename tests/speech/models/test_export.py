@@ -19,6 +19,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.losses import si_snr
 from sepml.speech.models.asteroid_checkpoint import load_asteroid
+from sepml.speech.models.causal_stream import CausalStream
 from sepml.speech.models.export import export, largest_difference
 from sepml.speech.models.model import load_model, save_model
 from sepml.speech.models.onnx_layers import Exportable
@@ -232,3 +233,50 @@ def test_a_causal_network(tmp_path):
 def test_every_network_of_asteroids(name, tmp_path):
     file = save(tmp_path / "model.pth", published(name))
     assert export(file, tmp_path / "model.onnx").difference <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["skim-causal", "skim-causal-stft", "convtasnet-causal"])
+def test_a_causal_network_block_by_block(kind, tmp_path):
+    """A user's loop over a file gives what `CausalStream` gives of the same mixture."""
+    configs = {**TINY, "skim-causal-stft": replace(TINY["skim-stft"], causal=True)}
+    model = built(configs[kind])
+    save_model(tmp_path / "model", model)
+    assert main(["export", "--streaming", str(tmp_path / "model"), str(tmp_path / "step.onnx")]) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "step.onnx")
+    facts = {name: int(value) for name, value in session.get_modelmeta().custom_metadata_map.items() if name != "sepml"}
+    block, behind = facts["block"], facts["behind"]
+    assert behind == model.config.window - block and facts["n_src"] == 2 and facts["sample_rate"] == 8000
+    mixture = speech_like(1, 0.5)[: 150 * block].astype(np.float32)
+    state, ests = np.zeros(facts["state_size"], np.float32), []
+    for samples in mixture.reshape(-1, block):
+        est, state = session.run(["est_sources", "next_state"], {"samples": samples, "state": state})
+        ests.append(est)
+    found = np.concatenate(ests, axis=1)
+    stream = CausalStream(model)
+    # A learned encoder begins with whole windows; here its first ones hold zeros, as those of an STFT do.
+    lead = behind - stream.state.lead
+    expected = np.concatenate([stream.push(np.pad(mixture, (lead, 0))), stream.finish()], axis=1)[:, lead:]
+    assert found.shape[1] == mixture.size and np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(found[:, behind:], expected[:, : mixture.size - behind], atol=1e-3 * np.abs(expected).max())
+
+
+def test_the_example_of_a_stream(tmp_path):
+    save_model(tmp_path / "model", built(replace(TINY["skim-stft"], causal=True)))
+    export(tmp_path / "model", tmp_path / "step.onnx", streaming=True)
+    mixture = (16000 * speech_like(1, 0.5)).astype("<i2")
+    words = [sys.executable, EXAMPLES / "stream.py", tmp_path / "step.onnx"]
+    said = subprocess.run(words, input=mixture.tobytes(), stdout=subprocess.PIPE, check=True).stdout
+    found = np.frombuffer(said, "<i2").reshape(-1, 2).T / 32768
+    stream = CausalStream(load_model(tmp_path / "model"))
+    expected = stream.push(mixture.astype(np.float32) / 32768)
+    assert np.abs(expected).max() > 1e-3 and found.shape[1] == mixture.size // 16 * 16
+    length = min(expected.shape[1], found.shape[1] - 16)
+    assert np.abs(found[:, 16 : 16 + length] - expected[:, :length].clip(-1, 1)).max() < 2 / 32768
+
+
+def test_streaming_is_for_causal_networks(exported, tmp_path, capsys):
+    assert main(["export", "--streaming", str(exported / "exp"), str(tmp_path / "x.onnx")]) == 1
+    assert "a network of kind 'dprnn' is not causal, expected a causal skim or convtasnet" in capsys.readouterr().err
+    assert main(["export", "--streaming", "--int8", str(exported / "exp"), str(tmp_path / "x.onnx")]) == 1
+    assert "8-bit weights are not written for streaming" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
