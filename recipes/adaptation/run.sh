@@ -76,6 +76,11 @@ if run_stage 4 "results"; then
             cat adapted/demo.md
         fi
         echo
+        echo "## All conditions together"
+        echo
+        # shellcheck disable=SC2086
+        python ../../tools/bench/adaptation_sum.py --studies studies --targets $targets
+        echo
         echo "## Two networks that teach each other, and two that teach themselves"
         echo
         echo "Both by their average; all of the way, before \`sepml adapt\` goes back towards the start."
