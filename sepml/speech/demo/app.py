@@ -63,7 +63,7 @@ class Page:
             Route("/jobs/{token}", self._drop, methods=["DELETE"]),
             Route("/jobs/{token}/{name}", self._file),
             Route("/results.zip", self._zip),
-            *LiveRoutes(self.streams, self._speakers, _ABSENT).routes,
+            *LiveRoutes(self.streams, self._speakers).routes,
         ]
         app = Starlette(routes=routes, exception_handlers={HTTPException: _http_error, SepmlError: _refused})
         # The answer of a redirect would contain the host that the request names.

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -29,11 +29,10 @@ class LiveRoutes:
 
     Args:
         speakers: the number of talkers that a request says, None without one.
-        absent: what a request for a stream that is not there is told.
     """
 
-    def __init__(self, streams: Streams, speakers: Callable[[Request], int | None], absent: str) -> None:
-        self.streams, self._speakers, self._absent = streams, speakers, absent
+    def __init__(self, streams: Streams, speakers: Callable[[Request], int | None]) -> None:
+        self.streams, self._speakers = streams, speakers
 
     @property
     def routes(self) -> list[Route]:
@@ -49,24 +48,30 @@ class LiveRoutes:
         return Response(read_template("capture.js"), media_type="text/javascript")
 
     async def _new(self, request: Request) -> Response:
-        rate, delay = _number(request, "rate", int, 0), _number(request, "delay", float, _DELAY)
+        rate, delay = _number(request, "rate", int, None), _number(request, "delay", float, _DELAY)
         stream = await run_in_threadpool(self.streams.new, rate, delay, self._speakers(request))
         found = {"stream": stream.token, "talkers": stream.live.n_src, "delay": stream.live.delay}
         return JSONResponse(found, 201, {"Location": f"/live/{stream.token}"})
 
     async def _push(self, request: Request) -> Response:
         stream = self._found(request)
-        samples = await _received(request, round(_MOST_SECONDS * stream.live.sample_rate) * 2)
-        return _answer(stream, await run_in_threadpool(self.streams.push, stream, samples))
+        # Of a visitor one request at a time, so that those of others do not wait behind them.
+        with self.streams.used(stream):
+            try:
+                samples = await _received(request, round(_MOST_SECONDS * stream.live.sample_rate) * 2)
+            except ClientDisconnect:
+                return Response(status_code=400)
+            return _answer(stream, await run_in_threadpool(self.streams.push, stream, samples))
 
     async def _finish(self, request: Request) -> Response:
         stream = self._found(request)
-        return _answer(stream, await run_in_threadpool(self.streams.finish, stream))
+        with self.streams.used(stream):
+            return _answer(stream, await run_in_threadpool(self.streams.finish, stream))
 
     def _found(self, request: Request) -> Stream:
         stream = self.streams.find(request.path_params["token"])
         if stream is None:
-            raise Refused(404, self._absent)
+            raise Refused(404, "this stream is not kept any more")
         return stream
 
 
@@ -75,10 +80,12 @@ def _answer(stream: Stream, samples: bytes) -> Response:
     return Response(samples, 200, headers, "application/octet-stream")
 
 
-def _number(request: Request, name: str, kind: Callable[[str], Number], default: Number) -> Number:
+def _number(request: Request, name: str, kind: Callable[[str], Number], default: Number | None) -> Number:
     given = request.query_params.get(name)
-    if given is None:
+    if given is None and default is not None:
         return default
+    if given is None:
+        raise Refused(400, f"expected the {name} of the samples in Hz, such as /live?{name}=16000")
     try:
         return kind(given)
     except ValueError as error:

@@ -3,12 +3,13 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.pcm import as_pcm, from_pcm
-from sepml.speech.audio.recordings import HIGHEST_RATE
+from sepml.speech.audio.recordings import HIGHEST_RATE, LOWEST_RATE
 from sepml.speech.demo.uploads import Refused
 from sepml.speech.separation.live import Live
 from sepml.speech.separation.separators import Separators
@@ -22,14 +23,14 @@ class Stream:
 
     Attributes:
         token: a secret that gives access to it. live: separates it. asked: time of the last request, monotonic seconds.
-        ended: whether its last estimates have been given.
+        ended: whether its last estimates have been given. in_use: whether a request is worked on.
     """
 
     token: str
     live: Live
     asked: float
     ended: bool = False
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    in_use: bool = False
 
 
 class Streams:
@@ -58,8 +59,8 @@ class Streams:
         """
         numbers = self.separators.by_talkers
         separator = numbers.get(speakers or _TALKERS, self.separators.largest)
-        if rate > HIGHEST_RATE:
-            raise Refused(400, f"the sample rate is {rate}, expected {HIGHEST_RATE} Hz at most")
+        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+            raise Refused(400, f"the sample rate is {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         try:
             live = separator.live(rate, delay)
         except SepmlError as error:
@@ -81,34 +82,49 @@ class Streams:
                 stream.asked = self._clock()
             return stream
 
+    @contextmanager
+    def used(self, stream: Stream) -> Iterator[None]:
+        """Keep a stream while a request is worked on.
+
+        Raises:
+            Refused: another request is.
+        """
+        with self._changed:
+            if stream.in_use:
+                raise Refused(409, "the samples before are still being separated; send one request at a time")
+            stream.in_use = True
+        try:
+            yield
+        finally:
+            with self._changed:
+                stream.in_use, stream.asked = False, self._clock()
+
     def push(self, stream: Stream, samples: bytes) -> bytes:
-        """Hear more: signed 16-bit little-endian samples in, of one channel; interleaved ones out, a channel a talker.
+        """Hear more, within `used`: 16-bit samples of one channel in; interleaved ones out, a channel a talker.
 
         Raises:
             Refused: it has ended.
         """
-        with stream.lock:
-            _require_open(stream)
-            est = stream.live.push(from_pcm(samples))
-        stream.asked = self._clock()
-        return as_pcm(est)
+        _require_open(stream)
+        return as_pcm(stream.live.push(from_pcm(samples)))
 
     def finish(self, stream: Stream) -> bytes:
-        """End a stream: the rest of its estimates.
+        """End a stream, within `used`: the rest of its estimates.
 
         Raises:
             Refused: it has ended.
         """
         with self._changed:
             self._streams.pop(stream.token, None)
-        with stream.lock:
-            _require_open(stream)
-            stream.ended = True
-            return as_pcm(stream.live.finish())
+        _require_open(stream)
+        stream.ended = True
+        return as_pcm(stream.live.finish())
 
     def _forget_idle(self) -> None:
         now = self._clock()
-        self._streams = {token: stream for token, stream in self._streams.items() if now - stream.asked <= self.idle}
+        for token, stream in list(self._streams.items()):
+            if not stream.in_use and now - stream.asked > self.idle:
+                del self._streams[token]
 
 
 def _require_open(stream: Stream) -> None:

@@ -210,6 +210,29 @@ def test_separation_while_one_speaks(opened):
     assert sound.ndim == 1 and sound.size / rate == pytest.approx(heard["duration"], abs=0.1) and sound.std() > 1e-3
 
 
+def test_a_second_click_begins_no_second_stream(server, opened):
+    page = opened.page
+    page.dblclick("#live")
+    opened.until(f"/^Listening \u2026 [1-9]/.test({STATUS})")
+    assert len([url for url in opened.requests if "/live?" in url]) == 1
+    page.click("#live")
+    opened.until(f"/^Listened for/.test({STATUS})")
+    count = len(opened.requests)
+    page.wait_for_timeout(1000)
+    assert [url for url in opened.requests[count:] if not url.startswith("blob:")] == []
+
+
+def test_what_was_heard_before_a_failure_is_kept(opened):
+    page = opened.page
+    page.click("#live")
+    opened.until(f"/^Listening \u2026 [3-9]/.test({STATUS})")
+    page.route("**/live/*", lambda route: route.abort())
+    opened.until(f"/^sepml does not answer/.test({STATUS})")
+    assert page.inner_text("#live") == "Listen live" and page.locator(".levels audio").count() == 2
+    assert opened.play(".levels p:nth-child(1) audio")["duration"] > 0.5
+    opened.complaints.clear()
+
+
 def test_a_server_that_is_gone(browser, recordings):
     page = browser.new_page()
     watched = Watched(page)

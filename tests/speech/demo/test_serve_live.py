@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from page_server import RATE, Halves, Visitor, serving
+from page_server import RATE, Halves, Visitor, serving, until
 from speech_signals import speech_like
 
 from sepml.speech.audio.files import quantise
@@ -52,7 +52,8 @@ def test_a_stream_gives_what_live_separation_gives(visitor, begun):
 
 
 @pytest.mark.parametrize(("words", "said"), [
-    ("", "the sample rate is 0"),
+    ("", "expected the rate of the samples in Hz"),
+    ("?rate=7", "the sample rate is 7 Hz, expected 1000 to 768000 Hz"),
     ("?rate=8k", "rate is '8k', expected a number"),
     ("?rate=nan", "rate is 'nan', expected a number"),
     ("?rate=8000&delay=nan", "the delay is nan s, expected 0.2 to 10 s"),
@@ -100,6 +101,29 @@ def test_few_at_a_time_and_those_who_say_nothing_are_forgotten():
     assert streams.find(first.token) is None and streams.find(second.token) is second
     third = streams.new(RATE, 1.0)
     assert len({first.token, second.token, third.token}) == 3
+
+
+def test_one_request_at_a_time_and_a_stream_in_use_is_not_forgotten():
+    now = [0.0]
+    streams = Streams(Separators.of(Separator([Halves()])), most=2, idle=30, clock=lambda: now[0])
+    stream = streams.new(RATE, 1.0)
+    with streams.used(stream):
+        now[0] = 100
+        assert streams.find(stream.token) is stream
+        with pytest.raises(Refused, match="send one request at a time") as refused, streams.used(stream):
+            pass
+        assert refused.value.status == 409
+        now[0] = 200
+    now[0] = 229
+    assert streams.find(stream.token) is stream
+
+
+def test_a_visitor_who_leaves_within_a_request_is_no_error(server, visitor, begun, caplog):
+    head = f"POST /live/{begun['stream']} HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\nContent-Length: 4000\r\n\r\n"
+    with visitor.connect() as connection:
+        connection.sendall(head.encode() + bytes(1000))
+    until(lambda: visitor.ask("POST", f"/live/{begun['stream']}", bytes(200)).status == 200)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_an_ended_stream_takes_nothing():

@@ -1,6 +1,6 @@
 // Speech that is separated while it is spoken: the microphone in blocks to sepml, and each talker back, played and kept.
 const SENT_EVERY = 0.25;
-// The most that may wait to be played; what comes late after a hiccup is left out, so that the delay does not grow.
+// The most that may wait to be played; of what comes late after a hiccup the oldest is left out, so that the delay does not grow.
 const MOST_WAITING = 0.75;
 
 async function answerOf(path, options) {
@@ -41,7 +41,7 @@ class LiveStream {
     this.media = media;
     this.path = `live/${found.stream}`;
     this.talkers = [...Array(found.talkers).keys()].map((n) => new Talker(context, n, found.talkers));
-    this.delay = found.delay + SENT_EVERY;
+    this.delay = found.delay;
     // Of the microphone: what is collected for the next request, and what waits to be sent.
     this.block = [];
     this.waiting = [];
@@ -52,10 +52,16 @@ class LiveStream {
 
   get seconds() { return this.samples / this.context.sampleRate; }
 
+  // How far what is heard now is behind what is spoken, s.
+  get behind() {
+    const waiting = this.waiting.flat().reduce((sum, part) => sum + part.length, 0) / this.context.sampleRate;
+    return this.delay + waiting + Math.max(0, this.playAt - this.context.currentTime);
+  }
+
   // Begins to listen; `failed` takes what goes wrong while it listens.
   listen(failed) {
     const source = this.context.createMediaStreamSource(this.media);
-    const capture = new AudioWorkletNode(this.context, "capture", { channelCount: 1, channelCountMode: "explicit" });
+    const capture = this.capture = new AudioWorkletNode(this.context, "capture", { channelCount: 1, channelCountMode: "explicit" });
     let size = 0;
     capture.port.onmessage = ({ data }) => {
       this.block.push(data);
@@ -92,9 +98,10 @@ class LiveStream {
     const count = this.talkers.length;
     const length = samples.length / count;
     if (!length) return;
+    const rate = this.context.sampleRate;
     const begin = Math.max(this.playAt, this.context.currentTime + 0.05);
-    const late = begin - this.context.currentTime > MOST_WAITING;
-    if (!late) this.playAt = begin + length / this.context.sampleRate;
+    const late = Math.min(length / rate, Math.max(0, begin + length / rate - this.context.currentTime - MOST_WAITING));
+    this.playAt = begin + length / rate - late;
     this.talkers.forEach((talker, n) => {
       const own = new Int16Array(length);
       const buffer = this.context.createBuffer(1, length, this.context.sampleRate);
@@ -108,15 +115,23 @@ class LiveStream {
       talker.kept.push(own);
       // -60 dB of full scale and below is nothing.
       talker.meter.value = Math.max(0, 1 + Math.log10(power / length + 1e-12) / 6);
-      if (late) return;
       const source = new AudioBufferSourceNode(this.context, { buffer });
       source.connect(talker.gain);
-      source.start(begin);
+      source.start(begin, late);
     });
   }
 
-  async finish() {
+  // Hears nothing more.
+  deafen() {
     this.media.getTracks().forEach((track) => track.stop());
+    if (this.capture) {
+      this.capture.port.onmessage = null;
+      this.capture.disconnect();
+    }
+  }
+
+  async finish() {
+    this.deafen();
     if (this.sending) await this.sending;
     this.flush();
     await this.send();
@@ -126,7 +141,7 @@ class LiveStream {
 
   // Nobody waits for the rest.
   leave() {
-    this.media.getTracks().forEach((track) => track.stop());
+    this.deafen();
     fetch(this.path, { method: "DELETE", keepalive: true }).catch(() => {});
     this.context.close().catch(() => {});
   }
@@ -161,6 +176,11 @@ function watchLive(button, panel, seconds, talkers, say) {
     stream.talkers.forEach((talker, n) => talker.hear(heard.value === "all" || heard.value === String(n + 1), heard.value !== "all"));
   }
 
+  function show(listening) {
+    button.textContent = listening ? "Stop" : "Listen live";
+    button.setAttribute("aria-pressed", String(listening));
+  }
+
   async function begin() {
     let media;
     try {
@@ -181,41 +201,27 @@ function watchLive(button, panel, seconds, talkers, say) {
     levels.replaceChildren(...stream.talkers.map((talker) => talker.element));
     heard.replaceChildren(new Option("everybody, side by side", "all"), ...stream.talkers.map((_, n) => new Option(`speaker ${n + 1}`, n + 1)), new Option("nobody", "none"));
     choose();
-    stream.listen(fail);
+    const own = stream;
+    own.listen((error) => { if (stream === own) work(() => fail(error)); });
     panel.hidden = false;
-    button.textContent = "Stop";
-    button.setAttribute("aria-pressed", "true");
-    stream.timer = setInterval(() => {
-      const unsure = stream.certainty < 0.9 ? "; who is who is uncertain" : "";
-      say(`Listening \u2026 ${Math.round(stream.seconds)} s, ${stream.delay.toFixed(1)} s behind${unsure}`);
-      if (stream.seconds > seconds) end();
+    show(true);
+    own.timer = setInterval(() => {
+      const unsure = own.certainty < 0.9 ? "; who is who is uncertain" : "";
+      say(`Listening \u2026 ${Math.round(own.seconds)} s, ${own.behind.toFixed(1)} s behind${unsure}`);
+      if (own.seconds > seconds) work(end);
     }, 250);
   }
 
-  function ended() {
+  function stopped() {
     const was = stream;
     clearInterval(was.timer);
     stream = null;
-    button.textContent = "Listen live";
-    button.setAttribute("aria-pressed", "false");
+    show(false);
     return was;
   }
 
-  function fail(error) {
-    if (!stream) return;
-    ended().leave();
-    say(error instanceof Refusal ? error.message : String(error), true);
-  }
-
-  async function end() {
-    const was = ended();
-    try {
-      await was.finish();
-      say(`Listened for ${was.seconds.toFixed(0)} s.`);
-    } catch (error) {
-      was.leave();
-      say(error.message, true);
-    }
+  // What was heard, to be played and downloaded.
+  function keep(was) {
     was.talkers.forEach((talker, n) => {
       const audio = new Audio(URL.createObjectURL(wavOf(talker.kept, was.context.sampleRate)));
       audio.controls = true;
@@ -227,10 +233,41 @@ function watchLive(button, panel, seconds, talkers, say) {
     });
   }
 
-  button.addEventListener("click", () => {
-    if (stream) end();
-    else begin().catch((error) => say(error instanceof Refusal ? error.message : String(error), true));
-  });
+  async function fail(error) {
+    const was = stopped();
+    was.leave();
+    keep(was);
+    throw error;
+  }
+
+  async function end() {
+    const was = stopped();
+    say("Finishing \u2026");
+    try {
+      await was.finish();
+      say(`Listened for ${was.seconds.toFixed(0)} s.`);
+    } catch (error) {
+      was.leave();
+      throw error;
+    } finally {
+      keep(was);
+    }
+  }
+
+  // One thing at a time: a second click while the first one is worked on does nothing.
+  async function work(what) {
+    if (button.disabled) return;
+    button.disabled = true;
+    try {
+      await what();
+    } catch (error) {
+      say(error instanceof Refusal ? error.message : String(error), true);
+    } finally {
+      button.disabled = false;
+    }
+  }
+
+  button.addEventListener("click", () => work(stream ? end : begin));
   heard.addEventListener("change", choose);
-  window.addEventListener("pagehide", () => { if (stream) ended().leave(); });
+  window.addEventListener("pagehide", () => { if (stream) stopped().leave(); });
 }
