@@ -140,7 +140,11 @@ def add_export(commands: Commands) -> None:
     sub.add_argument("--width", type=float, help="of a slimmable network: the fraction of its channels that is kept")
     sub.add_argument("--resolution", type=at_least(8), help="with --width: pixels of height (default: the full one)")
     sub.add_argument("--streaming", action="store_true", help="a causal network that takes a mixture block by block")
-    sub.add_argument("--int8", action="store_true", help="8-bit weights: a third of the size, for onnxruntime only")
+    sub.add_argument(
+        "--int8",
+        action="store_true",
+        help="8-bit weights of recurrent and linear layers, smaller and quicker, for onnxruntime only",
+    )
     add_network(sub)
     sub.set_defaults(run=_export)
 

@@ -34,7 +34,8 @@ def pseudo_references(ests: Sequence[Tensor], mixture: Tensor) -> Tensor:
     Args:
         ests: K of `(B, n_src, T)`, without gradient. mixture: `(B, T)`.
     """
-    of_teachers, mixtures = [est.cpu().numpy() for est in ests], mixture.cpu().numpy()
+    mixture = mixture.float()
+    of_teachers, mixtures = [est.float().cpu().numpy() for est in ests], mixture.cpu().numpy()
     rows = []
     for n, x in enumerate(mixtures):
         average, _ = averaged([est[n] for est in of_teachers], x)
@@ -63,14 +64,15 @@ def agreement_of(ests: Sequence[Tensor]) -> Tensor:
 
 
 def is_separated(sources: Tensor, mixture: Tensor) -> Tensor:
-    """Where estimates are of several talkers: none is a copy of the mixture (15 dB), none 15 dB below it; bool, `(B,)`.
+    """Where estimates are of several talkers: none is a copy of the mixture (15 dB), none silent or 15 dB below it: `(B,)`.
 
     Args:
         sources: `(B, n_src, T)`. mixture: `(B, T)`.
     """
     copies = si_snr(sources, mixture[:, None]) > _COPY_DB
     levels = 10 * torch.log10((sources.square().sum(-1) + 1e-12) / (mixture.square().sum(-1, keepdim=True) + 1e-12))
-    return ~(copies | (levels < _SILENT_DB)).any(1)
+    silent = sources.square().sum(-1) <= 0
+    return ~(copies | silent | (levels < _SILENT_DB)).any(1)
 
 
 class Remix(NamedTuple):
@@ -112,10 +114,11 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
 
     Source n of a new mixture is a source of mixture (b + n * s) of the shuffled batch, for a random s. Each has equal power
     and a random gain. The rest of a further mixture, which none of its sources has, is added, as loud beside the sources as
-    it was there: so the networks hear the noise of the recordings, and learn to leave it out.
+    it was there: so the networks hear the noise of the recordings, and learn to leave it out. Where there is no further one
+    (B = n_src), none is.
 
     Args:
-        sources: B >= n_src. generator: on the CPU. gain_db: sources are louder or softer by up to this.
+        sources: B >= n_src, not silent. generator: on the CPU. gain_db: sources are louder or softer by up to this.
 
     Raises:
         ValueError: fewer mixtures than sources.
@@ -126,7 +129,7 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
     order = torch.randperm(count, generator=generator)
     # Which of a mixture's sources is first means nothing.
     turns = torch.stack([torch.randperm(n_src, generator=generator) for _ in range(count)])
-    # Multiples of the shift up to n_src - 1, or n_src where there are so many mixtures, differ modulo their number.
+    # Multiples of the shift up to n_src, or n_src - 1 where there are no more mixtures, differ modulo their number.
     shift = int(torch.randint(1, max((count - 1) // n_src, 1) + 1, (1,), generator=generator)) if count > 1 else 0
     random = (2 * torch.rand(count, n_src, 1, generator=generator) - 1) * gain_db
     examples = torch.stack([order.roll(n * shift) for n in range(n_src)], 1).to(sources.device)
@@ -138,5 +141,5 @@ def remixed(mixture: Tensor, sources: Tensor, generator: torch.Generator, gain_d
     others = order.roll(n_src * shift).to(sources.device)
     usual = sources.square().mean(-1).sqrt().mean(1).clamp_min(1e-8)
     observed = sources.sum(1)
-    rest = (mixture - observed)[others] * (level[:, :, 0].mean(1) / usual[others])[:, None]
+    rest = (mixture - observed)[others] * (level[:, :, 0].mean(1) / usual[others])[:, None] * (count > n_src)
     return Remix(parts.sum(1) + rest, parts, observed, examples, places, gains[..., 0])

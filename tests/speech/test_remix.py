@@ -90,6 +90,8 @@ def test_copies_of_the_mixture_and_silent_outputs_are_not_separated():
     silent = torch.stack([one + 0.9 * two, 0.1 * two])[None]
     assert is_separated(good, mixture).tolist() == [True]
     assert is_separated(copy, mixture).tolist() == [False] and is_separated(silent, mixture).tolist() == [False]
+    nothing = torch.zeros(1, 400)
+    assert is_separated(nothing[:, None].expand(-1, 2, -1), nothing).tolist() == [False]
 
 
 @pytest.mark.parametrize(("count", "n_src"), [(2, 2), (5, 2), (16, 2), (3, 3), (7, 3)])
@@ -101,7 +103,7 @@ def test_no_two_sources_of_a_new_mixture_come_from_one(count, n_src):
     for seed in range(5):
         new = remixed(sources.sum(1), sources, torch.Generator().manual_seed(seed), 5.0)
         parts = new.sources
-        torch.testing.assert_close(new.mixture, parts.sum(1))
+        torch.testing.assert_close(new.mixture, parts.sum(1), atol=1e-5, rtol=1e-5)
         found = torch.fft.rfft(parts).abs().argmax(-1) // 8 - 1
         assert sorted(found.flatten().tolist()) == list(range(count * n_src)), "every source is used once"
         origins = found // n_src
@@ -112,6 +114,12 @@ def test_no_two_sources_of_a_new_mixture_come_from_one(count, n_src):
         assert levels.abs().max() <= 5 + 1e-3 and levels.std() > 0.5
     with pytest.raises(ValueError, match="cannot be remixed"):
         remixed(sources[: n_src - 1].sum(1), sources[: n_src - 1], torch.Generator(), 5.0)
+
+
+def test_without_a_further_mixture_there_is_no_rest():
+    sources = orthogonal(4).view(2, 2, 400)
+    new = remixed(sources.sum(1) + 0.3 * orthogonal(5)[4], sources, torch.Generator().manual_seed(0), 5.0)
+    torch.testing.assert_close(new.mixture, new.sources.sum(1))
 
 
 def test_estimates_that_are_put_back_add_up_to_what_was_observed():

@@ -104,7 +104,8 @@ def _scored(models: Sequence[SeparationModel], new: Remix) -> tuple[Tensor, Tens
     for mixture, sources in zip(new.mixture.split(_BATCH), new.sources.split(_BATCH), strict=True):
         ests = [estimates(model, mixture) for model in models]
         of_average.append(upit_si_snr(pseudo_references(ests, mixture), sources, mixture=mixture))
-        of_each.append(torch.stack([upit_si_snr(est, sources, mixture=mixture) for est in ests]).mean(0))
+        each = [upit_si_snr(pseudo_references([est], mixture), sources, mixture=mixture) for est in ests]
+        of_each.append(torch.stack(each).mean(0))
         orders = [best_permutation(pairwise_quality(est, sources, mixture))[1] for est in ests]
         ordered = [reorder(est, order) for est, order in zip(ests, orders, strict=True)]
         correlations.append(error_correlation(ordered, sources) * len(mixture))

@@ -77,7 +77,7 @@ class CausalStream:
         """The rest of the estimates, up to the length of the mixture."""
         missing = self.received - max(self.given, 0)
         # Whole windows, as in one pass over all of it; a mixture shorter than one is padded by every network.
-        heard = self.state.lead + max(self.received, self.window)
+        heard = 2 * self.state.lead + max(self.received, self.window)
         windows = -(-(heard - self.window) // self.stride)
         padding = np.zeros(windows * self.stride + self.window - self.state.lead - self.received, np.float32)
         is_padded = missing and (self.state.covers_end or self.received < self.window)

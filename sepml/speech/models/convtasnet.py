@@ -100,7 +100,8 @@ class _Block:
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to `(1, channels, F)`, and to the skip connections."""
         hidden = torch.cat([self.past, self.norms[0](self.bend(self.into(x)))], -1)
-        self.past = hidden[..., hidden.shape[-1] - self.past.shape[-1] :]
+        # A copy: a view would keep all of the block.
+        self.past = hidden[..., hidden.shape[-1] - self.past.shape[-1] :].clone()
         depth = self.depth
         hidden = conv1d(hidden, depth.weight, depth.bias, dilation=depth.dilation, groups=depth.groups)
         hidden = self.norms[1](self.bend_again(hidden))

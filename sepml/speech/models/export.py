@@ -25,6 +25,7 @@ LEAST_LIKENESS = 20.0
 _STEPS = 200
 _ROUNDED = ["LSTM", "MatMul", "Gemm"]
 """Convolutions in 8 bits are less precise and not faster."""
+_IN_8_BITS = {"DynamicQuantizeLSTM", "MatMulInteger"}
 
 
 @dataclass(frozen=True)
@@ -94,6 +95,7 @@ def export(
 
 def _round_weights(file: Path, rate: int, out: Path) -> float:
     """Replace a file by one with 8-bit weights; how like its estimates are, dB."""
+    import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     mixture = np.random.default_rng(0).standard_normal((2, 4 * rate)).astype(np.float32)
@@ -101,6 +103,8 @@ def _round_weights(file: Path, rate: int, out: Path) -> float:
     # It warns about shapes that a dynamic file does not have.
     with quiet("root"):
         quantize_dynamic(file, file, op_types_to_quantize=_ROUNDED, per_channel=True, weight_type=QuantType.QInt8)
+    if not {node.op_type for node in onnx.load(file).graph.node} & _IN_8_BITS:
+        raise SepmlError(f"{out}: not written, as the network has no recurrent or linear layers, which are rounded to 8 bits")
     likeness = float(si_snr(torch.from_numpy(_estimates(file, mixture)), torch.from_numpy(before)).mean())
     if not likeness >= LEAST_LIKENESS:
         found = f"with 8-bit weights its estimates would be {likeness:.1f} dB like those of the network"

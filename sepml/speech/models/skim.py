@@ -137,7 +137,7 @@ class SkiM(nn.Module):
         filters, self.n_src = config.n_filters, config.n_src
         self.window, self.stride = config.window, hop_of(config.stride, config.window)
         self.chunk, self.chunk_stride = config.chunk, _chunk_stride(config)
-        # Zeros before the mixture, so that its first samples are in as many windows of an STFT as the others.
+        # Zeros before and after the mixture, so that its first and last samples are in as many windows of an STFT as others.
         self.fourier, self.lead = None, 0
         if config.filterbank == "stft":
             self.fourier, self.lead = _Fourier(self.window, self.stride, filters), self.window - self.stride
@@ -154,7 +154,7 @@ class SkiM(nn.Module):
         """Separate: `(B, T)` to `(B, n_src, T)`."""
         length = mixture.shape[-1]
         # Whole strides, so that every sample is in a window; the first ones may be in one only.
-        windows = max(-(-(self.lead + length - self.window) // self.stride), 0)
+        windows = max(-(-(2 * self.lead + length - self.window) // self.stride), 0)
         padded = functional.pad(mixture, (self.lead, windows * self.stride + self.window - self.lead - length))
         encoded = self.encode(padded[:, None])
         masks = self.masks(self._in_segments(self.features(encoded).mT).mT)
@@ -219,7 +219,7 @@ def largest_of_skim(config: SkiMConfig) -> int:
     stride = hop_of(config.stride, config.window)
     if config.filterbank == "stft" and (config.window % stride or config.window % 2):
         found = f"window is {config.window} with a stride of {stride}"
-        raise SepmlError(f"model '{config.kind}': {found}, expected an even multiple of it (stft)")
+        raise SepmlError(f"model '{config.kind}': {found}, expected a multiple of it, and even (stft)")
     if config.causal and _chunk_stride(config) != config.chunk:
         raise SepmlError(f"model '{config.kind}': chunk_stride is {config.chunk_stride}, expected {config.chunk} (causal)")
     widest = max(config.n_filters, 4 * config.hidden)

@@ -22,7 +22,7 @@ class SkiMState:
 
     Attributes:
         covers_end: the network pads a mixture to whole windows, so that its last samples are separated, too.
-        lead: zeros that it puts before a mixture, samples.
+        lead: zeros that it puts before a mixture and behind it, samples.
     """
 
     covers_end = True
