@@ -10,7 +10,7 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.averaging import gain_of_average
 from sepml.speech.results.statistics import PairedEffect, holm, paired_effect
-from sepml.speech.study.plan import Study
+from sepml.speech.study.plan import Primary, Study
 from sepml.speech.study.run_scores import AVERAGE, CORRELATION, PEERS, RunScores, read_run_scores
 from sepml.speech.study.runs import RunPlace
 from sepml.system.csv_files import read_rows
@@ -65,6 +65,11 @@ class Comparison:
     effect: PairedEffect
     is_primary: bool
     p_corrected: float | None = None
+
+    @property
+    def key(self) -> tuple[str, str, str, str]:
+        """What is compared, in whatever group."""
+        return self.variant, self.baseline, self.test, self.of
 
 
 def read_results(study: Study, places: Sequence[RunPlace]) -> StudyResults:
@@ -125,14 +130,18 @@ def _means(runs: Iterable[RunScores], of: str) -> np.ndarray:
 
 
 def compare_variants(study: Study, results: StudyResults) -> list[Comparison]:
-    """All comparisons for which there are runs of equal seeds; p-values are corrected over those that are not primary."""
+    """All comparisons for which there are runs of equal seeds.
+
+    P-values are corrected over those that are not primary; one that is in several groups is one.
+    """
     found = list(_comparisons(study, results))
-    corrected = iter(holm([each.effect.p_value for each in found if not each.is_primary]))
-    return [replace(each, p_corrected=each.effect.p_value if each.is_primary else next(corrected)) for each in found]
+    tested = {each.key: each.effect.p_value for each in found if not each.is_primary}
+    corrected = dict(zip(tested, holm(list(tested.values())), strict=True))
+    return [replace(each, p_corrected=corrected.get(each.key, each.effect.p_value)) for each in found]
 
 
 def _comparisons(study: Study, results: StudyResults) -> Iterator[Comparison]:
-    primary, had_primary = study.primary, False
+    first = None
     for title, group in study.groups.items():
         baseline, *variants = group.variants
         for variant in variants:
@@ -143,11 +152,11 @@ def _comparisons(study: Study, results: StudyResults) -> Iterator[Comparison]:
                 for what in group.of:
                     a, b = (np.stack([scores.of(what) for scores in runs]) for runs in pair)
                     speakers = pair[0][0].speakers
-                    named = primary and (primary.variant, primary.test, primary.of)
-                    is_primary = not had_primary and (variant, test, what) == named
-                    had_primary = had_primary or is_primary
                     effect = paired_effect(a, b, speakers if all(speakers) else None)
-                    yield Comparison(title, variant, baseline, test, what, effect, is_primary)
+                    each = Comparison(title, variant, baseline, test, what, effect, False)
+                    if first is None and study.primary == Primary(variant, test, what):
+                        first = each.key
+                    yield replace(each, is_primary=each.key == first)
 
 
 def _require_same_mixtures(test: str, runs: Sequence[RunScores]) -> None:

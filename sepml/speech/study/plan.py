@@ -137,6 +137,7 @@ def read_study(path: Path, words: list[str] | None = None) -> Study:
                 why = "which depends on the processor, so that runs cannot be compared; expected bf16-mixed or 32-true"
                 raise SepmlError(f"{path}: variants.{name}: fit.precision is auto, {why}")
             runs.append(StudyRun(name, seed, complete, experiment))
+    _require_peers(path, groups, {run.variant: len(run.experiment.peers) for run in runs})
     root = runs[0].experiment.data.root
     tests = {name: root / manifest for name, manifest in settings.tests.items()}
     return Study(path, runs, tests, groups, settings.primary)
@@ -198,6 +199,9 @@ def _parsed(path: Path) -> tuple[StudySettings, dict[str, Group]]:
         _require(path, where, name, settings.variants)
     if empty := [title for title, group in groups.items() if not group.variants]:
         raise SepmlError(f"{path}: groups.{empty[0]}: expected variants, the first of which the others are compared with")
+    for title, group in groups.items():
+        if twice := sorted({name for name in group.variants if group.variants.count(name) > 1}):
+            raise SepmlError(f"{path}: groups.{title}: '{twice[0]}' is there more than once")
     if settings.primary:
         _require_primary(path, settings.primary, settings, groups)
     return settings, groups
@@ -213,6 +217,16 @@ def _require_primary(path: Path, primary: Primary, settings: StudySettings, grou
         )
     if not any(primary.of in group.of for group in having):
         raise SepmlError(f"{path}: primary.of: '{primary.of}' is not compared, expected one of {', '.join(having[0].of)}")
+
+
+def _require_peers(path: Path, groups: Mapping[str, Group], peers: Mapping[str, int]) -> None:
+    """Every variant of a group has the peers whose scores it compares."""
+    for title, group in groups.items():
+        for variant in group.variants:
+            number = max(int(of.removeprefix("peer")) if of[-1].isdigit() else 0 for of in group.of)
+            if number > peers[variant]:
+                found = f"'{variant}' has {peers[variant]} peers, expected {number} or more"
+                raise SepmlError(f"{path}: groups.{title}: {found}")
 
 
 def _counted(seeds: Any) -> Any:

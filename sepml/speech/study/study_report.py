@@ -91,7 +91,10 @@ def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison
         of = {each.of: each for each in chosen if each.variant == variant}
         if any(each.is_primary for each in of.values()):
             primary = len(rows)
-        cells = [variant, str(len(level.seeds)), *map(_mean, level.means)]
+        paired = [each.effect.seeds for each in of.values()]
+        # Differences are of the seeds that both variants have.
+        seeds = f"{len(level.seeds)} ({paired[0]} paired)" if paired and paired[0] < len(level.seeds) else str(len(level.seeds))
+        cells = [variant, seeds, *map(_mean, level.means)]
         cells += [*_effect(of.get(first), True), *_effect(of.get(second), False)]
         rows.append([*cells, _number(level.correlation), _number(level.measured_gain), _number(level.predicted_gain)])
     return StudyTable(group, test, head, rows, primary, [each for each in chosen if each.of == first])

@@ -108,7 +108,7 @@ def test_a_causal_network_hears_nothing_of_what_comes_later():
 @pytest.mark.parametrize("stride", [4, 8, 16])
 def test_the_stft_of_skim_is_inverted_from_the_first_sample_to_the_last(stride):
     network = built(replace(TINY["skim-stft"], stride=stride)).network
-    network.masks = lambda hidden: torch.ones(())
+    network.masks = lambda hidden: torch.ones(1, 2, 1, 1)
     for length in (32, 33, 200, 203):
         signal = noise(1, length)
         torch.testing.assert_close(network(signal)[:, 0], signal, atol=1e-5, rtol=0)

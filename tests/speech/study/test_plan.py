@@ -81,6 +81,8 @@ def test_a_group_names_its_variants_or_also_the_scores_that_it_compares(tmp_path
     ({"groups": {"a": ["solo", "mll"]}}, "groups.a: there is no 'mll'; did you mean 'ml'?"),
     ({"groups": {"a": {"variants": ["solo", "ml"], "of": ["peer0", "average"]}}}, "groups.a"),
     ({"primary": {"variant": "ml", "test": "cv", "of": "peer1"}}, "primary.of: 'peer1' is not compared, expected one of"),
+    ({"groups": {"a": ["solo", "ml", "solo"]}}, "groups.a: 'solo' is there more than once"),
+    ({"groups": {"a": {"variants": ["solo", "ml"], "of": ["peer3", "average"]}}}, "groups.a: 'solo' has 2 peers, expected 3"),
     ({"groups": {"a": []}}, "groups.a: expected variants"),
     ({"primary": {"variant": "ml", "test": "tt"}}, "primary.test: there is no 'tt'"),
     ({"primary": {"variant": "solo", "test": "cv"}}, "'solo' is compared with nothing"),

@@ -120,7 +120,25 @@ def test_a_group_compares_one_peer(done, capsys):
     assert f" {np.mean(runs):.3f} +- " in ml and "| peer2, dB | average, dB | peer2 minus solo, dB |" in " ".join(text.split())
     assert "ml minus solo, peer2, cv" in text
     assert study(done, groups={"a": {"variants": ["solo", "ml"], "of": ["peer3", "average"]}}, primary=None) == 1
-    assert "there are no scores of 'peer3', expected peers or one of peer1, peer2, average" in capsys.readouterr().err
+    assert "groups.a: 'solo' has 2 peers, expected 3 or more" in capsys.readouterr().err
+
+
+def test_a_comparison_in_two_groups_is_one(done):
+    groups = {"a": ["solo", "ml"], "b": {"variants": ["solo", "ml"], "of": ["average", "peer1"]}}
+    assert study(done, groups=groups) == 0
+    text = (done / "out/RESULTS.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")] for line in text.splitlines() if line.startswith("| ml ")]
+    assert len(rows) == 2 and [row[9] for row in rows] == ["primary", "primary"]
+    # Two comparisons are left, of two seeds each: p is 0.5 at least, and doubled.
+    assert all(row[14] == "1" for row in rows)
+
+
+def test_differences_are_of_the_seeds_that_both_have(done):
+    shutil.rmtree(done / "out/results/solo")
+    assert study(done, "--report", seeds_of={"solo": [0]}) == 0
+    assert study(done, seeds_of={"solo": [0]}) == 0
+    [ml] = [line for line in (done / "out/RESULTS.md").read_text().splitlines() if line.startswith("| ml ")]
+    assert "| 2 (1 paired) |" in " ".join(ml.split())
 
 
 def test_parts_divide_the_runs(done, capsys):
