@@ -86,6 +86,8 @@ if run_stage 4 "results"; then
         echo "Both by their average; all of the way, before \`sepml adapt\` goes back towards the start."
         echo
         cat adapted/own.md
-        for study in $studies; do sed 's/^#/##/' "studies/$study/RESULTS.md" | sed '1s/^/\n/'; done
+        for study in $studies; do
+            [ ! -f "studies/$study/RESULTS.md" ] || sed 's/^#/##/' "studies/$study/RESULTS.md" | sed '1s/^/\n/'
+        done
     } >RESULTS.md
 fi
