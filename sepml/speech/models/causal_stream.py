@@ -56,9 +56,7 @@ class CausalStream:
     """
 
     def __init__(self, model: SeparationModel, levels: bool = True) -> None:
-        if not is_causal(model):
-            raise SepmlError(f"a network of kind '{model.config.kind}' is not causal, expected a causal skim or convtasnet")
-        self.state, self.levels = _STATES[model.config.kind](model.network), levels
+        self.state, self.levels = frame_state_of(model), levels
         self.window, self.stride, self.n_src = self.state.window, self.state.stride, self.state.n_src
         self.device = next(model.parameters()).device
         self.delay = self.window
@@ -120,6 +118,17 @@ class CausalStream:
 
 
 _STATES: dict[str, Callable[[Any], FrameState]] = {"skim": SkiMState, "convtasnet": ConvTasNetState}
+
+
+def frame_state_of(model: SeparationModel) -> FrameState:
+    """A causal network that has heard nothing yet.
+
+    Raises:
+        SepmlError: the network is not causal.
+    """
+    if not is_causal(model):
+        raise SepmlError(f"a network of kind '{model.config.kind}' is not causal, expected a causal skim or convtasnet")
+    return _STATES[model.config.kind](model.network)
 
 
 def is_causal(model: SeparationModel) -> bool:

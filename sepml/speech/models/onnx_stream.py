@@ -10,8 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, linear
 
-from sepml.errors import SepmlError
-from sepml.speech.models.causal_stream import ABOVE, LEAST, is_causal, kept_of
+from sepml.speech.models.causal_stream import ABOVE, LEAST, frame_state_of, kept_of
 from sepml.speech.models.model import SeparationModel
 
 Shape = tuple[int, ...]
@@ -32,13 +31,13 @@ class Step(nn.Module):
 
     def __init__(self, model: SeparationModel) -> None:
         super().__init__()
-        if not is_causal(model):
-            raise SepmlError(f"a network of kind '{model.config.kind}' is not causal, expected a causal skim or convtasnet")
-        self.network: Any = _SkiMStep(model.network) if model.config.kind == "skim" else _ConvTasNetStep(model.network)
-        self.block, self.behind = self.network.stride, self.network.window - self.network.stride
+        # Of it only what has no state: from samples to frames, and back.
+        self.frames = frame_state_of(model)
+        self.masks: Any = _SkiMStep(model.network) if model.config.kind == "skim" else _ConvTasNetStep(model.network)
+        self.block, self.behind = self.frames.stride, self.frames.window - self.frames.stride
         self.kept = kept_of(model.config.sample_rate, self.block)
-        heard, tail = (self.behind,), (self.network.n_src, self.behind)
-        self.shapes: list[Shape] = [heard, tail, (1,), (1,), *self.network.shapes]
+        heard, tail = (self.behind,), (self.frames.n_src, self.behind)
+        self.shapes: list[Shape] = [heard, tail, (1,), (1,), *self.masks.shapes]
         self.size = sum(torch.Size(shape).numel() for shape in self.shapes)
 
     def forward(self, samples: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -50,9 +49,9 @@ class Step(nn.Module):
         now = heard.square().mean()
         power, weight = self.kept * power + now, self.kept * weight + 1
         level = torch.maximum(power / weight, now / ABOVE).clamp_min(LEAST).sqrt()
-        encoded = self.network.encode(heard)
-        masks, rest = self.network(encoded / level, parts[4:])
-        signals = self.network.decode((masks * encoded[:, None])[0])
+        encoded = self.frames.encoded(heard)
+        masks, rest = self.masks(encoded / level, parts[4:])
+        signals = self.frames.decoded((masks * encoded[:, None])[0])
         signals = torch.cat([signals[:, : self.behind] + tail, signals[:, self.behind :]], 1)
         later = [heard[self.block :], signals[:, self.block :], power, weight, *rest]
         return signals[:, : self.block], torch.cat([part.flatten() for part in later])
@@ -63,21 +62,11 @@ class _SkiMStep(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network, self.window, self.stride, self.n_src = network, network.window, network.stride, network.n_src
+        self.network = network
         hidden = network.segments[0].lstm.hidden_size
         layers, memories = len(network.segments), len(network.memories)
         # The frame within the segment, from 0; hidden and cell states of the layers, and of the memories' two LSTMs.
         self.shapes: list[Shape] = [(1,), *[(1, hidden)] * (2 * layers + 4 * memories)]
-
-    def encode(self, samples: Tensor) -> Tensor:
-        """Samples `(window,)` to a frame."""
-        encoded: Tensor = self.network.encode(samples[None, None])
-        return encoded
-
-    def decode(self, frames: Tensor) -> Tensor:
-        """Frames `(n_src, bins, 1)` to samples `(n_src, window)`."""
-        signals: Tensor = self.network.decode(frames)[:, 0]
-        return signals
 
     def forward(self, frame: Tensor, parts: Parts) -> tuple[Tensor, Parts]:
         """Masks and the next parts."""
@@ -126,9 +115,7 @@ class _ConvTasNetStep(nn.Module):
 
     def __init__(self, network: Any) -> None:
         super().__init__()
-        self.network, self.masker = network, network.masker
-        filterbank = network.encoder.filterbank
-        self.window, self.stride, self.n_src = filterbank.kernel_size, filterbank.stride, self.masker.n_src
+        self.masker = network.masker
         # Frames so far; the means of each norm, of values and of squares; the frames that each convolution still needs.
         pasts = [self._past(block) for block in self.masker.TCN]
         self.shapes: list[Shape] = [(1,), *[(2,)] * (1 + 2 * len(pasts)), *pasts]
@@ -137,16 +124,6 @@ class _ConvTasNetStep(nn.Module):
     def _past(block: Any) -> Shape:
         depth = block.shared_block[3][0]
         return 1, depth.in_channels, depth.padding[0]
-
-    def encode(self, samples: Tensor) -> Tensor:
-        """Samples `(window,)` to a frame."""
-        encoded: Tensor = self.network.forward_encoder(samples[None, None])
-        return encoded
-
-    def decode(self, frames: Tensor) -> Tensor:
-        """Frames `(n_src, channels, 1)` to samples `(n_src, window)`."""
-        signals: Tensor = self.network.forward_decoder(frames[None])[0]
-        return signals
 
     def forward(self, frame: Tensor, parts: Parts) -> tuple[Tensor, Parts]:
         """Masks and the next parts."""
@@ -172,5 +149,5 @@ class _ConvTasNetStep(nn.Module):
             hidden = conv1d(hidden, depth[0].weight, depth[0].bias, dilation=depth[0].dilation, groups=depth[0].groups)
             hidden = normed(norm_again, bend_again(hidden))
             x, skipped = x + block.res_conv(hidden), skipped + block.skip_conv(hidden)
-        masks = masker.output_act(masker.mask_net(skipped).unflatten(1, (self.n_src, -1)))
+        masks = masker.output_act(masker.mask_net(skipped).unflatten(1, (masker.n_src, -1)))
         return masks, [count, *later_means, *later_pasts]

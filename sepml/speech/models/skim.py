@@ -143,12 +143,13 @@ class SkiM(nn.Module):
             self.fourier, self.lead = _Fourier(self.window, self.stride, filters), self.window - self.stride
         else:
             self.encoder = nn.Conv1d(1, filters, self.window, self.stride, bias=False)
-            self.decoder = nn.ConvTranspose1d(filters, 1, self.window, self.stride, bias=False)
         masked = self.window // 2 + 1 if self.fourier else filters
         self.segments = nn.ModuleList(_Residual(filters, config.hidden, config.causal) for _ in range(config.blocks))
         self.memories = nn.ModuleList(_Memory(config.hidden, config.causal) for _ in range(config.blocks - 1))
         self.to_sources = nn.Sequential(nn.PReLU(), nn.Conv1d(filters, masked * config.n_src, 1))
         self.limit = nn.Sigmoid() if config.mask == "sigmoid" else nn.ReLU()
+        if self.fourier is None:
+            self.decoder = nn.ConvTranspose1d(filters, 1, self.window, self.stride, bias=False)
 
     def forward(self, mixture: Tensor) -> Tensor:
         """Separate: `(B, T)` to `(B, n_src, T)`."""
