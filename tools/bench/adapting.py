@@ -42,8 +42,13 @@ def main() -> None:
     print(markdown([HEAD, *rows]))
 
 
+def tests_of(root: Path, target: str) -> dict[str, Path]:
+    """The manifests of a target, by the names of its tests."""
+    return {name: root / "targets" / f"{kind}-{target}.csv" for name, kind in TESTS.items()}
+
+
 def _rows_of(target: str, options: argparse.Namespace) -> Iterator[list[str]]:
-    tests = {name: options.root / "targets" / f"{kind}-{target}.csv" for name, kind in TESTS.items()}
+    tests = tests_of(options.root, target)
     start = options.out / target / "start.csv"
     if not start.exists():
         write_run_scores(start, score_run(locate(options.model)[0], tests, "cpu", {}))

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from adapting import TESTS, tests_of
 
 from sepml.speech.models.load import ENSEMBLE_FORMAT
 from sepml.speech.results.statistics import paired_effect
@@ -21,7 +22,6 @@ from sepml.speech.study.run_scores import AVERAGE, RunScores, read_run_scores, s
 from sepml.system.files import write_json
 from sepml.system.tables import markdown
 
-TESTS = {"same": "same", "learnt": "learn", "others": "test"}
 HEAD = ["target", "test", "each itself, dB", "both, dB", "difference, dB", "95 %", "95 %, two-level"]
 
 
@@ -47,7 +47,7 @@ def main() -> None:
 def _runs(target: str, options: argparse.Namespace) -> Iterator[tuple[dict[str, RunScores], dict[str, RunScores]]]:
     """Of each seed: the scores of the networks that taught themselves, and of the pair."""
     study = options.studies / target
-    tests = {name: options.root / "targets" / f"{kind}-{target}.csv" for name, kind in TESTS.items()}
+    tests = tests_of(options.root, target)
     for seed in range(options.seeds):
         scores = options.out / target / f"seed{seed}.csv"
         if not scores.exists():

@@ -9,7 +9,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise
-from sepml.speech.audio.recordings import HIGHEST_RATE, LOWEST_RATE
+from sepml.speech.audio.recordings import require_recorded_rate
 
 _AT_ONCE = 1 << 16
 _PCM, _EXTENSIBLE = 1, 0xFFFE
@@ -48,8 +48,7 @@ class PcmInput:
         if start != b"RIFF" and rate is None:
             raise SepmlError("standard input: has no header of a WAV file, and no `rate` says the rate of raw samples in Hz")
         self.format = _header(stream) if start == b"RIFF" else PcmFormat(rate or 0)
-        if not LOWEST_RATE <= self.format.rate <= HIGHEST_RATE:
-            raise SepmlError(f"standard input: its rate is {self.format.rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        require_recorded_rate("standard input", self.format.rate)
         if rate not in (None, self.format.rate):
             raise SepmlError(f"standard input: its header says {self.format.rate} Hz, the setting `rate` {rate}")
 

@@ -42,6 +42,16 @@ _OF_SUBTYPE |= dict.fromkeys(("PCM_32", "ALAC_32", "FLOAT", "DOUBLE"), "32f")
 _OF_SAMPLES = {"s32": "24", "s64": "32f", "flt": "32f", "dbl": "32f"}
 
 
+def require_recorded_rate(name: str, rate: int) -> None:
+    """Refuse a rate, in Hz, that no recording has.
+
+    Raises:
+        SepmlError: it is not between `LOWEST_RATE` and `HIGHEST_RATE`.
+    """
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:
+        raise SepmlError(f"{name}: its rate is {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+
+
 @contextmanager
 def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
     """A recording of any format that libsndfile or FFmpeg's libraries read; of a video, its sound.
@@ -57,8 +67,7 @@ def open_recording(path: Path, label: str | None = None) -> Iterator[Recording]:
     with ExitStack() as stack:
         label = label or str(path)
         recording = _decoded_mp3(path, label, stack) or _opened(path, label, stack)
-        if not LOWEST_RATE <= recording.rate <= HIGHEST_RATE:
-            raise SepmlError(f"{path}: its rate is {recording.rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
+        require_recorded_rate(str(path), recording.rate)
         if recording.frames == 0:
             raise SepmlError(f"{path}: holds no samples")
         yield recording

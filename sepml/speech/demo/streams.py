@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.pcm import as_pcm, from_pcm
-from sepml.speech.audio.recordings import HIGHEST_RATE, LOWEST_RATE
+from sepml.speech.audio.recordings import require_recorded_rate
 from sepml.speech.demo.uploads import Refused
 from sepml.speech.separation.live import Live
 from sepml.speech.separation.separators import Separators
@@ -59,9 +59,8 @@ class Streams:
         """
         numbers = self.separators.by_talkers
         separator = numbers.get(speakers or _TALKERS, self.separators.largest)
-        if not LOWEST_RATE <= rate <= HIGHEST_RATE:
-            raise Refused(400, f"the sample rate is {rate} Hz, expected {LOWEST_RATE} to {HIGHEST_RATE} Hz")
         try:
+            require_recorded_rate("the stream", rate)
             live = separator.live(rate, delay)
         except SepmlError as error:
             raise Refused(400, str(error)) from error

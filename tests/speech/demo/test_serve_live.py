@@ -53,12 +53,12 @@ def test_a_stream_gives_what_live_separation_gives(visitor, begun):
 
 @pytest.mark.parametrize(("words", "said"), [
     ("", "expected the rate of the samples in Hz"),
-    ("?rate=7", "the sample rate is 7 Hz, expected 1000 to 768000 Hz"),
+    ("?rate=7", "the stream: its rate is 7 Hz, expected 1000 to 768000 Hz"),
     ("?rate=8k", "rate is '8k', expected a number"),
     ("?rate=nan", "rate is 'nan', expected a number"),
     ("?rate=8000&delay=nan", "the delay is nan s, expected 0.2 to 10 s"),
     ("?rate=8000&delay=60", "the delay is 60.0 s, expected 0.2 to 10 s"),
-    ("?rate=999999999", "the sample rate is 999999999"),
+    ("?rate=999999999", "the stream: its rate is 999999999"),
     ("?rate=8000&speakers=3", "speakers is '3', expected one of auto, 2"),
 ])  # fmt: skip
 def test_streams_that_cannot_be_are_refused(visitor, words, said):
