@@ -23,7 +23,7 @@ from sepml.speech.demo.uploads import FORM_BYTES, Limits, Pace, Refused, UploadB
 from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.version import __version__
 
-_SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "live.js", "serve.js")
+_SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "live_stream.js", "live.js", "serve.js")
 _ABSENT = "there is nothing here"
 _BUDGET_UPLOADS = 20
 _BLOCK = 1 << 18
