@@ -78,7 +78,8 @@ def add_train(commands: Commands) -> None:
         commands,
         "train",
         "train an experiment; the same command resumes it",
-        usage="sepml train --config FILE --exp DIR [-d DEVICE] [--KEY VALUE ...]\n       sepml train --help-settings [TASK]",
+        usage="sepml train --config FILE --exp DIR [-d DEVICE] [--devices N [--strategy data|peers]] [--KEY VALUE ...]\n"
+        "       sepml train --help-settings [TASK]",
         epilog="Any setting of the file can be given as --KEY VALUE, such as --fit.epochs 20 or --peers.0.hidden 64.",
     )
     text = f"print the settings of a task ({' or '.join(TASKS)}; default: of all)"
@@ -88,6 +89,8 @@ def add_train(commands: Commands) -> None:
     device(sub)
     sub.add_argument("--devices", type=at_least(1), default=1, help="processes (GPUs) on this machine")
     sub.add_argument("--num-nodes", type=at_least(1), default=1, help="machines")
+    text = "what processes share: the data (default), or the peers, one or more processes each, which exchange estimates"
+    sub.add_argument("--strategy", choices=("data", "peers"), default="data", help=text)
     sub.set_defaults(run=_train)
 
 
@@ -115,7 +118,8 @@ def _train(options: argparse.Namespace) -> int:
     _, train = TASKS[task_of(settings, str(options.config))].experiment()
     from sepml.training.experiment import Machines
 
-    train(settings, str(options.config), options.exp, Machines(options.device, options.devices, options.num_nodes))
+    machines = Machines(options.device, options.devices, options.num_nodes, options.strategy)
+    train(settings, str(options.config), options.exp, machines)
     return OK
 
 

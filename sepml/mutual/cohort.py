@@ -81,9 +81,11 @@ class Cohort:
             if optimizer is not None:
                 optimizer.zero_grad(set_to_none=True)
         referenced = self.task.referenced(batch)
-        begun = self.engine.each(partial(self._begin, batch, referenced), range(len(self.peers)))
-        teachers = [map_tensors(Tensor.detach, each.prediction) for each in begun]
-        confidence = self._confidence(teachers, batch, begun, referenced)
+        mine = self.engine.mine(len(self.peers))
+        begun = dict(zip(mine, self.engine.each(partial(self._begin, batch, referenced), mine), strict=True))
+        known = self.engine.exchange({k: one.detached() for k, one in begun.items()})
+        teachers = [prediction for prediction, _ in known]
+        confidence = self._confidence(teachers, batch, [loss for _, loss in known], referenced)
         rule = self.rules.gate if threshold != UNGATED else Gate()
         thresholds = self._thresholds(rule, confidence, threshold)
         gate = rule.opened(confidence, thresholds)
@@ -91,20 +93,16 @@ class Cohort:
         of_teachers = gate_figures(confidence, gate, listens[:, 1:])
         if threshold == UNGATED:
             of_teachers[0] = math.nan
-        shared = torch.cat([thresholds[None], of_teachers, self._agreement(teachers, batch, is_observed)[None]])
-        rows: dict[int, Tensor] = {}
+        shared = torch.cat([thresholds[None], of_teachers, self._agreement(teachers, batch, mine, is_observed)[None]])
+        rows = {k: frozen_figures(shared[:, k].cpu(), gate.shape[-1]) for k in mine if self.optimizers[k] is None}
         for turn in self._turns:
             weights = exchange(gate, listens, referenced)
             lessons = Lessons(self.task, batch, begun, teachers, weights, weight, self.rules.teacher == "mean", is_observed)
-            rows |= zip(turn, self._update(turn, lessons.learn, shared), strict=True)
+            rows |= self._update([k for k in turn if k in mine], lessons.learn, shared)
             if turn is not self._turns[-1]:
-                for k in turn:
-                    with torch.no_grad(), statistics_kept(self.peers[k]):
-                        teachers[k] = self.task.predict(self.peers[k], batch)
+                teachers = self.engine.exchange({k: self._predict_anew(k, batch) if k in turn else teachers[k] for k in mine})
                 gate = rule.opened(self._confidence(teachers, batch), thresholds)
-        for k in range(len(self.peers)):
-            rows.setdefault(k, frozen_figures(shared[:, k].cpu(), gate.shape[-1]))
-        return report_from(torch.stack([rows[k] for k in range(len(self.peers))]))
+        return report_from(torch.stack(self.engine.exchange(rows)))
 
     def _begin(self, batch: Any, referenced: Tensor | None, k: int) -> Begun:
         """The prediction of peer k and its loss against the references."""
@@ -114,17 +112,21 @@ class Cohort:
         prediction = map_tensors(lambda tensor: tensor.view_as(tensor), output)
         return Begun(prediction, self._supervised_loss(prediction, batch, referenced) if self._listens[k, 0] else None)
 
+    def _predict_anew(self, k: int, batch: Any) -> Any:
+        """The prediction of peer k after its step."""
+        with torch.no_grad(), statistics_kept(self.peers[k]):
+            return self.task.predict(self.peers[k], batch)
+
     def _confidence(
-        self, predictions: list[Any], batch: Any, begun: Sequence[Begun] = (), referenced: Tensor | None = None
+        self, predictions: list[Any], batch: Any, losses: list[Tensor | None] | None = None, referenced: Tensor | None = None
     ) -> Tensor:
         """How good a teacher each peer is, `(K, U, B)`.
 
         Args:
-            begun: the peers' losses for these predictions, where they are known.
+            losses: the peers' losses for these predictions, where they are known.
         """
         of_all = referenced is None or bool(referenced.all())
-        losses = [None if each.own is None else each.own.detach() for each in begun] if begun and of_all else None
-        values = self.task.confidence(predictions, batch, losses)
+        values = self.task.confidence(predictions, batch, losses if of_all else None)
         return values if values.ndim == 3 else values[:, None]
 
     def _supervised_loss(self, prediction: Any, batch: Any, referenced: Tensor | None) -> Tensor | None:
@@ -147,16 +149,19 @@ class Cohort:
             self.history = history = gate.remember(history, self.engine.gather(confidence.flatten(1)))
         return gate.thresholds(threshold, history)
 
-    def _update(self, turn: list[int], learn: Callable[[int], Learnt], shared: Tensor) -> Tensor:
+    def _update(self, turn: list[int], learn: Callable[[int], Learnt], shared: Tensor) -> dict[int, Tensor]:
         """Backward, clip and step the optimisers of a turn whose loss and gradient are finite, on all processes alike.
 
         Args:
+            turn: the peers of the turn that this process computes.
             learn: gives the losses of a peer.
             shared: `(6, K)`, figures of all peers as teachers, which are reported beside those of the turn.
 
         Returns:
-            figures of the T peers of the turn, `(T, 12 + B)`, on the CPU, see `report_from`.
+            figures of each of these peers, `(12 + B,)`, on the CPU, see `report_from`.
         """
+        if not turn:
+            return {}
         of_turn = [optimizer for k in turn if (optimizer := self.optimizers[k]) is not None]
         optimizers = list(dict.fromkeys(of_turn))
         owned = [([k for k in turn if self.optimizers[k] is optimizer], optimizer) for optimizer in optimizers]
@@ -170,7 +175,7 @@ class Cohort:
         figures = torch.stack([rows[k] for k in turn]).cpu()
         skipped = dict(zip(of_turn, report_from(figures).skipped.tolist(), strict=True))
         self.engine.each(lambda optimizer: None if skipped[optimizer] else optimizer.step(), optimizers)
-        return figures
+        return dict(zip(turn, figures, strict=True))
 
     def _backward(
         self, learn: Callable[[int], Learnt], owned: tuple[list[int], Optimizer]
@@ -184,13 +189,18 @@ class Cohort:
         weights = [value for group in optimizer.param_groups for value in group["params"]]
         return parts, nn.utils.clip_grad_norm_(weights, self.clip_norm), loss.detach()
 
-    def _agreement(self, teachers: list[Any], batch: Any, is_wanted: bool) -> Tensor:
-        """Minus the mean mimic loss to each of the other peers, `(K,)`; nan for one peer alone, or where it is not wanted."""
+    def _agreement(self, teachers: list[Any], batch: Any, mine: list[int], is_wanted: bool) -> Tensor:
+        """Minus the mean mimic loss to each of the other peers, `(K,)`, of the peers that this process computes.
+
+        It is nan for one peer alone, or where it is not wanted.
+        """
+        nothing = torch.full((len(teachers),), math.nan, device=tensors_of(teachers[0])[0].device)
         if len(teachers) == 1 or not is_wanted:
-            return torch.full((len(teachers),), math.nan, device=tensors_of(teachers[0])[0].device)
+            return nothing
 
         def of(one: Any) -> Tensor:
             others = [other for other in teachers if other is not one]
             return torch.stack([self.task.mimic_loss(one, other, batch).mean() for other in others]).mean()
 
-        return -torch.stack(self.engine.each(of, teachers))
+        values = dict(zip(mine, self.engine.each(of, [teachers[k] for k in mine]), strict=True))
+        return torch.stack([-values[k] if k in values else nothing[k] for k in range(len(teachers))])

@@ -19,6 +19,10 @@ class Begun:
     prediction: Any
     own: Tensor | None
 
+    def detached(self) -> tuple[Any, Tensor | None]:
+        """Both without their graph."""
+        return map_tensors(Tensor.detach, self.prediction), None if self.own is None else self.own.detach()
+
 
 @dataclass(frozen=True)
 class Learnt:
@@ -36,7 +40,7 @@ class Lessons:
     """What there is to learn in a turn.
 
     Attributes:
-        begun: what each of the K peers has begun its step with.
+        begun: what the peers of this process have begun their step with, by their index.
         teachers: the peers' predictions, detached, the latest ones.
         weights: `(K, 1 + K, U, B)`, see `exchange`.
         weight: of the mimic loss.
@@ -46,7 +50,7 @@ class Lessons:
 
     task: Task
     batch: Any
-    begun: list[Begun]
+    begun: dict[int, Begun]
     teachers: list[Any]
     weights: Tensor
     weight: float

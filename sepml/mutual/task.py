@@ -122,11 +122,23 @@ class Engine(Protocol):
         ...
 
     def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
-        """Combine a value over the processes of a distributed run."""
+        """Combine a value over the processes that learn from other data."""
         ...
 
     def gather(self, values: Tensor) -> Tensor:
-        """The columns `(K, N)` of all processes, one after the other; processes with fewer have nan instead."""
+        """The columns `(K, N)` of all processes that learn from other data, one after the other; those with fewer have nan."""
+        ...
+
+    def mine(self, count: int) -> list[int]:
+        """Which of so many peers, counted from 0, this process computes; others may compute the rest."""
+        ...
+
+    def exchange(self, values: dict[int, Item]) -> list[Item]:
+        """The values of all peers, from those of the peers that this process computes.
+
+        Args:
+            values: by the peer's index: tensors, which have no graph, or records with tensors in them.
+        """
         ...
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
@@ -148,6 +160,14 @@ class LocalEngine:
     def gather(self, values: Tensor) -> Tensor:
         """Return the values: there is one process only."""
         return values
+
+    def mine(self, count: int) -> list[int]:
+        """All peers."""
+        return list(range(count))
+
+    def exchange(self, values: dict[int, Item]) -> list[Item]:
+        """The values in the order of the peers."""
+        return [values[k] for k in sorted(values)]
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results, one after the other."""

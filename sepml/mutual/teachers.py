@@ -85,7 +85,9 @@ class Teachers:
         if referenced is None or bool(referenced.all()):
             return batch, TeachingFigures()
         part = self.task.select(batch, torch.nonzero(referenced == 0).flatten())
-        predictions = self.engine.each(partial(self._predict, part), self.averages)
+        mine = self.engine.mine(len(self.averages))
+        own = self.engine.each(partial(self._predict, part), [self.averages[k] for k in mine])
+        predictions = self.engine.exchange(dict(zip(mine, own, strict=True)))
         sure = agreed = self._agreed(predictions, part)
         known = self.task.true_confidence(predictions, part).mean(0).reshape(-1, agreed.shape[1])
         if self.rules.judge == "references":
@@ -95,11 +97,11 @@ class Teachers:
 
     @torch.no_grad()
     def follow(self, peers: Sequence[nn.Module]) -> None:
-        """Take the peers' weights into the averages, after a step."""
-        for peer, average in zip(peers, self.averages, strict=True):
-            for now, mean in zip(peer.parameters(), average.parameters(), strict=True):
+        """Take the peers' weights into the averages that this process computes, after a step."""
+        for k in self.engine.mine(len(self.averages)):
+            for now, mean in zip(peers[k].parameters(), self.averages[k].parameters(), strict=True):
                 mean.lerp_(now.detach(), 1 - self.rules.decay)
-            for buffer, latest in zip(peer.buffers(), average.buffers(), strict=True):
+            for buffer, latest in zip(peers[k].buffers(), self.averages[k].buffers(), strict=True):
                 latest.copy_(buffer)
 
     # By itself, as an engine may call it in other threads.

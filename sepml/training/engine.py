@@ -11,6 +11,8 @@ from lightning_fabric import Fabric, wrappers
 from torch import Tensor
 from torch.nn import functional
 
+from sepml.training.peer_strategy import networks_of, peer_strategy_of, share_of_data
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -26,15 +28,25 @@ class FabricEngine:
     Networks compute one after the other if they draw random numbers in a step (dropout), as the generator is shared; and on
     other devices, in runs of several processes, where a network stands for several peers, and where peers take turns.
 
+    In a peer-parallel run this process computes one network, see `PeerStrategy`.
+
     Use it as a context manager: inside, PyTorch computes with a network's share of the cores.
 
     Args:
         networks: their number.
         independent: whether they share nothing, and every call of `each` is for all of them in the same order.
+
+    Attributes:
+        shares: of the data, each of which other processes learn from.
+        sent: bytes that this process has sent to the others that train its peers.
     """
 
     def __init__(self, fabric: Fabric, networks: int, independent: bool) -> None:
-        self.fabric = fabric
+        self.fabric, self.sent = fabric, 0
+        self._peers = peer_strategy_of(fabric)
+        # Of the processes that learn from other shares of the data; None is all processes.
+        self._group = self._peers.replicas if self._peers else None
+        _, self.shares = share_of_data(fabric)
         self.cores = torch.get_num_threads()
         at_once = independent and fabric.world_size == 1 and fabric.device.type == "cpu"
         self.threads = min(networks, self.cores) if at_once else 1
@@ -67,16 +79,35 @@ class FabricEngine:
             tensor.backward()
 
     def all_reduce(self, data: Any, group: Any | None = None, reduce_op: Any = "mean") -> Any:
-        """Combine a value over the processes of a distributed run."""
-        return self.fabric.all_reduce(data, group, reduce_op)
+        """Combine a value over the processes that learn from other shares of the data."""
+        if self.shares == 1:
+            return data
+        return self.fabric.all_reduce(data, group or self._group, reduce_op)
 
     def gather(self, values: Tensor) -> Tensor:
-        """The columns `(K, N)` of all processes, one after the other; processes with fewer have nan instead."""
-        if self.fabric.world_size == 1:
+        """The columns `(K, N)` of all shares of the data, one after the other; shares with fewer have nan instead."""
+        if self.shares == 1:
             return values
-        most = int(cast(Tensor, self.fabric.all_reduce(torch.tensor(values.shape[1], device=values.device), reduce_op="max")))
+        most = int(cast(Tensor, self.all_reduce(torch.tensor(values.shape[1], device=values.device), reduce_op="max")))
         padded = functional.pad(values, (0, most - values.shape[1]), value=math.nan)
-        return cast(Tensor, self.fabric.all_gather(padded)).movedim(0, 1).flatten(1)
+        return cast(Tensor, self.fabric.all_gather(padded, self._group)).movedim(0, 1).flatten(1)
+
+    def sum_over_shares(self, values: Tensor) -> Tensor:
+        """The sum of each of the values over the shares of the data, in 64-bit floats on the CPU, as they are."""
+        return values if self.shares == 1 else self.all_reduce(values, reduce_op="sum").cpu()
+
+    def mine(self, count: int) -> list[int]:
+        """Which of so many peers, counted from 0, this process computes."""
+        return networks_of(self.fabric, count)
+
+    def exchange(self, values: dict[int, Item]) -> list[Item]:
+        """The values of all peers, from those of the peers that this process computes."""
+        if not self._peers:
+            return [values[k] for k in sorted(values)]
+        [own] = values
+        received, sent = self._peers.exchange(values[own])
+        self.sent += sent
+        return [*received[:own], values[own], *received[own + 1 :]]
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results for all items, one for each network, in their order."""

@@ -1,14 +1,14 @@
 """The training loop: epochs, validation, schedules, early stop, resume."""
 
+import logging
 import math
 import time
 from collections.abc import Iterable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
 from lightning_fabric import Fabric
-from torch import Tensor, nn
+from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -17,15 +17,18 @@ from sepml.mutual import Cohort, StepReport, Task
 from sepml.system.process import LARGEST_SEED, track
 from sepml.training.engine import FabricEngine
 from sepml.training.epoch_line import log_epoch, some
-from sepml.training.hardware import sum_over_processes, union_over_processes
+from sepml.training.hardware import union_over_processes
 from sepml.training.history import EpochRow, Progress, Run, epoch_means, save
 from sepml.training.loading import worker_faults
 from sepml.training.optimizers import is_frozen, make_optimizer
+from sepml.training.peer_strategy import bring_together, has_dropout, networks_of
 from sepml.training.resume import resume
 from sepml.training.settings import CohortSettings, FitSettings, weight_at
 from sepml.training.teaching import InContext, RunTeachers
 from sepml.training.tensorboard import TensorBoardLog
+from sepml.training.validation import validate
 
+log = logging.getLogger(__name__)
 # Steps; figures that learning does not need are means over these.
 _OBSERVED_EVERY = 10
 
@@ -58,10 +61,10 @@ def fit(
     """
     train, valid, *held_out = (_set_up(loader, fabric) for loader in loaders)
     options, sharing = settings
-    plain, ready = zip(*(_made_ready(network, options, fabric) for network in networks), strict=True)
+    plain, ready = zip(*(_made_ready(networks, k, options, fabric) for k in range(len(networks))), strict=True)
     # After the weights are on their device, to which an optimiser takes its state when it is loaded.
     progress = resume(run.folder, networks, plain, options.epochs, fabric)
-    peers, owners = _peers(task, ready)
+    peers, owners = _peers(task, ready, fabric)
     with (
         _engine(fabric, networks, len(peers), sharing) as engine,
         TensorBoardLog(run.folder, options.tensorboard and fabric.is_global_zero) as tensorboard,
@@ -71,16 +74,17 @@ def fit(
         teachers = RunTeachers(task, networks, progress.teaching, sharing.unlabelled, engine, run.seed) if held_out else None
         while progress.epoch < options.epochs and not progress.is_stalled(options.early_stop):
             epoch, started = progress.epoch, time.perf_counter()
-            _seed(run, epoch, teachers)
-            reports, untrained = _train_epoch(cohort, teachers, owners, train, progress, settings, fabric)
-            seconds = time.perf_counter() - started
-            scores, unscored = _validate(task, ready, valid, engine, f"epoch {epoch + 1} validation")
-            means = epoch_means(reports, owners, fabric)
+            _seed(run, epoch, networks, fabric, teachers)
+            reports, untrained = _train_epoch(cohort, teachers, owners, train, progress, settings, engine)
+            seconds = _seconds_since(started, engine, progress, len(reports))
+            scores, unscored = validate(task, ready, valid, engine, f"epoch {epoch + 1} validation")
+            means = epoch_means(reports, owners, engine)
             if teachers:
-                blind, _ = _validate(task, ready, teachers.blind(held_out[0]), engine, f"epoch {epoch + 1} blind score")
+                blind, _ = validate(task, ready, teachers.blind(held_out[0]), engine, f"epoch {epoch + 1} blind score")
                 means, progress.teaching = teachers.beside(means, blind.tolist()), teachers.state()
-            shared = _shared(settings, epoch, len(reports), train, seconds)
-            progress.add(rows := _rows(epoch, zip(means, plain, scores.tolist(), strict=True), shared))
+            figures = zip(means, plain, scores.tolist(), strict=True)
+            progress.add(rows := _rows(epoch, figures, _shared(settings, epoch, len(reports), train, seconds)))
+            bring_together(networks, plain, engine)
             if fabric.is_global_zero:
                 save(run, progress, networks, plain, task, options.keep)
                 log_epoch(f"{progress.epoch}/{options.epochs}", rows, seconds, {"training": untrained, "validation": unscored})
@@ -89,21 +93,29 @@ def fit(
     return progress.history
 
 
+def _seconds_since(started: float, engine: FabricEngine, progress: Progress, steps: int) -> float:
+    """The seconds that so many steps took; what they sent to other processes is logged once."""
+    if engine.sent and not progress.epoch and engine.fabric.is_global_zero:
+        log.info("a process sends %.3g MB in a step", engine.sent / steps / 1e6)
+    return time.perf_counter() - started
+
+
 def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
     return fabric.setup_dataloaders(loader, use_distributed_sampler=False)  # type: ignore[return-value]
 
 
 def _made_ready(
-    network: nn.Module, options: FitSettings, fabric: Fabric
+    networks: Sequence[nn.Module], k: int, options: FitSettings, fabric: Fabric
 ) -> tuple[Optimizer | None, tuple[nn.Module, Optimizer | None]]:
-    """The optimiser of a network, and both as they compute on their device at the precision of the run.
+    """The optimiser of network k, and both as they compute on their device at the precision of the run.
 
-    The optimiser of a frozen network is None.
+    The optimiser of a frozen network is None. A network that another process computes stays as it is.
     """
+    network, is_mine = networks[k], k in networks_of(fabric, len(networks))
     if is_frozen(network):
-        return None, (InContext(fabric.to_device(network), fabric.autocast), None)
+        return None, (InContext(fabric.to_device(network) if is_mine else network, fabric.autocast), None)
     optimizer = make_optimizer(options.optimizer, network, options.learning_rate.peak)
-    return optimizer, fabric.setup(network, optimizer)
+    return optimizer, fabric.setup(network, optimizer) if is_mine else (network, optimizer)
 
 
 def _engine(fabric: Fabric, networks: Sequence[nn.Module], peers: int, sharing: CohortSettings) -> FabricEngine:
@@ -112,11 +124,16 @@ def _engine(fabric: Fabric, networks: Sequence[nn.Module], peers: int, sharing: 
     return FabricEngine(fabric, len(networks), independent)
 
 
-def _seed(run: Run, epoch: int, teachers: RunTeachers | None) -> None:
-    """Let the random numbers of an epoch depend on it and the seed alone, so that a resumed run draws the same."""
+def _seed(run: Run, epoch: int, networks: Sequence[nn.Module], fabric: Fabric, teachers: RunTeachers | None) -> None:
+    """Let the random numbers of an epoch depend on it and the seed alone, so that a resumed run draws the same.
+
+    Where networks draw random numbers and each has a process of its own, they do not draw the same ones.
+    """
     if teachers:
         teachers.begin(epoch)
-    torch.manual_seed((run.seed * 1_000_003 + epoch) % (LARGEST_SEED + 1))
+    first, *others = networks_of(fabric, len(networks))
+    apart = 0 if others or not any(map(has_dropout, networks)) else first
+    torch.manual_seed((run.seed * 1_000_003 + epoch + apart * 500_009) % (LARGEST_SEED + 1))
 
 
 def _shared(
@@ -151,9 +168,15 @@ def _time(epoch: int, step: int, loader: DataLoader[Any]) -> float:
     return epoch + step / len(loader)
 
 
-def _peers(task: Task, ready: Sequence[tuple[Any, Any]]) -> tuple[list[nn.Module], list[int]]:
-    """All networks' peers, and the network that each of them belongs to."""
+def _peers(task: Task, ready: Sequence[tuple[Any, Any]], fabric: Fabric) -> tuple[list[nn.Module], list[int]]:
+    """All networks' peers, and the network that each of them belongs to.
+
+    Raises:
+        SepmlError: a network stands for several peers in a run in which each process computes one.
+    """
     views = [task.views(network) for network, _ in ready]
+    if len(networks_of(fabric, len(ready))) < len(ready) and any(len(of) > 1 for of in views):
+        raise SepmlError("strategy 'peers' needs a network of its own for each peer: here one stands for several")
     owners = [owner for owner, of in enumerate(views) for _ in of]
     return [peer for of in views for peer in of], owners
 
@@ -165,7 +188,7 @@ def _train_epoch(
     loader: DataLoader[Any],
     progress: Progress,
     settings: tuple[FitSettings, CohortSettings],
-    fabric: Fabric,
+    engine: FabricEngine,
 ) -> tuple[list[StepReport], list[str]]:
     """One pass over the training batches: the report of each step, and the examples for which a step was skipped."""
     options, sharing = settings
@@ -196,7 +219,7 @@ def _train_epoch(
     progress.gate_history = cohort.history
     # Steps are skipped on all processes alike, so all of them come here or none.
     if any(report.skipped.any() for report in reports):
-        suspects = union_over_processes(suspects, fabric)
+        suspects = union_over_processes(suspects, engine.fabric)
     _give_up(progress, options.max_skipped, suspects)
     return reports, suspects
 
@@ -220,29 +243,3 @@ def _give_up(progress: Progress, max_skipped: int, suspects: list[str]) -> None:
             f"peer {network}: {most} steps in a row without a finite loss in epoch {epoch}{found}; check the data "
             "(sepml check), lower the learning rate, or train in 32-true"
         )
-
-
-@torch.no_grad()
-def _validate(
-    task: Task, ready: Sequence[tuple[Any, Any]], loader: Iterable[Any], engine: FabricEngine, what: str
-) -> tuple[Tensor, list[str]]:
-    """The mean score of each network over all validation examples of all processes, `(networks,)`; those without one."""
-    networks = [network for network, _ in ready]
-    for network in networks:
-        network.eval()
-    total, count = torch.zeros(len(networks), dtype=torch.float64), 0
-    suspects: list[str] = []
-    for batch in track(loader, what):
-        for k, scores in enumerate(engine.each(partial(_score, task, batch), networks)):
-            total[k] += scores.double().sum()
-            suspects += [name for name, good in zip(task.names(batch), scores.isfinite().tolist(), strict=False) if not good]
-        count += len(scores)
-    summed = sum_over_processes(torch.cat([total, torch.tensor([float(count)])]), engine.fabric)
-    means = summed[:-1] / summed[-1]
-    return means, [] if means.isfinite().all() else union_over_processes(suspects, engine.fabric)
-
-
-@torch.no_grad()
-def _score(task: Task, batch: Any, network: nn.Module) -> Tensor:
-    """The scores of a network on a batch, `(B,)`, on the CPU: not every device has 64-bit floats."""
-    return task.score(task.predict(network, batch), batch).cpu()

@@ -9,14 +9,13 @@ from types import NoneType
 from typing import Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sepml.mutual import StepReport, Task, epochs_since_best
 from sepml.system.files import write_csv, write_json
 from sepml.training.checkpoint import RunState, require_part, save_state
-from sepml.training.hardware import sum_over_processes
+from sepml.training.engine import FabricEngine
 
 log = logging.getLogger(__name__)
 _LEARNING = ("mimic", "gate_open", "agreement", "grad_norm", "threshold", "mimic_share")
@@ -143,8 +142,8 @@ class Progress:
         return patience > 0 and all(epochs_since_best(self.scores(k)) >= patience for k in range(len(self.skipped)))
 
 
-def epoch_means(reports: list[StepReport], owners: list[int], fabric: Fabric) -> list[dict[str, float]]:
-    """The figures of an epoch's steps over all processes.
+def epoch_means(reports: list[StepReport], owners: list[int], engine: FabricEngine) -> list[dict[str, float]]:
+    """The figures of an epoch's steps over all data.
 
     Means leave out the steps, and of a network with several views the views, that have no such value.
 
@@ -159,7 +158,7 @@ def epoch_means(reports: list[StepReport], owners: list[int], fabric: Fabric) ->
     finite = values.isfinite()
     belongs = nn.functional.one_hot(torch.tensor(owners)).double()
     totals = torch.stack([values.where(finite, 0.0).sum(1), finite.double().sum(1)]) @ belongs
-    sums, counts = sum_over_processes(totals, fabric)
+    sums, counts = engine.sum_over_shares(totals)
     # Views of one network are skipped together.
     skipped = torch.stack([report.skipped for report in reports]).sum(0).tolist()
     means = enumerate((sums / counts).T.tolist())

@@ -11,7 +11,6 @@ from torch import nn
 from sepml.errors import SepmlError
 from sepml.mutual import Teachers, TeachingFigures
 from sepml.training.engine import FabricEngine
-from sepml.training.hardware import sum_over_processes
 from sepml.training.settings import TeachingSettings
 
 FIGURES = {
@@ -60,7 +59,7 @@ class RunTeachers:
         if not hasattr(task, "complete"):
             raise SepmlError(f"{type(task).__name__} cannot learn without references")
         self.networks = [copy.deepcopy(network) for network in networks]
-        self.fabric, self.seed = engine.fabric, seed
+        self.engine, self.fabric, self.seed = engine, engine.fabric, seed
         self.teachers = Teachers(task, [InContext(one, self.fabric.autocast) for one in self.networks], settings, engine)
         for network, weights in zip(self.networks, state["averages"] if state else [], strict=state is not None):
             network.load_state_dict(weights)
@@ -86,7 +85,7 @@ class RunTeachers:
         """
         values = torch.tensor([[getattr(step, name) for name in FIGURES.values()] for step in self.figures]).double()
         finite = values.isfinite()
-        sums, counts = sum_over_processes(torch.stack([values.where(finite, 0.0).sum(0), finite.double().sum(0)]), self.fabric)
+        sums, counts = self.engine.sum_over_shares(torch.stack([values.where(finite, 0.0).sum(0), finite.double().sum(0)]))
         own = dict(zip(FIGURES, (sums / counts).tolist(), strict=True))
         return [{**of, **own, "blind_score": score} for of, score in zip(means, blind, strict=True)]
 
@@ -100,4 +99,6 @@ class RunTeachers:
 
     def state(self) -> dict[str, Any]:
         """What the run goes on from."""
-        return {"averages": [network.state_dict() for network in self.networks], "history": self.teachers.history}
+        mine = self.engine.mine(len(self.networks))
+        averages = self.engine.exchange({k: self.networks[k].state_dict() for k in mine})
+        return {"averages": averages, "history": self.teachers.history}

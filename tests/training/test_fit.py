@@ -20,14 +20,14 @@ from sepml.training.settings import CohortSettings
 # The history of an epoch.
 
 
-class Processes:
-    """As many processes as told, all of which have the same figures."""
+class Shares:
+    """As many shares of the data as told, all of which have the same figures."""
 
     def __init__(self, n: int) -> None:
-        self.world_size = n
+        self.n = n
 
-    def all_reduce(self, data: Tensor, group: object = None, reduce_op: str = "mean") -> Tensor:
-        return data * self.world_size if reduce_op == "sum" else data
+    def sum_over_shares(self, values: Tensor) -> Tensor:
+        return values * self.n
 
 
 def report_of(**values: list) -> StepReport:
@@ -36,15 +36,15 @@ def report_of(**values: list) -> StepReport:
     return StepReport(**figures, skipped=torch.tensor(values["skipped"]), not_finite=torch.zeros(0, dtype=torch.bool))
 
 
-@pytest.mark.parametrize("n_processes", [1, 2])
-def test_means_of_an_epoch_are_of_a_network_and_leave_out_what_is_nan(n_processes):
+@pytest.mark.parametrize("n_shares", [1, 2])
+def test_means_of_an_epoch_are_of_a_network_and_leave_out_what_is_nan(n_shares):
     nan, inf = math.nan, math.inf
     reports = [
         report_of(supervised=[nan, 1.0, 5.0], mimic=[2.0, nan, nan], grad_norm=[3.0, 3.0, inf], skipped=[True, True, False]),
         report_of(supervised=[nan, 2.0, nan], mimic=[4.0, 9.0, nan], grad_norm=[5.0, 5.0, 8.0], skipped=[True, True, True]),
         report_of(supervised=[nan, 6.0, 6.0], mimic=[nan, nan, nan], grad_norm=[1.0, 1.0, 4.0], skipped=[False, False, False]),
     ]
-    first, second = epoch_means(reports, [0, 0, 1], Processes(n_processes))
+    first, second = epoch_means(reports, [0, 0, 1], Shares(n_shares))
     assert (first["train_loss"], first["mimic"], first["grad_norm"]) == (3.0, 5.0, 3.0)
     assert (second["train_loss"], second["grad_norm"]) == (5.5, 6.0)
     assert math.isnan(second["mimic"])

@@ -17,7 +17,7 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.system.process import LOCK, locked
 from sepml.system.temporaries import temporary_name, this_process
-from sepml.training.experiment import record_environment
+from sepml.training.run_folder import record_environment
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,8 @@ from pydantic import Field
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about, did_you_mean, shown
 from sepml.speech.experiment import SeparationExperiment, parse_experiment
-from sepml.training.experiment import Seed, plain_settings
+from sepml.training.experiment import Seed
+from sepml.training.run_folder import plain_settings
 
 Settings = dict[str, Any]
 MOST_SEEDS = 1000

@@ -24,7 +24,8 @@ from sepml.system.files import write_json
 from sepml.system.parallel import Failure, map_unordered
 from sepml.system.readers import read_object
 from sepml.system.stamp import Request, file_digest
-from sepml.training.experiment import ENVIRONMENT, Machines
+from sepml.training.experiment import Machines
+from sepml.training.run_folder import ENVIRONMENT
 
 log = logging.getLogger(__name__)
 RUNS, RESULTS = "runs", "results"
