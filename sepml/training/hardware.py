@@ -14,6 +14,7 @@ from typing import Any, Literal, TypeVar
 import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
+from lightning_fabric.strategies import DDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.flop_counter import FlopCounterMode
@@ -72,10 +73,17 @@ def make_fabric(device: str, devices: int, num_nodes: int, precision: str, netwo
         devices=devices,
         num_nodes=num_nodes,
         precision=choose_precision(precision, accelerator),
-        strategy=PeerStrategy(networks_apart) if networks_apart > 1 else "auto",
+        strategy=_strategy(devices * num_nodes, networks_apart),
     )
     fabric.launch()
     return fabric
+
+
+def _strategy(processes: int, networks_apart: int) -> Strategy | Literal["auto"]:
+    if networks_apart > 1:
+        return PeerStrategy(networks_apart)
+    # Gradients are averaged where they are, without a copy.
+    return DDPStrategy(gradient_as_bucket_view=True) if processes > 1 else "auto"
 
 
 def _launched() -> tuple[int, int] | None:
