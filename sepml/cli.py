@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import FrameType
 
 from sepml.commands import adapt, mixtures, prepare, scores, separation, serve, study, tasks
@@ -25,6 +26,7 @@ _COMMANDS = (
     adapt.add_adapt,
     scores.add_score,
     scores.add_evaluate,
+    scores.add_merge,
     scores.add_table,
     scores.add_report,
     serve.add_serve,
@@ -51,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_threads()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        code = options.run(options)
+        with _place_of_work(options):
+            code = options.run(options)
         _flush_output()
         return code
     except SepmlError as error:
@@ -63,6 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return FAILED
+
+
+def _place_of_work(options: argparse.Namespace) -> AbstractContextManager[None]:
+    """Where the command's parallel work is done: on a cluster that the options name, or on this machine."""
+    if getattr(options, "cluster", None) is None:
+        return nullcontext()
+    from sepml.system.cluster import on_cluster
+
+    return on_cluster(options.cluster)
 
 
 def make_parser() -> argparse.ArgumentParser:

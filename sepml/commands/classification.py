@@ -18,9 +18,11 @@ def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
     if not (Path(options.model) / "config.yaml").is_file():
         options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
-    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report"):
+    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
         if getattr(options, name):
             options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
+    if options.part != (1, 1):
+        options.wrong("--part is for mixtures of speech")
     from sepml.training.hardware import choose_device
     from sepml.vision.evaluate import evaluate_classifiers, format_rows
 

@@ -8,6 +8,7 @@ from sepml.commands.options import (
     OK,
     Commands,
     at_least,
+    cluster,
     command,
     jobs,
     moved_to,
@@ -32,6 +33,7 @@ def add_mix(commands: Commands) -> None:
     rate_and_mode(sub)
     sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
     jobs(sub)
+    cluster(sub)
     sub.set_defaults(run=_mix)
 
 

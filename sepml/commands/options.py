@@ -19,6 +19,7 @@ Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
 NETWORKS = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The networks of Asteroid for `--network`, listed here so that help needs no slow import."""
+_PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 _SETTING = re.compile(r"(?:the setting )?`(\w+)`")
 
 
@@ -75,6 +76,26 @@ def verbosity_of(options: argparse.Namespace) -> int:
 def jobs(sub: argparse.ArgumentParser) -> None:
     """The option for the number of processes."""
     sub.add_argument("-j", "--jobs", type=at_least(0), default=0, help="processes; 0 is all cores")
+
+
+def cluster(sub: argparse.ArgumentParser) -> None:
+    """The option for the processes of other machines."""
+    text = "do the work on the workers of a Dask cluster, which see the same files: its address, or its scheduler file"
+    sub.add_argument("--cluster", metavar="ADDRESS", help=text)
+
+
+def part(sub: argparse.ArgumentParser, text: str) -> None:
+    """The option for one of several parts of the work."""
+    sub.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=text)
+
+
+def _part(word: str) -> tuple[int, int]:
+    """The type of an option: `I/N`, of which I is at most N."""
+    found = _PART.fullmatch(word)
+    number, of = (int(found[1]), int(found[2])) if found else (2, 1)
+    if number > of:
+        raise argparse.ArgumentTypeError(f"'{word}' is not I/N, such as 1/3 for the first of three parts")
+    return number, of
 
 
 def moved_to(sub: argparse.ArgumentParser) -> None:

@@ -9,10 +9,12 @@ from sepml.commands.options import (
     Commands,
     add_network,
     at_least,
+    cluster,
     command,
     device,
     jobs,
     moved_to,
+    part,
     print_failures,
     print_lines,
     seed,
@@ -20,6 +22,8 @@ from sepml.commands.options import (
 from sepml.commands.tasks import commands_for
 from sepml.errors import did_you_mean
 from sepml.speech.results.scores import KNOWN, METRICS
+
+_OF_MIXTURES = "do the I-th of N parts of the mixtures alone, as a job of an array does; sepml merge OUT puts them together"
 
 
 def add_score(commands: Commands) -> None:
@@ -48,6 +52,8 @@ def add_score(commands: Commands) -> None:
     sub.add_argument("--label", help="name of the table's row")
     sub.set_defaults(run=_score)
     jobs(sub)
+    cluster(sub)
+    part(sub, _OF_MIXTURES)
 
 
 def _metrics(sub: argparse.ArgumentParser) -> None:
@@ -84,7 +90,9 @@ def _score(options: argparse.Namespace) -> int:
     from sepml.speech.results.tables import format_summary
     from sepml.speech.scoring.score import ScoreSettings, score_folders, score_manifest
 
-    settings = ScoreSettings(tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance)
+    settings = ScoreSettings(
+        tuple(options.metrics) or METRICS, options.jobs, options.force, options.length_tolerance, options.part
+    )
     if options.manifest:
         summary = score_manifest(options.manifest, options.est, options.out, settings, options.moved_to)
     else:
@@ -160,11 +168,29 @@ def add_evaluate(commands: Commands) -> None:
     pixels = "in the query table, pixels of height (default: those of its training)"
     sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
     jobs(sub)
+    cluster(sub)
+    part(sub, _OF_MIXTURES)
     sub.set_defaults(run=_evaluate)
 
 
 def _evaluate(options: argparse.Namespace) -> int:
     return commands_for(options.model).evaluate(options)
+
+
+def add_merge(commands: Commands) -> None:
+    """The options of `sepml merge`."""
+    sub = command(commands, "merge", "put together the scores that sepml score or evaluate made in parts (--part)")
+    sub.add_argument("out", type=Path, metavar="OUT", help="their folder (-o)")
+    sub.set_defaults(run=_merge)
+
+
+def _merge(options: argparse.Namespace) -> int:
+    from sepml.speech.results.tables import format_table
+    from sepml.speech.scoring.parts import merge_parts
+
+    summaries = merge_parts(options.out)
+    print(format_table(summaries))
+    return print_failures(options, [fault.message for summary in summaries.values() for fault in summary.faults])
 
 
 def add_table(commands: Commands) -> None:

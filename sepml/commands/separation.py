@@ -7,23 +7,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepml.commands.adapt import minutes
+from sepml.commands.evaluation import evaluate as evaluate
 from sepml.commands.live import add_live, check_live, separate_live
 from sepml.commands.options import (
-    FAILED,
     OK,
     Commands,
     add_network,
     channel,
     checked_usage,
+    cluster,
     command,
     device,
     named_network,
+    part,
     print_failures,
 )
-from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
-    from sepml.speech.results.summary import Summary
     from sepml.speech.separation.separator import Separator
     from sepml.speech.separation.separators import Separators
 
@@ -62,6 +62,8 @@ def add_separate(commands: Commands) -> None:
     sub.add_argument("--adapt", type=minutes, metavar="MINUTES", help=learn)
     sub.add_argument("--summary", type=Path, metavar="FILE", help="write the result of each input as JSON")
     sub.add_argument("-f", "--force", action="store_true", help="overwrite existing outputs")
+    cluster(sub)
+    part(sub, "do the I-th of N parts of the recordings alone, as a job of an array does")
     sub.set_defaults(run=_separate)
 
 
@@ -71,6 +73,8 @@ def _separate(options: argparse.Namespace) -> int:
         return separate_live(options, loaded_for_talkers(options).largest)
     if options.out == "-" and (len(options.input) > 1 or options.format == "flac"):
         options.wrong("-o -: writes one recording, as WAV")
+    if options.cluster and ("-" in (options.out, *options.input) or options.adapt):
+        options.wrong("--cluster: separates files into a folder, without --adapt")
     if options.out == "-" and options.adapt:
         options.wrong("--adapt: needs a folder (-o), for the model")
     if options.adapt and options.speakers not in (None, "auto", "2"):
@@ -98,7 +102,7 @@ def _separate(options: argparse.Namespace) -> int:
         *(options.filename, options.format, options.force),
     )
     out = STDOUT if options.out == "-" else Path(options.out)
-    return print_failures(options, separate_files(inputs, separators, out, settings, options.summary))
+    return print_failures(options, separate_files(inputs, separators, out, settings, options.summary, options.part))
 
 
 def _adapted(inputs: list[Path], options: argparse.Namespace) -> "Separators":
@@ -168,66 +172,6 @@ def experiment() -> tuple[type, Callable[..., None]]:
     from sepml.speech.experiment import SeparationExperiment, train
 
     return SeparationExperiment, train
-
-
-def evaluate(options: argparse.Namespace) -> int:
-    """`sepml evaluate`: separate the mixtures of a manifest and score the estimates."""
-    _check_evaluation(options)
-    from sepml.speech.results.scores import METRICS
-    from sepml.speech.results.tables import format_table
-    from sepml.speech.scoring.evaluate import Windows, evaluate_manifest
-    from sepml.system.process import keep_large_blocks
-    from sepml.training.hardware import choose_device
-
-    keep_large_blocks()
-    summaries = evaluate_manifest(
-        options.model,
-        options.manifest,
-        options.out,
-        ensemble=options.ensemble,
-        save_estimates=options.save_estimates,
-        metrics=tuple(options.metrics) or METRICS,
-        windows=Windows(options.segment, options.overlap),
-        device=choose_device(options.device),
-        jobs=options.jobs,
-        force=options.force,
-        architecture=named_network(options),
-        moved_to=options.moved_to,
-    )
-    print(format_table(summaries))
-    _report(options, summaries)
-    faults = [f"{label}: {fault.message}" for label, summary in summaries.items() for fault in summary.faults]
-    unscored = any(summary.unscored for summary in summaries.values())
-    return print_failures(options, faults) or (FAILED if options.strict and unscored else OK)
-
-
-def _check_evaluation(options: argparse.Namespace) -> None:
-    """Check options and manifest before PyTorch is imported, which takes seconds."""
-    if options.widths or options.resolutions:
-        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
-    if options.manifest is None and options.model and not Path(options.model).exists():
-        raise SepmlError(f"{options.model}: no such folder; and --manifest is needed but for experiments with images")
-    if options.manifest is None:
-        options.wrong("the following arguments are required: --manifest")
-    from sepml.speech.data.manifest import read_manifest
-    from sepml.speech.separation.window_lengths import check_windows
-
-    with checked_usage(options):
-        check_windows(options.segment, options.overlap)
-    read_manifest(options.manifest, options.moved_to)
-
-
-def _report(options: argparse.Namespace, summaries: "dict[str, Summary]") -> None:
-    """Write the page about the scores, or print the command that does."""
-    folders = [options.out / label for label in summaries] if options.ensemble else [options.out]
-    page = options.out / "report.html"
-    if options.report:
-        from sepml.speech.report.report import write_report
-
-        write_report(folders, page)
-        print(f"\nReport: {page}")
-    else:
-        print(f"\nReport: sepml report {' '.join(map(str, folders))} -o {page}")
 
 
 def info(options: argparse.Namespace) -> int:

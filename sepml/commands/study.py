@@ -1,13 +1,10 @@
 """The command `sepml study`."""
 
 import argparse
-import re
 from pathlib import Path
 
-from sepml.commands.options import FAILED, OK, Commands, command, device, jobs, print_lines
+from sepml.commands.options import FAILED, OK, Commands, cluster, command, device, jobs, part, print_lines
 from sepml.errors import SepmlError
-
-_PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 
 
 def add_study(commands: Commands) -> None:
@@ -25,24 +22,15 @@ def add_study(commands: Commands) -> None:
     out = "folder of the runs, of their results (small, to be kept) and of the report: RESULTS.md and study.html"
     sub.add_argument("-o", "--out", type=Path, required=True, help=out)
     jobs(sub)
+    cluster(sub)
     only = "do the runs of this variant alone, as to repeat one row of a table; may be given more than once"
     sub.add_argument("--only", action="append", default=[], metavar="VARIANT", help=only)
-    part = "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder"
-    sub.add_argument("--part", type=_part, default="1/1", metavar="I/N", help=part)
+    part(sub, "do the I-th of N parts of the runs alone, on this machine; the results of all parts belong into one folder")
     sub.add_argument("--report", action="store_true", help="write the report about what is done, and train nothing")
     sub.add_argument("--latex", type=Path, metavar="FILE", help="write the tables as LaTeX too")
     sub.add_argument("--header", type=Path, help="of runs on images: a text file that begins the report")
     device(sub)
     sub.set_defaults(run=_study)
-
-
-def _part(word: str) -> tuple[int, int]:
-    """The type of an option: `I/N`, of which I is at most N."""
-    found = _PART.fullmatch(word)
-    part = (int(found[1]), int(found[2])) if found else (2, 1)
-    if part[0] > part[1]:
-        raise argparse.ArgumentTypeError(f"'{word}' is not I/N, such as 1/3 for the first of three parts")
-    return part
 
 
 def _study(options: argparse.Namespace) -> int:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Sampler, get_worker_info
 
 from sepml.errors import SepmlError
-from sepml.system.parallel import ended_by
+from sepml.system.pool import ended_by
 
 log = logging.getLogger(__name__)
 Batch = TypeVar("Batch", bound=tuple[Any, ...])

@@ -8,8 +8,8 @@ import sys
 import pytest
 from command_line import files, run, usage_error
 
-COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "adapt", "score", "evaluate", "table", "report")
-COMMANDS += ("serve", "info", "export", "study")
+COMMANDS = ("prepare", "mix", "check", "shard", "train", "separate", "adapt", "score", "evaluate", "merge", "table")
+COMMANDS += ("report", "serve", "info", "export", "study")
 CORPORA = ("prompts", "synthetic", "wsj0", "librimix", "wham", "folder", "cifar10", "cifar100")
 
 

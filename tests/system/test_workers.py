@@ -12,8 +12,9 @@ import pytest
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.system import parallel
-from sepml.system.parallel import map_unordered, pool_of
+from sepml.system import pool as processes
+from sepml.system.parallel import map_unordered
+from sepml.system.pool import pool_of
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -46,7 +47,7 @@ def test_a_worker_that_ends_is_named_with_its_code(how, said):
 
 @pytest.mark.timeout(200)
 def test_the_same_where_workers_are_copies(monkeypatch):
-    monkeypatch.setattr(parallel, "_context", lambda function: parallel.multiprocessing.get_context("fork"))
+    monkeypatch.setattr(processes, "_context", lambda function: processes.multiprocessing.get_context("fork"))
     with pytest.raises(SepmlError, match=r"signal 9 \(SIGKILL\)"), pool_of(1, end) as pool:
         pool.submit(end, "kill", 0).result()
 
@@ -59,7 +60,7 @@ def interrupting(number: int) -> None:
 
 @pytest.mark.timeout(200)
 def test_interrupted_work_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(parallel, "_context", lambda function: parallel.multiprocessing.get_context("fork"))
+    monkeypatch.setattr(processes, "_context", lambda function: processes.multiprocessing.get_context("fork"))
     monkeypatch.setenv("SEPML_TEST_PARENT", str(os.getpid()))
     # Ignored in what a shell starts in the background.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,7 +76,7 @@ def test_where_no_worker_can_be_started(monkeypatch):
     def refuse(*words: object, **options: object) -> None:
         raise OSError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr(parallel, "_context", refuse)
+    monkeypatch.setattr(processes, "_context", refuse)
     with pytest.raises(SepmlError, match="worker processes cannot be started: Resource temporarily unavailable"):
         list(map_unordered(partial(end, "not"), range(8), jobs=2))
 

@@ -40,7 +40,7 @@ def to_8k(x: np.ndarray, rate: int) -> np.ndarray:
     if rate != SAMPLE_RATE:
         common = gcd(rate, SAMPLE_RATE)
         up, down = SAMPLE_RATE // common, rate // common
-        x = resample_poly(x, up, down, window=_low_pass(up, down))  # type: ignore[call-overload]
+        x = resample_poly(x, up, down, window=_low_pass(up, down))
     return sosfilt(_HIGH_PASS, x)
 
 

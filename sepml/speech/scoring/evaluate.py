@@ -1,48 +1,37 @@
 """Separates the mixtures of a manifest and scores the estimates in one pass: other processes score while the network runs."""
 
-import copy
 from collections.abc import Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from sepml.errors import SepmlError
-from sepml.speech.audio.files import open_audio
-from sepml.speech.audio.recordings import of_subtype
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.mixtures import Mixture
 from sepml.speech.models.config import Architecture
-from sepml.speech.models.load import Origin, find_model
+from sepml.speech.models.load import find_model
 from sepml.speech.results.scores import METRICS, UtteranceScores
 from sepml.speech.results.summary import Summary
-from sepml.speech.scoring.resume import ENSEMBLE, Journal, Stamps, clear_other_rows, inputs_of_rows, refuse_other_rows, stamps
-from sepml.speech.scoring.score import score_utterance, settings_of, write_results
-from sepml.speech.scoring.trial import Trial, read_trial
+from sepml.speech.scoring.parts import Results, write_results
+from sepml.speech.scoring.resume import Journal, Stamps, clear_other_rows, inputs_of_rows, refuse_other_rows, stamps
+from sepml.speech.scoring.score import score_utterance, settings_of
+from sepml.speech.scoring.separated import (
+    Scored,
+    Todo,
+    Windows,
+    every_peer_and_their_average,
+    scored_beside,
+    scored_elsewhere,
+)
+from sepml.speech.scoring.trial import Trial
 from sepml.speech.scoring.utterance import check_metrics
-from sepml.speech.separation.options import OutputFormat
-from sepml.speech.separation.outputs import Estimates, write_sources
 from sepml.speech.separation.separator import Separator
-from sepml.system.parallel import Failure, cores, pool_of
-from sepml.system.process import track
-from sepml.system.stamp import digest_of
+from sepml.system.parallel import WHOLE, Failure, Part, cores, is_elsewhere, part_of
 from sepml.system.temporaries import temporary_folder
-
-_AHEAD = 8
-_MOST_BYTES = 1 << 27
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The windows in which models see a mixture, see `Separator.separate`: segment in s, overlap as a fraction of it."""
-
-    segment: float | None = None
-    overlap: float | None = None
 
 
 @dataclass
@@ -73,6 +62,7 @@ def evaluate_manifest(
     force: bool = False,
     moved_to: Path | None = None,
     architecture: Architecture | None = None,
+    part: Part = WHOLE,
 ) -> dict[str, Summary]:
     """Separate and score the mixtures of a manifest; the scores are those of `sepml separate` and then `sepml score`.
 
@@ -90,6 +80,7 @@ def evaluate_manifest(
         architecture: the network of a checkpoint that holds weights alone, see `Separator.load`.
         force: replace scores of another model, manifest or metrics in `out`, and their estimates.
         moved_to: see `read_manifest`.
+        part: of the mixtures these alone are separated and scored, for `merge_parts`.
 
     Returns:
         label (`peer1` ..., `ensemble`; otherwise the name of `out`) -> summary, as `score_manifest`.
@@ -113,12 +104,11 @@ def evaluate_manifest(
     separators = every_peer_and_their_average(separator, origin) if ensemble else {"": separator}
     settings = settings_of(metrics, device=str(device), windows=vars(windows), saved=save_estimates)
     with ExitStack() as stack:
-        rows = [_row(stack, out, label, one, inputs[label], settings) for label, one in separators.items()]
-        _run(mixtures, rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
+        rows = [_row(stack, out, label, one, inputs[label], settings, part) for label, one in separators.items()]
+        _run(part_of(mixtures, part), rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
     order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
-    summaries = {
-        row.label: write_results(row.out, order, row.scores, row.faults, metrics, n_src, row.inputs | commit) for row in rows
-    }
+    found = [Results(order, row.scores, row.faults, metrics, n_src, row.inputs | commit) for row in rows]
+    summaries = {row.label: write_results(row.out, of, part) for row, of in zip(rows, found, strict=True)}
     # After all tables are written.
     for row in rows:
         row.journal.remove()
@@ -126,13 +116,19 @@ def evaluate_manifest(
 
 
 def _row(
-    stack: ExitStack, out: Path, label: str, separator: Separator, inputs: dict[str, str], settings: Mapping[str, Any]
+    stack: ExitStack,
+    out: Path,
+    label: str,
+    separator: Separator,
+    inputs: dict[str, str],
+    settings: Mapping[str, Any],
+    part: Part,
 ) -> _Row:
     """A row of the table. Its journal, and the folder of estimates that are not saved, stay open until `stack` is closed."""
     folder, name = out / label, label or out.resolve().name
     network = {key: inputs.get(key) for key in ("weights", "network")}
     # Earlier versions always wrote 16 bits.
-    journal = stack.enter_context(Journal(folder, {**settings, **network, "bits": "as the mixture", "label": label}))
+    journal = stack.enter_context(Journal(folder, {**settings, **network, "bits": "as the mixture", "label": label}, part))
     if settings["saved"]:
         est = folder / "est"
         inputs = {**inputs, "row": name, "est": str(est)}
@@ -142,100 +138,38 @@ def _row(
     return _Row(name, separator, folder, est, inputs, journal)
 
 
-class Remembering(nn.Module):
-    """A model that keeps its last outputs by their input, so that a peer runs once for itself and for the average.
-
-    Args:
-        model: from mixture (B, T) to est_sources (B, n_src, T).
-        most_bytes: of the outputs that are kept; the default is half an hour of two sources at 8 kHz.
-    """
-
-    def __init__(self, model: nn.Module, most_bytes: int = _MOST_BYTES) -> None:
-        super().__init__()
-        self.model, self.config = model, model.config
-        self._most, self._size = most_bytes, 0
-        self._known: dict[str, Tensor] = {}
-
-    def forward(self, mixture: Tensor) -> Tensor:
-        """The model's output, from memory where the same input (shape, type and bytes) came before."""
-        content = mixture.detach().cpu().contiguous()
-        key = digest_of([f"{content.dtype} {tuple(content.shape)} ", content.view(torch.uint8).numpy().tobytes()])
-        if key in self._known:
-            return self._known[key].clone()
-        output = self.model(mixture)
-        self._known[key] = output.clone()
-        self._size += output.nbytes
-        while self._size > self._most:
-            self._size -= self._known.pop(next(iter(self._known))).nbytes
-        return output
-
-
-def every_peer_and_their_average(separator: Separator, origin: Origin) -> dict[str, Separator]:
-    """Separators by the labels of their rows; all share the memory of the peers."""
-    peers = [Remembering(peer) for peer in separator.models]
-    rows = {part.name: [peer] for part, peer in zip(origin.parts, peers, strict=True)} | {ENSEMBLE: peers}
-    separators = {label: copy.copy(separator) for label in rows}
-    for label, models in rows.items():
-        separators[label].models = cast(Any, models)
-    return separators
-
-
 def _run(
     mixtures: Sequence[Mixture], rows: Sequence[_Row], score: partial[UtteranceScores], windows: Windows, saved: bool, jobs: int
 ) -> None:
-    """Separate one mixture after the other; hand the files to processes that score them."""
-    waiting: dict[Future[UtteranceScores], tuple[_Row, Trial, Stamps]] = {}
-
-    def collect(most: int) -> None:
-        """Collect finished results; wait until no more than `most` are pending."""
-        while waiting:
-            done, _ = wait(waiting, None if len(waiting) > most else 0, FIRST_COMPLETED)
-            for future in done:
-                _take(future, *waiting.pop(future), saved)
-            if not done:
-                return
-
-    with pool_of(jobs, score) as pool:
-        for mixture in track(mixtures, "evaluating"):
-            for row in rows:
-                n_est = row.separator.n_src
-                ests = tuple(row.est / f"{mixture.id}_s{n + 1}.wav" for n in range(n_est))
-                trial = Trial(mixture.id, mixture.mixture, mixture.sources, ests)
-                files = trial.files if saved else trial.files[:-n_est]
-                kept = row.journal.get(trial.id, stamps(files))
-                if kept:
-                    row.scores.append(kept)
-                    continue
-                try:
-                    _separate(trial, row.separator, windows)
-                except SepmlError as error:
-                    row.faults.append(Failure(trial.id, str(error)))
-                    continue
-                waiting[pool.submit(score, trial)] = (row, trial, stamps(files))
-            collect(_AHEAD * jobs)
-        collect(0)
+    """Separate and score the mixtures of which some row has no scores yet."""
+    todo: list[Todo] = []
+    for mixture in mixtures:
+        left = {}
+        for number, row in enumerate(rows):
+            ests = tuple(row.est / f"{mixture.id}_s{n + 1}.wav" for n in range(row.separator.n_src))
+            trial = Trial(mixture.id, mixture.mixture, mixture.sources, ests)
+            if kept := row.journal.get(trial.id, _stamps_of(trial, saved)):
+                row.scores.append(kept)
+            else:
+                left[number] = trial
+        if left:
+            todo.append(left)
+    separators = [row.separator for row in rows]
+    run = scored_elsewhere(todo, separators, score, windows) if is_elsewhere() else None
+    for number, trial, outcome in run or scored_beside(todo, separators, score, windows, jobs):
+        _take(outcome, rows[number], trial, saved)
 
 
-def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:
-    mixture, _, rate = read_trial(trial)
-    with open_audio(trial.mixture) as file:
-        output_format = OutputFormat(rate, bits=of_subtype(file.subtype))
-    try:
-        with Estimates(separator.n_src, None) as est:
-            est.append(separator.separate(mixture, rate, windows.segment, windows.overlap).numpy())
-            write_sources(est, trial.ests, output_format)
-    except SepmlError as error:
-        message = str(error)
-        raise SepmlError(message if str(trial.mixture) in message else f"{trial.mixture}: {message}") from error
+def _stamps_of(trial: Trial, saved: bool) -> Stamps:
+    return stamps(trial.files if saved else trial.files[: -len(trial.ests)])
 
 
-def _take(future: Future[UtteranceScores], row: _Row, trial: Trial, files: Stamps, saved: bool) -> None:
-    try:
-        scores = future.result()
-        row.journal.add(scores, files)
-        row.scores.append(scores)
-    except SepmlError as error:
-        row.faults.append(Failure(trial.id, str(error)))
+def _take(outcome: Scored, row: _Row, trial: Trial, saved: bool) -> None:
+    if isinstance(outcome, Failure):
+        row.faults.append(outcome)
+    else:
+        row.journal.add(outcome, _stamps_of(trial, saved))
+        row.scores.append(outcome)
     if not saved:
         for path in trial.ests:
             path.unlink(missing_ok=True)

@@ -128,13 +128,14 @@ class Journal:
     Args:
         folder: of the scores.
         settings: what all scores depend on; scores made with other settings are discarded.
+        part: (i, n): the scores are those of one of n parts, each of which has a journal of its own.
 
     Raises:
         SepmlError: the file cannot be written.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
-        self.path = folder / NAME
+    def __init__(self, folder: Path, settings: Mapping[str, Any], part: tuple[int, int] = (1, 1)) -> None:
+        self.path = folder / (NAME if part[1] == 1 else f"{NAME}.{part[0]}-of-{part[1]}")
         self._header = json.loads(json.dumps({"format": _FORMAT, **settings}))
         self._rows: dict[str, dict[str, Any]] = {}
         self._file: IO[str] | None = None

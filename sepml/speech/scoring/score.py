@@ -1,6 +1,6 @@
 """Scores of separated files: trials from a manifest or from folders, scored on all cores; an interrupted run is resumed."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -10,8 +10,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest
-from sepml.speech.results.scores import COLUMNS, KNOWN, METRICS, UtteranceScores, write_scores
-from sepml.speech.results.summary import Summary, summarise, versions, write_summary
+from sepml.speech.results.scores import METRICS, UtteranceScores
+from sepml.speech.results.summary import Summary, versions
+from sepml.speech.scoring.parts import Results, write_results
 from sepml.speech.scoring.resume import Journal, refuse_other, stamps
 from sepml.speech.scoring.trial import (
     Trial,
@@ -23,7 +24,7 @@ from sepml.speech.scoring.trial import (
     read_trial,
 )
 from sepml.speech.scoring.utterance import check_metrics, scores_of
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import WHOLE, Failure, Part, map_unordered, part_of
 from sepml.system.process import keep_large_blocks
 
 
@@ -37,12 +38,14 @@ class ScoreSettings:
         force: replace scores of other references, other estimates or other metrics in the folder.
         length_tolerance: samples by which an estimate may be longer or shorter than its mixture: it is cut at its end, or
             padded with zeros there. The summary says how many were.
+        part: of the mixtures these alone are scored, for `merge_parts`.
     """
 
     metrics: Sequence[str] = METRICS
     jobs: int = 0
     force: bool = False
     length_tolerance: int = 0
+    part: Part = WHOLE
 
 
 def score_manifest(
@@ -131,34 +134,6 @@ def settings_of(metrics: Sequence[str], **more: Any) -> dict[str, Any]:
     return {"metrics": list(metrics), "versions": versions(), **more}
 
 
-def write_results(
-    out: Path,
-    order: Sequence[str],
-    scores: Sequence[UtteranceScores],
-    faults: Sequence[Failure[str]],
-    metrics: Sequence[str],
-    n_src: int,
-    inputs: Mapping[str, str],
-) -> Summary:
-    """Write `scores.csv` and `summary.json`, which do not depend on the order of `scores`.
-
-    Args:
-        order: the mixtures' ids in the order of the table.
-        inputs: what was scored, as given by the user.
-
-    Raises:
-        SepmlError: they cannot be written.
-    """
-    place = {mixture_id: i for i, mixture_id in enumerate(order)}
-    scores = sorted(scores, key=lambda score: place[score.mixture_id])
-    faults = sorted(faults, key=lambda fault: place[fault.item])
-    columns = [column for name in KNOWN if name in metrics for column in COLUMNS[name]]
-    summary = summarise(scores, faults, columns, inputs)
-    write_scores(out / "scores.csv", scores, faults, columns, n_src)
-    write_summary(out / "summary.json", summary)
-    return summary
-
-
 def _score(trials: Sequence[Trial], est: Path, out: Path, inputs: dict[str, str], settings: ScoreSettings) -> Summary:
     metrics = check_metrics(settings.metrics)
     tolerance = {"length_tolerance": settings.length_tolerance} if settings.length_tolerance else {}
@@ -169,10 +144,11 @@ def _score(trials: Sequence[Trial], est: Path, out: Path, inputs: dict[str, str]
         expected = trials[0].ests[0].name
         raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")
     scores, faults, waiting = [], [], []
-    with Journal(out, settings_of(metrics, **tolerance)) as journal:
+    mine = part_of(trials, settings.part)
+    with Journal(out, settings_of(metrics, **tolerance), settings.part) as journal:
         # Before anything is read: a file that changes meanwhile is scored again next time.
-        files = {trial.id: stamps(trial.files) for trial in trials}
-        for trial in trials:
+        files = {trial.id: stamps(trial.files) for trial in mine}
+        for trial in mine:
             kept = journal.get(trial.id, files[trial.id])
             scores += [kept] if kept else []
             waiting += [] if kept else [trial]
@@ -184,7 +160,8 @@ def _score(trials: Sequence[Trial], est: Path, out: Path, inputs: dict[str, str]
                 journal.add(result, files[result.mixture_id])
                 scores.append(result)
     n_src = max(len(trial.sources) for trial in trials)
-    summary = write_results(out, [trial.id for trial in trials], scores, faults, metrics, n_src, inputs)
+    found = Results([trial.id for trial in trials], scores, faults, metrics, n_src, inputs)
+    summary = write_results(out, found, settings.part)
     journal.remove()
     return summary
 

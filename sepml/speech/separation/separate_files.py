@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import Recording
-from sepml.speech.separation.description import Description, Listener
+from sepml.speech.separation.description import Listener
 from sepml.speech.separation.expectation import expectation_note
 from sepml.speech.separation.inputs import Outcome, failed_outcome, label_of, list_inputs, outcome_as_json, readable
 from sepml.speech.separation.options import FileSettings, OutputNames, collisions
@@ -26,7 +27,7 @@ from sepml.speech.separation.separators import Separators
 from sepml.speech.separation.talkers import SURE, TalkerCount
 from sepml.speech.separation.work import SEPARATING, Watch, Work, remove_surplus
 from sepml.system.files import write_json
-from sepml.system.process import track
+from sepml.system.parallel import WHOLE, Failure, Part, map_unordered, part_of
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +38,7 @@ def separate_files(
     out: Path,
     settings: FileSettings | None = None,
     summary: Path | None = None,
+    part: Part = WHOLE,
 ) -> list[str]:
     """Separate audio files, or all audio files of folders, into `out`.
 
@@ -49,6 +51,7 @@ def separate_files(
         separator: one for all recordings, or several for a choice by the number of talkers.
         out: a folder; `outputs.STDOUT` for one WAV file with a channel for each speaker on standard output.
         summary: a JSON file with the result of each input (`Outcome`).
+        part: of the recordings these alone.
 
     Returns:
         one line for each input that could not be separated; the others are done.
@@ -72,7 +75,7 @@ def separate_files(
             plan[item.file] = () if out == STDOUT else names.of(item.file, out, item.below)
         except SepmlError as error:
             outcomes.append(failed_outcome(item.file, error))
-    outcomes += _run(plan, separators, settings)
+    outcomes += _run(plan, separators, settings, part=part)
     _log_outcomes(outcomes, out)
     if summary is not None:
         write_json(summary, {"files": [outcome_as_json(outcome) for outcome in outcomes]})
@@ -80,34 +83,51 @@ def separate_files(
 
 
 def _run(
-    plan: Mapping[Path, Sequence[Path]], separators: Separators, settings: FileSettings, watch: Watch | None = None
+    plan: Mapping[Path, Sequence[Path]],
+    separators: Separators,
+    settings: FileSettings,
+    watch: Watch | None = None,
+    part: Part = WHOLE,
 ) -> list[Outcome]:
     """Separate recordings into their outputs, of which there are as many as the largest number of talkers."""
     refused = collisions(plan)
     work = Work.of(separators, settings, len(plan) == 1, watch)
-    outcomes = []
-    for file, outputs in track(plan.items(), "separating"):
-        try:
-            if file in refused:
-                raise SepmlError(refused[file])
-            if not settings.force and (talkers := work.done(file, outputs)):
-                log.debug("%s: kept, its outputs exist", file)
-                outcomes.append(Outcome(str(file), "kept", outputs=tuple(map(str, outputs[:talkers])), talkers=talkers))
-                continue
-            outcomes.append(_separate_file(file, outputs, work))
-        except SepmlError as error:
-            outcomes.append(failed_outcome(file, error))
-    return outcomes
+    outcomes: dict[str, Outcome] = {}
+    mine = part_of([*plan.items()], part)
+    for found in map_unordered(partial(_outcome, work=work, refused=refused), mine, 1, "separating"):
+        outcome = failed_outcome(found.item[0], SepmlError(found.message)) if isinstance(found, Failure) else found
+        outcomes[outcome.input] = outcome
+        _log_heard(outcome)
+    return [outcomes[label_of(file)] for file, _ in mine]
 
 
-def _logged(label: str, heard: Description, counted: TalkerCount | None) -> Description:
-    if heard.snr is not None:
-        log.info("%s: %s%s", _printable(label), f"{counted}; " if counted else "", heard)
-        if counted and counted.certainty < SURE:
-            log.warning("%s: the number of talkers is uncertain (the setting `speakers` gives it)", _printable(label))
-        if heard.warning:
-            log.warning("%s: %s", _printable(label), heard.warning)
-    return heard
+def _outcome(planned: tuple[Path, Sequence[Path]], work: Work, refused: Mapping[Path, str]) -> Outcome:
+    """The result of a recording that is to be separated into its outputs, also of a failure."""
+    file, outputs = planned
+    try:
+        if file in refused:
+            raise SepmlError(refused[file])
+        if not work.settings.force and (talkers := work.done(file, outputs)):
+            log.debug("%s: kept, its outputs exist", file)
+            return Outcome(str(file), "kept", outputs=tuple(map(str, outputs[:talkers])), talkers=talkers)
+        return _separate_file(file, outputs, work)
+    except SepmlError as error:
+        return failed_outcome(file, error)
+
+
+def _log_heard(outcome: Outcome) -> None:
+    """Log what was heard in a recording, and what became of its level."""
+    label, heard = _printable(outcome.input), outcome.heard
+    if outcome.gain is not None and outcome.gain < 1:
+        log.info("%s: sources turned down by %.1f dB to stay below full scale", label, -20 * np.log10(outcome.gain))
+    if heard is None or heard.snr is None:
+        return
+    counted = TalkerCount(outcome.talkers, outcome.certainty) if outcome.talkers and outcome.certainty is not None else None
+    log.info("%s: %s%s", label, f"{counted}; " if counted else "", heard)
+    if counted and counted.certainty < SURE:
+        log.warning("%s: the number of talkers is uncertain (the setting `speakers` gives it)", label)
+    if heard.warning:
+        log.warning("%s: %s", label, heard.warning)
 
 
 def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
@@ -148,18 +168,16 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
         real_time_factor=round(taken / seconds, 4),
         talkers=talkers,
         certainty=counted.certainty if counted else None,
-        heard=_logged(label, heard, counted),
+        heard=heard,
     )
 
 
 def _estimate(est: Estimates, separator: Separator, recording: Recording, label: str, work: Work) -> Listener:
-    """Separate a recording, and say what becomes of its level; returns what has heard it."""
+    """Separate a recording, and say whether it is silent; returns what has heard it."""
     settings, listener = work.settings, separator.listener()
     blocks = work.blocks(recording, label, SEPARATING)
     for block in separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener):
         est.append(block)
-    if (gain := est.factor(settings.clip_mode)) < 1:
-        log.info("%s: sources turned down by %.1f dB to stay below full scale", _printable(label), -20 * np.log10(gain))
     if est.peak == 0:
         log.info("%s: is silent, and so are its outputs", _printable(label))
     return listener

@@ -15,8 +15,8 @@ from sepml.speech.data.manifest import read_manifest
 from sepml.speech.data.segments import read_example
 from sepml.speech.losses import best_permutation, pairwise_quality, reorder
 from sepml.speech.models.load import find_model
-from sepml.speech.scoring.evaluate import every_peer_and_their_average
 from sepml.speech.scoring.resume import ENSEMBLE
+from sepml.speech.scoring.separated import every_peer_and_their_average
 from sepml.speech.separation.separator import Separator
 from sepml.speech.task import SeparationTask
 from sepml.system.csv_files import read_rows

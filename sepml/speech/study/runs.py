@@ -21,7 +21,7 @@ from sepml.speech.study.plan import Study, StudyRun, plain
 from sepml.speech.study.run_scores import score_run, write_run_scores
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_json
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import Failure, Part, map_unordered, part_of
 from sepml.system.readers import read_object
 from sepml.system.stamp import Request, file_digest
 from sepml.training.experiment import Machines
@@ -80,15 +80,13 @@ def places_of_variants(study: Study, places: Sequence[RunPlace], variants: Seque
     return [place for place in places if place.run.variant in variants]
 
 
-def run_study(
-    study: Study, places: Sequence[RunPlace], jobs: int, part: tuple[int, int], machines: Machines
-) -> list[Failure[StudyRun]]:
+def run_study(study: Study, places: Sequence[RunPlace], jobs: int, part: Part, machines: Machines) -> list[Failure[StudyRun]]:
     """Train and score what is not done yet.
 
     Args:
         places: of the runs.
         jobs: processes, of one thread each; 0 = all cores.
-        part: (i, n): of the runs only every n-th, from the i-th on, which count from 1.
+        part: of the runs these alone.
 
     Returns:
         runs that failed.
@@ -100,7 +98,7 @@ def run_study(
     for place in places:
         if place.is_done:
             requests[place.run.name].claim(place.result(".json"), "a run", _made_with(place))
-    mine = places[part[0] - 1 :: part[1]]
+    mine = part_of(places, part)
     todo = [place for place in mine if not place.is_done]
     log.info("%s: %d runs, of which %d are to be done here", study.source, len(places), len(todo))
     work = partial(_run, tests=study.tests, requests=requests, machines=machines)

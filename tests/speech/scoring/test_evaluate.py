@@ -21,9 +21,10 @@ from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.models.backbones import DPRNNConfig
 from sepml.speech.models.model import build_model, save_model
-from sepml.speech.scoring.evaluate import Remembering, Windows, evaluate_manifest
+from sepml.speech.scoring.evaluate import evaluate_manifest
 from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import ScoreSettings, score_manifest
+from sepml.speech.scoring.separated import Remembering, Windows
 from sepml.speech.separation.options import FileSettings
 from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator

@@ -1,0 +1,139 @@
+"""Scores made in parts, such as by the jobs of an array, and put together."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from sepml.errors import SepmlError
+from sepml.speech.results.scores import COLUMNS, KNOWN, UtteranceScores, write_scores
+from sepml.speech.results.summary import Summary, summarise, write_summary
+from sepml.system.files import write_json
+from sepml.system.parallel import WHOLE, Failure, Part
+from sepml.system.readers import read_object
+
+FOLDER = "parts"
+
+
+@dataclass(frozen=True)
+class Results:
+    """What a request for scores has found.
+
+    Attributes:
+        order: the mixtures' ids in the order of the table, also of those that another part holds.
+        faults: mixtures that have no scores; the item is the id.
+        inputs: what was scored, as given by the user.
+    """
+
+    order: Sequence[str]
+    scores: Sequence[UtteranceScores]
+    faults: Sequence[Failure[str]]
+    metrics: Sequence[str]
+    n_src: int
+    inputs: Mapping[str, str]
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns of the metrics, in the order of the table."""
+        return [column for name in KNOWN if name in self.metrics for column in COLUMNS[name]]
+
+    @property
+    def ids(self) -> list[str]:
+        """The mixtures that these are of."""
+        return [score.mixture_id for score in self.scores] + [fault.item for fault in self.faults]
+
+
+@dataclass(frozen=True)
+class _Made:
+    """A part that was written."""
+
+    file: Path
+    part: Part
+    results: Results
+
+
+def write_results(out: Path, results: Results, part: Part = WHOLE) -> Summary:
+    """Write `scores.csv` and `summary.json`, which do not depend on the scores' order; of a part a file for `merge_parts`.
+
+    Raises:
+        SepmlError: they cannot be written.
+    """
+    place = {mixture_id: i for i, mixture_id in enumerate(results.order)}
+    scores = sorted(results.scores, key=lambda score: place[score.mixture_id])
+    faults = sorted(results.faults, key=lambda fault: place[fault.item])
+    summary = summarise(scores, faults, results.columns, results.inputs)
+    if part[1] == 1:
+        write_scores(out / "scores.csv", scores, faults, results.columns, results.n_src)
+        write_summary(out / "summary.json", summary)
+    else:
+        content: dict[str, Any] = {"part": list(part), "order": list(results.order), "inputs": dict(results.inputs)}
+        content |= {"metrics": list(results.metrics), "n_src": results.n_src}
+        content |= {"scores": [asdict(score) for score in scores], "faults": [asdict(fault) for fault in faults]}
+        write_json(out / FOLDER / f"{part[0]}-of-{part[1]}.json", content)
+    return summary
+
+
+def merge_parts(out: Path) -> dict[str, Summary]:
+    """Write `scores.csv` and `summary.json` from the parts in a folder of scores, and in those below it.
+
+    The parts are deleted when all tables are written.
+
+    Returns:
+        the name of each folder -> its summary.
+
+    Raises:
+        SepmlError: a part is absent or damaged, they are of different scores, or hold a mixture twice or never.
+    """
+    folders = [folder for folder in (out, *sorted(out.glob("*/"))) if (folder / FOLDER).is_dir()]
+    if not folders:
+        raise SepmlError(f"{out}: holds no {FOLDER}/, expected scores that were made in parts")
+    made = {folder: _checked(folder / FOLDER) for folder in folders}
+    summaries = {}
+    for folder, parts in made.items():
+        scores = [score for each in parts for score in each.results.scores]
+        faults = [fault for each in parts for fault in each.results.faults]
+        whole = replace(parts[0].results, scores=scores, faults=faults)
+        summaries[folder.resolve().name] = write_results(folder, whole)
+    for folder, parts in made.items():
+        for each in parts:
+            each.file.unlink()
+        (folder / FOLDER).rmdir()
+    return summaries
+
+
+def _checked(folder: Path) -> list[_Made]:
+    """The parts in a folder, of which none is absent and no two hold the same mixture."""
+    parts = [_read(file) for file in sorted(folder.glob("*.json"))]
+    if not parts:
+        raise SepmlError(f"{folder}: holds no part, expected 1-of-N.json and so on")
+    first = parts[0]
+    for other in parts[1:]:
+        for name in ("order", "inputs", "metrics", "n_src"):
+            if getattr(other.results, name) != getattr(first.results, name):
+                raise SepmlError(f"{other.file}: its {name} are not those of {first.file.name}; expected parts of one request")
+        if other.part[1] != first.part[1]:
+            raise SepmlError(f"{other.file}: one of {other.part[1]} parts, {first.file.name} is one of {first.part[1]}")
+    numbers = {each.part[0] for each in parts}
+    if absent := [number for number in range(1, first.part[1] + 1) if number not in numbers]:
+        raise SepmlError(f"{folder}: part {absent[0]} of {first.part[1]} is absent; run it, then merge again")
+    seen: dict[str, Path] = {}
+    for each in parts:
+        for mixture_id in each.results.ids:
+            if mixture_id in seen:
+                raise SepmlError(f"{each.file}: holds mixture {mixture_id}, as {seen[mixture_id].name} does; expected it once")
+            seen[mixture_id] = each.file
+    if left := [mixture_id for mixture_id in first.results.order if mixture_id not in seen]:
+        raise SepmlError(f"{folder}: no part holds mixture {left[0]}; run them again, then merge")
+    return parts
+
+
+def _read(file: Path) -> _Made:
+    content = read_object(file, "part of scores")
+    try:
+        i, n = content["part"]
+        scores = [UtteranceScores.from_json(row) for row in content["scores"]]
+        faults = [Failure(str(row["item"]), str(row["message"])) for row in content["faults"]]
+        order, inputs, metrics = list(content["order"]), dict(content["inputs"]), list(content["metrics"])
+        return _Made(file, (int(i), int(n)), Results(order, scores, faults, metrics, int(content["n_src"]), inputs))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SepmlError(f"{file}: damaged: no part of scores; delete it and run that part again") from error
