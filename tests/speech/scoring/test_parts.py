@@ -89,7 +89,7 @@ def change(file: Path, **values: object) -> None:
 
 @pytest.mark.parametrize(("damage", "said"), [
     (lambda at: (at / "2-of-3.json").unlink(), "part 2 of 3 is absent; run it, then merge again"),
-    (lambda at: change(shutil.copy(at / "1-of-3.json", at / "2-of-3.json"), part=[2, 3]), "holds mixture a, as 1-of-3.json does"),
+    (lambda at: change(shutil.copy(at / "1-of-3.json", at / "2-of-3.json"), part=[2, 3]), "mixture a, as 1-of-3.json does"),
     (lambda at: change(at / "3-of-3.json", scores=[]), "no part holds mixture c; run them again, then merge"),
     (lambda at: change(at / "3-of-3.json", metrics=["sdr"]), "3-of-3.json: its metrics are not those of 1-of-3.json"),
     (lambda at: change(at / "3-of-3.json", part=[1, 2]), "3-of-3.json: one of 2 parts, 1-of-3.json is one of 3"),
