@@ -1,4 +1,4 @@
-# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench | make settings: each sets up .venv by itself.
+# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench | make settings | make audit: each sets up .venv by itself.
 # make test-versions: the tests under other versions of Python.
 
 PYTHON ?= python3
@@ -9,7 +9,7 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow fuzz test-browser test-versions lint bench settings venv clean
+.PHONY: demo test test-slow fuzz test-browser test-versions lint bench settings audit venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -59,6 +59,10 @@ lint: venv
 
 bench: venv
 	$(BIN)/python tools/bench/train_step.py
+
+# The licences of all packages, and known weaknesses of their versions where that service can be reached.
+audit: venv
+	tools/audit.sh $(PYTHON) $(VENV)
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build *.egg-info
