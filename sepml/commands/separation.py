@@ -75,6 +75,8 @@ def _separate(options: argparse.Namespace) -> int:
         options.wrong("-o -: writes one recording, as WAV")
     if options.cluster and ("-" in (options.out, *options.input) or options.adapt):
         options.wrong("--cluster: separates files into a folder, without --adapt")
+    if options.out == "-" and options.part != (1, 1):
+        options.wrong("--part: separates files into a folder")
     if options.out == "-" and options.adapt:
         options.wrong("--adapt: needs a folder (-o), for the model")
     if options.adapt and options.speakers not in (None, "auto", "2"):

@@ -49,7 +49,7 @@ def _study(options: argparse.Namespace) -> int:
 
     study = read_study(options.study, options.settings)
     places = places_of(study, options.out)
-    machines = Machines(str(choose_device(options.device)))
+    machines = Machines(str(choose_device(options.device)), alone=True)
     chosen = places if not options.only else places_of_variants(study, places, options.only)
     failures = [] if options.report else run_study(study, chosen, options.jobs, options.part, machines)
     results = read_results(study, places)

@@ -1,8 +1,9 @@
 """Work on a Dask cluster: on processes of other machines, which see the same files under the same paths."""
 
 import pickle
+import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import CancelledError
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from sepml.errors import SepmlError
 from sepml.system.parallel import Failure, in_executor, spread_by
+from sepml.system.readers import read_object
 from sepml.version import __version__
 
 if TYPE_CHECKING:
@@ -19,6 +21,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 # Until a scheduler has to answer.
 _SECONDS = 20
+_ADDRESS = re.compile(r"(?:(?:tcp|tls|wss?|ucx)://)?(?:\[[0-9a-fA-F:.]+\]|[\w.-]+):\d{1,5}")
 
 
 @contextmanager
@@ -39,26 +42,49 @@ def on_cluster(address: str) -> Iterator[None]:
         import distributed  # noqa: F401 - only tried
     except ImportError as error:
         raise SepmlError("a cluster needs dask.distributed: pip install 'sepml[cluster]'") from error
+    place = _place_of(address)
     clients: list[Client] = []
     with ExitStack() as stack:
 
         def spread(function: Callable[[Item], Result], items: Sequence[Item], chunk: int) -> Iterator[Result | Failure[Item]]:
             if not clients:
-                clients.append(stack.enter_context(_connected(address)))
-            yield from _spread(clients[0], address, function, items, chunk)
+                clients.append(stack.enter_context(_connected(address, place)))
+            found = _spread(clients[0], address, function, items, chunk)
+            # Before the connection: what is left of interrupted work is cancelled.
+            stack.callback(found.close)
+            return found
 
         with spread_by(spread):
             yield
 
 
+def _place_of(address: str) -> dict[str, str]:
+    """How Dask's client finds a scheduler.
+
+    Raises:
+        SepmlError: `address` is neither an address nor a scheduler file.
+    """
+    file = Path(address)
+    if file.is_file() or file.suffix == ".json":
+        try:
+            found = read_object(file, "scheduler file of Dask").get("address")
+        except FileNotFoundError as error:
+            raise SepmlError(f"cluster {address}: no such scheduler file; the scheduler writes it when it starts") from error
+        if not isinstance(found, str) or not _ADDRESS.fullmatch(found):
+            raise SepmlError(f"cluster {address}: holds no address of a scheduler, expected its scheduler file")
+        return {"scheduler_file": address}
+    if not _ADDRESS.fullmatch(address):
+        raise SepmlError(f"cluster {address}: neither a scheduler's address, such as tcp://host:8786, nor its scheduler file")
+    return {"address": address}
+
+
 @contextmanager
-def _connected(address: str) -> Iterator["Client"]:
+def _connected(address: str, place: dict[str, str]) -> Iterator["Client"]:
     from distributed import Client
 
     try:
-        place = {"scheduler_file": address} if Path(address).is_file() else {"address": address}
         client = Client(**place, timeout=_SECONDS, set_as_default=False)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         raise SepmlError(f"cluster {address}: no scheduler answers there: {error}") from error
     with client:
         yield client
@@ -66,7 +92,7 @@ def _connected(address: str) -> Iterator["Client"]:
 
 def _spread(
     client: "Client", address: str, function: Callable[[Item], Result], items: Sequence[Item], chunk: int
-) -> Iterator[Result | Failure[Item]]:
+) -> Generator[Result | Failure[Item], None, None]:
     from distributed import KilledWorker
 
     workers = _workers(client, address)
@@ -74,14 +100,16 @@ def _spread(
         # It may hold networks: it is sent once, and made again where the worker that has it ends.
         warnings.filterwarnings("ignore", message="Sending large graph")
         there = client.submit(pickle.loads, pickle.dumps(function), pure=False)
+    # `pure`: work that is asked for again would not be done again.
+    executor = client.get_executor(pure=False)
     try:
-        # `pure`: work that is asked for again would not be done again.
-        with client.get_executor(pure=False) as executor:
-            yield from in_executor(executor, there, items, workers, chunk)
+        yield from in_executor(executor, there, items, workers, chunk)
     except KilledWorker as error:
         raise SepmlError(f"cluster {address}: workers end again and again at the same work: {error.args[0]}") from error
     except CancelledError as error:
         raise SepmlError(f"cluster {address}: the connection to its scheduler is lost; the same command goes on") from error
+    finally:
+        executor.shutdown(wait=False)
 
 
 def _workers(client: "Client", address: str) -> int:

@@ -61,7 +61,7 @@ def map_unordered(
         a result, or a `Failure` where the function raised SepmlError. Any other exception is a bug and is raised here.
     """
     jobs, spread = min(jobs or cores(), len(items)), _elsewhere.get()
-    if spread is not None:
+    if spread is not None and len(items):
         results = spread(function, items, chunk)
     else:
         results = (_guarded(function, item) for item in items) if jobs <= 1 else _in_pool(function, items, jobs, chunk)

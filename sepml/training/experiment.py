@@ -19,8 +19,9 @@ from sepml.system.files import write_text
 from sepml.system.process import LARGEST_SEED, keep_large_blocks, locked
 from sepml.system.temporaries import sweep
 from sepml.training.fit import fit
-from sepml.training.hardware import environment, make_fabric
+from sepml.training.hardware import environment
 from sepml.training.history import Run
+from sepml.training.launch import make_fabric, others_running
 from sepml.training.peer_strategy import share_of_data
 from sepml.training.run_folder import CONFIG, EFFECTIVE_BATCH, claim_run, plain_settings, record_environment
 from sepml.training.settings import CohortSettings, FitSettings
@@ -79,12 +80,14 @@ class Machines:
         devices, num_nodes: the number of processes on a node, and of nodes.
         strategy: `data`: each process trains all peers on its share of the data. `peers`: each trains one peer, and they
             exchange predictions; with a multiple of the peers' number, the data are shared too.
+        alone: whether this process trains by itself, whatever torchrun or SLURM has started.
     """
 
     device: str = "auto"
     devices: int = 1
     num_nodes: int = 1
     strategy: Literal["data", "peers"] = "data"
+    alone: bool = False
 
 
 def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Parts], machines: Machines) -> None:
@@ -100,7 +103,8 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
     """
     keep_large_blocks()
     apart = len(experiment.peers) if machines.strategy == "peers" else 1
-    fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, experiment.fit.precision, apart)
+    precision = experiment.fit.precision
+    fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, precision, apart, machines.alone)
     share, shares = share_of_data(fabric)
     with ExitStack() as held:
         if fabric.world_size > 1:
@@ -116,7 +120,8 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
             facts = {**environment(fabric.device), **processes, EFFECTIVE_BATCH: experiment.data.batch_size * shares}
             record_environment(exp, facts, goes_on)
         run = Run(exp, parts.save_network, experiment.seed)
-        fit(parts.task, parts.networks, parts.loaders, (experiment.fit, experiment.cohort), run, fabric)
+        with others_running(fabric):
+            fit(parts.task, parts.networks, parts.loaders, (experiment.fit, experiment.cohort), run, fabric)
 
 
 def _take_folder(exp: Path, experiment: Experiment, fabric: Fabric, held: ExitStack) -> bool:

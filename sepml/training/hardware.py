@@ -13,14 +13,11 @@ from typing import Any, Literal, TypeVar
 
 import torch
 from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import SLURMEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy, Strategy
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.flop_counter import FlopCounterMode
 
 from sepml.errors import SepmlError
-from sepml.training.peer_strategy import PeerStrategy, require_divisible
 
 log = logging.getLogger(__name__)
 Precision = Literal["bf16-mixed", "32-true"]
@@ -49,52 +46,6 @@ def choose_device(device: str) -> str:
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise SepmlError(f"device '{device}' is not available on this machine; it has: {there}")
     return device
-
-
-def make_fabric(device: str, devices: int, num_nodes: int, precision: str, networks_apart: int = 1) -> Fabric:
-    """A launched Fabric.
-
-    Args:
-        device: see `choose_device`.
-        devices: processes on a node. num_nodes: nodes. torchrun and SLURM override both.
-        precision: `auto`, `bf16-mixed` or `32-true`.
-        networks_apart: the number of networks that have a process each, see `PeerStrategy`; 1 trains all in each process.
-
-    Raises:
-        SepmlError: the device is absent, it cannot compute in the precision, or networks cannot be shared out.
-    """
-    devices, num_nodes = _launched() or (devices, num_nodes)
-    require_divisible(devices * num_nodes, networks_apart)
-    # It logs the precision as well, which choose_precision has logged.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
-    accelerator = choose_device(device)
-    fabric = Fabric(
-        accelerator=accelerator,
-        devices=devices,
-        num_nodes=num_nodes,
-        precision=choose_precision(precision, accelerator),
-        strategy=_strategy(devices * num_nodes, networks_apart),
-    )
-    fabric.launch()
-    return fabric
-
-
-def _strategy(processes: int, networks_apart: int) -> Strategy | Literal["auto"]:
-    if networks_apart > 1:
-        return PeerStrategy(networks_apart)
-    # Gradients are averaged where they are, without a copy.
-    return DDPStrategy(gradient_as_bucket_view=True) if processes > 1 else "auto"
-
-
-def _launched() -> tuple[int, int] | None:
-    """The processes on a node and the nodes of a run that torchrun or SLURM has started; None if neither has."""
-    if TorchElasticEnvironment.detect():
-        local = int(os.environ["LOCAL_WORLD_SIZE"])
-        return local, int(os.environ["WORLD_SIZE"]) // local
-    if SLURMEnvironment.detect():
-        nodes = int(os.environ.get("SLURM_NNODES", "1"))
-        return int(os.environ.get("SLURM_NTASKS_PER_NODE", int(os.environ["SLURM_NTASKS"]) // nodes)), nodes
-    return None
 
 
 def sum_over_processes(values: Tensor, fabric: Fabric) -> Tensor:

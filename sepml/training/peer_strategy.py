@@ -12,7 +12,6 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
-from sepml.errors import SepmlError
 from sepml.mutual.task import Engine
 
 # Of the places of tensors in the bytes that are sent: any type may begin there.
@@ -63,33 +62,22 @@ class PeerStrategy(DDPStrategy):
         """The values of all processes of the cohort, in their order, and the number of bytes that each of them sent.
 
         Args:
-            value: anything that can be pickled, with tensors in it, whose bytes are sent from the device where they are.
+            value: anything that can be pickled, with tensors in it. Where some are on a GPU, all are sent from there; each
+                arrives on the kind of device that it came from.
         """
         content, tensors = _taken_apart(value)
+        device = next((tensor.device for tensor in tensors if tensor.device.type != "cpu"), torch.device("cpu"))
         heads: list[Any] = [None] * self.networks
-        device = tensors[0].device if tensors else torch.device("cpu")
         size = sum(map(_room, tensors))
         distributed.all_gather_object(heads, (content, size), group=self._cohort_by_cpu)
         most = max(there for _, there in heads)
-        sent = torch.cat([*map(_bytes_of, tensors), torch.zeros(most - size, dtype=torch.uint8, device=device)])
+        parts = [*map(_bytes_of, tensors), torch.zeros(most - size, dtype=torch.uint8)]
+        sent = torch.cat([part.to(device) for part in parts])
         received = [torch.empty_like(sent) for _ in heads]
         if most:
             distributed.all_gather(received, sent, self._cohort_by_cpu if device.type == "cpu" else self._cohort)
         values = [_put_together(content, part) for (content, _), part in zip(heads, received, strict=True)]
         return values, most + max(len(content) for content, _ in heads)
-
-
-def require_divisible(processes: int, networks: int) -> None:
-    """Refuse a number of processes that is no multiple of the number of networks.
-
-    Raises:
-        SepmlError: it is not.
-    """
-    if processes % networks:
-        counted = f"{processes} process{'es' * (processes > 1)}"
-        raise SepmlError(
-            f"strategy 'peers' gives each peer a process: got {counted}, expected a multiple of the {networks} peers"
-        )
 
 
 def peer_strategy_of(fabric: Fabric) -> PeerStrategy | None:
@@ -119,7 +107,7 @@ class _Pickler(pickle.Pickler):
             return None
         place, self._place = self._place, self._place + _room(value)
         self.tensors.append(value)
-        return place, tuple(value.shape), value.dtype
+        return place, tuple(value.shape), value.dtype, value.device.type == "cpu"
 
 
 class _Unpickler(pickle.Unpickler):
@@ -130,8 +118,9 @@ class _Unpickler(pickle.Unpickler):
         self._content = content
 
     def persistent_load(self, place: Any) -> Tensor:
-        first, shape, dtype = place
-        return self._content[first : first + math.prod(shape) * dtype.itemsize].view(dtype).view(shape).clone()
+        first, shape, dtype, on_cpu = place
+        tensor = self._content[first : first + math.prod(shape) * dtype.itemsize].view(dtype).view(shape).clone()
+        return tensor.cpu() if on_cpu else tensor
 
 
 def _taken_apart(value: Any) -> tuple[bytes, list[Tensor]]:

@@ -11,7 +11,7 @@ import torch
 from linear_task import Sure, linear
 from linear_training import SGD, trained
 
-from sepml.training.hardware import make_fabric
+from sepml.training.launch import make_fabric
 from sepml.training.settings import CohortSettings, GateSettings, Threshold
 
 CASES = {

@@ -9,7 +9,7 @@ import torch
 
 from sepml.mutual import Cohort, Rules, mechanism_named
 from sepml.training.engine import FabricEngine
-from sepml.training.hardware import make_fabric
+from sepml.training.launch import make_fabric
 from sepml.vision.networks import NetworkConfig, build_network
 from sepml.vision.slimmable import ViewSettings
 from sepml.vision.task import ClassificationTask, ImageBatch

@@ -137,6 +137,19 @@ def test_a_study_trains_on_a_cluster(two_workers, tmp_path):
         assert tables[0] == tables[1]
 
 
+def test_interrupted_work_is_cancelled_and_not_waited_for(two_workers, tmp_path):
+    started = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), on_cluster(two_workers):
+        for _ in map_unordered(partial(slow, folder=tmp_path), range(200)):
+            raise KeyboardInterrupt
+    assert time.monotonic() - started < 60
+    done = len(list(tmp_path.iterdir()))
+    time.sleep(2)
+    assert len(list(tmp_path.iterdir())) <= done + 2 < 100
+    with on_cluster(two_workers):
+        assert list(map_unordered(squared, [])) == []
+
+
 # What cannot be.
 
 
@@ -145,6 +158,20 @@ def test_no_scheduler_and_no_dask_are_one_line(monkeypatch, capsys, tmp_path, co
     monkeypatch.setattr(cluster, "_SECONDS", 1)
     assert main([*words, "--cluster", "tcp://127.0.0.1:9"]) == 1
     assert "cluster tcp://127.0.0.1:9: no scheduler answers there" in capsys.readouterr().err.splitlines()[-1]
+    (tmp_path / "list.json").write_text("[1]")
+    (tmp_path / "empty.json").write_text("{}")
+    for address, said in {
+        "foo": "neither a scheduler's address, such as tcp://host:8786, nor its scheduler file",
+        "http://x": "neither a scheduler's address",
+        "": "neither a scheduler's address",
+        str(tmp_path): "neither a scheduler's address",
+        str(tmp_path / "absent.json"): "no such scheduler file; the scheduler writes it when it starts",
+        str(tmp_path / "list.json"): "holds list, expected an object",
+        str(tmp_path / "empty.json"): "holds no address of a scheduler",
+    }.items():
+        assert main([*words, "--cluster", address]) == 1
+        error = capsys.readouterr().err.strip().splitlines()
+        assert len(error) == 1 and said in error[0], error
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main([*words, "--cluster", "tcp://127.0.0.1:9"]) == 1
     assert capsys.readouterr().err.strip() == "sepml: error: a cluster needs dask.distributed: pip install 'sepml[cluster]'"

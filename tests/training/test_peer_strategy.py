@@ -17,10 +17,9 @@ from peer_processes import CASES, train_all
 from tiny_training import history, same_state, state_of, train, write_config, write_data
 from torch import nn
 
-from sepml.errors import SepmlError
 from sepml.mutual.task import LocalEngine
-from sepml.training.hardware import make_fabric
-from sepml.training.peer_strategy import has_dropout, require_divisible, share_of_data
+from sepml.training.launch import make_fabric
+from sepml.training.peer_strategy import has_dropout, share_of_data
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")])}
@@ -111,8 +110,10 @@ def test_where_one_process_dies_all_end_and_the_run_goes_on(config, whole, tmp_p
     children = Path(f"/proc/{started.pid}/task/{started.pid}/children").read_text().split()
     [peer] = [int(pid) for pid in children if b"--strategy" in Path(f"/proc/{pid}/cmdline").read_bytes()]
     os.kill(peer, signal.SIGKILL)
-    started.communicate(timeout=120)
+    _, said = started.communicate(timeout=120)
     assert started.returncode != 0
+    assert "Traceback" not in said
+    assert "another process of the run has ended" in said or not said.strip()
     done = state_of(exp)["epoch"]
     assert done < 200
     if done <= 2:
@@ -130,13 +131,30 @@ def test_processes_that_the_peers_cannot_share_are_refused(config, tmp_path, cap
     assert not (tmp_path / "exp").exists()
 
 
+def test_a_slurm_job_that_is_no_step_trains_here(config, whole, tmp_path):
+    """As in a job's script without srun, or in a study's process: it would wait for others for ever."""
+    job = {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1", "SLURM_JOB_NAME": "job", "SLURM_PROCID": "0"}
+    done = run(command(config, tmp_path / "exp"), **job, OMP_NUM_THREADS="2")
+    assert done.returncode == 0, done.stderr
+    assert same_state(state_of(tmp_path / "exp"), state_of(whole))
+
+
+def test_a_slurm_step_without_tasks_a_node_is_one_line(config, tmp_path, capsys, monkeypatch):
+    for name, value in {"NTASKS": "2", "STEP_NUM_TASKS": "2", "NNODES": "1", "JOB_NAME": "job"}.items():
+        monkeypatch.setenv(f"SLURM_{name}", value)
+    assert train(config, tmp_path / "exp") == 1
+    said = "SLURM started 2 tasks without the number of each node; ask it for ntasks-per-node"
+    assert capsys.readouterr().err.strip() == f"sepml: error: {said}"
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "1")
+    assert train(config, tmp_path / "exp", "--strategy", "peers", "--devices", "2") == 1
+    said = capsys.readouterr().err
+    assert "got 1 process from SLURM, expected a multiple of the 2 peers" in said
+
+
 def test_an_engine_of_one_process_has_all_peers():
     assert LocalEngine().mine(3) == [0, 1, 2]
     assert LocalEngine().exchange({1: "b", 0: "a"}) == ["a", "b"]
     assert share_of_data(make_fabric("cpu", 1, 1, "32-true")) == (0, 1)
-    require_divisible(4, 2)
-    with pytest.raises(SepmlError, match="got 3 processes"):
-        require_divisible(3, 2)
 
 
 def test_networks_that_drop_activations_are_found():
@@ -179,7 +197,13 @@ def test_slurm_starts_training_unchanged(config, whole, tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    slurm = {"NNODES": asked["nodes"], "NTASKS": str(tasks), "NTASKS_PER_NODE": asked["ntasks-per-node"], "JOB_ID": "1234"}
+    slurm = {
+        "NNODES": asked["nodes"],
+        "NTASKS": str(tasks),
+        "NTASKS_PER_NODE": asked["ntasks-per-node"],
+        "JOB_ID": "1234",
+        "STEP_NUM_TASKS": str(tasks),
+    }
     environment = {f"SLURM_{name}": value for name, value in (slurm | {"NODELIST": "127.0.0.1", "JOB_NAME": "sepml"}).items()}
     environment |= {"PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}", "MASTER_PORT": str(port)}
     done = run(["bash", str(script), *command(config, tmp_path / "exp")[4:]], **environment)

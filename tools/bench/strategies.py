@@ -64,7 +64,7 @@ def _time(variant: str, steps: int) -> None:
     from sepml.speech.task import SeparationTask
     from sepml.system.process import keep_large_blocks
     from sepml.training.engine import FabricEngine
-    from sepml.training.hardware import make_fabric
+    from sepml.training.launch import make_fabric
     from sepml.training.peer_strategy import networks_of
 
     keep_large_blocks()

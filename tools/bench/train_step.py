@@ -132,7 +132,7 @@ def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
     from sepml.speech.task import SeparationTask
     from sepml.system.process import keep_large_blocks
     from sepml.training.engine import FabricEngine
-    from sepml.training.hardware import make_fabric
+    from sepml.training.launch import make_fabric
 
     if "left as it is" not in variant:
         keep_large_blocks()

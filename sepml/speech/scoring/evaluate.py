@@ -16,7 +16,7 @@ from sepml.speech.models.config import Architecture
 from sepml.speech.models.load import find_model
 from sepml.speech.results.scores import METRICS, UtteranceScores
 from sepml.speech.results.summary import Summary
-from sepml.speech.scoring.parts import Results, write_results
+from sepml.speech.scoring.parts import Results, claim_parts, write_results
 from sepml.speech.scoring.resume import Journal, Stamps, clear_other_rows, inputs_of_rows, refuse_other_rows, stamps
 from sepml.speech.scoring.score import score_utterance, settings_of
 from sepml.speech.scoring.separated import (
@@ -103,12 +103,18 @@ def evaluate_manifest(
         clear_other_rows(out, inputs)
     separators = every_peer_and_their_average(separator, origin) if ensemble else {"": separator}
     settings = settings_of(metrics, device=str(device), windows=vars(windows), saved=save_estimates)
+    order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
     with ExitStack() as stack:
         rows = [_row(stack, out, label, one, inputs[label], settings, part) for label, one in separators.items()]
+        for row in rows:
+            claim_parts(row.out, part, order, row.inputs | commit, force)
         _run(part_of(mixtures, part), rows, partial(score_utterance, metrics=metrics), windows, save_estimates, jobs or cores())
-    order, commit = [mixture.id for mixture in mixtures], {"commit": origin.commit} if origin.commit else {}
-    found = [Results(order, row.scores, row.faults, metrics, n_src, row.inputs | commit) for row in rows]
-    summaries = {row.label: write_results(row.out, of, part) for row, of in zip(rows, found, strict=True)}
+    return _written(rows, [Results(order, row.scores, row.faults, metrics, n_src, row.inputs | commit) for row in rows], part)
+
+
+def _written(rows: Sequence[_Row], results: Sequence[Results], part: Part) -> dict[str, Summary]:
+    """Write the results of all rows."""
+    summaries = {row.label: write_results(row.out, of, part) for row, of in zip(rows, results, strict=True)}
     # After all tables are written.
     for row in rows:
         row.journal.remove()

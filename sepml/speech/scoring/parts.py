@@ -1,6 +1,7 @@
 """Scores made in parts, such as by the jobs of an array, and put together."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from sepml.speech.results.summary import Summary, summarise, write_summary
 from sepml.system.files import write_json
 from sepml.system.parallel import WHOLE, Failure, Part
 from sepml.system.readers import read_object
+from sepml.system.stamp import WAY_OUT, OtherContent
 
 FOLDER = "parts"
 
@@ -65,6 +67,11 @@ def write_results(out: Path, results: Results, part: Part = WHOLE) -> Summary:
     if part[1] == 1:
         write_scores(out / "scores.csv", scores, faults, results.columns, results.n_src)
         write_summary(out / "summary.json", summary)
+        # They are in the tables now, or of other scores, which these replace.
+        for file in (out / FOLDER).glob("*.json"):
+            file.unlink()
+        with suppress(OSError):
+            (out / FOLDER).rmdir()
     else:
         content: dict[str, Any] = {"part": list(part), "order": list(results.order), "inputs": dict(results.inputs)}
         content |= {"metrics": list(results.metrics), "n_src": results.n_src}
@@ -73,10 +80,34 @@ def write_results(out: Path, results: Results, part: Part = WHOLE) -> Summary:
     return summary
 
 
+def claim_parts(out: Path, part: Part, order: Sequence[str], inputs: Mapping[str, str], force: bool) -> None:
+    """Refuse to make a part beside those of other scores.
+
+    Args:
+        order, inputs: of the part, see `Results`.
+        force: delete the others instead.
+
+    Raises:
+        SepmlError: the folder holds parts of other scores, or another number of parts.
+    """
+    if part[1] == 1:
+        return
+    for file in sorted((out / FOLDER).glob("*.json")):
+        try:
+            made = _read(file)
+            if (made.part[1], list(made.results.order), dict(made.results.inputs)) == (part[1], list(order), dict(inputs)):
+                continue
+            raise OtherContent(f"{file}: a part of other scores, or one of another number of parts; {WAY_OUT}")
+        except SepmlError:
+            if not force:
+                raise
+            file.unlink()
+
+
 def merge_parts(out: Path) -> dict[str, Summary]:
     """Write `scores.csv` and `summary.json` from the parts in a folder of scores, and in those below it.
 
-    The parts are deleted when all tables are written.
+    The parts of a folder are deleted when its tables are written.
 
     Returns:
         the name of each folder -> its summary.
@@ -94,10 +125,6 @@ def merge_parts(out: Path) -> dict[str, Summary]:
         faults = [fault for each in parts for fault in each.results.faults]
         whole = replace(parts[0].results, scores=scores, faults=faults)
         summaries[folder.resolve().name] = write_results(folder, whole)
-    for folder, parts in made.items():
-        for each in parts:
-            each.file.unlink()
-        (folder / FOLDER).rmdir()
     return summaries
 
 
@@ -110,9 +137,10 @@ def _checked(folder: Path) -> list[_Made]:
     for other in parts[1:]:
         for name in ("order", "inputs", "metrics", "n_src"):
             if getattr(other.results, name) != getattr(first.results, name):
-                raise SepmlError(f"{other.file}: its {name} are not those of {first.file.name}; expected parts of one request")
+                raise SepmlError(f"{other.file}: its {name} are not those of {first.file.name}; delete one and make it anew")
         if other.part[1] != first.part[1]:
-            raise SepmlError(f"{other.file}: one of {other.part[1]} parts, {first.file.name} is one of {first.part[1]}")
+            found = f"one of {other.part[1]} parts, {first.file.name} is one of {first.part[1]}"
+            raise SepmlError(f"{other.file}: {found}; delete those that do not belong there")
     numbers = {each.part[0] for each in parts}
     if absent := [number for number in range(1, first.part[1] + 1) if number not in numbers]:
         raise SepmlError(f"{folder}: part {absent[0]} of {first.part[1]} is absent; run it, then merge again")

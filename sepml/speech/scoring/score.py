@@ -12,7 +12,7 @@ from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.results.scores import METRICS, UtteranceScores
 from sepml.speech.results.summary import Summary, versions
-from sepml.speech.scoring.parts import Results, write_results
+from sepml.speech.scoring.parts import Results, claim_parts, write_results
 from sepml.speech.scoring.resume import Journal, refuse_other, stamps
 from sepml.speech.scoring.trial import (
     Trial,
@@ -140,6 +140,7 @@ def _score(trials: Sequence[Trial], est: Path, out: Path, inputs: dict[str, str]
     inputs = {**inputs, "metrics": " ".join(metrics), **{name: str(value) for name, value in tolerance.items()}}
     if not settings.force:
         refuse_other(out, inputs)
+    claim_parts(out, settings.part, [trial.id for trial in trials], inputs, settings.force)
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
         raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")

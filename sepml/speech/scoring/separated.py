@@ -85,9 +85,8 @@ def scored_elsewhere(todo: Sequence[Todo], separators: Sequence[Separator], scor
     """Let other machines separate and score the mixtures."""
     work = partial(_separated_and_scored, separators=separators, score=score, windows=windows)
     for found in map_unordered(work, todo, what="evaluating"):
-        if isinstance(found, Failure):
-            raise SepmlError(found.message)
-        yield from found
+        # Failures are part of the results.
+        yield from cast(list[Result], found)
 
 
 def _separated_and_scored(left: Todo, separators: Sequence[Separator], score: Score, windows: Windows) -> list[Result]:

@@ -51,7 +51,7 @@ def separate_files(
         separator: one for all recordings, or several for a choice by the number of talkers.
         out: a folder; `outputs.STDOUT` for one WAV file with a channel for each speaker on standard output.
         summary: a JSON file with the result of each input (`Outcome`).
-        part: of the recordings these alone.
+        part: of the recordings these alone; inputs that cannot be listed are failures of the first part.
 
     Returns:
         one line for each input that could not be separated; the others are done.
@@ -75,6 +75,7 @@ def separate_files(
             plan[item.file] = () if out == STDOUT else names.of(item.file, out, item.below)
         except SepmlError as error:
             outcomes.append(failed_outcome(item.file, error))
+    outcomes = outcomes if part[0] == 1 else []
     outcomes += _run(plan, separators, settings, part=part)
     _log_outcomes(outcomes, out)
     if summary is not None:
@@ -102,22 +103,20 @@ def _run(
 
 
 def _outcome(planned: tuple[Path, Sequence[Path]], work: Work, refused: Mapping[Path, str]) -> Outcome:
-    """The result of a recording that is to be separated into its outputs, also of a failure."""
+    """The result of a recording that is to be separated into its outputs."""
     file, outputs = planned
-    try:
-        if file in refused:
-            raise SepmlError(refused[file])
-        if not work.settings.force and (talkers := work.done(file, outputs)):
-            log.debug("%s: kept, its outputs exist", file)
-            return Outcome(str(file), "kept", outputs=tuple(map(str, outputs[:talkers])), talkers=talkers)
-        return _separate_file(file, outputs, work)
-    except SepmlError as error:
-        return failed_outcome(file, error)
+    if file in refused:
+        raise SepmlError(refused[file])
+    if not work.settings.force and (talkers := work.done(file, outputs)):
+        return Outcome(str(file), "kept", outputs=tuple(map(str, outputs[:talkers])), talkers=talkers)
+    return _separate_file(file, outputs, work)
 
 
 def _log_heard(outcome: Outcome) -> None:
     """Log what was heard in a recording, and what became of its level."""
     label, heard = _printable(outcome.input), outcome.heard
+    if outcome.status == "kept":
+        log.debug("%s: kept, its outputs exist", label)
     if outcome.gain is not None and outcome.gain < 1:
         log.info("%s: sources turned down by %.1f dB to stay below full scale", label, -20 * np.log10(outcome.gain))
     if heard is None or heard.snr is None:

@@ -106,6 +106,20 @@ def test_what_is_not_whole_is_one_line_and_nothing_is_lost(parts, capsys, damage
     assert sorted((parts / "parts").iterdir()) == left and not (parts / "scores.csv").exists()
 
 
+def test_parts_of_other_scores_are_refused_before_the_work(corpus, parts, tmp_path, capsys):
+    other = shutil.copytree(corpus.root / "est", tmp_path / "other")
+    words = ["score", "--manifest", str(corpus.manifest), "--est", str(other), "-o", str(parts), *QUICK, "-j", "1"]
+    assert main([*words, "--part", "2/3"]) == 1
+    assert "1-of-3.json: a part of other scores, or one of another number of parts" in capsys.readouterr().err
+    assert score(corpus, parts, "--part", "2/2") == 1
+    assert "give --force to replace it" in capsys.readouterr().err
+    assert score(corpus, parts, "--part", "2/3") == 0, "the same part again"
+    assert main([*words, "--part", "2/3", "--force"]) == 0
+    assert [file.name for file in (parts / "parts").iterdir()] == ["2-of-3.json"]
+    assert score(corpus, parts) == 1, "d has no estimates"
+    assert not (parts / "parts").exists() and (parts / "scores.csv").exists()
+
+
 def test_a_report_needs_all_parts(corpus, exp, tmp_path, capsys):
     words = ["evaluate", "--model", str(exp / "peer1"), "--manifest", str(corpus.manifest), "-o", str(tmp_path / "out")]
     with pytest.raises(SystemExit):
