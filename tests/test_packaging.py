@@ -55,3 +55,19 @@ def test_types_are_shipped(tmp_path):
     assert (tmp_path / "built/sepml/py.typed").is_file()
     for name in ("sentences.txt", "voices.csv"):
         assert (tmp_path / "built/sepml/speech/corpora" / name).is_file()
+
+
+def test_separating_scoring_and_the_page_do_not_import_lightning():
+    """It is for training alone."""
+    modules = "speech.separation.separate_files", "speech.separation.separators", "speech.scoring.score", "speech.demo.app"
+    program = "\n".join(
+        [
+            "import sys",
+            *(f"import sepml.{name}" for name in modules),
+            "from sepml.speech.separation.separators import Separators; Separators.load()",
+            "print([name for name in sys.modules if name in ('lightning_fabric', 'pytorch_lightning')])",
+        ]
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "[]"

@@ -17,8 +17,8 @@ from sepml.mutual import Cohort, StepReport, Task
 from sepml.system.process import LARGEST_SEED, track
 from sepml.training.engine import FabricEngine
 from sepml.training.epoch_line import log_epoch, some
-from sepml.training.hardware import union_over_processes
 from sepml.training.history import EpochRow, Progress, Run, epoch_means, save
+from sepml.training.launch import union_over_processes
 from sepml.training.loading import worker_faults
 from sepml.training.optimizers import is_frozen, make_optimizer
 from sepml.training.peer_strategy import bring_together, has_dropout, networks_of

@@ -1,4 +1,4 @@
-"""The machine: devices, precision and processes, by Lightning Fabric; its facts; the size and the cost of networks."""
+"""The machine: devices, precision, its facts; the size and the cost of networks."""
 
 import copy
 import logging
@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 from torch.utils.flop_counter import FlopCounterMode
@@ -46,26 +45,6 @@ def choose_device(device: str) -> str:
         there = ", ".join(name for name, is_there in available.items() if is_there)
         raise SepmlError(f"device '{device}' is not available on this machine; it has: {there}")
     return device
-
-
-def sum_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
-    """The sum of each of the values over the processes of a run.
-
-    Args:
-        values: on the CPU, in 64-bit floats.
-        fabric: of the run. A single process does not use its device, which may have no such floats (MPS).
-    """
-    # For a tensor, `all_reduce` returns a tensor.
-    return values if fabric.world_size == 1 else fabric.all_reduce(values, reduce_op="sum").cpu()  # type: ignore[union-attr]
-
-
-def union_over_processes(names: Sequence[str], fabric: Fabric) -> list[str]:
-    """The names that any process of a run has, each once, in the order of the processes; all processes must call it."""
-    lists = [list(names)]
-    if fabric.world_size > 1:
-        lists *= fabric.world_size
-        torch.distributed.all_gather_object(lists, list(names))
-    return list(dict.fromkeys(name for of in lists for name in of))
 
 
 def choose_precision(precision: str, accelerator: str) -> Precision:

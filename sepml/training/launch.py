@@ -3,14 +3,16 @@
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from lightning_fabric.strategies import DDPStrategy, Strategy
+from torch import Tensor
 
 from sepml.errors import SepmlError
 from sepml.training.hardware import choose_device, choose_precision
@@ -84,6 +86,26 @@ def others_running(fabric: Fabric) -> Iterator[None]:
         if fabric.world_size > 1 and _LOST.search(str(error)):
             raise SepmlError("another process of the run has ended, which says why; the same command goes on") from error
         raise
+
+
+def sum_over_processes(values: Tensor, fabric: Fabric) -> Tensor:
+    """The sum of each of the values over the processes of a run.
+
+    Args:
+        values: on the CPU, in 64-bit floats.
+        fabric: of the run. A single process does not use its device, which may have no such floats (MPS).
+    """
+    # For a tensor, `all_reduce` returns a tensor.
+    return values if fabric.world_size == 1 else fabric.all_reduce(values, reduce_op="sum").cpu()  # type: ignore[union-attr]
+
+
+def union_over_processes(names: Sequence[str], fabric: Fabric) -> list[str]:
+    """The names that any process of a run has, each once, in the order of the processes; all processes must call it."""
+    lists = [list(names)]
+    if fabric.world_size > 1:
+        lists *= fabric.world_size
+        torch.distributed.all_gather_object(lists, list(names))
+    return list(dict.fromkeys(name for of in lists for name in of))
 
 
 def _strategy(processes: int, networks_apart: int) -> Strategy | Literal["auto"]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from sepml.mutual import Task
 from sepml.system.process import track
 from sepml.training.engine import FabricEngine
-from sepml.training.hardware import sum_over_processes, union_over_processes
+from sepml.training.launch import sum_over_processes, union_over_processes
 
 
 @torch.no_grad()

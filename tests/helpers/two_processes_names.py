@@ -5,8 +5,7 @@ Run as a program, which starts the second process itself.
 
 import torch
 
-from sepml.training.hardware import sum_over_processes, union_over_processes
-from sepml.training.launch import make_fabric
+from sepml.training.launch import make_fabric, sum_over_processes, union_over_processes
 
 
 def main() -> None:
