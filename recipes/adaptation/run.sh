@@ -86,7 +86,7 @@ if run_stage 4 "results"; then
         echo "Both by their average; all of the way, before \`sepml adapt\` goes back towards the start."
         echo
         cat adapted/own.md
-        for study in $studies; do
+        for study in $studies labels; do
             [ ! -f "studies/$study/RESULTS.md" ] || sed 's/^#/##/' "studies/$study/RESULTS.md" | sed '1s/^/\n/'
         done
     } >RESULTS.md
