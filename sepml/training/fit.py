@@ -76,7 +76,7 @@ def fit(
             epoch, started = progress.epoch, time.perf_counter()
             _seed(run, epoch, networks, fabric, teachers)
             reports, untrained = _train_epoch(cohort, teachers, owners, train, progress, settings, engine)
-            seconds = _seconds_since(started, engine, progress, len(reports))
+            seconds = time.perf_counter() - started
             scores, unscored = validate(task, ready, valid, engine, f"epoch {epoch + 1} validation")
             means = epoch_means(reports, owners, engine)
             if teachers:
@@ -91,13 +91,6 @@ def fit(
                 tensorboard.write(progress.history, task)
             fabric.barrier()
     return progress.history
-
-
-def _seconds_since(started: float, engine: FabricEngine, progress: Progress, steps: int) -> float:
-    """The seconds that so many steps took; what they sent to other processes is logged once."""
-    if engine.sent and not progress.epoch and engine.fabric.is_global_zero:
-        log.info("a process sends %.3g MB in a step", engine.sent / steps / 1e6)
-    return time.perf_counter() - started
 
 
 def _set_up(loader: DataLoader[Any], fabric: Fabric) -> DataLoader[Any]:
@@ -212,8 +205,7 @@ def _train_epoch(
         reports.append(report)
         if report.skipped.any():
             suspects += [name for name, bad in zip(cohort.task.names(batch), report.not_finite.tolist(), strict=False) if bad]
-        skipped = [bool(report.skipped[owners.index(network)]) for network in range(len(progress.skipped))]
-        progress.skipped = [(n + 1) * bad for n, bad in zip(progress.skipped, skipped, strict=True)]
+        progress.count_skipped([bool(report.skipped[owners.index(network)]) for network in range(len(progress.skipped))])
         if max(progress.skipped) >= options.max_skipped:
             break
     progress.gate_history = cohort.history
@@ -221,7 +213,14 @@ def _train_epoch(
     if any(report.skipped.any() for report in reports):
         suspects = union_over_processes(suspects, engine.fabric)
     _give_up(progress, options.max_skipped, suspects)
+    _log_sent(engine, progress.epoch, len(reports))
     return reports, suspects
+
+
+def _log_sent(engine: FabricEngine, epoch: int, steps: int) -> None:
+    """Log once what a process sends to those that train its peers."""
+    if engine.sent and epoch == 0 and engine.fabric.is_global_zero:
+        log.info("a process sends %.3g MB in a step", engine.sent / steps / 1e6)
 
 
 def _set_rate(optimizer: Optimizer | None, rate: float) -> None:

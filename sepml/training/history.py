@@ -133,6 +133,10 @@ class Progress:
         """Count an epoch as done and add its rows, one a network."""
         self.epoch, self.history = self.epoch + 1, [*self.history, *rows]
 
+    def count_skipped(self, skipped: Sequence[bool]) -> None:
+        """Count the steps in a row that each network has skipped, after one more step."""
+        self.skipped = [(n + 1) * bad for n, bad in zip(self.skipped, skipped, strict=True)]
+
     def scores(self, network: int) -> list[float]:
         """The validation scores of a network, of which the first is 0, epoch by epoch."""
         return [row.score for row in self.history if row.network == network + 1]

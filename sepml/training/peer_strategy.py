@@ -55,7 +55,7 @@ class PeerStrategy(DDPStrategy):
         """The network; where it has replicas, one that averages gradients over them."""
         if self.cohorts == 1:
             return module
-        self._ddp_kwargs = {"process_group": self.replicas}
+        self._ddp_kwargs = {"process_group": self.replicas, "gradient_as_bucket_view": True}
         return super().setup_module(module)
 
     def exchange(self, value: Any) -> tuple[list[Any], int]:

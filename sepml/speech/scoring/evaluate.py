@@ -149,12 +149,14 @@ def _run(
 ) -> None:
     """Separate and score the mixtures of which some row has no scores yet."""
     todo: list[Todo] = []
+    # Before anything is read: a file that changes meanwhile is scored again next time.
+    before = {mixture.id: stamps((mixture.mixture, *mixture.sources)) for mixture in mixtures}
     for mixture in mixtures:
         left = {}
         for number, row in enumerate(rows):
             ests = tuple(row.est / f"{mixture.id}_s{n + 1}.wav" for n in range(row.separator.n_src))
             trial = Trial(mixture.id, mixture.mixture, mixture.sources, ests)
-            if kept := row.journal.get(trial.id, _stamps_of(trial, saved)):
+            if kept := row.journal.get(trial.id, before[trial.id] + (stamps(ests) if saved else [])):
                 row.scores.append(kept)
             else:
                 left[number] = trial
@@ -163,18 +165,14 @@ def _run(
     separators = [row.separator for row in rows]
     run = scored_elsewhere(todo, separators, score, windows) if is_elsewhere() else None
     for number, trial, outcome in run or scored_beside(todo, separators, score, windows, jobs):
-        _take(outcome, rows[number], trial, saved)
+        _take(outcome, rows[number], trial, before[trial.id], saved)
 
 
-def _stamps_of(trial: Trial, saved: bool) -> Stamps:
-    return stamps(trial.files if saved else trial.files[: -len(trial.ests)])
-
-
-def _take(outcome: Scored, row: _Row, trial: Trial, saved: bool) -> None:
+def _take(outcome: Scored, row: _Row, trial: Trial, before: Stamps, saved: bool) -> None:
     if isinstance(outcome, Failure):
         row.faults.append(outcome)
     else:
-        row.journal.add(outcome, _stamps_of(trial, saved))
+        row.journal.add(outcome, before + (stamps(trial.ests) if saved else []))
         row.scores.append(outcome)
     if not saved:
         for path in trial.ests:
