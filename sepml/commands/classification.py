@@ -3,8 +3,12 @@
 import argparse
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sepml.commands.options import OK
+
+if TYPE_CHECKING:
+    from sepml.study.task import StudyTask
 
 
 def experiment() -> tuple[type, Callable[..., None]]:
@@ -12,6 +16,13 @@ def experiment() -> tuple[type, Callable[..., None]]:
     from sepml.vision.experiment import ImageExperiment, train_classifiers
 
     return ImageExperiment, train_classifiers
+
+
+def study() -> "StudyTask":
+    """What a study knows of the classification of images."""
+    from sepml.vision.study_task import ClassificationStudy
+
+    return ClassificationStudy()
 
 
 def evaluate(options: argparse.Namespace) -> int:

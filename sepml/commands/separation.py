@@ -26,6 +26,7 @@ from sepml.commands.options import (
 if TYPE_CHECKING:
     from sepml.speech.separation.separator import Separator
     from sepml.speech.separation.separators import Separators
+    from sepml.study.task import StudyTask
 
 log = logging.getLogger(__name__)
 _ADAPTED = "adapted"
@@ -174,6 +175,13 @@ def experiment() -> tuple[type, Callable[..., None]]:
     from sepml.speech.experiment import SeparationExperiment, train
 
     return SeparationExperiment, train
+
+
+def study() -> "StudyTask":
+    """What a study knows of separation."""
+    from sepml.speech.study import SeparationStudy
+
+    return SeparationStudy()
 
 
 def info(options: argparse.Namespace) -> int:

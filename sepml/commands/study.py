@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from sepml.commands.options import FAILED, OK, Commands, cluster, command, device, jobs, part, print_lines
+from sepml.commands.tasks import study_task_of
 from sepml.errors import SepmlError
 
 
@@ -40,14 +41,14 @@ def _study(options: argparse.Namespace) -> int:
         raise SepmlError(f"{options.study}: no such file, expected that of a study, or a folder of runs on images")
     if options.header:
         options.wrong("--header is for a folder of runs on images")
-    from sepml.speech.study.comparisons import read_results
-    from sepml.speech.study.plan import read_study
-    from sepml.speech.study.runs import places_of, places_of_variants, run_study
-    from sepml.speech.study.study_report import write_study_report
+    from sepml.study.comparisons import read_results
+    from sepml.study.plan import read_study
+    from sepml.study.runs import places_of, places_of_variants, run_study
+    from sepml.study.study_report import write_study_report
     from sepml.training.experiment import Machines
     from sepml.training.hardware import choose_device
 
-    study = read_study(options.study, options.settings)
+    study = read_study(options.study, study_task_of, options.settings)
     places = places_of(study, options.out)
     machines = Machines(str(choose_device(options.device)), alone=True)
     chosen = places if not options.only else places_of_variants(study, places, options.only)

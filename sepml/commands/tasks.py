@@ -3,7 +3,7 @@
 import argparse
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sepml.commands import classification, separation
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
@@ -11,15 +11,20 @@ from sepml.errors import SepmlError, did_you_mean
 from sepml.system.files import read_limited, write_text
 from sepml.system.readers import MOST_JSON_BYTES
 
+if TYPE_CHECKING:
+    from sepml.study.task import StudyTask
+
 
 class TaskCommands(Protocol):
     """What differs between tasks.
 
     `experiment` gives the dataclass of the settings, and the function that trains: it takes the settings, the file that they
-    come from, the folder of the run and its machines. The others run a command and return its exit code.
+    come from, the folder of the run and its machines. `study` gives what `sepml study` knows of the task. The others run a
+    command and return its exit code.
     """
 
     def experiment(self) -> tuple[type, Callable[..., None]]: ...  # noqa: D102
+    def study(self) -> "StudyTask": ...  # noqa: D102
     def evaluate(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
     def info(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
     def export(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
@@ -47,6 +52,11 @@ def task_of(settings: Mapping[str, Any], source: str) -> str:
     if not isinstance(task, str) or task not in TASKS:
         raise SepmlError(f"{source}: task is {task!r}, expected one of {', '.join(TASKS)}{did_you_mean(str(task), TASKS)}")
     return task
+
+
+def study_task_of(settings: Mapping[str, Any], source: str) -> "StudyTask":
+    """What a study knows of the task that settings name, see `task_of`."""
+    return TASKS[task_of(settings, source)].study()
 
 
 def write_settings_page(target: Path) -> None:

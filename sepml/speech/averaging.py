@@ -117,12 +117,3 @@ def error_correlation(ests: Sequence[Tensor], sources: Tensor) -> float:
         errors.append(centred / ((centred * sources).sum(-1, keepdim=True) / energy) - sources)
     pairs = [torch.nn.functional.cosine_similarity(one, two, dim=-1).nanmean() for one, two in combinations(errors, 2)]
     return float(torch.stack(pairs).mean()) if pairs else math.nan
-
-
-def gain_of_average(correlation: float, peers: int) -> float:
-    """The gain of the average of peers over one of them in dB, where their errors are of equal power and so correlated.
-
-    >>> round(gain_of_average(0.0, 2), 2), round(gain_of_average(1.0, 2), 2)
-    (3.01, 0.0)
-    """
-    return 10 * math.log10(peers / (1 + (peers - 1) * correlation))

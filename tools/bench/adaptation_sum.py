@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from sepml.speech.results.statistics import paired_effect
-from sepml.speech.study.run_scores import AVERAGE, read_run_scores
+from sepml.speech.study import MIXTURES
+from sepml.study.scores import AVERAGE, read_run_scores
+from sepml.system.statistics import paired_effect
 from sepml.system.tables import markdown
 
 TESTS = ("same", "learnt", "others")
@@ -57,7 +58,7 @@ def _scores(options: argparse.Namespace, row: str, test: str) -> np.ndarray:
         [
             np.concatenate(
                 [
-                    read_run_scores(options.studies / target / "results" / row / f"seed{seed}.csv")[test].of(AVERAGE)
+                    read_run_scores(options.studies / target / "results" / row / f"seed{seed}.csv", MIXTURES)[test].of(AVERAGE)
                     for target in options.targets
                 ]
             )

@@ -19,7 +19,8 @@ import torch
 from sepml.speech.adaptation.adapt import AdaptSettings, adapt, load_start
 from sepml.speech.data.manifest import read_manifest
 from sepml.speech.models.load import locate
-from sepml.speech.study.run_scores import RunScores, read_run_scores, score_run, write_run_scores
+from sepml.speech.study import MIXTURES, score_run
+from sepml.study.scores import RunScores, read_run_scores, write_run_scores
 from sepml.system.files import write_json
 from sepml.system.tables import markdown
 
@@ -51,14 +52,14 @@ def _rows_of(target: str, options: argparse.Namespace) -> Iterator[list[str]]:
     tests = tests_of(options.root, target)
     start = options.out / target / "start.csv"
     if not start.exists():
-        write_run_scores(start, score_run(locate(options.model)[0], tests, "cpu", {}))
-    before = read_run_scores(start)
+        write_run_scores(start, score_run(locate(options.model)[0], tests, "cpu", {}), MIXTURES)
+    before = read_run_scores(start, MIXTURES)
     for seed in range(options.seeds):
         result = options.out / target / f"seed{seed}.json"
         if not result.exists():
             _adapt(options, tests, seed, result)
         decided = json.loads(result.read_text())
-        after = read_run_scores(result.with_suffix(".csv"))
+        after = read_run_scores(result.with_suffix(".csv"), MIXTURES)
         gains = ", ".join(f"{of['gain']:+.2f} +- {of['error']:.2f}" for of in decided["scores"].values())
         yield [target, str(seed), "yes" if decided["kept"] else "no", gains, *_cells(before, after)]
 
@@ -67,7 +68,7 @@ def _adapt(options: argparse.Namespace, tests: Mapping[str, Path], seed: int, re
     with tempfile.TemporaryDirectory() as folder:
         files = [mixture.mixture for mixture in read_manifest(tests["learnt"])]
         found = adapt(load_start(options.model), files, Path(folder), AdaptSettings(steps=options.steps, seed=seed))
-        write_run_scores(result.with_suffix(".csv"), score_run(Path(folder), tests, "cpu", {}))
+        write_run_scores(result.with_suffix(".csv"), score_run(Path(folder), tests, "cpu", {}), MIXTURES)
     scores = {name: {"gain": of.gain, "error": of.error} for name, of in found.scores.items()}
     write_json(result, {"kept": found.kept, "reason": found.reason, "steps": found.steps, "scores": scores})
 

@@ -17,9 +17,10 @@ import torch
 from adapting import TESTS, tests_of
 
 from sepml.speech.models.load import ENSEMBLE_FORMAT
-from sepml.speech.results.statistics import paired_effect
-from sepml.speech.study.run_scores import AVERAGE, RunScores, read_run_scores, score_run, write_run_scores
+from sepml.speech.study import MIXTURES, score_run
+from sepml.study.scores import AVERAGE, RunScores, read_run_scores, write_run_scores
 from sepml.system.files import write_json
+from sepml.system.statistics import paired_effect
 from sepml.system.tables import markdown
 
 HEAD = ["target", "test", "each itself, dB", "both, dB", "difference, dB", "95 %", "95 %, two-level"]
@@ -55,8 +56,8 @@ def _runs(target: str, options: argparse.Namespace) -> Iterator[tuple[dict[str, 
                 for number, name in enumerate(("first-itself", "second-itself"), 1):
                     shutil.copytree(study / "runs" / name / f"seed{seed}" / "peer1", Path(folder) / f"peer{number}")
                 write_json(Path(folder) / "config.json", {"format": ENSEMBLE_FORMAT, "peers": 2})
-                write_run_scores(scores, score_run(Path(folder), tests, "cpu", {}))
-        yield read_run_scores(scores), read_run_scores(study / "results" / "agreement" / f"seed{seed}.csv")
+                write_run_scores(scores, score_run(Path(folder), tests, "cpu", {}), MIXTURES)
+        yield read_run_scores(scores, MIXTURES), read_run_scores(study / "results" / "agreement" / f"seed{seed}.csv", MIXTURES)
 
 
 def _cells(seeds: Iterable[Iterable[RunScores | tuple[RunScores, ...]]]) -> list[str]:

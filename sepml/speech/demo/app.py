@@ -14,13 +14,13 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sepml.errors import SepmlError, one_line
+from sepml.pages import read_template, render, script_hash
 from sepml.speech.demo.guard import Guard
 from sepml.speech.demo.jobs import Jobs, UploadJob
 from sepml.speech.demo.live_routes import LiveRoutes
 from sepml.speech.demo.separate_upload import check_header
 from sepml.speech.demo.streams import Streams
 from sepml.speech.demo.uploads import FORM_BYTES, Limits, Pace, Refused, UploadBudget, receive
-from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.version import __version__
 
 _SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "live_stream.js", "live.js", "serve.js")

@@ -13,9 +13,9 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from sepml.pages import read_template
 from sepml.speech.demo.streams import Stream, Streams
 from sepml.speech.demo.uploads import Refused
-from sepml.speech.report.rendering import read_template
 
 _MOST_SECONDS = 10.0
 """Of sound in one request."""

@@ -8,11 +8,12 @@ import numpy as np
 from markupsafe import Markup
 
 from sepml.errors import SepmlError
+from sepml.pages import data_uri, render
 from sepml.speech.audio.files import read_wav
 from sepml.speech.data.manifest import scan_manifest
 from sepml.speech.data.mixtures import AUDIO_SUFFIXES
 from sepml.speech.report.contents import ScoreFolder, Test
-from sepml.speech.report.rendering import data_uri, loudest, player, render, wav
+from sepml.speech.report.rendering import loudest, player, wav
 from sepml.speech.results.tables import title
 from sepml.speech.scoring.trial import find_estimates
 from sepml.system.process import track

@@ -9,8 +9,8 @@ from itertools import pairwise
 import numpy as np
 from markupsafe import Markup
 
+from sepml.pages import render
 from sepml.speech.report.contents import Test, metrics_of
-from sepml.speech.report.rendering import render
 from sepml.speech.results.tables import title
 
 SERIES = 6

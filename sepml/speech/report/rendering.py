@@ -1,19 +1,16 @@
-"""Pieces of pages: templates, and signals as waveforms (SVG), spectrograms (PNG) and sound (WAV), all of them inline."""
+"""Signals on pages: as waveforms (SVG), spectrograms (PNG) and sound (WAV), all of them inline."""
 
-import base64
-import hashlib
 import io
 import math
 import struct
 import zlib
-from functools import cache
-from importlib.resources import files
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
+
+from sepml.pages import data_uri, render
 
 if TYPE_CHECKING:
     import soundfile
@@ -27,21 +24,6 @@ _SHADES = 48
 _READ_AHEAD = 1 << 16
 # Red, green, blue from dark to light: each shade is lighter than the one before, so that it is also readable in grey.
 _ANCHORS = ((6, 8, 24), (36, 20, 92), (104, 26, 118), (176, 46, 98), (232, 94, 60), (250, 164, 52), (253, 236, 170))
-
-
-def render(template: str, **values: Any) -> Markup:
-    """A template with its values, which are escaped unless they are rendered templates; without a newline at the end."""
-    return Markup(_environment().get_template(template).render(**values))
-
-
-def read_template(name: str) -> str:
-    """A style sheet or a script as it is."""
-    return (files("sepml.speech.report") / "templates" / name).read_text(encoding="utf-8")
-
-
-def script_hash(script: str) -> str:
-    """The hash of the page's script for its content security policy, so that no other script runs."""
-    return f"sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode('ascii')}"
 
 
 class Samples(Protocol):
@@ -180,11 +162,6 @@ def wav(x: np.ndarray, rate: int) -> tuple[bytes, float]:
     return content.getvalue(), factor
 
 
-def data_uri(kind: str, content: bytes) -> str:
-    """Bytes as a data URI, such as `data:image/png;base64,...`."""
-    return f"data:{kind};base64,{base64.b64encode(content).decode('ascii')}"
-
-
 def _levels(x: Samples, rate: int, highest: float | None = None) -> np.ndarray:
     """Levels (rows, columns) up to a frequency, dB: Hann windows; each cell has the maximum of its bins and frames."""
     length = max(64, 2 ** math.ceil(math.log2(max(rate * _WINDOW_SECONDS, 2))))
@@ -212,9 +189,3 @@ def _palette() -> np.ndarray:
     places = np.linspace(0, len(_ANCHORS) - 1, _SHADES)
     anchors = np.array(_ANCHORS, float)
     return np.stack([np.interp(places, range(len(_ANCHORS)), anchors[:, c]) for c in range(3)], 1).round().astype(np.uint8)
-
-
-@cache
-def _environment() -> Environment:
-    loader = PackageLoader("sepml.speech.report", "templates")
-    return Environment(loader=loader, autoescape=select_autoescape(), undefined=StrictUndefined, trim_blocks=True)

@@ -10,10 +10,10 @@ from typing import Any
 from markupsafe import Markup
 
 from sepml.errors import SepmlError
+from sepml.pages import read_template, render, script_hash
 from sepml.speech.report.contents import History, ScoreFolder, Test, data_of, find_contents, metrics_of
 from sepml.speech.report.players import listen
 from sepml.speech.report.plots import SERIES, curves, legend, plots_of
-from sepml.speech.report.rendering import read_template, render, script_hash
 from sepml.speech.results.scores import COLUMNS
 from sepml.speech.results.summary import ColumnSummary
 from sepml.speech.results.tables import decimals_of, title

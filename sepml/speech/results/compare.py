@@ -9,9 +9,9 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.results.scores import ScoreTable, read_score_table
-from sepml.speech.results.statistics import paired_p_value
-from sepml.speech.results.summary import interval_of_mean, read_summary, score_folders_below
+from sepml.speech.results.summary import read_summary, score_folders_below
 from sepml.system.files import write_csv, write_json
+from sepml.system.statistics import interval_of_mean, paired_p_value
 
 log = logging.getLogger(__name__)
 FORMATS = (".csv", ".json")

@@ -9,10 +9,10 @@ import numpy as np
 from sepml.errors import SepmlError
 from sepml.speech.results.compare import FORMATS, agreement, refusal, score_folders_of
 from sepml.speech.results.scores import ScoreTable, read_score_table
-from sepml.speech.results.statistics import PairedEffect, holm, paired_effect
 from sepml.speech.results.summary import read_summary
 from sepml.speech.results.tables import number, title
 from sepml.system.files import write_csv, write_json
+from sepml.system.statistics import PairedEffect, holm, paired_effect
 from sepml.system.tables import markdown
 
 

@@ -17,12 +17,9 @@ from sepml.speech.results.scores import LARGEST, Unscored, UtteranceScores
 from sepml.system.files import write_json
 from sepml.system.parallel import Failure
 from sepml.system.readers import read_object
+from sepml.system.statistics import interval_of_mean
 from sepml.version import __version__
 
-RESAMPLES = 2000
-LEVEL = 0.95
-DRAWS_AT_ONCE = 1 << 20
-"""Random numbers that are in memory at one time; all of 3,000 mixtures times 2,000 resamples would take 100 MB."""
 _LIBRARIES = ("numpy", "scipy", "soundfile", "pesq")
 
 
@@ -137,31 +134,6 @@ def read_summary(folder: Path) -> Summary:
 def score_folders_below(folder: Path) -> list[Path]:
     """The folders directly below that hold a summary: peers in order, then the others."""
     return sorted((file.parent for file in folder.glob("*/summary.json")), key=_peers_first)
-
-
-def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
-    """The 95 % percentile bootstrap interval of the mean.
-
-    Args:
-        values: (n,) one for each mixture; mixtures are drawn with replacement.
-        seed: of the draws.
-
-    Returns:
-        its two ends, which do not depend on the order of the values; None for fewer than two values.
-
-    Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993; as `scipy.stats.bootstrap(method="percentile")`.
-    """
-    if len(values) < 2:
-        return None
-    values = np.sort(values)
-    rng = np.random.default_rng(seed)
-    each = max(1, DRAWS_AT_ONCE // len(values))
-    means = [
-        values[rng.integers(0, len(values), (min(each, resamples - done), len(values)))].mean(1)
-        for done in range(0, resamples, each)
-    ]
-    low, high = np.percentile(np.concatenate(means), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
-    return float(low), float(high)
 
 
 def _peers_first(folder: Path) -> tuple[int, str]:

@@ -11,10 +11,10 @@ from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.speech.results.compare import Difference, compare_scores
 from sepml.speech.results.scores import UtteranceScores, write_scores
-from sepml.speech.results.statistics import paired_p_value
-from sepml.speech.results.summary import interval_of_mean, summarise, write_summary
+from sepml.speech.results.summary import summarise, write_summary
 from sepml.speech.results.tables import format_differences
 from sepml.system.parallel import Failure
+from sepml.system.statistics import interval_of_mean, paired_p_value
 
 stats = pytest.importorskip("scipy.stats")
 

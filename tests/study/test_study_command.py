@@ -12,10 +12,12 @@ import yaml
 from tiny_training import write_config, write_data
 
 from sepml.cli import main
-from sepml.speech.results.statistics import paired_effect
-from sepml.speech.study.comparisons import Comparison, summary_of
-from sepml.speech.study.plan import read_study
-from sepml.speech.study.run_scores import read_run_scores
+from sepml.commands.tasks import study_task_of
+from sepml.speech.study import MIXTURES
+from sepml.study.comparisons import Comparison, summary_of
+from sepml.study.plan import read_study
+from sepml.study.scores import read_run_scores
+from sepml.system.statistics import paired_effect
 
 STUDY = {
     "base": "base.yaml",
@@ -115,7 +117,7 @@ def test_a_group_compares_one_peer(done, capsys):
     primary = {"variant": "ml", "test": "cv", "of": "peer2"}
     assert study(done, groups={"a": {"variants": ["solo", "ml"], "of": ["peer2", "average"]}}, primary=primary) == 0
     text = (done / "out/RESULTS.md").read_text()
-    runs = [read_run_scores(done / f"out/results/ml/seed{seed}.csv")["cv"].columns["peer2"] for seed in (0, 1)]
+    runs = [read_run_scores(done / f"out/results/ml/seed{seed}.csv", MIXTURES)["cv"].columns["peer2"] for seed in (0, 1)]
     [ml] = [line for line in text.splitlines() if line.startswith("| ml ")]
     assert f" {np.mean(runs):.3f} +- " in ml and "| peer2, dB | average, dB | peer2 minus solo, dB |" in " ".join(text.split())
     assert "ml minus solo, peer2, cv" in text
@@ -192,7 +194,7 @@ def test_a_damaged_result_is_named(done, capsys):
     ([0.2, -0.2, 0.1, -0.1], "no effect is shown; gains above"),
 ])  # fmt: skip
 def test_the_primary_comparison_in_words(finished, values, said):
-    plan = read_study(finished / "study.yaml")
+    plan = read_study(finished / "study.yaml", study_task_of)
     effect = paired_effect(np.array(values)[:, None], np.zeros((len(values), 1)))
     assert said in summary_of(plan, [Comparison("", "ml", "solo", "cv", "average", effect, is_primary=True)])
 

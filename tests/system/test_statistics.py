@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from sepml.errors import SepmlError
-from sepml.speech.results.statistics import holm, mixed_model, paired_effect, paired_p_value, student_interval_95
+from sepml.system.statistics import holm, mixed_model, paired_effect, paired_p_value, student_interval_95
 
 
 def simulated(effect: float, seeds: int, mixtures: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,7 +1,7 @@
 """What a study compares: its YAML file, and the settings of its runs."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,9 +9,10 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
-from sepml.errors import SepmlError, about, did_you_mean, shown
-from sepml.speech.experiment import SeparationExperiment, parse_experiment
-from sepml.training.experiment import Seed
+from sepml.errors import SepmlError, about, did_you_mean
+from sepml.study.changes import change
+from sepml.study.task import Measure, StudyTask
+from sepml.training.experiment import Experiment, Seed
 from sepml.training.run_folder import plain_settings
 
 Settings = dict[str, Any]
@@ -61,7 +62,7 @@ class StudySettings:
             its `kind`, its other old settings are dropped.
         seeds: of the runs; a number n is 0 to n - 1.
         seeds_of: variant -> its seeds, where it has others, such as more of them for the primary comparison.
-        tests: name -> manifest, relative to `data.root`.
+        tests: name -> what is measured: a manifest, relative to `data.root`, or the name of a measure of the task.
         groups: title -> what a table compares, or only its variants; none is one group of all.
         primary: the comparison that is decided on beforehand.
     """
@@ -69,7 +70,7 @@ class StudySettings:
     base: str
     variants: Annotated[dict[str, dict[str, Any]], Field(min_length=1)]
     seeds: Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]
-    tests: Annotated[dict[str, Path], Field(min_length=1)]
+    tests: Annotated[dict[str, str], Field(min_length=1)]
     seeds_of: dict[str, Annotated[list[Seed], Field(min_length=1, max_length=MOST_SEEDS)]] = field(default_factory=dict)
     groups: dict[str, Group | list[str]] = field(default_factory=dict)
     primary: Primary | None = None
@@ -86,7 +87,7 @@ class StudyRun:
     variant: str
     seed: int
     settings: Settings
-    experiment: SeparationExperiment
+    experiment: Experiment
 
     @property
     def name(self) -> str:
@@ -100,21 +101,25 @@ class Study:
 
     Attributes:
         source: its file.
-        tests: name -> manifest.
+        task: of its experiments.
+        tests: name -> value in the file; measures: name -> what it measures.
         groups: title -> what a table compares.
     """
 
     source: Path
+    task: StudyTask
     runs: list[StudyRun]
-    tests: dict[str, Path]
+    tests: dict[str, str]
+    measures: dict[str, Measure]
     groups: dict[str, Group]
     primary: Primary | None
 
 
-def read_study(path: Path, words: list[str] | None = None) -> Study:
+def read_study(path: Path, task_of: Callable[[Settings, str], StudyTask], words: list[str] | None = None) -> Study:
     """A study from its file.
 
     Args:
+        task_of: from the settings of an experiment and their file to the task that they name.
         words: changes of the base experiment, as `sepml train` takes them: `--data.root DIR`.
 
     Raises:
@@ -122,6 +127,7 @@ def read_study(path: Path, words: list[str] | None = None) -> Study:
     """
     settings, groups = _parsed(path)
     base = override(read_yaml(path.parent / settings.base), words or [])
+    task = task_of(base, str(path.parent / settings.base))
     variants = {}
     for name, changes in settings.variants.items():
         with about(f"{path}: variants.{name}"):
@@ -133,51 +139,14 @@ def read_study(path: Path, words: list[str] | None = None) -> Study:
         for name in (name for name, own in seeds.items() if seed in own):
             changed = variants[name]
             complete = {**changed, "seed": seed}
-            experiment = parse_experiment(complete, f"{path}: variants.{name}")
+            experiment = task.parse(complete, f"{path}: variants.{name}")
             if experiment.fit.precision == "auto":
                 why = "which depends on the processor, so that runs cannot be compared; expected bf16-mixed or 32-true"
                 raise SepmlError(f"{path}: variants.{name}: fit.precision is auto, {why}")
             runs.append(StudyRun(name, seed, complete, experiment))
     _require_peers(path, groups, {run.variant: len(run.experiment.peers) for run in runs})
-    root = runs[0].experiment.data.root
-    tests = {name: root / manifest for name, manifest in settings.tests.items()}
-    return Study(path, runs, tests, groups, settings.primary)
-
-
-def change(settings: Settings, changes: Mapping[str, Any]) -> Settings:
-    """Settings with some of them changed; what is not changed stays the same object.
-
-    Args:
-        changes: dotted key -> value; mappings are merged, see `StudySettings`.
-
-    Raises:
-        SepmlError: a key of an item that there is not.
-
-    >>> change({"peers": [{"hidden": 64}, {"hidden": 64}], "seed": 0}, {"peers.1": {"hidden": 32}})
-    {'peers': [{'hidden': 64}, {'hidden': 32}], 'seed': 0}
-    """
-    for key, value in changes.items():
-        settings = _changed(settings, key.split("."), value, key)
-    return settings
-
-
-def _changed(holder: Any, path: list[str], value: Any, key: str) -> Any:
-    if not path:
-        return _merged(holder, value)
-    first, *rest = path
-    if isinstance(holder, list):
-        if not first.isdigit() or int(first) >= len(holder):
-            raise SepmlError(f"'{key}' is of no item: there are {len(holder)}, counted from 0")
-        return [_changed(item, rest, value, key) if n == int(first) else item for n, item in enumerate(holder)]
-    if not isinstance(holder, dict):
-        raise SepmlError(f"'{key}' is below {shown(holder)}, expected settings")
-    return {**holder, first: _changed(holder.get(first, {} if rest else None), rest, value, key)}
-
-
-def _merged(was: Any, value: Any) -> Any:
-    if not (isinstance(was, dict) and isinstance(value, dict)) or value.get("kind", was.get("kind")) != was.get("kind"):
-        return value
-    return {**was, **{name: _merged(was.get(name), part) for name, part in value.items()}}
+    measures = {name: task.measure(test, f"{path}: tests.{name}") for name, test in settings.tests.items()}
+    return Study(path, task, runs, settings.tests, measures, groups, settings.primary)
 
 
 def _parsed(path: Path) -> tuple[StudySettings, dict[str, Group]]:
@@ -240,7 +209,7 @@ def _require(path: Path, where: str, name: str, known: Mapping[str, Any]) -> Non
         raise SepmlError(f"{path}: {where}: there is no '{name}'{did_you_mean(name, known)}")
 
 
-def plain(experiment: SeparationExperiment) -> Settings:
+def plain(experiment: Experiment) -> Settings:
     """The settings that decide the result of a run, with their defaults; where the data are does not."""
     settings = plain_settings(experiment)
     return {**settings, "data": {name: value for name, value in settings["data"].items() if name not in _WHERE}}

@@ -8,7 +8,7 @@ import pytest
 
 from sepml.cli import main
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted(folder.parent for folder in (ROOT / "recipes").glob("*/studies/*/results"))
 
 

@@ -14,12 +14,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sepml.config import parse
 from sepml.errors import SepmlError, did_you_mean
-from sepml.speech.experiment import SeparationExperiment, train
-from sepml.speech.study.plan import Study, StudyRun, plain
-from sepml.speech.study.run_scores import score_run, write_run_scores
-from sepml.system.csv_files import read_rows
+from sepml.study.plan import Study, StudyRun, plain
+from sepml.study.scores import write_run_scores
+from sepml.study.task import StudyTask
 from sepml.system.files import write_json
 from sepml.system.parallel import Failure, Part, map_unordered, part_of
 from sepml.system.readers import read_object
@@ -97,11 +95,11 @@ def run_study(study: Study, places: Sequence[RunPlace], jobs: int, part: Part, m
     requests = {place.run.name: request_of_run(study, place.run) for place in places}
     for place in places:
         if place.is_done:
-            requests[place.run.name].claim(place.result(".json"), "a run", _made_with(place))
+            requests[place.run.name].claim(place.result(".json"), "a run", _made_with(place, study.task))
     mine = part_of(places, part)
     todo = [place for place in mine if not place.is_done]
     log.info("%s: %d runs, of which %d are to be done here", study.source, len(places), len(todo))
-    work = partial(_run, tests=study.tests, requests=requests, machines=machines)
+    work = partial(_run, task=study.task, tests=study.tests, requests=requests, machines=machines)
     failures, started, done = [], time.monotonic(), 0
     for outcome in map_unordered(work, todo, jobs, "study"):
         if isinstance(outcome, Failure):
@@ -117,22 +115,12 @@ def run_study(study: Study, places: Sequence[RunPlace], jobs: int, part: Part, m
 
 def request_of_run(study: Study, run: StudyRun) -> Request:
     """What a run is made of: its settings, and the digests of the lists of its data, without which it is another run."""
-    data = run.experiment.data
-    lists = {"data.valid": data.valid, "data.train": data.train}
-    drawn = {"data.dynamic": data.dynamic, "data.valid_dynamic": data.valid_dynamic}
-    if data.unlabelled:
-        lists["data.unlabelled"] = data.unlabelled.manifest
-        drawn["data.unlabelled.dynamic"] = data.unlabelled.dynamic
-    lists |= {name: dynamic.utterances if dynamic else None for name, dynamic in drawn.items()}
-    files = {name: data.root / file for name, file in lists.items() if file is not None}
-    digests = {name: file_digest(file, 16) for name, file in (files | study.tests).items() if file.is_file()}
-    absent = [file for file in study.tests.values() if not file.is_file()]
-    if absent:
-        raise SepmlError(f"{absent[0]}: no such manifest, which {study.source} names under tests")
+    lists = study.task.lists(run.experiment, study.tests, str(study.source))
+    digests = {name: file_digest(file, 16) for name, file in lists.items()}
     return Request({_SETTINGS: plain(run.experiment), _DATA: digests})
 
 
-def _made_with(place: RunPlace) -> dict[str, Any]:
+def _made_with(place: RunPlace, task: StudyTask) -> dict[str, Any]:
     """The request that a finished run was made by; settings that its version did not have are at their defaults.
 
     Raises:
@@ -140,18 +128,20 @@ def _made_with(place: RunPlace) -> dict[str, Any]:
     """
     found = place.note()
     return {
-        _SETTINGS: plain(parse(SeparationExperiment, found.get(_SETTINGS, {}), str(place.result(".json")))),
+        _SETTINGS: plain(task.restore(found.get(_SETTINGS, {}), str(place.result(".json")))),
         _DATA: found.get(_DATA, {}),
     }
 
 
-def _run(place: RunPlace, tests: Mapping[str, Path], requests: Mapping[str, Request], machines: Machines) -> str:
+def _run(
+    place: RunPlace, task: StudyTask, tests: Mapping[str, str], requests: Mapping[str, Request], machines: Machines
+) -> str:
     """Train a run, or go on with it, and score it."""
     run, started = place.run, time.monotonic()
     with _quiet():
-        train(run.settings, run.name, place.exp, machines)
-        scores = score_run(place.exp, tests, machines.device, _speakers(run))
-    write_run_scores(place.result(".csv"), scores)
+        task.train(run.settings, run.name, place.exp, machines)
+        scores = task.score(place.exp, run.experiment, tests, machines.device)
+    write_run_scores(place.result(".csv"), scores, task.wording.columns)
     shutil.copyfile(place.exp / "history.csv", place.result(".history.csv"))
     facts = {_WHERE: read_object(place.exp / ENVIRONMENT), "minutes": round((time.monotonic() - started) / 60, 1)}
     # Last: it says that the others are whole.
@@ -173,13 +163,3 @@ def _quiet() -> Iterator[None]:
 
 def _duration(minutes: float) -> str:
     return f"{minutes:.0f} min" if minutes < 100 else f"{minutes / 60:.1f} h"
-
-
-def _speakers(run: StudyRun) -> dict[str, str]:
-    """Utterance -> speaker, by the table of utterances that is mixed from; empty without one."""
-    data = run.experiment.data
-    if data.dynamic is None:
-        return {}
-    table = data.root / data.dynamic.utterances
-    rows = (row for _, row in read_rows(table, "a table of utterances", ("file", "speaker")))
-    return {Path(row["file"]).stem: row["speaker"] for row in rows}

@@ -9,36 +9,28 @@ from typing import Any
 
 import numpy as np
 
-from sepml.speech.report.rendering import data_uri, read_template, render, script_hash
-from sepml.speech.results.statistics import mixed_model
-from sepml.speech.study.comparisons import Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
-from sepml.speech.study.figures import curves_figure, effects_figure
-from sepml.speech.study.machines import where_computed
-from sepml.speech.study.plan import Study
+from sepml.pages import data_uri, read_template, render, script_hash
+from sepml.study.comparisons import Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
+from sepml.study.figures import curves_figure, effects_figure
+from sepml.study.machines import where_computed
+from sepml.study.plan import Study
+from sepml.study.scores import CORRELATION
+from sepml.study.task import Measure
 from sepml.system.files import write_text
+from sepml.system.statistics import mixed_model
 from sepml.system.tables import markdown
 from sepml.version import __version__
 
-_HEAD = ("variant", "seeds", "{0}, dB", "{1}, dB", "{0} minus {2}, dB", "95 %", "95 %, two-level")
 _TESTS = ("p", "p (Holm)", "better runs", "IQM")
-_SECOND = ("{1} minus {2}, dB", "95 %", "p (Holm)")
-_AVERAGING = ("error correlation", "gain of averaging, dB", "predicted, dB")
-_CURVES = {
-    "valid_": "validation, SI-SNRi dB",
-    "gate_open": "gate open, fraction",
-    "threshold": "threshold, dB",
-    "taught_confidence": "SI-SNR of teachers where they teach, dB",
-    "withheld_confidence": "SI-SNR of teachers where they do not, dB",
-    "mimic_share": "mimic loss's part of the gradient",
-}
+_CURVES = {"valid_": "validation", "gate_open": "gate open, fraction", "mimic_share": "mimic loss's part of the gradient"}
 _HOW = (
-    "SI-SNRi of whole mixtures, means over mixtures; +- is the standard deviation over seeds. Differences are paired by seed "
-    "and mixture, intervals are Student's t over seeds (two-level: percentiles where seeds, and for each seed speakers' "
-    "mixtures, are drawn again, as for another test), p is the two-sided sign-flip test over seeds, corrected by Holm's "
-    "method over all comparisons but the primary one. Better runs: the probability that a run of the variant scores higher "
-    "than one of the baseline. IQM: difference of interquartile means. Error correlation: of the peers' errors, from which "
-    "the gain of averaging is predicted."
+    "{scores}, means over {items}; +- is the standard deviation over seeds. Differences are paired by seed and {item}, "
+    "intervals are Student's t over seeds (two-level: percentiles where seeds, and for each seed {drawn}, are drawn again, as "
+    "for another test), p is the two-sided sign-flip test over seeds, corrected by Holm's method over all comparisons but the "
+    "primary one. Better runs: the probability that a run of the variant scores higher than one of the baseline. IQM: "
+    "difference of interquartile means."
 )
+_CORRELATION = " Error correlation: of the peers' errors, from which the gain of averaging is predicted."
 
 
 @dataclass(frozen=True)
@@ -47,6 +39,7 @@ class StudyTable:
 
     group: str
     test: str
+    measure: Measure
     head: list[str]
     rows: list[list[str]]
     primary: int | None
@@ -68,7 +61,7 @@ def write_study_report(study: Study, results: StudyResults, out: Path, latex: Pa
     ]
     summary = " ".join(part for part in (summary_of(study, comparisons), _check(study, results, comparisons)) if part)
     files = [out / "RESULTS.md", out / "study.html"]
-    how = f"{_HOW} {where_computed(results.notes)}"
+    how = f"{_how(study, tables)} {where_computed(results.notes)}"
     write_text(files[0], _text(study, summary, how, tables))
     write_text(files[1], _page(study, results, summary, how, tables))
     if latex:
@@ -77,17 +70,43 @@ def write_study_report(study: Study, results: StudyResults, out: Path, latex: Pa
     return files
 
 
+def _how(study: Study, tables: Sequence[StudyTable]) -> str:
+    """How the figures of the tables were made."""
+    measure, wording = next(iter(study.measures.values())), study.task.wording
+    said = _HOW.format(scores=wording.scores, items=measure.items, item=measure.item, drawn=wording.drawn)
+    return said + (_CORRELATION if any(_averaging(each.measure)[0] in each.head for each in tables) else "")
+
+
+def _averaging(measure: Measure) -> tuple[str, str, str]:
+    """The heads of the columns about the peers' average."""
+    return "error correlation", measure.with_unit("gain of averaging"), measure.with_unit("predicted")
+
+
+def _head(study: Study, group: str, measure: Measure) -> list[str]:
+    """The heads of a group's table but for those about the average."""
+    first, second = study.groups[group].of
+    baseline = study.groups[group].variants[0]
+    levels = [measure.with_unit(first), measure.with_unit(second), measure.with_unit(f"{first} minus {baseline}")]
+    other = [measure.with_unit(f"{second} minus {baseline}"), "95 %", "p (Holm)"]
+    return ["variant", "seeds", *levels, "95 %", "95 %, two-level", *_TESTS, *other]
+
+
 def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison], group: str, test: str) -> StudyTable:
     first, second = study.groups[group].of
     baseline, *variants = study.groups[group].variants
-    head = [name.format(first, second, baseline) for name in (*_HEAD, *_TESTS, *_SECOND, *_AVERAGING)]
+    measure = study.measures[test]
+    head = _head(study, group, measure)
+    there = [name for name in study.groups[group].variants if name in results.scores]
+    levels = {name: scores_of_variant(results, name, test, (first, second)) for name in there}
+    correlated = any(CORRELATION in scores[test].columns for name in there for scores in results.scores[name].values())
+    head += _averaging(measure) if correlated else ()
     chosen = [each for each in comparisons if (each.group, each.test) == (group, test)]
     rows: list[list[str]] = []
     primary = None
     for variant in (baseline, *variants):
-        if variant not in results.scores:
+        if variant not in levels:
             continue
-        level = scores_of_variant(results, variant, test, (first, second))
+        level = levels[variant]
         of = {each.of: each for each in chosen if each.variant == variant}
         if any(each.is_primary for each in of.values()):
             primary = len(rows)
@@ -96,12 +115,13 @@ def _table(study: Study, results: StudyResults, comparisons: Sequence[Comparison
         seeds = f"{len(level.seeds)} ({paired[0]} paired)" if paired and paired[0] < len(level.seeds) else str(len(level.seeds))
         cells = [variant, seeds, *map(_mean, level.means)]
         cells += [*_effect(of.get(first), True), *_effect(of.get(second), False)]
-        rows.append([*cells, _number(level.correlation), _number(level.measured_gain), _number(level.predicted_gain)])
-    return StudyTable(group, test, head, rows, primary, [each for each in chosen if each.of == first])
+        averaging = [_number(level.correlation), _number(level.measured_gain), _number(level.predicted_gain)]
+        rows.append([*cells, *(averaging if correlated else ())])
+    return StudyTable(group, test, measure, head, rows, primary, [each for each in chosen if each.of == first])
 
 
 def _effect(comparison: Comparison | None, whole: bool) -> list[str]:
-    """The cells of a comparison: those of `_HEAD` from the difference on and of `_TESTS`; or, not `whole`, of `_SECOND`."""
+    """The cells of a comparison: those of the first scores; or, not `whole`, of the second."""
     if comparison is None:
         return [""] * (7 if whole else 3)
     effect = comparison.effect
@@ -132,7 +152,8 @@ def _number(value: float) -> str:
 
 def _check(study: Study, results: StudyResults, comparisons: Sequence[Comparison]) -> str:
     """The mixed model of the primary comparison, as a sentence."""
-    chosen = next((each for each in comparisons if each.is_primary and each.effect.seeds > 1), None)
+    several = (each for each in comparisons if each.effect.seeds > 1 and each.effect.mixtures > 1)
+    chosen = next((each for each in several if each.is_primary), None)
     if chosen is None:
         return ""
     seeds = sorted(results.scores[chosen.variant].keys() & results.scores[chosen.baseline].keys())
@@ -144,7 +165,10 @@ def _check(study: Study, results: StudyResults, comparisons: Sequence[Comparison
     if model.estimate is None or model.interval is None:
         return f"({model.note}.)"
     low, high = model.interval
-    return f"A mixed model with seed and mixture as random effects gives {model.estimate:+.3f} dB, {low:+.3f} to {high:+.3f}."
+    measure = study.measures[chosen.test]
+    unit = f" {measure.unit}" if measure.unit else ""
+    effects = f"seed and {measure.item} as random effects"
+    return f"A mixed model with {effects} gives {model.estimate:+.3f}{unit}, {low:+.3f} to {high:+.3f}."
 
 
 def _text(study: Study, summary: str, how: str, tables: Sequence[StudyTable]) -> str:
@@ -156,10 +180,10 @@ def _text(study: Study, summary: str, how: str, tables: Sequence[StudyTable]) ->
 
 
 def _page(study: Study, results: StudyResults, summary: str, how: str, tables: Sequence[StudyTable]) -> str:
-    groups = []
+    groups, titles = [], study.task.wording.curves or _CURVES
     for group, of in study.groups.items():
         of_group = [table for table in tables if table.group == group]
-        figures = ((title, curves_figure(results, of.variants, column, title)) for column, title in _CURVES.items())
+        figures = ((title, curves_figure(results, of.variants, column, title)) for column, title in titles.items())
         curves = [{"title": title, "image": data_uri("image/svg+xml", image)} for title, image in figures if image]
         groups.append({"title": group or "All variants", "tables": [*map(_shown, of_group)], "curves": curves})
     script = read_template("study.js")
@@ -174,7 +198,7 @@ def _page(study: Study, results: StudyResults, summary: str, how: str, tables: S
 
 
 def _shown(table: StudyTable) -> dict[str, Any]:
-    figure = data_uri("image/svg+xml", effects_figure(table.comparisons)) if table.comparisons else ""
+    figure = data_uri("image/svg+xml", effects_figure(table.comparisons, table.measure)) if table.comparisons else ""
     rows = [{"cells": cells, "is_primary": n == table.primary} for n, cells in enumerate(table.rows)]
     return {"title": table.test, "head": table.head, "rows": rows, "figure": figure}
 

@@ -10,8 +10,10 @@ from tiny_training import train, write_config, write_data
 
 from sepml.cli import main
 from sepml.errors import SepmlError
-from sepml.speech.averaging import error_correlation, gain_of_average
-from sepml.speech.study.run_scores import read_run_scores, score_run, write_run_scores
+from sepml.speech.averaging import error_correlation
+from sepml.speech.study import MIXTURES, score_run
+from sepml.study.comparisons import gain_of_average
+from sepml.study.scores import read_run_scores, write_run_scores
 
 
 def orthogonal(count: int, samples: int = 400) -> torch.Tensor:
@@ -55,19 +57,19 @@ def test_scores_are_those_of_evaluate(exp, tmp_path):
         with (tmp_path / folder / "scores.csv").open() as file:
             rows = {row["mixture_ID"]: float(row["si_snri"]) for row in csv.DictReader(file)}
         # Their estimates went through files of 16 bits.
-        assert scores.columns[column] == pytest.approx([rows[mixture] for mixture in scores.mixtures], abs=0.05)
+        assert scores.columns[column] == pytest.approx([rows[mixture] for mixture in scores.examples], abs=0.05)
     assert np.abs(scores.columns["error_correlation"]).max() <= 1
     assert scores.of("peers") == pytest.approx((scores.columns["peer1"] + scores.columns["peer2"]) / 2)
 
 
 def test_a_table_of_scores_is_read_as_it_was_written(exp, tmp_path):
     scores = score_run(exp / "exp", {"cv": exp / "data/cv.csv"}, "cpu", {"m4": "a", "m5": "b"})
-    write_run_scores(tmp_path / "x.csv", scores)
-    again = read_run_scores(tmp_path / "x.csv")["cv"]
-    assert again.mixtures == ("m4", "m5") and again.speakers == ("a", "b")
+    write_run_scores(tmp_path / "x.csv", scores, MIXTURES)
+    again = read_run_scores(tmp_path / "x.csv", MIXTURES)["cv"]
+    assert again.examples == ("m4", "m5") and again.groups == ("a", "b")
     for name, values in scores["cv"].columns.items():
         assert again.columns[name] == pytest.approx(values, abs=1e-4)
     text = (tmp_path / "x.csv").read_text().replace(f"{again.columns['peer1'][1]:.4f}", "many")
     (tmp_path / "x.csv").write_text(text)
     with pytest.raises(SepmlError, match=r"x\.csv:3: .*'many', expected a number"):
-        read_run_scores(tmp_path / "x.csv")
+        read_run_scores(tmp_path / "x.csv", MIXTURES)

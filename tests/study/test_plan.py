@@ -6,8 +6,10 @@ import pytest
 import yaml
 from tiny_training import write_config
 
+from sepml.commands.tasks import study_task_of
 from sepml.errors import SepmlError
-from sepml.speech.study.plan import Group, change, read_study
+from sepml.study.changes import change
+from sepml.study.plan import Group, read_study
 
 STUDY = {
     "base": "base.yaml",
@@ -45,25 +47,25 @@ def test_another_kind_drops_the_settings_of_the_old_one():
 
 
 def test_a_study_is_every_variant_with_every_seed(tmp_path):
-    study = read_study(written(tmp_path), ["--fit.epochs", "7"])
+    study = read_study(written(tmp_path), study_task_of, ["--fit.epochs", "7"])
     assert [run.name for run in study.runs] == ["solo/seed0", "ml/seed0", "solo/seed1", "ml/seed1"]
     assert {(run.experiment.seed, run.experiment.cohort.mechanism) for run in study.runs} == {
         (0, "solo"), (0, "ml"), (1, "solo"), (1, "ml"),
     }  # fmt: skip
     assert {run.experiment.fit.epochs for run in study.runs} == {7}
-    assert study.tests == {"cv": tmp_path / "cv.csv"} and study.groups == {"": Group(["solo", "ml"])}
+    assert study.tests == {"cv": "cv.csv"} and study.measures["cv"].unit == "dB"
 
 
 def test_a_variant_has_more_seeds_of_its_own_after_those_of_all(tmp_path):
-    study = read_study(written(tmp_path, seeds_of={"ml": 4}))
+    study = read_study(written(tmp_path, seeds_of={"ml": 4}), study_task_of)
     assert [run.name for run in study.runs] == ["solo/seed0", "ml/seed0", "solo/seed1", "ml/seed1", "ml/seed2", "ml/seed3"]
-    study = read_study(written(tmp_path, seeds_of={"solo": [5]}))
+    study = read_study(written(tmp_path, seeds_of={"solo": [5]}), study_task_of)
     assert [run.name for run in study.runs] == ["solo/seed5", "ml/seed0", "ml/seed1"]
 
 
 def test_a_group_names_its_variants_or_also_the_scores_that_it_compares(tmp_path):
     groups = {"a": ["solo", "ml"], "b": {"variants": ["solo", "ml"], "of": ["peer1", "average"]}}
-    study = read_study(written(tmp_path, groups=groups, primary={"variant": "ml", "test": "cv", "of": "peer1"}))
+    study = read_study(written(tmp_path, groups=groups, primary={"variant": "ml", "test": "cv", "of": "peer1"}), study_task_of)
     assert study.groups == {"a": Group(["solo", "ml"], ("average", "peers")), "b": Group(["solo", "ml"], ("peer1", "average"))}
 
 
@@ -91,5 +93,5 @@ def test_a_group_names_its_variants_or_also_the_scores_that_it_compares(tmp_path
 ])  # fmt: skip
 def test_faults_are_named(tmp_path, changes, said):
     with pytest.raises(SepmlError) as error:
-        read_study(written(tmp_path, **changes))
+        read_study(written(tmp_path, **changes), study_task_of)
     assert said in str(error.value) and "\n" not in str(error.value)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sepml.speech.study.comparisons import Comparison, StudyResults
+from sepml.study.comparisons import Comparison, StudyResults
+from sepml.study.task import Measure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 _WIDTH = 6.4
 
 
-def effects_figure(comparisons: Sequence[Comparison]) -> bytes:
+def effects_figure(comparisons: Sequence[Comparison], measure: Measure) -> bytes:
     """The effects of the variants of a group, a row each: every seed a dot, the mean with its 95 % interval; SVG."""
 
     def draw(axes: "Axes") -> None:
@@ -27,7 +28,7 @@ def effects_figure(comparisons: Sequence[Comparison]) -> bytes:
         axes.set_yticks(range(len(comparisons)), [each.variant for each in reversed(comparisons)])
         axes.set_ylim(-0.6, len(comparisons) - 0.4)
         axes.axvline(0, color="k", linewidth=0.8)
-        axes.set_xlabel(f"SI-SNRi minus {comparisons[0].baseline}, dB")
+        axes.set_xlabel(measure.with_unit(f"{measure.name} minus {comparisons[0].baseline}"))
 
     return _svg(draw, 0.9 + 0.42 * len(comparisons))
 

@@ -12,9 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepml.errors import SepmlError
-from sepml.speech.results.summary import DRAWS_AT_ONCE, LEVEL, RESAMPLES
 
+RESAMPLES = 2000
+LEVEL = 0.95
+DRAWS_AT_ONCE = 1 << 20
+"""Random numbers that are in memory at one time; all of 3,000 mixtures times 2,000 resamples would take 100 MB."""
 PERMUTATIONS = 9999
+MOST_MODELLED = 500
+"""Mixtures up to which a mixed model is fitted: time and memory grow with their square and more."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +104,31 @@ def paired_effect(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable] | Non
     )
 
 
+def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:
+    """The 95 % percentile bootstrap interval of the mean.
+
+    Args:
+        values: (n,) one for each mixture; mixtures are drawn with replacement.
+        seed: of the draws.
+
+    Returns:
+        its two ends, which do not depend on the order of the values; None for fewer than two values.
+
+    Source: Efron, Tibshirani, "An introduction to the bootstrap", 1993; as `scipy.stats.bootstrap(method="percentile")`.
+    """
+    if len(values) < 2:
+        return None
+    values = np.sort(values)
+    rng = np.random.default_rng(seed)
+    each = max(1, DRAWS_AT_ONCE // len(values))
+    means = [
+        values[rng.integers(0, len(values), (min(each, resamples - done), len(values)))].mean(1)
+        for done in range(0, resamples, each)
+    ]
+    low, high = np.percentile(np.concatenate(means), [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
+    return float(low), float(high)
+
+
 def student_interval_95(values: np.ndarray) -> tuple[float, float]:
     """The 95 % interval of the mean of values `(n,)` by Student's t; both ends are the mean where all are equal."""
     from scipy import stats
@@ -161,7 +191,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def mixed_model(a: np.ndarray, b: np.ndarray) -> MixedModel:
-    """Fit `difference ~ 1 + (1 | seed) + (1 | mixture)` to scores `(S, M)`."""
+    """Fit `difference ~ 1 + (1 | seed) + (1 | mixture)` to scores `(S, M)`; not to more than `MOST_MODELLED` mixtures."""
+    if np.shape(a)[1] > MOST_MODELLED:
+        return MixedModel(None, None, None, f"no mixed model is fitted to more than {MOST_MODELLED} examples")
     import pandas
     import statsmodels.formula.api as formulas
     from statsmodels.tools.sm_exceptions import ConvergenceWarning
