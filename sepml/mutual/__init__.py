@@ -5,7 +5,7 @@ from sepml.mutual.gates import UNGATED, Gate
 from sepml.mutual.mechanisms import Mechanism, MechanismName, Rules, exchange, mechanism_named
 from sepml.mutual.schedule import Schedule, epochs_since_best
 from sepml.mutual.step_report import StepReport
-from sepml.mutual.task import Task, UnlabelledTask
+from sepml.mutual.task import PlainPredictions, Task, UnlabelledTask
 from sepml.mutual.teachers import Teachers, TeachingFigures, TeachingRules
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Gate",
     "Mechanism",
     "MechanismName",
+    "PlainPredictions",
     "Rules",
     "Schedule",
     "StepReport",

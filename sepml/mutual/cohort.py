@@ -21,8 +21,8 @@ from sepml.mutual.task import Engine, LocalEngine, Task, statistics_kept
 class Cohort:
     """Peers, their optimisers, and the step in which they learn from the references and from each other.
 
-    Gates and teachers' predictions are detached. With simultaneous updates every peer runs forward once a step and the
-    order of the peers has no influence.
+    Gates are detached, and so are teachers' predictions, unless the task says otherwise, see `Task.as_teacher`. With
+    simultaneous updates every peer runs forward once a step and the order of the peers has no influence.
 
     Args:
         task: the task, see `Task`.
@@ -83,7 +83,7 @@ class Cohort:
         referenced = self.task.referenced(batch)
         mine = self.engine.mine(len(self.peers))
         begun = dict(zip(mine, self.engine.each(partial(self._begin, batch, referenced), mine), strict=True))
-        known = self.engine.exchange({k: one.detached() for k, one in begun.items()})
+        known = self.engine.exchange({k: one.as_teacher(self.task) for k, one in begun.items()})
         teachers = [prediction for prediction, _ in known]
         confidence = self._confidence(teachers, batch, [loss for _, loss in known], referenced)
         rule = self.rules.gate if threshold != UNGATED else Gate()
@@ -117,6 +117,7 @@ class Cohort:
         with torch.no_grad(), statistics_kept(self.peers[k]):
             return self.task.predict(self.peers[k], batch)
 
+    @torch.no_grad()
     def _confidence(
         self, predictions: list[Any], batch: Any, losses: list[Tensor | None] | None = None, referenced: Tensor | None = None
     ) -> Tensor:
@@ -138,7 +139,7 @@ class Cohort:
             return by_unit(self.task.supervised_loss(prediction, batch))
         if not len(examples):
             return None
-        part = map_tensors(lambda tensor: tensor[examples], prediction)
+        part = self.task.of_examples(prediction, examples)
         loss = by_unit(self.task.supervised_loss(part, self.task.select(batch, examples)))
         return loss.new_zeros(len(loss), len(referenced)).index_copy(1, examples, loss)
 
@@ -198,6 +199,7 @@ class Cohort:
         if len(teachers) == 1 or not is_wanted:
             return nothing
 
+        @torch.no_grad()
         def of(one: Any) -> Tensor:
             others = [other for other in teachers if other is not one]
             return torch.stack([self.task.mimic_loss(one, other, batch).mean() for other in others]).mean()

@@ -19,9 +19,9 @@ class Begun:
     prediction: Any
     own: Tensor | None
 
-    def detached(self) -> tuple[Any, Tensor | None]:
-        """Both without their graph."""
-        return map_tensors(Tensor.detach, self.prediction), None if self.own is None else self.own.detach()
+    def as_teacher(self, task: Task) -> tuple[Any, Tensor | None]:
+        """The prediction as others learn from it, and the loss without its graph."""
+        return task.as_teacher(self.prediction), None if self.own is None else self.own.detach()
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Lessons:
         loss = (parts[0] + parts[1] if len(parts) > 1 else parts[0]).mean() if nowhere is None else nowhere
         nothing = torch.tensor(math.nan, device=weights.device)
         values = [value.detach() for value in (own, taught) if value is not None]
-        values = values or [tensor.detach().flatten(1).sum(1) for tensor in tensors]
+        values = values or [tensors[0].detach().flatten(1).sum(1)]
         return Learnt(
             loss,
             nothing if own is None else (from_references * own.detach()).sum() / from_references.sum(),
@@ -87,7 +87,7 @@ class Lessons:
         """
         total = None
         for examples, share, teacher, part in self._from_each_teacher(weights):
-            value = share * by_unit(self.task.mimic_loss(_at(student, examples), teacher, part))
+            value = share * by_unit(self.task.mimic_loss(self.task.of_examples(student, examples), teacher, part))
             total = (weights.new_zeros(weights.shape[1:]) if total is None else total).index_add(1, examples, value)
         return total
 
@@ -104,22 +104,18 @@ class Lessons:
             part = self.task.select(self.batch, examples)
             given = given[:, examples]
             if self.from_mean:
-                chosen = [_at(each, examples) for each in self.teachers]
+                chosen = [self.task.of_examples(each, examples) for each in self.teachers]
                 predictions = map_tensors(lambda *each: torch.stack(each), *chosen)
                 shares = weights[:, :, examples] / given.where(given > 0, 1.0)
                 teacher = self.task.average(predictions, shares, part)
             else:
-                teacher = _at(self.teachers[j], examples)
+                teacher = self.task.of_examples(self.teachers[j], examples)
             yield examples, given, teacher, part
 
 
 def by_unit(values: Tensor) -> Tensor:
     """Values of a task, `(B,)` or `(U, B)`, as `(U, B)`."""
     return values if values.ndim == 2 else values[None]
-
-
-def _at(prediction: Any, examples: Tensor) -> Any:
-    return map_tensors(lambda tensor: tensor[examples], prediction)
 
 
 def _share(parts: list[Tensor], prediction: list[Tensor]) -> Tensor:

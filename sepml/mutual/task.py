@@ -7,8 +7,10 @@ from typing import Any, Protocol, TypeVar
 from torch import Generator, Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from sepml.mutual.records import map_tensors
+
 Prediction = Any
-"""A tensor, or a record of tensors, see `sepml.mutual.records`."""
+"""A tensor, or a record of tensors, see `sepml.mutual.records`; the first axis of the first tensor is the example."""
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -19,7 +21,8 @@ class Task(Protocol):
     Losses and confidences are per example, `(B,)`: a gate decides example by example, and reductions happen in one place
     (`Cohort.step`). Where U units of an example, such as its sources, are gated by themselves, all of them are `(U, B)`.
     A batch is opaque here. A prediction is a tensor whose first axis is the example (separated signals `(B, n_src, T)`, logits
-    `(B, classes)`), or a record of such tensors, see `sepml.mutual.records`.
+    `(B, classes)`), or a record of such tensors, see `sepml.mutual.records`; a record may also hold tensors that are no
+    example's, such as a network's parameters, where `of_examples` and `as_teacher` are the task's own.
 
     Attributes:
         loss_name: what `supervised_loss` is, for tables: `neg_si_snr`.
@@ -35,6 +38,17 @@ class Task(Protocol):
 
     def select(self, batch: Any, examples: Tensor) -> Any:
         """The part of a batch that holds the examples at the indices `(E,)`."""
+        ...
+
+    def of_examples(self, prediction: Prediction, examples: Tensor) -> Prediction:
+        """The prediction for the examples at the indices `(E,)`."""
+        ...
+
+    def as_teacher(self, prediction: Prediction) -> Prediction:
+        """A prediction as others learn from it: without its graph, unless a student's loss also moves its teacher.
+
+        That is only for peers that share an optimiser, as views of one network do.
+        """
         ...
 
     def names(self, batch: Any) -> Sequence[str]:
@@ -57,7 +71,7 @@ class Task(Protocol):
         ...
 
     def mimic_loss(self, student: Prediction, teacher: Prediction, batch: Any) -> Tensor:
-        """How far a student is from a teacher, which takes no gradient, on a batch: `(B,)` or `(U, B)`, smaller is closer."""
+        """How far a student is from a teacher, see `as_teacher`, on a batch: `(B,)` or `(U, B)`, smaller is closer."""
         ...
 
     def average(self, predictions: Prediction, shares: Tensor, batch: Any) -> Prediction:
@@ -87,6 +101,21 @@ class Task(Protocol):
     def score(self, prediction: Prediction, batch: Any) -> Tensor:
         """What a validated peer is judged by: `(B,)`, bigger is better."""
         ...
+
+
+class PlainPredictions:
+    """Predictions as most tasks have them: the first axis of all tensors is the example, and teachers take no gradient.
+
+    A base class for tasks.
+    """
+
+    def of_examples(self, prediction: Prediction, examples: Tensor) -> Prediction:
+        """The prediction for the examples at the indices `(E,)`."""
+        return map_tensors(lambda tensor: tensor[examples], prediction)
+
+    def as_teacher(self, prediction: Prediction) -> Prediction:
+        """The prediction without its graph."""
+        return map_tensors(Tensor.detach, prediction)
 
 
 class UnlabelledTask(Task, Protocol):

@@ -7,12 +7,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional
 
+from sepml.mutual import PlainPredictions
 from sepml.speech.data.loaders import Batch
 from sepml.speech.losses import best_permutation, pairwise_quality, quality, reorder, silent_sources, upit_si_snr
 from sepml.speech.remix import agreement_of, is_separated, pseudo_references, remixed
 
 
-class SeparationTask:
+class SeparationTask(PlainPredictions):
     """uPIT SI-SNR against the references and against a peer's estimates.
 
     Sources that are silent in an example, and a teacher's silent estimates, count with the level of the output for them

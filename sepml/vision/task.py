@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from sepml.errors import SepmlError
+from sepml.mutual import PlainPredictions
 from sepml.training.loading import EpochBatches, Loader
 from sepml.vision.datasets import ImageDataSettings, ImageSet
 from sepml.vision.slimmable import View, ViewSettings, make_slimmable
@@ -115,7 +116,7 @@ def image_test_loader(
     )
 
 
-class ClassificationTask:
+class ClassificationTask(PlainPredictions):
     """Cross-entropy with the labels and Kullback-Leibler divergence from a peer's class probabilities.
 
     Args:

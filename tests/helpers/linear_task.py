@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sepml.mutual import Cohort, MechanismName, Rules, mechanism_named
+from sepml.mutual import Cohort, MechanismName, PlainPredictions, Rules, mechanism_named
 
 
-class Regression:
+class Regression(PlainPredictions):
     """Predict y from x; the confidence of an example is given with the batch, so gates can be set by the test."""
 
     loss_name, score_name = "squared", "negative_squared"

@@ -5,12 +5,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
+from sepml.mutual import UNGATED, Cohort, PlainPredictions, Rules, mechanism_named
 
 LR = 0.1
 
 
-class Classes:
+class Classes(PlainPredictions):
     """Two-layer networks with logits, cross entropy and Kullback-Leibler divergence, all of PyTorch."""
 
     loss_name, score_name = "cross_entropy", "correct"

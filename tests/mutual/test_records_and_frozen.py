@@ -54,6 +54,53 @@ def test_a_record_is_learnt_like_a_tensor(teacher, referenced):
     torch.testing.assert_close(reports[0].mimic_share, reports[1].mimic_share, equal_nan=True)
 
 
+class WithWeights(Regression):
+    """Predictions hold the peer's weights, which are no example's, and whose distance from the teacher's is learnt, too."""
+
+    def predict(self, peer: nn.Module, batch: dict) -> tuple[Tensor, Tensor]:
+        return peer(batch["x"]), peer.weight
+
+    def of_examples(self, prediction: tuple[Tensor, Tensor], examples: Tensor) -> tuple[Tensor, Tensor]:
+        return prediction[0][examples], prediction[1]
+
+    def supervised_loss(self, prediction: tuple[Tensor, Tensor], batch: dict) -> Tensor:
+        return super().supervised_loss(prediction[0], batch)
+
+    def mimic_loss(self, student: tuple[Tensor, Tensor], teacher: tuple[Tensor, Tensor], batch: dict) -> Tensor:
+        distance = (student[1] - teacher[1]).square().sum()
+        return super().mimic_loss(student[0], teacher[0], batch) - distance
+
+
+def test_what_is_no_examples_is_not_selected():
+    peers, data = linear(2), batch([[1.0, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    before = weights_of(peers)
+    cohort(peers, "sml", task=WithWeights()).step(data, 0.5, 0.7)
+    for k, taught in ((0, [1.0, 1.0, 0.0, 0.0]), (1, [1.0, 0.0, 0.0, 0.0])):
+        open_to = torch.tensor(taught)
+        expected = gradient_by_hand(before[k], data, [(before[1 - k], open_to)], 0.7)
+        expected -= 0.7 * open_to.mean() * 2 * (before[k] - before[1 - k])
+        torch.testing.assert_close(weights_of(peers)[k], before[k] - 0.1 * expected)
+
+
+class Moving(Regression):
+    """Teachers move towards their students, too."""
+
+    def as_teacher(self, prediction: Tensor) -> Tensor:
+        return prediction
+
+
+def test_a_teacher_may_take_gradients():
+    peers, data = linear(2), batch([[1.0] * 4, [1.0] * 4])
+    before = weights_of(peers)
+    together = torch.optim.SGD([weight for peer in peers for weight in peer.parameters()], lr=0.1)
+    report = Cohort(Moving(), peers, [together, together], Rules(mechanism_named("ml")), 1e9).step(data, -math.inf, 0.7)
+    for k in (0, 1):
+        # From its own loss and from its student's.
+        expected = gradient_by_hand(before[k], data, [(before[1 - k], torch.full((4,), 2.0))], 0.7)
+        torch.testing.assert_close(weights_of(peers)[k], before[k] - 0.1 * expected)
+    assert not report.agreement.requires_grad and report.agreement[0] == report.agreement[1]
+
+
 def frozen_last(peers: list[nn.Module], mechanism: str, **rules: object) -> Cohort:
     peers[-1].requires_grad_(False)
     optimizers = [torch.optim.SGD(peer.parameters(), lr=0.1) for peer in peers[:-1]]
