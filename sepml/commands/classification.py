@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK
+from sepml.commands.options import OK, refuse_speech_options
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -29,13 +29,10 @@ def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
     if not (Path(options.model) / "config.yaml").is_file():
         options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
-    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
-        if getattr(options, name):
-            options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
-    if options.part != (1, 1):
-        options.wrong("--part is for mixtures of speech")
+    refuse_speech_options(options, "the test images are those of the experiment's configuration")
+    from sepml.system.tables import format_rows
     from sepml.training.hardware import choose_device
-    from sepml.vision.evaluate import evaluate_classifiers, format_rows
+    from sepml.vision.evaluate import evaluate_classifiers
 
     table = evaluate_classifiers(
         Path(options.model),

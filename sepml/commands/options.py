@@ -196,3 +196,16 @@ def print_failures(options: argparse.Namespace, failures: Sequence[object]) -> i
     for failure in failures:
         print(f"sepml: error: {with_flags(str(failure), options)}", file=sys.stderr)
     return FAILED if failures else OK
+
+
+def refuse_speech_options(options: argparse.Namespace, instead: str) -> None:
+    """Refuse options of `sepml evaluate` that are for mixtures of speech.
+
+    Args:
+        instead: what there is instead of a manifest.
+    """
+    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
+        if getattr(options, name):
+            options.wrong(f"--{name} is for mixtures of speech; {instead}")
+    if options.part != (1, 1):
+        options.wrong("--part is for mixtures of speech")

@@ -1,0 +1,55 @@
+"""The commands for experiments in recommendation of music."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sepml.commands.options import OK, refuse_speech_options
+from sepml.errors import SepmlError
+
+if TYPE_CHECKING:
+    from sepml.study.task import StudyTask
+
+
+def experiment() -> tuple[type, Callable[..., None]]:
+    """The dataclass of an experiment's settings, and the function that trains."""
+    from sepml.graph.recommend import RecommendationExperiment, train_recommendation
+
+    return RecommendationExperiment, train_recommendation
+
+
+def study() -> "StudyTask":
+    """What a study knows of recommendation."""
+    from sepml.graph.recommend_evaluation import RecommendationStudy
+
+    return RecommendationStudy()
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """`sepml evaluate` of an experiment."""
+    refuse_speech_options(options, "the test songs are those of the experiment's configuration")
+    if options.widths or options.resolutions:
+        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
+    from sepml.graph.recommend_evaluation import evaluate_recommendation
+    from sepml.system.tables import format_rows
+    from sepml.training.hardware import choose_device
+
+    device = choose_device(options.device)
+    print(format_rows(evaluate_recommendation(Path(options.model), options.out, device, options.force)))
+    return OK
+
+
+def info(options: argparse.Namespace) -> int:
+    """`sepml info` of an experiment, or of one of its networks."""
+    from sepml.graph.recommend import describe_tower
+
+    folder = Path(options.model)
+    for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
+        print(describe_tower(network))
+    return OK
+
+
+def export(options: argparse.Namespace) -> int:
+    """`sepml export`: there is no other form of a tower."""
+    raise SepmlError("towers have no other form; their model folders are those of the experiment, such as peer1")
