@@ -13,6 +13,7 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.results.summary import DRAWS_AT_ONCE, LEVEL, RESAMPLES
+from sepml.system.extras import needs_extra
 
 PERMUTATIONS = 9999
 
@@ -151,10 +152,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Raises:
         SepmlError: statsmodels is not installed.
     """
-    try:
+    with needs_extra("study", "a comparison of groups of runs"):
         from statsmodels.stats.multitest import multipletests
-    except ImportError as error:
-        raise SepmlError(f"statistics over runs need {error.name}: pip install 'sepml[study]'") from error
     known = [value for value in p_values if value is not None]
     corrected = iter(multipletests(known, method="holm")[1].tolist() if known else [])
     return [None if value is None else next(corrected) for value in p_values]
