@@ -21,7 +21,7 @@ $(STAMP): setup.cfg pyproject.toml
 	@tools/system_packages.sh $(PYTHON)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[test,page,synthetic,tensorboard,export,vision]'
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
 	touch $@
 
 demo: venv

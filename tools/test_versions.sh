@@ -47,7 +47,7 @@ for version in $versions; do
     tools/system_packages.sh "$python"
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
     "$venv/bin/python" -m pip install --quiet --upgrade pip
-    "$venv/bin/python" -m pip install --quiet --editable '.[test,synthetic,tensorboard,export,vision]'
+    "$venv/bin/python" -m pip install --quiet --editable '.[test]'
     "$venv/bin/python" -m pytest "$@" || failed="$failed $version"
 done
 if [ -n "$failed" ]; then

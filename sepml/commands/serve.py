@@ -5,7 +5,6 @@ import logging
 
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.commands.separation import add_averaging, loaded_for_talkers, speakers
-from sepml.errors import SepmlError
 
 log = logging.getLogger(__name__)
 _ANY_LENGTH = "`sepml separate` takes recordings of any length"
@@ -49,9 +48,9 @@ def _serve(options: argparse.Namespace) -> int:
 
 
 def _require_server() -> None:
-    try:
+    from sepml.system.extras import needs_extra
+
+    with needs_extra("page", "the page"):
         import python_multipart  # noqa: F401
         import starlette  # noqa: F401
         import uvicorn  # noqa: F401
-    except ImportError as error:
-        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[page]'") from error

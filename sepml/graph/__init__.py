@@ -1,8 +1,6 @@
 """Tasks for mutual learning on graphs."""
 
-from importlib.util import find_spec
+from sepml.system.extras import needs_extra
 
-from sepml.errors import SepmlError
-
-if find_spec("torch_geometric") is None:
-    raise SepmlError("networks for graphs need torch_geometric: pip install 'sepml[graph]'")
+with needs_extra("graph", "learning on graphs"):
+    import torch_geometric as torch_geometric

@@ -2,9 +2,10 @@
 
 from importlib.util import find_spec
 
-from sepml.errors import SepmlError
+from sepml.system.extras import needs_extra
 
 # Looked for before hours of training, not after.
-for _name in ("matplotlib", "pandas", "statsmodels"):
-    if find_spec(_name) is None:
-        raise SepmlError(f"studies need {_name}: pip install 'sepml[study]'")
+with needs_extra("study", "a study"):
+    for _name in ("matplotlib", "pandas", "statsmodels"):
+        if find_spec(_name) is None:
+            raise ModuleNotFoundError(name=_name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from sepml.errors import SepmlError
+from sepml.system.extras import needs_extra
 from sepml.system.parallel import Failure, in_executor, spread_by
 from sepml.system.readers import read_object
 from sepml.version import __version__
@@ -38,10 +39,8 @@ def on_cluster(address: str) -> Iterator[None]:
         SepmlError: Dask is not installed. Where there is work: there is no such scheduler, it has no workers, they have another
             version of sepml or several threads in a process; the scheduler is lost, or work kills its workers.
     """
-    try:
+    with needs_extra("cluster", "work on a cluster"):
         import distributed  # noqa: F401 - only tried
-    except ImportError as error:
-        raise SepmlError("a cluster needs dask.distributed: pip install 'sepml[cluster]'") from error
     place = _place_of(address)
     clients: list[Client] = []
     with ExitStack() as stack:

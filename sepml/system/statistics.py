@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sepml.errors import SepmlError
+from sepml.system.extras import needs_extra
 
 RESAMPLES = 2000
 LEVEL = 0.95
@@ -181,10 +182,8 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     Raises:
         SepmlError: statsmodels is not installed.
     """
-    try:
+    with needs_extra("study", "a comparison of groups of runs"):
         from statsmodels.stats.multitest import multipletests
-    except ImportError as error:
-        raise SepmlError(f"statistics over runs need {error.name}: pip install 'sepml[study]'") from error
     known = [value for value in p_values if value is not None]
     corrected = iter(multipletests(known, method="holm")[1].tolist() if known else [])
     return [None if value is None else next(corrected) for value in p_values]

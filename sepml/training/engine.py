@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Any, TypeVar, cast
 
 import torch
-from lightning_fabric import Fabric, wrappers
 from torch import Tensor
 from torch.nn import functional
 
+from sepml.training.lightning import Fabric, wrappers
 from sepml.training.peer_strategy import networks_of, peer_strategy_of, share_of_data
 
 Item = TypeVar("Item")

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import yaml
-from lightning_fabric import Fabric
 from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
@@ -22,6 +21,7 @@ from sepml.training.fit import fit
 from sepml.training.hardware import environment
 from sepml.training.history import Run
 from sepml.training.launch import make_fabric, others_running
+from sepml.training.lightning import Fabric
 from sepml.training.peer_strategy import share_of_data
 from sepml.training.run_folder import CONFIG, EFFECTIVE_BATCH, claim_run, plain_settings, record_environment
 from sepml.training.settings import CohortSettings, FitSettings

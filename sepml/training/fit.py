@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
@@ -19,6 +18,7 @@ from sepml.training.engine import FabricEngine
 from sepml.training.epoch_line import log_epoch, some
 from sepml.training.history import EpochRow, Progress, Run, epoch_means, save
 from sepml.training.launch import union_over_processes
+from sepml.training.lightning import Fabric
 from sepml.training.loading import worker_faults
 from sepml.training.optimizers import is_frozen, make_optimizer
 from sepml.training.peer_strategy import bring_together, has_dropout, networks_of

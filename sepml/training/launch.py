@@ -9,13 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
-from lightning_fabric.strategies import DDPStrategy, Strategy
 from torch import Tensor
 
 from sepml.errors import SepmlError
 from sepml.training.hardware import choose_device, choose_precision
+from sepml.training.lightning import DDPStrategy, Fabric, LightningEnvironment, Strategy, TorchElasticEnvironment
 from sepml.training.peer_strategy import PeerStrategy
 
 log = logging.getLogger(__name__)

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from torch import Tensor, distributed, nn
 from torch.optim import Optimizer
 
 from sepml.mutual.task import Engine
+from sepml.training.lightning import DDPStrategy, Fabric
 
 # Of the places of tensors in the bytes that are sent: any type may begin there.
 _ALIGNED = 16

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lightning_fabric import Fabric
 from torch import nn
 from torch.optim import SGD, Adam, Optimizer
 
 from sepml.errors import SepmlError
 from sepml.training.checkpoint import LAST, PREVIOUS, RunState, adopt_previous, load_state, require_part, way_out
 from sepml.training.history import EpochRow, Progress
+from sepml.training.lightning import Fabric
 from sepml.training.model_folder import check_weights, is_plain_tensor
 
 log = logging.getLogger(__name__)

@@ -35,7 +35,7 @@ class TensorBoardLog:
             except ImportError:
                 log.info(
                     "fit.tensorboard is true, but tensorboard is not installed: history.csv alone has the figures "
-                    "(pip install 'sepml[tensorboard]' for both)"
+                    "(pip install 'sepml[train]' for both)"
                 )
 
     def __enter__(self) -> "TensorBoardLog":

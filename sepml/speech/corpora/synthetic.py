@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, partial
-from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from sepml.speech.corpora.cleanup import fade, level, to_8k, trim, utterances, w
 from sepml.speech.corpora.corpus_folder import SpeakerRow, UtteranceRow
 from sepml.speech.corpora.draw_mix_lists import ListSizes, finish_with_lists
 from sepml.system.csv_files import read_rows
+from sepml.system.extras import needs_extra
 from sepml.system.files import write_text
 from sepml.system.parallel import all_of, map_unordered
 from sepml.system.temporaries import temporary_folder
@@ -95,9 +95,8 @@ class Espeak(ExitStack):
     """
 
     def __init__(self, voice: str, **parameters: int) -> None:
-        if find_spec("espeakng_loader") is None:
-            raise SepmlError("the speech synthesiser is not installed; `pip install sepml[synthetic]` brings espeakng-loader")
-        import espeakng_loader
+        with needs_extra("synthetic", "speech synthesis"):
+            import espeakng_loader
 
         super().__init__()
         folder = self.enter_context(temporary_folder("espeak"))

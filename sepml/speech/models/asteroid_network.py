@@ -9,7 +9,6 @@ from torch import nn
 
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Rate, Size, Sources
-from sepml.speech.models.fused import fuse
 from sepml.training.hardware import bounded
 
 AsteroidName = Literal["ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet"]
@@ -49,6 +48,8 @@ def asteroid_network(name: AsteroidName, arguments: dict[str, Any]) -> nn.Module
         SepmlError: the name is unknown, or the arguments do not fit the network.
     """
     from asteroid import models
+
+    from sepml.speech.models.fused import fuse
 
     if name not in get_args(AsteroidName):
         raise SepmlError(f"network is {name!r}, expected one of {', '.join(get_args(AsteroidName))}")

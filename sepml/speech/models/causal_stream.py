@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sepml.errors import SepmlError
-from sepml.speech.models.convtasnet import ConvTasNetState
+from sepml.speech.models.convtasnet_state import ConvTasNetState
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.models.skim_state import SkiMState
 

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from sepml.speech.models.config import Length, Rate, Repeats, Size, Sources, chunks_of, encoder_options, frames_of, hop_of
-from sepml.speech.models.fused import fuse
 
 
 @dataclass(frozen=True)
@@ -81,6 +80,8 @@ class StftDPRNN(nn.Module):
 
 def build_dprnn(config: DPRNNConfig) -> nn.Module:
     """The network of a configuration, with fresh weights."""
+    from sepml.speech.models.fused import fuse
+
     if config.filterbank == "stft":
         return fuse(StftDPRNN(config))
     from asteroid.models import DPRNNTasNet

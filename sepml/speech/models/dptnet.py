@@ -7,7 +7,6 @@ from pydantic import Field
 from torch import nn
 
 from sepml.speech.models.config import Length, Rate, Repeats, Size, Sources, chunks_of, encoder_options, frames_of, hop_of
-from sepml.speech.models.fused import fuse
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class DPTNetConfig:
 def build_dptnet(config: DPTNetConfig) -> nn.Module:
     """The network of a configuration, with fresh weights."""
     from asteroid.models import DPTNet
+
+    from sepml.speech.models.fused import fuse
 
     return fuse(
         DPTNet(

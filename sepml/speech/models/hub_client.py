@@ -12,21 +12,27 @@ from contextlib import contextmanager
 from pathlib import PurePosixPath
 from typing import Any
 
-from huggingface_hub import constants, get_session
-from huggingface_hub.errors import (
-    FileMetadataError,
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    OfflineModeIsEnabled,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
-
 from sepml.errors import SepmlError
+from sepml.system.extras import needs_extra
 from sepml.system.readers import parse_json
+
+with needs_extra("hub", "the Hugging Face Hub"):
+    from huggingface_hub import constants, get_session
+
+    # Versions before 1.0, whose answers cannot be checked, do not have it.
+    from huggingface_hub import set_client_factory as _  # noqa: F401
+    from huggingface_hub import snapshot_download as snapshot_download
+    from huggingface_hub.errors import (
+        FileMetadataError,
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 _HEADERS = ("ETag", "X-Linked-Etag", "X-Repo-Commit")
 _NAME = re.compile(r"(?!\.{1,2}$)[^/\\\0]{1,255}")

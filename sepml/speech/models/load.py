@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from sepml.errors import SepmlError, shown
 from sepml.speech.models.config import HYPERPARAMS, SPEECHBRAIN_PARTS, Architecture
-from sepml.speech.models.hub_client import checked_answers, hub_errors
 from sepml.system.readers import read_object
 
 if TYPE_CHECKING:
@@ -223,7 +222,7 @@ def best_peer(file: Path) -> int | None:
 
 def _fetch(repo: str, revision: str | None, options: dict[str, Any]) -> tuple[Path, str]:
     """The files of a model from the Hugging Face Hub, or from the local cache."""
-    from huggingface_hub import snapshot_download
+    from sepml.speech.models.hub_client import checked_answers, hub_errors, snapshot_download
 
     only_here = bool(options.get("local_files_only"))
     with hub_errors(repo, revision, "no such folder or file here, and ", only_here), checked_answers(repo):

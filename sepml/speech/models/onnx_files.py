@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from sepml.errors import SepmlError
+from sepml.system.extras import needs_extra
 
 OPSET = 18
 
@@ -23,12 +24,10 @@ def require_name_and_packages(out: Path) -> None:
     """
     if out.suffix != ".onnx":
         raise SepmlError(f"{out}: expected a name that ends in .onnx")
-    try:
+    with needs_extra("export", "writing ONNX files"):
         import onnx  # noqa: F401
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise SepmlError(f"the package {error.name} is missing; install it by: pip install 'sepml[export]'") from error
 
 
 def write_module(

@@ -1,23 +1,24 @@
-"""Loading and saving of separators in folders and on the Hugging Face Hub, with the mixin of the Hub's library."""
+"""Loading and saving of separators in folders and on the Hugging Face Hub, whose library is imported by the latter alone."""
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-from huggingface_hub import ModelCard, ModelHubMixin
 
 from sepml.errors import SepmlError
 from sepml.speech.models.config import Architecture
-from sepml.speech.models.hub_client import hub_errors
-from sepml.speech.models.load import ENSEMBLE_FORMAT, Origin, best_peer, load_models
-from sepml.speech.models.model import SeparationModel, save_model
-from sepml.speech.publish.card import make_card
-from sepml.system.files import write_json
+from sepml.speech.models.load import Origin, load_models
+from sepml.speech.models.model import SeparationModel
 from sepml.training.hardware import choose_device
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelCard
 
-class HubMixin(ModelHubMixin, library_name="sepml"):
+    from sepml.speech.publish.hub_files import HubFiles
+
+
+class HubMixin:
     """Models in evaluation mode that are loaded from and saved to folders and the Hub.
 
     Attributes:
@@ -61,7 +62,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         return separator
 
     @classmethod
-    def from_pretrained(  # type: ignore[override]  # other options are errors
+    def from_pretrained(
         cls,
         pretrained_model_name_or_path: str | Path | None = None,
         *,
@@ -104,7 +105,7 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
         saved_to = folder.name if folder.is_absolute() else folder.as_posix()
         options["model_card_kwargs"] = {"saved_to": saved_to} | (options.get("model_card_kwargs") or {})
         try:
-            return super().save_pretrained(save_directory, **options)
+            return self._files().save_pretrained(save_directory, **options)
         except (FileExistsError, NotADirectoryError) as error:
             raise SepmlError(
                 f"{save_directory}: cannot be written, as {error.filename} is a file, expected a folder"
@@ -126,25 +127,20 @@ class HubMixin(ModelHubMixin, library_name="sepml"):
             SepmlError: the Hub refuses or cannot be reached.
         """
         options["model_card_kwargs"] = {**(options.get("model_card_kwargs") or {}), "saved_to": repo_id}
+        files = self._files()
+        from sepml.speech.models.hub_client import hub_errors
+
         with hub_errors(repo_id, options.get("branch")):
-            return str(super().push_to_hub(repo_id, **options))
+            return str(files.push_to_hub(repo_id, **options))
 
-    def generate_model_card(self, **kwargs: Any) -> ModelCard:
+    def generate_model_card(self, **kwargs: Any) -> "ModelCard":
         """The card of the models, from the run that trained them; see `sepml.speech.publish.card.make_card`."""
-        return ModelCard(make_card(self.models, self.origin, **kwargs))
+        return self._files().generate_model_card(**kwargs)
 
-    def _save_pretrained(self, save_directory: Path) -> None:
-        if len(self.models) == 1:
-            save_model(save_directory, self.models[0])
-            return
-        for number, model in enumerate(self.models, 1):
-            save_model(save_directory / f"peer{number}", model)
-        write_json(save_directory / "config.json", {"format": ENSEMBLE_FORMAT, "peers": len(self.models)})
-        # The best of all peers of a folder is the best of its copy, in which they are counted anew.
-        best = best_peer(self.origin.path / "best.json") if self.origin else None
-        names = [part.name for part in self.origin.parts] if self.origin else []
-        if (name := f"peer{best}") in names:
-            write_json(save_directory / "best.json", {"peer": names.index(name) + 1})
+    def _files(self) -> "HubFiles":
+        from sepml.speech.publish.hub_files import HubFiles
+
+        return HubFiles(self.models, self.origin)
 
 
 def _device(device: str | torch.device) -> torch.device:

@@ -13,6 +13,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
 from sepml.speech.scoring.trial import find_estimates
 from sepml.speech.separation.expectation import noted_expectation
+from sepml.system.extras import needs_extra
 from sepml.system.files import write_csv, write_json
 from sepml.system.parallel import Failure, map_unordered
 from sepml.system.tables import markdown
@@ -145,11 +146,9 @@ def _parts(signal: np.ndarray) -> list[np.ndarray]:
 @lru_cache
 def _networks() -> Any:
     """The scorer of the package, with one thread: files are scored by several processes."""
-    try:
+    with needs_extra("quality", "scoring without references"):
         import onnxruntime
         from speechmos import dnsmos as package
-    except ImportError as error:
-        raise SepmlError("scores without references need the package speechmos; install sepml[quality]") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     folder = Path(package.__file__).parent / "dnsmos_models"

@@ -6,7 +6,8 @@ from asteroid.masknn import DPRNN
 from asteroid.masknn.norms import CumLN
 from asteroid.models import ConvTasNet, DPRNNTasNet, DPTNet
 
-from sepml.speech.models.fused import FusedDPRNN, FusedGlobLN, RunningSums, WideCumLN, cumulative_norm, fuse
+from sepml.speech.models.cumulative_norm import RunningSums, cumulative_norm
+from sepml.speech.models.fused import FusedDPRNN, FusedGlobLN, WideCumLN, fuse
 
 CHUNKS = {
     "half overlap": {"chunk_size": 100, "mask_act": "sigmoid"},
