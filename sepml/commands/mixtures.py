@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sepml.commands.options import (
     FAILED,
+    OF_MIXTURES,
     OK,
     Commands,
     at_least,
@@ -12,6 +13,7 @@ from sepml.commands.options import (
     command,
     jobs,
     moved_to,
+    part,
     print_lines,
     rate_and_mode,
 )
@@ -34,6 +36,7 @@ def add_mix(commands: Commands) -> None:
     sub.add_argument("--levels", type=Path, help="table or folder of tables of active levels (default: measured)")
     jobs(sub)
     cluster(sub)
+    part(sub, OF_MIXTURES)
     sub.set_defaults(run=_mix)
 
 
@@ -43,14 +46,13 @@ def _mix(options: argparse.Namespace) -> int:
 
         if given := [name for name in _OF_LISTS if getattr(options, name) != options.parser.get_default(name)]:
             options.wrong(f"--{given[0].replace('_', '-')} belongs to --list; with --dynamic the file says what is drawn")
-        return print_lines(write_drawn(options.dynamic, options.root, options.out, options.jobs))
+        return print_lines(write_drawn(options.dynamic, options.root, options.out, options.jobs, options.part))
     from sepml.speech.mixing.mix import SAMPLE_RATES, mix_lists
 
     if options.sample_rate not in SAMPLE_RATES:
         options.wrong(f"--sample-rate {options.sample_rate}: expected one of {', '.join(map(str, SAMPLE_RATES))}")
-    return print_lines(
-        mix_lists(options.list, options.root, options.out, options.sample_rate, options.mode, options.levels, options.jobs)
-    )
+    how = options.sample_rate, options.mode, options.levels, options.jobs, options.part
+    return print_lines(mix_lists(options.list, options.root, options.out, *how))
 
 
 def add_check(commands: Commands) -> None:

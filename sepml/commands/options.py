@@ -19,6 +19,7 @@ Commands = argparse._SubParsersAction
 OK, FAILED = 0, 1
 NETWORKS = ("ConvTasNet", "DPRNNTasNet", "DPTNet", "LSTMTasNet", "SuDORMRFImprovedNet", "SuDORMRFNet")
 """The networks of Asteroid for `--network`, listed here so that help needs no slow import."""
+OF_MIXTURES = "do the I-th of N parts of the mixtures alone, as a job of an array does; sepml merge OUT puts them together"
 _PART = re.compile(r"([1-9]\d*)/([1-9]\d*)")
 _SETTING = re.compile(r"(?:the setting )?`(\w+)`")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from sepml.commands.options import (
     FAILED,
+    OF_MIXTURES,
     OK,
     Commands,
     add_network,
@@ -22,8 +23,6 @@ from sepml.commands.options import (
 from sepml.commands.tasks import commands_for
 from sepml.errors import did_you_mean
 from sepml.speech.results.scores import KNOWN, METRICS
-
-_OF_MIXTURES = "do the I-th of N parts of the mixtures alone, as a job of an array does; sepml merge OUT puts them together"
 
 
 def add_score(commands: Commands) -> None:
@@ -53,7 +52,7 @@ def add_score(commands: Commands) -> None:
     sub.set_defaults(run=_score)
     jobs(sub)
     cluster(sub)
-    part(sub, _OF_MIXTURES)
+    part(sub, OF_MIXTURES)
 
 
 def _metrics(sub: argparse.ArgumentParser) -> None:
@@ -169,7 +168,7 @@ def add_evaluate(commands: Commands) -> None:
     sub.add_argument("--resolutions", type=at_least(8), nargs="+", default=(), metavar="HEIGHT", help=pixels)
     jobs(sub)
     cluster(sub)
-    part(sub, _OF_MIXTURES)
+    part(sub, OF_MIXTURES)
     sub.set_defaults(run=_evaluate)
 
 
@@ -179,12 +178,17 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def add_merge(commands: Commands) -> None:
     """The options of `sepml merge`."""
-    sub = command(commands, "merge", "put together the scores that sepml score or evaluate made in parts (--part)")
-    sub.add_argument("out", type=Path, metavar="OUT", help="their folder (-o)")
+    text = "put together what sepml mix, score or evaluate made in parts (--part): mixtures, or scores"
+    sub = command(commands, "merge", text)
+    sub.add_argument("out", type=Path, metavar="OUT", help="their folder: --out of sepml mix, -o of the others")
     sub.set_defaults(run=_merge)
 
 
 def _merge(options: argparse.Namespace) -> int:
+    from sepml.speech.mixing.mix_parts import merge_mixtures
+
+    if manifests := merge_mixtures(options.out):
+        return print_lines(manifests)
     from sepml.speech.results.tables import format_table
     from sepml.speech.scoring.parts import merge_parts
 

@@ -1,16 +1,18 @@
 """Work spread over processes, of this machine or of a cluster."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sepml.errors import SepmlError
 from sepml.system.pool import pool_of
 from sepml.system.process import track
+from sepml.system.temporaries import contents
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -44,6 +46,49 @@ def part_of(items: Sequence[Item], part: Part) -> Sequence[Item]:
     'be'
     """
     return items[part[0] - 1 :: part[1]]
+
+
+def part_files(folder: Path) -> list[Path]:
+    """The files of parts in a folder, without those that are being written; none where there is no folder."""
+    return [folder / name for name in contents(folder) if name.endswith(".json")] if folder.is_dir() else []
+
+
+def require_every_part(folder: Path, parts: Mapping[Path, Part]) -> None:
+    """Refuse to join parts of which one is absent, or that are not of one number of parts.
+
+    Args:
+        folder: holds them. parts: each, by its file.
+
+    Raises:
+        SepmlError: there is none, one is absent, or one is of another number of parts than the first.
+    """
+    if not parts:
+        raise SepmlError(f"{folder}: holds no part, expected 1-of-N.json and so on")
+    first, (_, of) = next(iter(parts.items()))
+    for file, (_, other) in parts.items():
+        if other != of:
+            found = f"one of {other} parts, {first.name} is one of {of}"
+            raise SepmlError(f"{file}: {found}; delete those that do not belong there")
+    if absent := sorted({*range(1, of + 1)} - {number for number, _ in parts.values()}):
+        raise SepmlError(f"{folder}: part {absent[0]} of {of} is absent; run it, then merge again")
+
+
+def require_once(held: Mapping[Path, Iterable[str]]) -> set[str]:
+    """The ids of all parts' mixtures.
+
+    Args:
+        held: the ids of each part, by its file.
+
+    Raises:
+        SepmlError: two parts hold one.
+    """
+    seen: dict[str, Path] = {}
+    for file, ids in held.items():
+        for each in ids:
+            if each in seen:
+                raise SepmlError(f"{file}: holds mixture {each}, as {seen[each].name} does; expected it once")
+            seen[each] = file
+    return set(seen)
 
 
 def map_unordered(

@@ -41,6 +41,12 @@ class Mixture:
     noise: Path | None = None
 
 
+def mixture_in(folder: Path, id: str, n_src: int, length: int) -> Mixture:
+    """A mixture in a split folder of the wsj0-mix layout: mix/, s1/, s2/ ..., `<id>.wav` each."""
+    names = [f"s{i + 1}" for i in range(n_src)]
+    return Mixture(id, folder / "mix" / f"{id}.wav", tuple(folder / name / f"{id}.wav" for name in names), length)
+
+
 class Example(NamedTuple):
     """A mixture `(T,)` and its sources `(n_src, T)`, float32, and its id."""
 

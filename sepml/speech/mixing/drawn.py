@@ -11,9 +11,9 @@ from pydantic import Field
 from sepml.config import parse, read_yaml
 from sepml.speech.audio.files import are_whole, quantise, write_wav
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.manifest import write_manifest
-from sepml.speech.data.mixtures import Mixture
-from sepml.system.parallel import all_of, map_unordered
+from sepml.speech.data.mixtures import Mixture, mixture_in
+from sepml.speech.mixing.mix_parts import claim_part, complete_part, finish_split, share_of
+from sepml.system.parallel import WHOLE, Part, all_of, map_unordered, part_of
 from sepml.system.stamp import claim_noted, digest_of, file_digest, note_settings
 
 _FULL_SCALE = 0.9
@@ -38,7 +38,7 @@ class DrawnMixtures:
     seed: Annotated[int, Field(ge=0)] = 0
 
 
-def write_drawn(files: Sequence[Path], root: Path, out: Path, jobs: int = 0) -> list[Path]:
+def write_drawn(files: Sequence[Path], root: Path, out: Path, jobs: int = 0, part: Part = WHOLE) -> list[Path]:
     """Write the mixtures that files of settings describe: `out/<name>/{mix,s1,s2}/00000.wav` and a manifest `out/<name>.csv`.
 
     A set has the name of its file. References are what each talker adds to the mixture; noise, clipping and codecs are in the
@@ -47,37 +47,37 @@ def write_drawn(files: Sequence[Path], root: Path, out: Path, jobs: int = 0) -> 
     Args:
         root: the folder that the paths in the settings are relative to.
         jobs: processes, 0 = all cores. The files do not depend on it.
+        part: as of `mix_lists`.
 
     Returns:
-        the manifests.
+        the manifests; of a part its records.
 
     Raises:
         SepmlError: settings or utterances cannot be read, or a folder holds something else.
     """
-    return [_write(parse(DrawnMixtures, read_yaml(file), str(file)), root, Path(out) / file.stem, jobs) for file in files]
+    every = {Path(out) / file.stem: parse(DrawnMixtures, read_yaml(file), str(file)) for file in files}
+    return [_write(settings, root, folder, jobs, part) for folder, settings in every.items()]
 
 
-def _write(settings: DrawnMixtures, root: Path, folder: Path, jobs: int) -> Path:
+def _write(settings: DrawnMixtures, root: Path, folder: Path, jobs: int, part: Part) -> Path:
     mixing = settings.dynamic.below(root)
     # Earlier versions had no `talkers`.
     drawn_from = repr(settings).replace("talkers=(), ", "")
     note = {"drawn": digest_of([drawn_from], 16), "utterances": file_digest(mixing.utterances)}
-    if claim_noted(folder, "mixtures", note) == "replace":
-        note_settings(folder, note)
+    begun = claim_noted(folder, "mixtures", note) == "resume"
     length = round(settings.segment * settings.sample_rate)
     drawn = DynamicSegments(mixing, settings.n_src, length, settings.sample_rate, settings.seed)
-    mixtures = [_named(folder, number, settings.n_src, length) for number in range(len(drawn))]
-    left = [number for number, mixture in enumerate(mixtures) if not are_whole([mixture.mixture, *mixture.sources], length)]
+    mixtures = [mixture_in(folder, f"{number:05}", settings.n_src, length) for number in range(len(drawn))]
+    share = share_of(part, [mixture.id for mixture in mixtures], sorted(note.items()))
+    claim_part(folder, share)
+    if not begun:
+        note_settings(folder, note)
+    mine = part_of(range(len(drawn)), part)
+    left = [n for n in mine if not are_whole([mixtures[n].mixture, *mixtures[n].sources], length)]
     all_of(map_unordered(partial(_make, drawn, mixtures), left, jobs, f"drawing {folder.name}", chunk=4))
-    manifest = folder.with_suffix(".csv")
-    write_manifest(manifest, mixtures)
-    return manifest
-
-
-def _named(folder: Path, number: int, n_src: int, length: int) -> Mixture:
-    name = f"{number:05}"
-    sources = tuple(folder / f"s{n + 1}" / f"{name}.wav" for n in range(n_src))
-    return Mixture(name, folder / "mix" / f"{name}.wav", sources, length)
+    if share is not None:
+        return complete_part(folder, share, [mixtures[n] for n in mine])
+    return finish_split(folder, mixtures)
 
 
 def _make(drawn: DynamicSegments, mixtures: Sequence[Mixture], number: int) -> None:

@@ -1,7 +1,5 @@
 """Making of mixtures from mix lists: the wsj0-mix data sets, or others in their format."""
 
-import logging
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -11,15 +9,14 @@ import numpy as np
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import quantise, write_wav
-from sepml.speech.data.manifest import write_manifest
 from sepml.speech.data.mixtures import Mixture
-from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split, read_record
+from sepml.speech.mixing.mix_parts import claim_part, complete_part, finish_split, share_of
+from sepml.speech.mixing.mix_record import MixJob, jobs_left, plan_split
 from sepml.speech.mixing.mixlist import MixLine, lists_by_split, named_in, read_levels, read_mix_list
+from sepml.speech.mixing.record_files import Share, read_record
 from sepml.speech.mixing.utterances import Reader, Utterance, cache_folder, load, survey
-from sepml.system.parallel import Failure, map_unordered
+from sepml.system.parallel import WHOLE, Failure, Part, map_unordered, part_of
 from sepml.system.stamp import claim_noted, note_settings
-
-log = logging.getLogger(__name__)
 
 SAMPLE_RATES = (8000, 16000)
 MODES = ("min", "max")
@@ -63,6 +60,7 @@ def mix_lists(
     mode: str = "min",
     levels: Path | None = None,
     jobs: int = 0,
+    part: Part = WHOLE,
 ) -> list[Path]:
     """Make the mixtures of mix lists as `out/wav{8,16}k/{min,max}/<split>/{mix,s1,s2,...}/<id>.wav`, 16 bit.
 
@@ -79,13 +77,15 @@ def mix_lists(
         levels: a table of active levels or a folder of tables. None measures the utterances as their files hold them,
             before they are resampled (the published tables come from 8 kHz signals behind a 200 Hz high-pass filter).
         jobs: processes, 0 = all cores. The files do not depend on it.
+        part: of each split these mixtures alone are made, for `sepml.speech.mixing.mix_parts.merge_mixtures`, which writes the
+            manifests. Other parts may be made in the same tree at the same time.
 
     Returns:
-        the manifests, in the order of the lists.
+        the manifests, in the order of the lists; of a part its records.
 
     Raises:
-        SepmlError: a list, a table, the header of an utterance or a record is invalid, and nothing was written; or samples
-            are unreadable or silent, and all mixtures that do not need them were written.
+        SepmlError: a list, a table, the header of an utterance or a record is invalid, or the tree holds parts of other lists,
+            and nothing was written; or samples are unreadable or silent, and all mixtures that do not need them were written.
     """
     if sample_rate not in SAMPLE_RATES or mode not in MODES:
         raise SepmlError(f"sample rate {sample_rate} and mode '{mode}': expected one of {SAMPLE_RATES} and of {MODES}")
@@ -96,13 +96,14 @@ def mix_lists(
         read_record(base / split)
         claim_noted(base / split, "mixtures", settings | {"sources": len(lines[0].paths)})
     table = None if levels is None else read_levels(levels)
-    named = named_in(line for lines in splits.values() for line in lines)
-    utterances = survey(named, Path(root), sample_rate, table)
-    plans = {split: plan_split(lines, base / split, utterances, mode) for split, lines in splits.items()}
-    faults: list[str] = []
+    utterances = survey(named_in(line for lines in splits.values() for line in lines), Path(root), sample_rate, table)
+    wholes = {split: plan_split(lines, base / split, utterances, mode) for split, lines in splits.items()}
+    shares = {split: _claimed(part, plan, base / split) for split, plan in wholes.items()}
+    plans = {split: list(part_of(plan, part)) for split, plan in wholes.items()}
+    faults, written = list[str](), list[Path]()
     with cache_folder(Path(out)) as cache:
         reader = Reader(cache, sample_rate, jobs)
-        left = {split: jobs_left(base / split, plan, reader, mode) for split, plan in plans.items()}
+        left = {split: jobs_left(base / split, plan, reader, mode, shares[split]) for split, plan in plans.items()}
         work = partial(_mix, cache=cache, sample_rate=sample_rate, mode=mode)
         for split, plan in plans.items():
             if left[split]:
@@ -112,11 +113,24 @@ def mix_lists(
             new_faults = _make(left[split], reader, work, f"mixing {split}")
             faults += new_faults
             if not new_faults:
-                _finish(plan, base / split)
+                written.append(_finish(plan, base / split, shares[split]))
     if faults:
-        total = sum(map(len, plans.values()))
-        raise SepmlError(f"{len(faults)} of {total} mixtures could not be made; the first: {faults[0]}")
-    return [base / f"{split}.csv" for split in splits]
+        raise SepmlError(f"{len(faults)} of {sum(map(len, plans.values()))} mixtures could not be made; the first: {faults[0]}")
+    return written
+
+
+def _claimed(part: Part, plan: Sequence[MixJob], folder: Path) -> Share | None:
+    """A part of a split, which may be made there; its request holds all that can change between commands but the samples."""
+    levels = {utterance.path: utterance.level for job in plan for utterance in job.utterances}
+    asked = [(job.line.id, job.line.paths, job.line.gains, job.frames) for job in plan]
+    share = share_of(part, [job.line.id for job in plan], [*asked, *sorted(levels.items())])
+    claim_part(folder, share)
+    return share
+
+
+def _finish(plan: Sequence[MixJob], folder: Path, share: Share | None) -> Path:
+    mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
+    return finish_split(folder, mixtures) if share is None else complete_part(folder, share, mixtures)
 
 
 def _make(todo: list[MixJob], reader: Reader, work: Callable[[MixJob], None], what: str) -> list[str]:
@@ -150,13 +164,3 @@ def _mix(job: MixJob, cache: Path, sample_rate: int, mode: str) -> None:
             raise SepmlError(f"{job.line.where}: source {number} would be all zeros in 16 bits: {of_all}")
     for file, x in zip(job.files, rounded, strict=True):
         write_wav(file, x, sample_rate)
-
-
-def _finish(plan: list[MixJob], folder: Path) -> None:
-    """Write the manifest of a complete split, and warn if its folder also has other files."""
-    mixtures = [Mixture(job.line.id, job.files[0], job.files[1:], job.frames) for job in plan]
-    write_manifest(folder.parent / f"{folder.name}.csv", mixtures)
-    known = {job.files[0].name for job in plan}
-    others = [name for name in os.listdir(folder / "mix") if name not in known and not name.startswith(".")]
-    if others:
-        log.warning("%s: holds %d files that are not in the list, such as %s", folder / "mix", len(others), min(others))

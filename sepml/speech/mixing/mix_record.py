@@ -1,56 +1,35 @@
 """Which mixtures of a split must be made: those that are absent, incomplete, or were made from another recipe.
 
 The record of a split has the recipe of each mixture: a digest of the samples of its utterances, their levels, the gains, the
-mode and the rate. Utterances whose files have not changed (see `file_stamp`) are not read again for it.
+mode and the rate. Utterances whose files have not changed (see `file_stamp`) are not read again for it. A command that makes
+a part of a split (`Share`) writes a record of its own, so that several may run at a time.
 """
 
 import json
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import are_whole
 from sepml.speech.mixing.mixlist import MixLine
+from sepml.speech.mixing.record_files import (
+    FORMAT,
+    NAME,
+    PARTS,
+    Known,
+    MixRecord,
+    Share,
+    discard_parts,
+    read_record,
+    write_record,
+)
 from sepml.speech.mixing.utterances import Reader, Utterance
-from sepml.system.files import write_json
 from sepml.system.parallel import Failure
-from sepml.system.readers import read_object
 from sepml.system.stamp import digest_of
 
 log = logging.getLogger(__name__)
-NAME = ".made.json"
-_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class Known:
-    """The stamp, digest and level of an utterance when it was mixed, see `Utterance`."""
-
-    stamp: tuple[int, ...]
-    digest: str
-    level: float
-
-
-@dataclass(frozen=True)
-class MixRecord:
-    """The record of a split.
-
-    Attributes:
-        utterances: by their path in the list.
-        recipes: by the mixture's id; mixtures of earlier versions are in no record.
-    """
-
-    utterances: dict[str, Known] = field(default_factory=dict)
-    recipes: dict[str, str] = field(default_factory=dict)
-
-    def known(self, utterance: Utterance) -> Utterance | None:
-        """The utterance with digest and level if its file has not changed; None if it must be read."""
-        known = self.utterances.get(utterance.path)
-        if known is None or known.stamp != utterance.stamp:
-            return None
-        return replace(utterance, digest=known.digest, level=known.level if utterance.level is None else utterance.level)
 
 
 @dataclass(frozen=True)
@@ -79,8 +58,11 @@ def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, 
     return plan
 
 
-def jobs_left(folder: Path, plan: Sequence[MixJob], reader: Reader, mode: str) -> list[MixJob]:
+def jobs_left(folder: Path, plan: Sequence[MixJob], reader: Reader, mode: str, share: Share | None = None) -> list[MixJob]:
     """The mixtures of a split that must be made, for which the utterances are read; see `left_to_make` for the rules.
+
+    Args:
+        plan: the mixtures of the split, or of the share.
 
     Raises:
         SepmlError: the record is damaged, or a file cannot be deleted or written.
@@ -97,7 +79,7 @@ def jobs_left(folder: Path, plan: Sequence[MixJob], reader: Reader, mode: str) -
     made_of = dict.fromkeys((job.line.id for job in plan), None) | _recipes(recorded, described, reader.sample_rate, mode)
     used = {u.path for job in recorded if made_of[job.line.id] for u in job.utterances}
     found = [u for path, u in described.items() if path in used and isinstance(u, Utterance)]
-    left = left_to_make(folder, made_of, {job.line.id: job.files for job in plan}, whole, found)
+    left = left_to_make(folder, made_of, {job.line.id: job.files for job in plan}, whole, found, share)
     return [job for job in plan if job.line.id in left]
 
 
@@ -114,7 +96,7 @@ def _recipes(
     for job in jobs:
         pairs = [(described[path], gain) for path, gain in zip(job.line.paths, job.line.gains, strict=True)]
         parts = [[u.digest, float(u.level or 0.0).hex(), gain] for u, gain in pairs if isinstance(u, Utterance)]
-        text = json.dumps([_FORMAT, mode, sample_rate, parts])
+        text = json.dumps([FORMAT, mode, sample_rate, parts])
         recipes[job.line.id] = digest_of([text], 16) if len(parts) == len(pairs) else None
     return recipes
 
@@ -125,6 +107,7 @@ def left_to_make(
     files: Mapping[str, Sequence[Path]],
     whole: Collection[str],
     utterances: Iterable[Utterance] = (),
+    share: Share | None = None,
 ) -> set[str]:
     """The ids of the mixtures of a split that must be made; files of other recipes are deleted.
 
@@ -137,11 +120,13 @@ def left_to_make(
         files: of each mixture.
         whole: the ids of mixtures whose files all exist.
         utterances: of the recipes, with digest and level, for the record.
+        share: the part of the split that `made_of` is of; None where it is of the whole, whose record replaces those of parts.
 
     Raises:
         SepmlError: the record is damaged, or a file cannot be deleted or written.
     """
     record = read_record(folder)
+    listed = made_of if share is None else share.listed
     stale = {name for name in whole if name in record.recipes and record.recipes[name] != made_of[name]}
     if stale:
         log.warning("%s: %d mixtures are of other recordings or levels, and are made again", folder, len(stale))
@@ -149,7 +134,7 @@ def left_to_make(
     for name, recipe in made_of.items():
         if name in left and recipe not in (None, record.recipes.get(name)):
             delete_files(files[name])
-    if former := [name for name in record.recipes if name not in made_of]:
+    if former := [name for name in record.recipes if name not in listed]:
         log.warning("%s: %d mixtures of an earlier list, which this one lacks, are deleted", folder, len(former))
         delete_files(file.with_name(f"{name}.wav") for name in former for file in next(iter(files.values()), ()))
     if unknown := len(made_of) - len(left | record.recipes.keys() & made_of.keys()):
@@ -160,41 +145,13 @@ def left_to_make(
         if name in record.recipes or (recipe and name in left)
     }
     known = {u.path: Known(u.stamp, u.digest, u.level) for u in utterances if u.digest and u.level is not None}
-    if (now := MixRecord(known, recipes)) != record:
-        write_record(folder, now)
+    now = MixRecord(known, recipes)
+    if share is not None:
+        write_record(share.file(folder), now, {"part": share.part, "request": share.request})
+    elif now != record or (folder / PARTS).exists():
+        write_record(folder / NAME, now)
+        discard_parts(folder)
     return left
-
-
-def read_record(folder: Path) -> MixRecord:
-    """The record of a split's folder; an empty one where there is none.
-
-    Raises:
-        SepmlError: it is not what `write_record` writes.
-    """
-    path = folder / NAME
-    try:
-        content = read_object(path)
-        utterances = {
-            name: Known(tuple(map(int, stamp)), str(digest), float(level))
-            for name, (stamp, digest, level) in content["utterances"].items()
-        }
-        return MixRecord(utterances, {str(name): str(made) for name, made in content["recipes"].items()})
-    except (FileNotFoundError, NotADirectoryError):
-        return MixRecord()
-    except (SepmlError, ValueError, LookupError, TypeError, AttributeError) as error:
-        found = f"{path}: not the record of a split that sepml mix writes ({type(error).__name__})"
-        raise SepmlError(f"{found}; delete {folder} and mix again") from error
-
-
-def write_record(folder: Path, record: MixRecord) -> None:
-    """Write the record of a split.
-
-    Raises:
-        SepmlError: the disk is full, or the folder cannot be written.
-    """
-    utterances = {path: [list(known.stamp), known.digest, known.level] for path, known in sorted(record.utterances.items())}
-    content = {"format": _FORMAT, "utterances": utterances, "recipes": dict(sorted(record.recipes.items()))}
-    write_json(folder / NAME, content)
 
 
 def delete_files(files: Iterable[Path]) -> None:

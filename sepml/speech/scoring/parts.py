@@ -10,7 +10,7 @@ from sepml.errors import SepmlError
 from sepml.speech.results.scores import COLUMNS, KNOWN, UtteranceScores, write_scores
 from sepml.speech.results.summary import Summary, summarise, write_summary
 from sepml.system.files import write_json
-from sepml.system.parallel import WHOLE, Failure, Part
+from sepml.system.parallel import WHOLE, Failure, Part, part_files, require_every_part, require_once
 from sepml.system.readers import read_object
 from sepml.system.stamp import WAY_OUT, OtherContent
 
@@ -68,7 +68,7 @@ def write_results(out: Path, results: Results, part: Part = WHOLE) -> Summary:
         write_scores(out / "scores.csv", scores, faults, results.columns, results.n_src)
         write_summary(out / "summary.json", summary)
         # They are in the tables now, or of other scores, which these replace.
-        for file in (out / FOLDER).glob("*.json"):
+        for file in part_files(out / FOLDER):
             file.unlink()
         with suppress(OSError):
             (out / FOLDER).rmdir()
@@ -92,7 +92,7 @@ def claim_parts(out: Path, part: Part, order: Sequence[str], inputs: Mapping[str
     """
     if part[1] == 1:
         return
-    for file in sorted((out / FOLDER).glob("*.json")):
+    for file in part_files(out / FOLDER):
         try:
             made = _read(file)
             if (made.part[1], list(made.results.order), dict(made.results.inputs)) == (part[1], list(order), dict(inputs)):
@@ -117,7 +117,7 @@ def merge_parts(out: Path) -> dict[str, Summary]:
     """
     folders = [folder for folder in (out, *sorted(out.glob("*/"))) if (folder / FOLDER).is_dir()]
     if not folders:
-        raise SepmlError(f"{out}: holds no {FOLDER}/, expected scores that were made in parts")
+        raise SepmlError(f"{out}: holds no parts, expected mixtures or scores that were made in parts")
     made = {folder: _checked(folder / FOLDER) for folder in folders}
     summaries = {}
     for folder, parts in made.items():
@@ -130,26 +130,14 @@ def merge_parts(out: Path) -> dict[str, Summary]:
 
 def _checked(folder: Path) -> list[_Made]:
     """The parts in a folder, of which none is absent and no two hold the same mixture."""
-    parts = [_read(file) for file in sorted(folder.glob("*.json"))]
-    if not parts:
-        raise SepmlError(f"{folder}: holds no part, expected 1-of-N.json and so on")
+    parts = [_read(file) for file in part_files(folder)]
+    require_every_part(folder, {each.file: each.part for each in parts})
     first = parts[0]
     for other in parts[1:]:
         for name in ("order", "inputs", "metrics", "n_src"):
             if getattr(other.results, name) != getattr(first.results, name):
                 raise SepmlError(f"{other.file}: its {name} are not those of {first.file.name}; delete one and make it anew")
-        if other.part[1] != first.part[1]:
-            found = f"one of {other.part[1]} parts, {first.file.name} is one of {first.part[1]}"
-            raise SepmlError(f"{other.file}: {found}; delete those that do not belong there")
-    numbers = {each.part[0] for each in parts}
-    if absent := [number for number in range(1, first.part[1] + 1) if number not in numbers]:
-        raise SepmlError(f"{folder}: part {absent[0]} of {first.part[1]} is absent; run it, then merge again")
-    seen: dict[str, Path] = {}
-    for each in parts:
-        for mixture_id in each.results.ids:
-            if mixture_id in seen:
-                raise SepmlError(f"{each.file}: holds mixture {mixture_id}, as {seen[mixture_id].name} does; expected it once")
-            seen[mixture_id] = each.file
+    seen = require_once({each.file: each.results.ids for each in parts})
     if left := [mixture_id for mixture_id in first.results.order if mixture_id not in seen]:
         raise SepmlError(f"{folder}: no part holds mixture {left[0]}; run them again, then merge")
     return parts

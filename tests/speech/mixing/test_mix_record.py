@@ -17,8 +17,9 @@ from sepml.speech.mixing import mix as mixing
 from sepml.speech.mixing import mix_record, utterances
 from sepml.speech.mixing.check import check
 from sepml.speech.mixing.mix import mix_lists
-from sepml.speech.mixing.mix_record import NAME, MixRecord, left_to_make, read_record, write_record
+from sepml.speech.mixing.mix_record import left_to_make
 from sepml.speech.mixing.mixlist import read_mix_list
+from sepml.speech.mixing.record_files import NAME, MixRecord, read_record, write_record
 
 LIST = "a.wav 1 b.wav -1\nb.wav 2 c.wav -2\nc.wav 0 d.wav 0\n"
 
@@ -217,7 +218,7 @@ def test_a_damaged_record_of_a_later_split_leaves_the_earlier_ones_as_they_are(r
 
 
 def test_of_an_empty_list_nothing_is_left_to_make(tmp_path):
-    write_record(tmp_path, MixRecord(recipes={"former": "1"}))
+    write_record(tmp_path / NAME, MixRecord(recipes={"former": "1"}))
     assert left_to_make(tmp_path, {}, {}, set()) == set() and read_record(tmp_path) == MixRecord()
 
 

@@ -11,6 +11,7 @@ from score_corpus import Corpus, results
 from sepml.cli import main
 from sepml.speech.models.backbones import DPRNNConfig
 from sepml.speech.models.model import build_model, save_model
+from sepml.system.temporaries import temporary_name
 
 QUICK = ["--metrics", "si_snr", "stoi"]
 
@@ -57,7 +58,13 @@ def test_parts_make_the_tables_of_one_run(corpus, parts, tmp_path, capsys):
     assert results(parts) == results(tmp_path / "whole")
     assert not (parts / "parts").exists()
     assert main(["merge", str(parts)]) == 1
-    assert "holds no parts/" in capsys.readouterr().err
+    assert "holds no parts, expected" in capsys.readouterr().err
+
+
+def test_what_a_killed_command_left_counts_for_nothing(parts, capsys):
+    (parts / "parts" / temporary_name("2-of-3.json")).write_text("{")
+    assert main(["merge", str(parts)]) == 1 and (parts / "scores.csv").exists()
+    assert "d_s1.wav" in capsys.readouterr().err
 
 
 def test_every_row_of_an_evaluation_is_put_together(corpus, exp, tmp_path):
