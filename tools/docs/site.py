@@ -7,8 +7,9 @@ is not there fails the build, as do links and anchors within docs/ and whatever 
 import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import nbformat
@@ -26,7 +27,9 @@ REPOSITORY = "repository"
 """The folder of the site with pages made of files outside docs/."""
 CELL_SECONDS = 240
 FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
-LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
+LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))(?!\{)")
+"""A link, but for those with attributes: they lead to a notebook itself, not to its page."""
+OUTPUT = re.compile(r"(?:^ {4}.*\n(?:[ \t]*\n)*)+", re.MULTILINE)
 EXTERNAL = re.compile(r"""<(?:script|link|img|iframe|source)\b[^>]*?\b(?:src|href)=["']?(?:https?:)?//[^>]*>""")
 LANGUAGES = {".py": "python", ".mjs": "javascript", ".json": "json", ".yaml": "yaml", ".sh": "bash", ".csv": "text"}
 PICTURES = {".png", ".svg"}
@@ -63,11 +66,7 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         relative = os.path.relpath(uri_of(target), here)
         return f"{found[1]}{relative}{found[3] or ''}{found[4]}"
 
-    parts, end = [], 0
-    for fence in FENCE.finditer(markdown):
-        parts += [LINK.sub(moved, markdown[end : fence.start()]), fence[0]]
-        end = fence.end()
-    return "".join([*parts, LINK.sub(moved, markdown[end:])])
+    return outside_code(LINK, moved, markdown)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -75,6 +74,15 @@ def on_post_build(config: MkDocsConfig) -> None:
     for page in sorted(Path(config.site_dir).rglob("*.html")):
         if found := EXTERNAL.search(page.read_text(encoding="utf-8")):
             raise PluginError(f"{page}: loads from elsewhere: {found[0][:200]}")
+
+
+def outside_code(pattern: re.Pattern[str], replacement: Callable[[re.Match[str]], str], text: str) -> str:
+    """Markdown with a pattern replaced everywhere but in fenced code."""
+    parts, end = [], 0
+    for fence in FENCE.finditer(text):
+        parts += [pattern.sub(replacement, text[end : fence.start()]), fence[0]]
+        end = fence.end()
+    return "".join([*parts, pattern.sub(replacement, text[end:])])
 
 
 def links_of(source: Path, text: str) -> Iterator[Path]:
@@ -136,17 +144,28 @@ def notebook_files(notebook: File, config: MkDocsConfig) -> Iterator[File]:
     """
     log.info("running %s", notebook.src_uri)
     content = nbformat.read(notebook.abs_src_path, as_version=4)
-    # Code that a notebook imports is that of the repository, whatever is installed.
-    os.environ["PYTHONPATH"] = str(ROOT)
+    # The code that it imports is that of the repository, whatever is installed. Of a progress bar that nobody looks at:
+    os.environ |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore:IProgress not found"}
+    # The kernel would warn of its connection within this machine.
+    client = NotebookClient(content, timeout=CELL_SECONDS, extra_arguments=["--log-level=ERROR"])
     try:
-        NotebookClient(content, timeout=CELL_SECONDS, kernel_name="python3").execute(cwd=str(ROOT))
+        with TemporaryDirectory() as folder:
+            client.execute(cwd=folder)
     except CellExecutionError as error:
         raise PluginError(f"{notebook.src_uri}: {error}") from error
-    name = PurePosixPath(notebook.src_uri).stem
-    text, resources = MarkdownExporter().from_notebook_node(content, {"unique_key": name, "output_files_dir": f"{name}_files"})
-    folder = PurePosixPath(notebook.src_uri).parent
-    for path, data in resources["outputs"].items():
-        yield File.generated(config, str(folder / path), content=data)
-    origin = f"[The notebook]({PurePosixPath(notebook.src_uri).name}){{ download }} was run when this page was made.\n"
+    path = PurePosixPath(notebook.src_uri)
+    options = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
+    text, resources = MarkdownExporter().from_notebook_node(content, options)
+    for name, data in resources["outputs"].items():
+        yield File.generated(config, str(path.parent / name), content=data)
     heading, _, rest = text.lstrip().partition("\n")
-    yield File.generated(config, str(folder / f"{name}.md"), content=f"{heading}\n\n{origin}\n{rest}")
+    origin = f"[The notebook]({path.name}){{ download }} was run when this page was made."
+    page = f"{heading}\n\n{origin}\n\n{outside_code(OUTPUT, fenced, rest)}".replace("![png](", "![what the code above draws](")
+    yield File.generated(config, str(path.with_suffix(".md")), content=page)
+
+
+def fenced(output: re.Match[str]) -> str:
+    """What a cell printed, which is indented, as a block that is told from code."""
+    lines = [line.removeprefix("    ").rstrip() for line in output[0].strip("\n").split("\n")]
+    text = re.sub(r"\n{2,}", "\n", "\n".join(lines)).strip("\n")
+    return f"```{{ .text .output }}\n{text}\n```\n\n"
