@@ -1,4 +1,5 @@
-# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench | make settings | make audit: each sets up .venv by itself.
+# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench | make settings | make docs | make audit: each sets up
+# .venv by itself.
 # make test-versions: the tests under other versions of Python.
 
 PYTHON ?= python3
@@ -9,7 +10,7 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow fuzz test-browser test-versions lint bench settings audit venv clean
+.PHONY: demo test test-slow fuzz test-browser test-versions lint bench settings docs audit venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -30,9 +31,18 @@ demo: venv
 test: venv
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
-# The page about the settings of experiments.
+# The pages about the settings of experiments and about the commands.
 settings: venv
+	$(BIN)/python tools/docs/commands.py docs/commands.md
 	$(BIN)/python -c 'import pathlib, sepml.commands.tasks as tasks; tasks.write_settings_page(pathlib.Path("docs/settings.md"))'
+
+# The documentation in site/, which needs no network; open site/index.html. Runs the notebooks, and fails on a broken link.
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+$(VENV)/.docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
@@ -65,4 +75,4 @@ audit: venv
 	tools/audit.sh $(PYTHON) $(VENV)
 
 clean:
-	rm -rf $(VENV) $(VENV)-* build *.egg-info
+	rm -rf $(VENV) $(VENV)-* build site *.egg-info
