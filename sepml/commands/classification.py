@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK
+from sepml.commands.options import OK, refuse_speech_options
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -27,13 +27,7 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    if not (Path(options.model) / "config.yaml").is_file():
-        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
-    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
-        if getattr(options, name):
-            options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
-    if options.part != (1, 1):
-        options.wrong("--part is for mixtures of speech")
+    refuse_speech_options(options, "images")
     from sepml.training.evaluation import format_rows
     from sepml.training.hardware import choose_device
     from sepml.vision.evaluate import evaluate_classifiers

@@ -196,3 +196,18 @@ def print_failures(options: argparse.Namespace, failures: Sequence[object]) -> i
     for failure in failures:
         print(f"sepml: error: {with_flags(str(failure), options)}", file=sys.stderr)
     return FAILED if failures else OK
+
+
+def refuse_speech_options(options: argparse.Namespace, what: str) -> None:
+    """Refuse what `sepml evaluate` does not take for an experiment with classifiers: options for speech, or a network alone.
+
+    Args:
+        what: the classifiers are of, such as `images`.
+    """
+    if not (Path(options.model) / "config.yaml").is_file():
+        options.wrong(f"{options.model} is a classifier of {what}; expected the experiment that it is of")
+    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
+        if getattr(options, name):
+            options.wrong(f"--{name} is for mixtures of speech; the test {what} are those of the experiment's configuration")
+    if options.part != (1, 1):
+        options.wrong("--part is for mixtures of speech")
