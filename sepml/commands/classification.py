@@ -27,8 +27,10 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    refuse_speech_options(options, "images")
-    from sepml.training.evaluation import format_rows
+    if not (Path(options.model) / "config.yaml").is_file():
+        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
+    refuse_speech_options(options, "the test images are those of the experiment's configuration")
+    from sepml.system.tables import format_rows
     from sepml.training.hardware import choose_device
     from sepml.vision.evaluate import evaluate_classifiers
 

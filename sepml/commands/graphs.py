@@ -27,12 +27,14 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    refuse_speech_options(options, "graphs")
+    if not (Path(options.model) / "config.yaml").is_file():
+        options.wrong(f"{options.model} is a network for graphs; expected the experiment that it is of")
+    refuse_speech_options(options, "the test examples are those of the experiment's configuration")
     for name in ("widths", "resolutions"):
         if getattr(options, name):
             options.wrong(f"--{name} is for slimmable networks for images")
     from sepml.graph.evaluate import evaluate_graph_peers
-    from sepml.training.evaluation import format_rows
+    from sepml.system.tables import format_rows
     from sepml.training.hardware import choose_device
 
     table = evaluate_graph_peers(Path(options.model), options.out, choose_device(options.device), options.force)

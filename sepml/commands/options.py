@@ -198,16 +198,14 @@ def print_failures(options: argparse.Namespace, failures: Sequence[object]) -> i
     return FAILED if failures else OK
 
 
-def refuse_speech_options(options: argparse.Namespace, what: str) -> None:
-    """Refuse what `sepml evaluate` does not take for an experiment with classifiers: options for speech, or a network alone.
+def refuse_speech_options(options: argparse.Namespace, instead: str) -> None:
+    """Refuse options of `sepml evaluate` that are for mixtures of speech.
 
     Args:
-        what: the classifiers are of, such as `images`.
+        instead: what there is instead of a manifest.
     """
-    if not (Path(options.model) / "config.yaml").is_file():
-        options.wrong(f"{options.model} is a classifier of {what}; expected the experiment that it is of")
     for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
         if getattr(options, name):
-            options.wrong(f"--{name} is for mixtures of speech; the test {what} are those of the experiment's configuration")
+            options.wrong(f"--{name} is for mixtures of speech; {instead}")
     if options.part != (1, 1):
         options.wrong("--part is for mixtures of speech")

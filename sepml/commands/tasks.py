@@ -30,9 +30,13 @@ class TaskCommands(Protocol):
     def export(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
 
 
-TASKS: dict[str, TaskCommands] = {"separation": separation, "classification": classification, "graph": graphs}
-# What the description of a network says of its format.
-_MODELS: dict[bytes, TaskCommands] = {b'"sepml-classifier-': classification, b'"sepml-graph-': graphs}
+TASKS: dict[str, TaskCommands] = {
+    "separation": separation,
+    "classification": classification,
+    "graph": graphs,
+}
+# The start of a model folder's format -> the task.
+_FORMATS = {b'"sepml-classifier-': "classification", b'"sepml-graph-': "graph"}
 _INTRODUCTION = """The settings of an experiment's YAML file. Each is also an option of `sepml train`, such as
 `--fit.epochs 20`.
 A setting without a default must be given. `N` is the number of an item, from 0.
@@ -79,8 +83,10 @@ def commands_for(model: str | Path | None) -> TaskCommands:
         from sepml.config import read_yaml
 
         return TASKS[task_of(read_yaml(config), str(config))]
-    content = read_limited(description, MOST_JSON_BYTES) if model and description.is_file() else b""
-    return next((commands for mark, commands in _MODELS.items() if mark in content), separation)
+    if model and description.is_file():
+        content = read_limited(description, MOST_JSON_BYTES)
+        return next((TASKS[task] for name, task in _FORMATS.items() if name in content), separation)
+    return separation
 
 
 def add_train(commands: Commands) -> None:

@@ -1,9 +1,8 @@
-"""Classification of nodes and of graphs as a task for mutual learning."""
+"""Tasks for mutual learning on graphs."""
+
+from importlib.util import find_spec
 
 from sepml.errors import SepmlError
 
-try:
-    import sklearn as sklearn
-    import torch_geometric as torch_geometric
-except ImportError as error:
-    raise SepmlError(f"networks for graphs need {error.name}: pip install 'sepml[graph]'") from error
+if find_spec("torch_geometric") is None:
+    raise SepmlError("networks for graphs need torch_geometric: pip install 'sepml[graph]'")

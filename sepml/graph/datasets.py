@@ -9,8 +9,6 @@ import networkx as nx
 import numpy as np
 import torch
 from pydantic import Field
-from sklearn.datasets import load_digits
-from sklearn.neighbors import kneighbors_graph
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import degree, from_networkx, from_scipy_sparse_matrix, to_undirected
@@ -146,6 +144,11 @@ def _test_examples(number: int, count: int) -> Tensor:
 
 
 def _read_digits(settings: GraphDataSettings) -> LabelledGraphs:
+    try:
+        from sklearn.datasets import load_digits
+        from sklearn.neighbors import kneighbors_graph
+    except ImportError as error:
+        raise SepmlError("data.kind 'digits' needs scikit-learn: pip install 'sepml[graph]'") from error
     pixels, labels = load_digits(return_X_y=True)
     near, _ = from_scipy_sparse_matrix(kneighbors_graph(pixels, settings.neighbours))
     graph = Data(x=torch.from_numpy(pixels / 16).float(), edge_index=to_undirected(near))

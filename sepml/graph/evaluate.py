@@ -14,7 +14,7 @@ from sepml.graph.task import graph_test_loader
 from sepml.mutual.logits import percent_likeliest
 from sepml.study.scores import AVERAGE, RunScores
 from sepml.study.task import Measure, Wording, measure_named
-from sepml.training.evaluation import Table, claim_evaluation, write_evaluation
+from sepml.training.evaluation import Evaluation
 from sepml.training.experiment import Machines
 from sepml.training.loading import worker_faults
 
@@ -26,7 +26,7 @@ _ALL = "all"
 
 
 @worker_faults()
-def evaluate_graph_peers(exp: Path, out: Path, device: str = "cpu", force: bool = False) -> Table:
+def evaluate_graph_peers(exp: Path, out: Path, device: str = "cpu", force: bool = False) -> list[dict[str, Any]]:
     """Evaluate an experiment on its test nodes or graphs; writes `evaluation.csv` and `evaluation.json`.
 
     Args:
@@ -40,11 +40,11 @@ def evaluate_graph_peers(exp: Path, out: Path, device: str = "cpu", force: bool 
     Raises:
         SepmlError: see `load_graph_experiment`; or `out` holds the evaluation of another experiment.
     """
-    claim_evaluation(exp, out, force)
+    evaluation = Evaluation(exp, out, device, force)
     table = []
     for name, logits, labels in _outputs(exp, device):
         table.append({"peer": name, **{key: float(values.mean()) for key, values in _scores(logits, labels).items()}})
-    write_evaluation(exp, out, table, device)
+    evaluation.write(table)
     return table
 
 

@@ -119,3 +119,9 @@ def markdown(rows: Sequence[Sequence[str]]) -> str:
     lines = ["| " + " | ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) + " |" for row in rows]
     lines.insert(1, "|" + "|".join(["-" * (widths[0] + 2), *("-" * (width + 1) + ":" for width in widths[1:])]) + "|")
     return "\n".join(lines)
+
+
+def format_rows(table: Sequence[dict[str, Any]]) -> str:
+    """A table as text; fractions with two decimals."""
+    rows = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in table]
+    return markdown([list(table[0]), *rows])

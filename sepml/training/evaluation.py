@@ -1,5 +1,6 @@
-"""The folder of an evaluation: `evaluation.csv`, a table, and `evaluation.json`, the experiment that it is of."""
+"""The files of an evaluation of an experiment: a table, and which experiment it is of."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,43 +10,35 @@ from sepml.errors import SepmlError
 from sepml.system.files import write_csv, write_json
 from sepml.system.readers import read_object
 from sepml.system.stamp import Request
-from sepml.system.tables import markdown
 from sepml.training.hardware import environment
 
-Table = list[dict[str, Any]]
-"""Rows with the same columns: column name -> value."""
-_TABLE, _FACTS = "evaluation.csv", "evaluation.json"
+_STAMP, _TABLE = "evaluation.json", "evaluation.csv"
 
 
-def claim_evaluation(exp: Path, out: Path, force: bool) -> None:
-    """Refuse a folder that holds the evaluation of another experiment, unless `force`.
+class Evaluation:
+    """A folder for the evaluation of an experiment; that of another one is overwritten by `force` only.
 
     Args:
-        exp: folder of the run.
+        exp: folder of the experiment. device: on which it is evaluated.
 
     Raises:
-        SepmlError: it does.
+        SepmlError: the folder holds the evaluation of another experiment.
     """
-    Request({"experiment": str(exp.resolve())}).claim(out, "an evaluation", _evaluated(out / _FACTS), force)
 
+    def __init__(self, exp: Path, out: Path, device: str, force: bool = False) -> None:
+        self.out, self.facts = out, {"experiment": str(exp.resolve()), **environment(torch.device(device))}
+        Request({"experiment": self.facts["experiment"]}).claim(out, "an evaluation", self._made_of(), force)
 
-def write_evaluation(exp: Path, out: Path, table: Table, device: str) -> None:
-    """Write the table of an evaluation and what it was computed from, and on."""
-    write_csv(out / _TABLE, list(table[0]), [list(row.values()) for row in table])
-    write_json(out / _FACTS, {"experiment": str(exp.resolve()), **environment(torch.device(device))})
+    def _made_of(self) -> dict[str, str] | None:
+        """The experiment that the folder holds an evaluation of; None where there is none."""
+        try:
+            return {"experiment": str(read_object(self.out / _STAMP)["experiment"])}
+        except FileNotFoundError:
+            return None
+        except (SepmlError, KeyError):
+            return {"experiment": f"unknown ({_STAMP} does not name it)"}
 
-
-def _evaluated(file: Path) -> dict[str, str] | None:
-    """The experiment that an `evaluation.json` is of; None where there is no such file."""
-    try:
-        return {"experiment": str(read_object(file)["experiment"])}
-    except FileNotFoundError:
-        return None
-    except (SepmlError, KeyError):
-        return {"experiment": f"unknown ({file.name} does not name it)"}
-
-
-def format_rows(table: Table) -> str:
-    """A table as text; fractions with two decimals."""
-    rows = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in table]
-    return markdown([list(table[0]), *rows])
+    def write(self, table: Sequence[dict[str, Any]]) -> None:
+        """Write the table, rows with the same columns: column name -> value."""
+        write_csv(self.out / _TABLE, list(table[0]), [list(row.values()) for row in table])
+        write_json(self.out / _STAMP, self.facts)

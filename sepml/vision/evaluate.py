@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path
-from sepml.training.evaluation import Table, claim_evaluation, write_evaluation
+from sepml.training.evaluation import Evaluation
 from sepml.training.hardware import count_flops
 from sepml.training.loading import worker_faults
 from sepml.vision.datasets import ImageSet, Sets
@@ -23,6 +24,8 @@ from sepml.vision.task import ImageBatch, image_shape, image_test_loader, image_
 
 CALIBRATION = 16
 """Training batches from which the batch-norm statistics of a width and a resolution are taken."""
+Table = list[dict[str, Any]]
+"""Rows with the same columns: column name -> value."""
 
 
 @worker_faults()
@@ -53,7 +56,7 @@ def evaluate_classifiers(
             another experiment.
     """
     experiment, sets, models = load_experiment(exp, device)
-    claim_evaluation(exp, out, force)
+    evaluation = Evaluation(exp, out, device, force)
     if (widths or resolutions) and not experiment.views:
         raise SepmlError(f"{exp}: has no slimmable network, so widths and resolutions cannot be chosen")
     if outside := [width for width in widths if not 0 < width <= 1]:
@@ -68,7 +71,7 @@ def evaluate_classifiers(
         plot_query_table(table, out / "query.png")
     else:
         table = _accuracies(models, sets.test, experiment, device)
-    write_evaluation(exp, out, table, device)
+    evaluation.write(table)
     return table
 
 
