@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+FAMILIES = ("sepml.speech", "sepml.vision", "sepml.graph")
 LONGEST_FILE, LONGEST_FUNCTION = 250, 40
 FLAG = re.compile(r"(?:^|[\s'\"`(,])--[a-zA-Z][\w-]*")
 
@@ -111,12 +112,20 @@ def test_the_core_imports_torch_and_errors_only():
 
 def test_the_engine_knows_no_task():
     engine = ("sepml.system", "sepml.training", "sepml.config", "sepml.config_docs", "sepml.errors")
-    assert not offences(engine, ("sepml.speech", "sepml.vision"))
+    assert not offences((*engine, "sepml.study"), FAMILIES)
 
 
 def test_tasks_do_not_know_each_other():
-    assert not offences(("sepml.speech",), ("sepml.vision",))
-    assert not offences(("sepml.vision",), ("sepml.speech",))
+    for family in FAMILIES:
+        assert not offences((family,), tuple(other for other in FAMILIES if other != family))
+
+
+def test_a_library_of_a_task_is_imported_by_it_alone():
+    for library, family in (("torch_geometric", "sepml.graph"), ("torchvision", "sepml.vision")):
+        assert any(below(imported, library) for name, them in IMPORTS.items() if below(name, family) for imported in them)
+        others = tuple(name for name in FILES if name != "sepml" and not below(name, family))
+        # Of a package's name only its own file is meant here.
+        assert not [each for each in offences(others, (library,)) if not below(each.split()[0], family)]
 
 
 def test_results_are_read_by_others_and_read_nobody():

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sepml.commands import classification, recommendation, separation
+from sepml.commands import classification, graphs, recommendation, separation
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.errors import SepmlError, did_you_mean
 from sepml.system.files import read_limited, write_text
@@ -33,10 +33,15 @@ class TaskCommands(Protocol):
 TASKS: dict[str, TaskCommands] = {
     "separation": separation,
     "classification": classification,
+    "graph": graphs,
     "recommendation": recommendation,
 }
 # The start of a model folder's format -> the task.
-_FORMATS = {b'"sepml-classifier-': "classification", b'"sepml-listening-tower-': "recommendation"}
+_FORMATS = {
+    b'"sepml-classifier-': "classification",
+    b'"sepml-graph-': "graph",
+    b'"sepml-listening-tower-': "recommendation",
+}
 _INTRODUCTION = """The settings of an experiment's YAML file. Each is also an option of `sepml train`, such as
 `--fit.epochs 20`.
 A setting without a default must be given. `N` is the number of an item, from 0.

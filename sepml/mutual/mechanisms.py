@@ -102,7 +102,7 @@ def exchange(gate: Tensor, listens: Tensor, referenced: Tensor | None = None) ->
     Args:
         gate: `(S, K, U, B)`, see `sepml.mutual.gates`.
         listens: bool `(K, 1 + K)`, see `Mechanism.listens`.
-        referenced: bool `(B,)`, which examples have references; None is all.
+        referenced: `(B,)`, how far the references of each example count; None is 1 for all.
 
     Returns:
         weights `(K, 1 + K, U, B)`; `[k, 1 + j, u, b]` is how much peer k learns from peer j on unit u of example b.

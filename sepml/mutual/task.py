@@ -56,9 +56,10 @@ class Task(Protocol):
         ...
 
     def referenced(self, batch: Any) -> Tensor | None:
-        """How far the references of each example count, `(B,)` from 0, it has none, to 1; None is 1 for all.
+        """How far the references of each example count, `(B,)`: 0 where it has none; None is 1 for all.
 
-        Examples without references are learnt from peers alone.
+        Examples without references are learnt from peers alone. The mean over all B is taken: B / R where R of them have
+        references, and 0 elsewhere, lets the mean over those R count in full.
         """
         ...
 

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 
 from sepml.errors import SepmlError
 from sepml.mutual import PlainPredictions
+from sepml.mutual.logits import divergence, mean_logits, percent_likeliest
 from sepml.training.loading import EpochBatches, Loader
 from sepml.vision.datasets import ImageDataSettings, ImageSet
 from sepml.vision.slimmable import View, ViewSettings, make_slimmable
@@ -166,14 +167,11 @@ class ClassificationTask(PlainPredictions):
 
     def mimic_loss(self, student: Tensor, teacher: Tensor, batch: ImageBatch | None = None) -> Tensor:
         """`T^2 KL(teacher || student)` of the class probabilities, `(B,)`."""
-        log_student, log_teacher = (F.log_softmax(logits / self.temperature, 1) for logits in (student, teacher))
-        return self.temperature**2 * F.kl_div(log_student, log_teacher, reduction="none", log_target=True).sum(1)
+        return divergence(student, teacher, self.temperature)
 
     def average(self, predictions: Tensor, shares: Tensor, batch: ImageBatch | None = None) -> Tensor:
         """Logits whose probabilities are the mean of the teachers', `(J, B, classes)` to `(B, classes)`; shares `(J, 1, B)`."""
-        probabilities = F.softmax(predictions / self.temperature, 2)
-        mean = torch.where(shares.mT > 0, shares.mT * probabilities, 0).sum(0)
-        return self.temperature * mean.clamp_min(torch.finfo(mean.dtype).tiny).log()
+        return mean_logits(predictions, shares, self.temperature)
 
     def confidence(
         self, predictions: Sequence[Tensor], batch: ImageBatch, losses: Sequence[Tensor | None] | None = None
@@ -183,4 +181,4 @@ class ClassificationTask(PlainPredictions):
 
     def score(self, prediction: Tensor, batch: ImageBatch) -> Tensor:
         """100 where the likeliest class is the label, else 0: `(B,)`; the mean is the accuracy in percent."""
-        return 100.0 * (prediction.argmax(1) == batch.labels)
+        return percent_likeliest(prediction, batch.labels)

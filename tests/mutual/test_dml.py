@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from scipy.special import rel_entr, softmax
+from scipy.special import entr, rel_entr, softmax
 from torch import Tensor, nn
 from torch.nn import functional
 
 from sepml.mutual import UNGATED, Cohort, MechanismName, Rules, StepReport, mechanism_named
+from sepml.mutual.logits import entropy
 from sepml.vision.task import ClassificationTask, ImageBatch
 
 LR = 0.1
@@ -47,6 +48,13 @@ def test_the_divergence_is_scipys(temperature):
     p, q = (softmax(each.double().numpy() / temperature, axis=1) for each in (teacher, student))
     got = ClassificationTask(temperature).mimic_loss(student, teacher)
     np.testing.assert_allclose(got.numpy(), temperature**2 * rel_entr(p, q).sum(1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 3.0])
+def test_the_entropy_is_scipys(temperature):
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    expected = entr(softmax(logits.numpy() / temperature, axis=1)).sum(1)
+    np.testing.assert_allclose(entropy(logits, temperature).numpy(), expected, rtol=1e-12)
 
 
 def test_a_high_temperature_matches_logits():

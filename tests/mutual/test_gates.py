@@ -117,6 +117,22 @@ def test_examples_without_references_are_learnt_from_the_peer_alone():
     assert not report.skipped.any() and not report.not_finite.any()
 
 
+def test_references_of_few_examples_may_count_in_full():
+    peers = linear(2)
+    before = weights_of(peers)
+    b = batch([[1.0] * 4] * 2)
+    b["y"][:2] = NAN
+    b["referenced"] = torch.tensor([0.0, 0.0, 2.0, 2.0])
+    report = cohort(peers, "ml").step(b, UNGATED, 0.3)
+    known = {name: b[name][2:] for name in ("x", "y")}
+    for k, j in ((0, 1), (1, 0)):
+        supervised = gradient_by_hand(before[k], known, [], 0.0)
+        mimic = gradient_by_hand(before[k], {**b, "y": torch.zeros(4, 1)}, [(before[j], torch.ones(4))], 0.3, own=0.0)
+        torch.testing.assert_close(peers[k].weight.detach(), before[k] - 0.1 * (supervised + mimic))
+        errors = (known["x"] @ before[k].T - known["y"]).square()
+        assert float(report.supervised[k]) == pytest.approx(float(errors.mean()), rel=1e-5)
+
+
 def test_a_batch_without_any_reference_is_learnt_from_the_peer():
     peers = linear(2)
     before = weights_of(peers)
