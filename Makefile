@@ -1,5 +1,5 @@
-# make demo | make test | make test-slow | make fuzz | make test-browser | make lint | make bench | make settings | make docs | make audit: each sets up
-# .venv by itself.
+# make demo | make test | make test-slow | make test-gpu | make fuzz | make test-browser | make lint | make bench | make settings | make docs |
+# make audit: each sets up .venv by itself.
 # make test-versions: the tests under other versions of Python.
 
 PYTHON ?= python3
@@ -10,7 +10,7 @@ RECIPE := recipes/prompts-2mix
 # Where there is no apt-get, the demo uses synthetic voices.
 CORPUS := $(if $(shell command -v apt-get),prompts,synthetic)
 
-.PHONY: demo test test-slow fuzz test-browser test-versions lint bench settings docs audit venv clean
+.PHONY: demo test test-slow test-gpu fuzz test-browser test-versions lint bench settings docs audit venv clean
 .DELETE_ON_ERROR:
 
 venv: $(STAMP)
@@ -46,6 +46,10 @@ $(VENV)/.docs: $(STAMP)
 
 test-slow: venv
 	$(BIN)/python -m pytest -m slow
+
+# What computes on a CUDA GPU; skipped without one.
+test-gpu: venv
+	$(BIN)/python -m pytest -m gpu -rs tests/gpu tests/training/test_fit.py
 
 # The tests that need a browser, which the others skip without one.
 test-browser: venv

@@ -112,7 +112,8 @@ class Viewed(Sure):
         return [RandomView(network), RandomView(network)]
 
 
-GPU = pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))
+WITHOUT = pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU that PyTorch sees")
+GPU = pytest.param("cuda", marks=[pytest.mark.gpu, WITHOUT])
 
 
 @pytest.mark.parametrize("device", ["cpu", GPU])

@@ -72,16 +72,13 @@ def _time(options: argparse.Namespace) -> dict[str, object]:
     if options.threads:
         torch.set_num_threads(options.threads)
     torch.manual_seed(0)
-    settings, batch, length = NETWORKS[options.network]
-    if "filterbank" in settings:
-        settings = {**STFT, **settings}
-        settings["chunk_stride"] = settings["chunk"]
+    settings, batch, length = sizes_of(options.network)
     threads, seconds = torch.get_num_threads(), []
     clock = time.process_time if threads == 1 else time.perf_counter
     sources = 0.1 * torch.randn(batch, 2, length * RATE)
     with ExitStack() as stack:
         if options.variant == "asteroid":
-            step, note = _asteroid(settings, options.peers)
+            step, note = asteroid_step(asteroid_networks(settings, options.peers)), "fp32"
         else:
             step, note = _sepml(settings, options.peers, options.variant, stack)
         for count in range(WARM_UP + options.steps):
@@ -93,9 +90,17 @@ def _time(options: argparse.Namespace) -> dict[str, object]:
     return {"seconds": seconds, "note": note, "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024}
 
 
-def _asteroid(settings: dict, peers: int):
-    import torch
-    from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
+def sizes_of(network: str) -> tuple[dict, int, float]:
+    """The configuration of a network, examples of a batch, seconds of each."""
+    settings, batch, length = NETWORKS[network]
+    if "filterbank" in settings:
+        settings = {**STFT, **settings}
+        settings["chunk_stride"] = settings["chunk"]
+    return settings, batch, length
+
+
+def asteroid_networks(settings: dict, count: int) -> list:
+    """Asteroid's networks of a configuration; with an STFT ours, which has Asteroid's masker."""
     from asteroid.models import DPRNNTasNet
 
     from sepml.speech.models.backbones import DPRNNConfig
@@ -108,7 +113,14 @@ def _asteroid(settings: dict, peers: int):
             n_src=2, n_filters=64, kernel_size=16, stride=8, bn_chan=64, hid_size=100, n_repeats=3, chunk_size=100
         )
 
-    models = [network() for _ in range(peers)]
+    return [network() for _ in range(count)]
+
+
+def asteroid_step(models: list):
+    """A training step of networks as Asteroid's recipes do it, in 32-bit floats: a function of sources (B, 2, T)."""
+    import torch
+    from asteroid.losses import PITLossWrapper, pairwise_neg_sisdr
+
     optimizers = [torch.optim.Adam(model.parameters(), lr=1e-3) for model in models]
     loss = PITLossWrapper(pairwise_neg_sisdr, pit_from="pw_mtx")
 
@@ -119,17 +131,12 @@ def _asteroid(settings: dict, peers: int):
             torch.nn.utils.clip_grad_norm_(model.parameters(), 5)
             optimizer.step()
 
-    return step, "fp32"
+    return step
 
 
 def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
-    import torch
-
-    from sepml.mutual import Cohort, Rules, mechanism_named
-    from sepml.speech.data.loaders import Batch
     from sepml.speech.models.backbones import DPRNNConfig
     from sepml.speech.models.model import build_model
-    from sepml.speech.task import SeparationTask
     from sepml.system.process import keep_large_blocks
     from sepml.training.engine import FabricEngine
     from sepml.training.launch import make_fabric
@@ -138,9 +145,20 @@ def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
         keep_large_blocks()
     fabric = make_fabric("cpu", 1, 1, "auto" if "auto" in variant else "32-true")
     models = [build_model(DPRNNConfig(**settings)) for _ in range(peers)]
-    ready = [fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-3)) for model in models]
     engine = stack.enter_context(FabricEngine(fabric, peers, independent=True))
-    rules = Rules(mechanism_named("solo" if peers == 1 else "sml"))
+    return sepml_step(models, engine), fabric._precision.precision
+
+
+def sepml_step(models: list, engine):
+    """A training step of networks as `sepml train` does it, by SML where there are two: a function of sources (B, 2, T)."""
+    import torch
+
+    from sepml.mutual import Cohort, Rules, mechanism_named
+    from sepml.speech.data.loaders import Batch
+    from sepml.speech.task import SeparationTask
+
+    ready = [engine.fabric.setup(model, torch.optim.Adam(model.parameters(), lr=1e-3)) for model in models]
+    rules = Rules(mechanism_named("solo" if len(models) == 1 else "sml"))
     networks, optimizers = zip(*ready, strict=True)
     cohort = Cohort(SeparationTask(), networks, optimizers, rules, 5.0, engine)
     steps = iter(range(10**6))
@@ -149,7 +167,7 @@ def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
         # A threshold at which about half of the gates are open in these first steps.
         cohort.step(Batch(sources.sum(1), sources, ("",) * len(sources)), 0.0, 0.1, next(steps) % 10 == 0)
 
-    return step, fabric._precision.precision
+    return step
 
 
 if __name__ == "__main__":
