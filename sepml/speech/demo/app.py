@@ -21,6 +21,7 @@ from sepml.speech.demo.separate_upload import check_header
 from sepml.speech.demo.streams import Streams
 from sepml.speech.demo.uploads import FORM_BYTES, Limits, Pace, Refused, UploadBudget, receive
 from sepml.speech.report.rendering import read_template, render, script_hash
+from sepml.speech.report.style import page_style
 from sepml.version import __version__
 
 _SCRIPTS = ("players.js", "compare.js", "upload.js", "record.js", "live_stream.js", "live.js", "serve.js")
@@ -176,10 +177,15 @@ def _note(missing: int) -> dict[str, str]:
 
 def _index(script: str, limits: Limits, numbers: list[int]) -> str:
     """The page; where there are several numbers of talkers, the visitor may choose one."""
-    style = read_template("base.css") + read_template("serve.css")
     too_large = str(limits.refusal("size", f"{{name}}: is larger than {limits.size / 1e6:g} MB"))
     return render(
-        "serve.html", style=style, script=script, limits=limits, numbers=numbers, too_large=too_large, version=__version__
+        "serve.html",
+        style=page_style(),
+        script=script,
+        limits=limits,
+        numbers=numbers,
+        too_large=too_large,
+        version=__version__,
     )
 
 
