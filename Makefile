@@ -51,10 +51,11 @@ test-slow: venv
 test-gpu: venv
 	$(BIN)/python -m pytest -m gpu -rs tests/gpu tests/training/test_fit.py
 
-# The tests that need a browser, which the others skip without one.
+# The tests that need a browser, which the others skip without one; build/screenshots has what they saw.
 test-browser: venv
 	command -v chromium >/dev/null || apt-get install -y --no-install-recommends chromium fonts-dejavu-core
-	$(BIN)/python -m pytest tests/speech/report/test_report_browser.py tests/speech/demo/test_serve_browser.py
+	SEPML_SCREENSHOTS=build/screenshots $(BIN)/python -m pytest tests/speech/report/test_accessibility.py \
+		tests/speech/report/test_report_browser.py tests/speech/demo/test_serve_browser.py
 
 # Passes over versions of which there is no interpreter. Each has a .venv-VERSION of its own.
 # make test-versions VERSIONS=3.12 TESTS=tests/training/test_fit.py

@@ -13,6 +13,7 @@ from sepml.commands import adapt, mixtures, prepare, scores, separation, serve, 
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
 from sepml.system.process import open_closed_streams, prepare_threads
+from sepml.system.progress import MessageHandler, end_live_lines
 from sepml.version import __version__
 
 INTERRUPTED = 130
@@ -53,8 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prepare_threads()
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with _place_of_work(options):
-            code = options.run(options)
+        code = _run(options)
         _flush_output()
         return code
     except SepmlError as error:
@@ -66,6 +66,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         _drop_output()
         return FAILED
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the command; the terminal is as before when it ends, however it does."""
+    try:
+        with _place_of_work(options):
+            code: int = options.run(options)
+            return code
+    finally:
+        end_live_lines()
 
 
 def _place_of_work(options: argparse.Namespace) -> AbstractContextManager[None]:
@@ -129,7 +139,7 @@ class _MessageWithFlags(logging.Formatter):
 
 def _configure_logging(options: argparse.Namespace) -> None:
     amount = verbosity_of(options)
-    handler = logging.StreamHandler(sys.stderr)
+    handler = MessageHandler(sys.stderr)
     handler.setFormatter(_MessageWithFlags(options))
     log.handlers = [handler]
     log.setLevel({-1: logging.WARNING, 0: logging.INFO}.get(amount, logging.DEBUG if amount > 0 else logging.ERROR))

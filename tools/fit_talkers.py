@@ -27,7 +27,7 @@ from sepml.speech.data.rooms_and_noise import Room, impulse_response
 from sepml.speech.models.load import DEFAULT, load_models
 from sepml.speech.separation.talker_features import hear
 from sepml.speech.separation.talkers import MOST_TALKERS, fit_talkers
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.stamp import model_fingerprint
 from sepml.system.tables import markdown
 

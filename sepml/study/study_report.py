@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from sepml.pages import data_uri, read_template, render, script_hash
+from sepml.pages.style import page_style
 from sepml.study.comparisons import Comparison, StudyResults, compare_variants, scores_of_variant, summary_of
 from sepml.study.figures import curves_figure, effects_figure
 from sepml.study.machines import where_computed
@@ -186,13 +187,13 @@ def _page(study: Study, results: StudyResults, summary: str, how: str, tables: S
         figures = ((title, curves_figure(results, of.variants, column, title)) for column, title in titles.items())
         curves = [{"title": title, "image": data_uri("image/svg+xml", image)} for title, image in figures if image]
         groups.append({"title": group or "All variants", "tables": [*map(_shown, of_group)], "curves": curves})
-    script = read_template("study.js")
+    script = read_template("study.js") + read_template("tables.js")
     return render(
         "study.html",
         **{"heading": study.source.stem, "summary": summary, "how": how, "groups": groups, "version": __version__},
         date=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
         policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src '{script_hash(script)}'",
-        style="".join(map(read_template, ("base.css", "report.css", "study.css"))),
+        style=page_style(),
         script=script,
     )
 

@@ -17,7 +17,7 @@ from typing import IO, cast
 
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.temporaries import temporary_folder
 
 # Of a mixture and its sources in an archive of a data set: 4 hours and more at 8 kHz.

@@ -12,7 +12,7 @@ from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 
 from sepml.errors import SepmlError
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.readers import MOST_JSON_BYTES, parse_json
 
 log = logging.getLogger(__name__)

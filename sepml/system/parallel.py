@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 from sepml.errors import SepmlError
 from sepml.system.pool import pool_of
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.temporaries import contents
 
 Item = TypeVar("Item")
@@ -110,7 +110,8 @@ def map_unordered(
         results = spread(function, items, chunk)
     else:
         results = (_guarded(function, item) for item in items) if jobs <= 1 else _in_pool(function, items, jobs, chunk)
-    yield from track(results, what, total=len(items))
+    # Of a single item there is no progress.
+    yield from track(results, what, total=len(items)) if len(items) > 1 else results
 
 
 def is_elsewhere() -> bool:

@@ -1,4 +1,4 @@
-"""A process: threads and memory of numerical libraries, standard streams, progress, and the lock of the folder it trains in."""
+"""A process: threads and memory of numerical libraries, standard streams, and the lock of the folder it trains in."""
 
 import ctypes
 import errno
@@ -9,24 +9,21 @@ import logging
 import os
 import platform
 import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO
 
 from sepml.errors import SepmlError
 from sepml.system.readers import parse_json
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 # The largest seed of torch's generators.
 LARGEST_SEED = (1 << 64) - 1
 LOCK = ".lock"
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL}
 _STREAMS = (("stdin", "rb"), ("stdout", "wb"), ("stderr", "wb"))
-_SECONDS_BETWEEN_LINES = 20.0
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _TRIM_BYTES, _MMAP_BYTES = 2**31 - 1, 2**30
 # In turns of a waiting loop, some 20 to 50 microseconds. libgomp takes this number by itself where it has more threads than
@@ -90,30 +87,6 @@ def open_closed_streams() -> None:
 def is_closed(stream: IO[str] | None) -> bool:
     """Whether a standard stream was closed when the process began."""
     return stream is None or isinstance(stream, ClosedStream)
-
-
-def track(iterable: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Yield the items and show the progress.
-
-    Args:
-        what: a short name of the work, such as `mixing tr`.
-        total: the number of items, when `iterable` has no length.
-    """
-    if total is None and hasattr(iterable, "__len__"):
-        total = len(iterable)  # type: ignore[arg-type]
-    if sys.stderr.isatty() and log.isEnabledFor(logging.INFO):
-        from tqdm import tqdm
-
-        # Its monitor thread would keep worker processes from starting by fork.
-        tqdm.monitor_interval = 0
-        yield from tqdm(iterable, desc=what, total=total, leave=False, dynamic_ncols=True)
-        return
-    last = time.monotonic()
-    for count, item in enumerate(iterable, start=1):
-        yield item
-        if time.monotonic() - last > _SECONDS_BETWEEN_LINES:
-            last = time.monotonic()
-            log.info("%s: %d%s", what, count, f" of {total}" if total else "")
 
 
 @contextmanager

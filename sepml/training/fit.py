@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.mutual import Cohort, StepReport, Task
-from sepml.system.process import LARGEST_SEED, track
+from sepml.system.process import LARGEST_SEED
+from sepml.system.progress import track
 from sepml.training.engine import FabricEngine
 from sepml.training.epoch_line import log_epoch, some
 from sepml.training.history import EpochRow, Progress, Run, epoch_means, save

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sepml.mutual import Task
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.training.engine import FabricEngine
 from sepml.training.launch import sum_over_processes, union_over_processes
 

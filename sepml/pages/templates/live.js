@@ -11,6 +11,7 @@ function watchLive(button, panel, seconds, talkers, say) {
   function show(listening) {
     button.textContent = listening ? "Stop" : "Listen live";
     button.setAttribute("aria-pressed", String(listening));
+    panel.querySelector(".hear").hidden = !listening;
   }
 
   async function begin() {

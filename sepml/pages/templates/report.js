@@ -229,4 +229,5 @@
   }
   document.querySelectorAll("[data-plot]").forEach(nameDots);
   watchPlayers(document);
+  watchTables(document);
 })();

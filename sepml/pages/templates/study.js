@@ -1,4 +1,5 @@
 "use strict";
+watchTables(document);
 // A click on a heading sorts the rows of its table by that column; another click, the other way round.
 for (const table of document.querySelectorAll("table.sortable")) {
   const body = table.tBodies[0];

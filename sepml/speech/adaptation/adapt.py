@@ -24,7 +24,8 @@ from sepml.speech.models.load import ENSEMBLE_FORMAT, best_peer, find_model, loa
 from sepml.speech.models.model import SeparationModel, save_model
 from sepml.speech.remix import agreement_of, is_separated, pseudo_references
 from sepml.system.files import atomic_path, write_json
-from sepml.system.process import LOCK, locked, track
+from sepml.system.process import LOCK, locked
+from sepml.system.progress import track
 from sepml.system.readers import read_object
 from sepml.system.stamp import WAY_OUT, Request, model_fingerprint, require_own
 from sepml.system.temporaries import contents

@@ -13,7 +13,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.resampling import resampled
 from sepml.speech.audio.signals import one_channel
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.stamp import file_digest
 
 log = logging.getLogger(__name__)

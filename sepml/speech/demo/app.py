@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sepml.errors import SepmlError, one_line
 from sepml.pages import read_template, render, script_hash
+from sepml.pages.style import page_style
 from sepml.speech.demo.guard import Guard
 from sepml.speech.demo.jobs import Jobs, UploadJob
 from sepml.speech.demo.live_routes import LiveRoutes
@@ -176,10 +177,15 @@ def _note(missing: int) -> dict[str, str]:
 
 def _index(script: str, limits: Limits, numbers: list[int]) -> str:
     """The page; where there are several numbers of talkers, the visitor may choose one."""
-    style = read_template("base.css") + read_template("serve.css")
     too_large = str(limits.refusal("size", f"{{name}}: is larger than {limits.size / 1e6:g} MB"))
     return render(
-        "serve.html", style=style, script=script, limits=limits, numbers=numbers, too_large=too_large, version=__version__
+        "serve.html",
+        style=page_style(),
+        script=script,
+        limits=limits,
+        numbers=numbers,
+        too_large=too_large,
+        version=__version__,
     )
 
 

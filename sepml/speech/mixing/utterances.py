@@ -15,7 +15,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import file_stamp, info, read_wav, require_header
 from sepml.speech.audio.signals import active_level
 from sepml.system.parallel import Failure, map_unordered, sorted_out
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.temporaries import temporary_folder
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from sepml.speech.report.contents import ScoreFolder, Test
 from sepml.speech.report.rendering import loudest, player, wav
 from sepml.speech.results.tables import title
 from sepml.speech.scoring.trial import find_estimates
-from sepml.system.process import track
+from sepml.system.progress import track
 
 SECONDS = 20.0
 """The page contains the first part of longer recordings."""

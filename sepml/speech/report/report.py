@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from sepml.errors import SepmlError
 from sepml.pages import read_template, render, script_hash
+from sepml.pages.style import page_style
 from sepml.speech.report.contents import History, ScoreFolder, Test, data_of, find_contents, metrics_of
 from sepml.speech.report.players import listen
 from sepml.speech.report.plots import SERIES, curves, legend, plots_of
@@ -71,7 +72,7 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
     tests, histories = find_contents(paths)
     heading = settings.heading or ", ".join(dict.fromkeys(Path(path).resolve().name for path in paths))
     data, cut = data_of(tests)
-    script = read_template("players.js") + read_template("report.js")
+    script = "".join(map(read_template, ("players.js", "tables.js", "report.js")))
     parts = {"summary": _summary(tests), "training": _training(histories), "plots": plots_of(tests)}
     parts["table"] = render("table.html") if tests else Markup()
     around = sum(len(part.encode()) for part in (*parts.values(), data, script)) + 40_000
@@ -81,7 +82,7 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
         **{"heading": heading, "kind": _kind(tests, histories), "version": __version__},
         date=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
         policy=f"{_POLICY} script-src '{script_hash(script)}'",
-        style=read_template("base.css") + read_template("report.css"),
+        style=page_style(),
         parts={name: parts[name] for name in _SECTIONS if parts[name]},
         **{"sections": _SECTIONS, "cut": cut, "data": data, "script": script},
     )

@@ -22,7 +22,7 @@ from sepml.speech.separation.outputs import Estimates, write_sources
 from sepml.speech.separation.separator import Separator
 from sepml.system.parallel import Failure, map_unordered
 from sepml.system.pool import pool_of
-from sepml.system.process import track
+from sepml.system.progress import track
 from sepml.system.stamp import digest_of
 
 _AHEAD = 8

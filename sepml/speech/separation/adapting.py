@@ -18,7 +18,7 @@ from sepml.speech.models.model import SeparationModel
 from sepml.speech.separation.inputs import STDIN, list_inputs
 from sepml.speech.separation.options import OutputNames
 from sepml.speech.separation.talkers import SURE, TalkerCount
-from sepml.system.process import track
+from sepml.system.progress import track
 
 Separating = TypeVar("Separating", bound=Any)
 

@@ -74,6 +74,11 @@ def label_of(file: Path) -> str:
     return "standard input" if file == STDIN else str(file)
 
 
+def printable(line: str) -> str:
+    """The line with unprintable characters escaped, such as those of file names."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+
+
 def failed_outcome(file: Path, error: SepmlError) -> Outcome:
     """The result of an input that could not be separated."""
     label, message = label_of(file), str(error)

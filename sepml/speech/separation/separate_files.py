@@ -14,7 +14,16 @@ from sepml.speech.audio.recordings import open_recording
 from sepml.speech.audio.signals import Recording
 from sepml.speech.separation.description import Listener
 from sepml.speech.separation.expectation import expectation_note
-from sepml.speech.separation.inputs import Outcome, failed_outcome, label_of, list_inputs, outcome_as_json, readable
+from sepml.speech.separation.file_line import file_line, show_levels
+from sepml.speech.separation.inputs import (
+    Outcome,
+    failed_outcome,
+    label_of,
+    list_inputs,
+    outcome_as_json,
+    printable,
+    readable,
+)
 from sepml.speech.separation.options import FileSettings, OutputNames, collisions
 from sepml.speech.separation.outputs import (
     STDOUT,
@@ -30,6 +39,8 @@ from sepml.system.files import write_json
 from sepml.system.parallel import WHOLE, Failure, Part, map_unordered, part_of
 
 log = logging.getLogger(__name__)
+_MOST_PICTURES = 10
+"""Of more recordings the levels are not shown."""
 
 
 def separate_files(
@@ -80,7 +91,7 @@ def separate_files(
     _log_outcomes(outcomes, out)
     if summary is not None:
         write_json(summary, {"files": [outcome_as_json(outcome) for outcome in outcomes]})
-    return [_printable(line) for line in dict.fromkeys(outcome.reason for outcome in outcomes) if line is not None]
+    return [printable(line) for line in dict.fromkeys(outcome.reason for outcome in outcomes) if line is not None]
 
 
 def _run(
@@ -99,6 +110,8 @@ def _run(
         outcome = failed_outcome(found.item[0], SepmlError(found.message)) if isinstance(found, Failure) else found
         outcomes[outcome.input] = outcome
         _log_heard(outcome)
+        if len(mine) <= _MOST_PICTURES and watch is None:
+            show_levels(outcome)
     return [outcomes[label_of(file)] for file, _ in mine]
 
 
@@ -114,7 +127,7 @@ def _outcome(planned: tuple[Path, Sequence[Path]], work: Work, refused: Mapping[
 
 def _log_heard(outcome: Outcome) -> None:
     """Log what was heard in a recording, and what became of its level."""
-    label, heard = _printable(outcome.input), outcome.heard
+    label, heard = printable(outcome.input), outcome.heard
     if outcome.status == "kept":
         log.debug("%s: kept, its outputs exist", label)
     if outcome.gain is not None and outcome.gain < 1:
@@ -134,9 +147,9 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
     start, label = time.perf_counter(), label_of(file)
     folder = outputs[0].parent if outputs else None
     try:
-        with readable(file) as path, open_recording(path, label) as recording:
+        with file_line(printable(label), work.watch) as watch, readable(file) as path, open_recording(path, label) as recording:
             output_format = settings.output_format(recording)
-            counted = work.count(path, label)
+            counted = work.count(path, label, watch)
             talkers = counted.talkers if counted else work.separators.most
             separator, all_outputs, outputs = work.separators.by_talkers[talkers], outputs, outputs[:talkers]
             for output in outputs:
@@ -145,7 +158,7 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
             if work.alone and settings.channel is None:
                 _note_mean(label, recording.channels)
             with Estimates(separator.n_src, folder) as est:
-                listener = _estimate(est, separator, recording, label, work)
+                listener = _estimate(est, separator, recording, label, work, watch)
                 gain, frames = est.factor(settings.clip_mode), est.frames
                 heard = work.described(listener, talkers)
                 write_sources(est, outputs, output_format, made.comment + expectation_note(heard) if made else "")
@@ -171,14 +184,14 @@ def _separate_file(file: Path, outputs: Sequence[Path], work: Work) -> Outcome:
     )
 
 
-def _estimate(est: Estimates, separator: Separator, recording: Recording, label: str, work: Work) -> Listener:
+def _estimate(est: Estimates, separator: Separator, recording: Recording, label: str, work: Work, watch: Watch) -> Listener:
     """Separate a recording, and say whether it is silent; returns what has heard it."""
     settings, listener = work.settings, separator.listener()
-    blocks = work.blocks(recording, label, SEPARATING)
+    blocks = work.blocks(recording, label, SEPARATING, watch)
     for block in separator.stream(blocks, recording.rate, settings.segment, settings.overlap, listener):
         est.append(block)
     if est.peak == 0:
-        log.info("%s: is silent, and so are its outputs", _printable(label))
+        log.info("%s: is silent, and so are its outputs", printable(label))
     return listener
 
 
@@ -192,7 +205,7 @@ def separate_file(
     """Separate one recording into the first of the named files, one for each speaker; existing files are overwritten.
 
     Args:
-        watch: shows the progress; None is a bar for long recordings.
+        watch: shows the progress; None is a line.
 
     Returns:
         the result, also of a failure.
@@ -214,19 +227,12 @@ def _log_outcomes(outcomes: Sequence[Outcome], out: Path) -> None:
         log.info("%d files: the mean of their channels is separated (the setting `channel` selects one)", len(mixed))
     written = [output for outcome in done for output in outcome.outputs]
     if len(done) == 1 and out != STDOUT:
-        log.info("written: %s", _printable(", ".join(written)))
+        log.info("written: %s", printable(", ".join(written)))
     elif len(done) > 1:
-        log.info("%d files in %s/", len(written), _printable(str(out)))
+        log.info("%d files in %s/", len(written), printable(str(out)))
 
 
 def _note_mean(label: str, channels: int) -> None:
     """Log that the channels of a recording were averaged."""
     if channels > 1:
-        log.info(
-            "%s: the mean of its %d channels is separated (the setting `channel` selects one)", _printable(label), channels
-        )
-
-
-def _printable(line: str) -> str:
-    """The line with unprintable characters escaped, such as those of file names."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in line)
+        log.info("%s: the mean of its %d channels is separated (the setting `channel` selects one)", printable(label), channels)

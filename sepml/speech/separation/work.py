@@ -16,11 +16,8 @@ from sepml.speech.separation.options import FileSettings, OutputFormat
 from sepml.speech.separation.outputs import Provenance, expected_provenance, is_output, provenance_of
 from sepml.speech.separation.separators import OneTalker, Separators
 from sepml.speech.separation.talkers import TalkerCount
-from sepml.system.process import track
 from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
 
-LONG_SECONDS = 60.0
-"""Recordings above this length show their progress."""
 COUNTING, SEPARATING = "counting the talkers in", "separating"
 Blocks = Iterator[np.ndarray]
 Watch = Callable[[Blocks, Recording, str, str], Blocks]
@@ -35,7 +32,7 @@ class Work:
         models: the fingerprint of the separator for each number of talkers.
         tables: its table of expected SI-SNRi, if there is one.
         alone: whether there is one recording.
-        watch: shows the progress.
+        watch: shows the progress; None is a line for each recording.
     """
 
     separators: Separators
@@ -43,7 +40,7 @@ class Work:
     models: Mapping[int, str]
     tables: Mapping[int, AgreementTable | None]
     alone: bool
-    watch: Watch
+    watch: Watch | None
 
     @classmethod
     def of(cls, separators: Separators, settings: FileSettings, alone: bool, watch: Watch | None = None) -> "Work":
@@ -52,7 +49,7 @@ class Work:
         models = {talkers: model_fingerprint(separator.models) for talkers, separator in by_talkers.items()}
         # One talker alone has no SI-SNRi.
         tables = {talkers: table_of(one.origin) if talkers > 1 else None for talkers, one in by_talkers.items()}
-        return cls(separators, settings, models, tables, alone, watch or with_bar)
+        return cls(separators, settings, models, tables, alone, watch)
 
     def made(self, file: Path, output_format: OutputFormat, talkers: int) -> Provenance:
         """The provenance of the outputs of a recording for a number of talkers."""
@@ -94,17 +91,17 @@ class Work:
                 Request(asdict(expected[talkers])).claim(output, "an estimate", asdict(other))
         return talkers if existing == list(outputs[:talkers]) else 0
 
-    def count(self, path: Path, label: str) -> TalkerCount | None:
-        """The number of talkers in a recording; None where it is given."""
+    def count(self, path: Path, label: str, watch: Watch) -> TalkerCount | None:
+        """The number of talkers in a recording, whose progress `watch` shows; None where it is given."""
         counter = self.separators.counter
         if counter is None:
             return None
         with open_recording(path, label) as recording:
-            return counter.count(self.blocks(recording, label, COUNTING), recording.rate)
+            return counter.count(self.blocks(recording, label, COUNTING, watch), recording.rate)
 
-    def blocks(self, recording: Recording, label: str, doing: str) -> Blocks:
-        """The samples of a recording in blocks (t,), with their progress."""
-        return self.watch(one_channel(Path(label), recording, self.settings.channel), recording, doing, label)
+    def blocks(self, recording: Recording, label: str, doing: str, watch: Watch) -> Blocks:
+        """The samples of a recording in blocks (t,), whose progress `watch` shows."""
+        return watch(one_channel(Path(label), recording, self.settings.channel), recording, doing, label)
 
 
 def remove_surplus(outputs: Sequence[Path], made: Provenance) -> None:
@@ -112,10 +109,3 @@ def remove_surplus(outputs: Sequence[Path], made: Provenance) -> None:
     for output in outputs:
         if output.is_file() and is_output(output) and (of := provenance_of(output)) and of.recording == made.recording:
             output.unlink()
-
-
-def with_bar(blocks: Blocks, recording: Recording, doing: str, label: str) -> Blocks:
-    """The blocks of a recording; long ones show their progress as a bar."""
-    if recording.frames is not None and recording.frames <= LONG_SECONDS * recording.rate:
-        return blocks
-    return track(blocks, f"{doing} {label}", total=recording.frames and -(-recording.frames // recording.block))
