@@ -10,6 +10,7 @@ from pydantic import Field
 
 from sepml.config import override, parse, read_yaml
 from sepml.errors import SepmlError, about, did_you_mean
+from sepml.study.chains import ranks, runs_in
 from sepml.study.changes import change
 from sepml.study.task import Measure, StudyTask
 from sepml.training.experiment import Experiment, Seed
@@ -59,7 +60,8 @@ class StudySettings:
     Attributes:
         base: the file of the experiment that all variants change, beside this one.
         variants: name -> the settings that differ, with dotted keys; `peers.1` changes the second peer. Where a mapping changes
-            its `kind`, its other old settings are dropped.
+            its `kind`, its other old settings are dropped. `{run:VARIANT}` in a text is the folder of another variant's run
+            with the same seed, which is trained before: `peers.0.init: "{run:first}"`, or `"{run:first}/peer2"`.
         seeds: of the runs; a number n is 0 to n - 1.
         seeds_of: variant -> its seeds, where it has others, such as more of them for the primary comparison.
         tests: name -> what is measured: a manifest, relative to `data.root`, or the name of a measure of the task.
@@ -82,12 +84,14 @@ class StudyRun:
 
     Attributes:
         experiment: its settings, parsed; `settings` are those of the file.
+        rank: how many runs are made one after the other before it, as it begins with them.
     """
 
     variant: str
     seed: int
     settings: Settings
     experiment: Experiment
+    rank: int = 0
 
     @property
     def name(self) -> str:
@@ -133,6 +137,7 @@ def read_study(path: Path, task_of: Callable[[Settings, str], StudyTask], words:
         with about(f"{path}: variants.{name}"):
             variants[name] = change(base, changes)
     seeds = {name: settings.seeds_of.get(name, settings.seeds) for name in variants}
+    rank = _ranks(path, variants, seeds)
     runs = []
     # Seed by seed, so that a study that is stopped has whole comparisons.
     for seed in dict.fromkeys(seed for own in seeds.values() for seed in own):
@@ -143,7 +148,7 @@ def read_study(path: Path, task_of: Callable[[Settings, str], StudyTask], words:
             if experiment.fit.precision == "auto":
                 why = "which depends on the processor, so that runs cannot be compared; expected bf16-mixed or 32-true"
                 raise SepmlError(f"{path}: variants.{name}: fit.precision is auto, {why}")
-            runs.append(StudyRun(name, seed, complete, experiment))
+            runs.append(StudyRun(name, seed, complete, experiment, rank[name]))
     _require_peers(path, groups, {run.variant: len(run.experiment.peers) for run in runs})
     measures = {name: task.measure(test, f"{path}: tests.{name}") for name, test in settings.tests.items()}
     return Study(path, task, runs, settings.tests, measures, groups, settings.primary)
@@ -187,6 +192,18 @@ def _require_primary(path: Path, primary: Primary, settings: StudySettings, grou
         )
     if not any(primary.of in group.of for group in having):
         raise SepmlError(f"{path}: primary.of: '{primary.of}' is not compared, expected one of {', '.join(having[0].of)}")
+
+
+def _ranks(path: Path, variants: Mapping[str, Settings], seeds: Mapping[str, list[int]]) -> dict[str, int]:
+    """The rank of each variant's runs, see `StudyRun`."""
+    named = {name: runs_in(settings) for name, settings in variants.items()}
+    with about(str(path)):
+        found = ranks(named)
+        for name, others in named.items():
+            for other in sorted(others):
+                if absent := sorted(set(seeds[name]) - set(seeds[other])):
+                    raise SepmlError(f"variants.{name}: begins with '{other}', which has no seed {absent[0]}")
+    return found
 
 
 def _require_peers(path: Path, groups: Mapping[str, Group], peers: Mapping[str, int]) -> None:

@@ -11,15 +11,17 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from sepml.errors import SepmlError, did_you_mean
+from sepml.study.chains import with_folders
 from sepml.study.plan import Study, StudyRun, plain
 from sepml.study.scores import write_run_scores
 from sepml.study.task import StudyTask
 from sepml.system.files import write_json
-from sepml.system.parallel import Failure, Part, map_unordered, part_of
+from sepml.system.parallel import WHOLE, Failure, Part, map_unordered, part_of
 from sepml.system.readers import read_object
 from sepml.system.stamp import Request, file_digest
 from sepml.training.experiment import Machines
@@ -40,7 +42,11 @@ class RunPlace:
     @property
     def exp(self) -> Path:
         """The folder of the training."""
-        return self.out / RUNS / self.run.variant / f"seed{self.run.seed}"
+        return self.exp_of(self.run.variant)
+
+    def exp_of(self, variant: str) -> Path:
+        """The folder of the training of a variant with the seed of this run."""
+        return self.out / RUNS / variant / f"seed{self.run.seed}"
 
     def result(self, suffix: str) -> Path:
         """A file of the results, with a suffix such as `.csv`."""
@@ -90,8 +96,10 @@ def run_study(study: Study, places: Sequence[RunPlace], jobs: int, part: Part, m
         runs that failed.
 
     Raises:
-        SepmlError: a run there was made with other settings or data.
+        SepmlError: a run there was made with other settings or data; or a part alone, where runs begin with others.
     """
+    if part != WHOLE and any(place.run.rank for place in places):
+        raise SepmlError(f"{study.source}: runs begin with other runs, which may be in other parts; expected all runs here")
     requests = {place.run.name: request_of_run(study, place.run) for place in places}
     for place in places:
         if place.is_done:
@@ -101,7 +109,9 @@ def run_study(study: Study, places: Sequence[RunPlace], jobs: int, part: Part, m
     log.info("%s: %d runs, of which %d are to be done here", study.source, len(places), len(todo))
     work = partial(_run, task=study.task, tests=study.tests, requests=requests, machines=machines)
     failures, started, done = [], time.monotonic(), 0
-    for outcome in map_unordered(work, todo, jobs, "study"):
+    # Those that begin with others after these.
+    waves = [[place for place in todo if place.run.rank == rank] for rank in sorted({place.run.rank for place in todo})]
+    for outcome in chain.from_iterable(map_unordered(work, wave, jobs, "study") for wave in waves):
         if isinstance(outcome, Failure):
             log.error("%s: %s", outcome.item.run.name, outcome.message)
             failures.append(Failure(outcome.item.run, outcome.message))
@@ -139,7 +149,8 @@ def _run(
     """Train a run, or go on with it, and score it."""
     run, started = place.run, time.monotonic()
     with _quiet():
-        task.train(run.settings, run.name, place.exp, machines)
+        settings = with_folders(run.settings, lambda variant: place.exp_of(variant).resolve())
+        task.train(settings, run.name, place.exp, machines)
         scores = task.score(place.exp, run.experiment, tests, machines.device)
     write_run_scores(place.result(".csv"), scores, task.wording.columns)
     shutil.copyfile(place.exp / "history.csv", place.result(".history.csv"))

@@ -54,7 +54,7 @@ def write_run_scores(path: Path, scores: Mapping[str, RunScores], keys: tuple[st
 def _rows(scores: Mapping[str, RunScores], columns: Sequence[str]) -> Iterator[list[str]]:
     for test, of in scores.items():
         for n, names in enumerate(zip(of.examples, of.groups, strict=True)):
-            yield [test, *names, *(f"{of.columns[column][n]:.4f}" for column in columns)]
+            yield [test, *names, *(f"{of.columns[column][n]:.4f}".removesuffix(".0000") for column in columns)]
 
 
 def read_run_scores(path: Path, keys: tuple[str, str]) -> dict[str, RunScores]:

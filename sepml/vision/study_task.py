@@ -4,23 +4,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from sepml.config import parse
 from sepml.errors import SepmlError
 from sepml.study.scores import AVERAGE, RunScores
 from sepml.study.task import Measure, Wording, measure_named
 from sepml.training.experiment import Machines
-from sepml.vision.evaluate import network_outputs
+from sepml.vision.datasets import attack_set
+from sepml.vision.evaluate import right_by_peer
 from sepml.vision.experiment import ImageExperiment, load_experiment, parse_image_experiment, train_classifiers
-from sepml.vision.task import image_test_loader
 
-_MEASURES = {"accuracy": Measure("accuracy", "%", "image", "images")}
+_ACCURACY, _ATTACK = "accuracy", "attack_success"
+_MEASURES = {
+    _ACCURACY: Measure("accuracy", "%", "image", "images"),
+    _ATTACK: Measure("attack success", "%", "image", "images", falls=True),
+}
 
 
 class ClassificationStudy:
-    """Studies of classifiers; a test is `accuracy`, on the test images. See `sepml.study.task.StudyTask`."""
+    """Studies of classifiers. See `sepml.study.task.StudyTask`.
+
+    A test is `accuracy`, on the test images, or `attack_success`, on those of other classes than the target with the trigger.
+    """
 
     wording = Wording("Accuracy on the test images", "images")
 
@@ -52,15 +56,25 @@ class ClassificationStudy:
         return measure_named(test, _MEASURES, source)
 
     def lists(self, experiment: ImageExperiment, tests: Mapping[str, str], source: str) -> dict[str, Path]:
-        """None: data sets of images have no lists."""
+        """None: data sets of images have no lists.
+
+        Raises:
+            SepmlError: the success of an attack is to be measured without a trigger.
+        """
+        if wanting := [name for name, test in tests.items() if test == _ATTACK and not experiment.data.trigger]:
+            raise SepmlError(f"{source}: tests.{wanting[0]}: attack_success needs data.trigger, which is not set")
         return {}
 
     def score(self, exp: Path, experiment: ImageExperiment, tests: Mapping[str, str], device: str) -> dict[str, RunScores]:
-        """Whether each peer, and all peers together, are right about each test image, in percent."""
+        """Whether each peer, and all peers together, are right about each image, in percent."""
         _, sets, models = load_experiment(exp, device)
-        loader = image_test_loader(sets.test, experiment.data, models[0].config.size)
-        chances = [network_outputs(model, loader, device).softmax(1) for model in models]
-        by_name = {f"peer{k + 1}": each for k, each in enumerate(chances)} | {AVERAGE: torch.stack(chances).mean(0)}
-        columns = {name: 100.0 * (np.asarray(each.argmax(1)) == sets.test.labels) for name, each in by_name.items()}
-        images = tuple(str(n) for n in range(len(sets.test.labels)))
-        return {name: RunScores(images, ("",) * len(images), columns) for name in tests}
+        scores = {}
+        for name, test in tests.items():
+            attack = experiment.data.trigger if test == _ATTACK else None
+            images = attack_set(sets.test, attack) if attack else sets.test
+            right = right_by_peer(models, images, experiment, device)
+            average = right.pop("all", right["1"])
+            ids = tuple(str(n) for n in range(len(images.labels)))
+            columns = {**{f"peer{k}": each for k, each in right.items()}, AVERAGE: average}
+            scores[name] = RunScores(ids, ("",) * len(ids), columns)
+        return scores
