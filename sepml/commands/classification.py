@@ -34,8 +34,9 @@ def evaluate(options: argparse.Namespace) -> int:
             options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
     if options.part != (1, 1):
         options.wrong("--part is for mixtures of speech")
+    from sepml.training.evaluation import format_rows
     from sepml.training.hardware import choose_device
-    from sepml.vision.evaluate import evaluate_classifiers, format_rows
+    from sepml.vision.evaluate import evaluate_classifiers
 
     table = evaluate_classifiers(
         Path(options.model),

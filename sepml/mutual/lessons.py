@@ -122,6 +122,7 @@ def _share(parts: list[Tensor], prediction: list[Tensor]) -> Tensor:
     """The norm of the mimic part's gradient with respect to the prediction, over the sum of both parts' norms."""
     if len(parts) < 2:
         return torch.zeros((), device=prediction[0].device)
-    gradients = (torch.autograd.grad(part.mean(), prediction, retain_graph=True, allow_unused=True) for part in parts)
+    learnt = [tensor for tensor in prediction if tensor.requires_grad]
+    gradients = (torch.autograd.grad(part.mean(), learnt, retain_graph=True, allow_unused=True) for part in parts)
     own, taught = (torch.stack([each.norm() for each in of if each is not None]).norm() for of in gradients)
     return taught / (own + taught)
