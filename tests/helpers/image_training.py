@@ -11,6 +11,7 @@ import yaml
 from image_files import Raw
 
 from sepml.cli import main
+from sepml.training import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 FIT = {
@@ -33,6 +34,18 @@ def written(path: Path, **settings: Any) -> Path:
 
 def train(config: Path, exp: Path, *words: str) -> int:
     return main(["train", "-q", "--config", str(config), "--exp", str(exp), "-d", "cpu", *words])
+
+
+def stop_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let Ctrl-C come right after the first checkpoint."""
+    save = fit.save
+
+    def interrupted(*words: Any) -> None:
+        save(*words)
+        monkeypatch.setattr(fit, "save", save)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit, "save", interrupted)
 
 
 def history(exp: Path) -> list[dict[str, str]]:

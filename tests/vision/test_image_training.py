@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +17,7 @@ from image_training import (
     history,
     same_run,
     state,
+    stop_after_an_epoch,
     train,
     written,
 )
@@ -25,7 +25,6 @@ from image_training import (
 from sepml.cli import main
 from sepml.commands.tasks import task_of
 from sepml.config import read_yaml
-from sepml.training import fit
 from sepml.vision.experiment import parse_image_experiment
 from sepml.vision.networks import load_network
 
@@ -45,18 +44,6 @@ def test_two_kinds_of_network_learn_together(cifar):
         ("resnet32", 10, (32, 32)),
         ("small", 10, (32, 32)),
     ]
-
-
-def stop_after_an_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let Ctrl-C come right after the first checkpoint."""
-    save = fit.save
-
-    def interrupted(*words: Any) -> None:
-        save(*words)
-        monkeypatch.setattr(fit, "save", save)
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(fit, "save", interrupted)
 
 
 def test_dml_stopped_and_gone_on_with_other_workers_is_never_having_stopped(cifar, tmp_path, monkeypatch):
