@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, cast
 
 import torch
 from pydantic import Field
@@ -165,8 +165,8 @@ class Discoverer(nn.Module):
         self.config = config
         start, layers = _LAST_STAGE[config.network], [_layers(config) for _ in config.branches]
         self.trunk = layers[0][:start]
-        of_name = zip(config.branches, layers, strict=True)
-        self.branches = nn.ModuleDict({name: Branch(config, each[start:], name) for name, each in of_name})
+        stages = zip(config.branches, (cast(nn.Sequential, each[start:]) for each in layers), strict=True)
+        self.branches = nn.ModuleDict({name: Branch(config, stage, name) for name, stage in stages})
         self._held: tuple[Tensor, Tensor] | None = None
 
     def forward(self, images: Tensor, remembered: Tensor, name: BranchName) -> BranchOutput:

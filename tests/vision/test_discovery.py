@@ -152,7 +152,7 @@ def test_a_run_begins_with_the_body_of_another(config, trained, tmp_path, capsys
         (["--discovery.novel", str([*range(9)])], "discovery.novel leaves 1 of 10 classes with labels, expected 2 or more"),
         (["--peers.0.branches", "[local, local]"], "peers.0.branches has 'local' twice"),
         (["--peers.0.network", "mobilenet"], "'peers.0.network': input should be 'small' or 'resnet32'"),
-        (["--peers.1.network", "small"], "'peers'"),
+        (["--peers", str([PEER, PEER])], "'peers': list should have at most 1 item"),
         (["--cohort.updates", "alternating"], "cohort.updates is alternating, but the branches of a network step together"),
         (["--cohort.unlabelled.threshold", "0.5"], "'cohort.unlabelled' is for experiments in separation"),
         (["--data.kind", "market1501"], "data.kind is market1501"),
