@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sepml.commands import classification, graphs, recommendation, separation
+from sepml.commands import classification, discovery, graphs, recommendation, separation
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.errors import SepmlError, did_you_mean
 from sepml.system.files import read_limited, write_text
@@ -33,12 +33,14 @@ class TaskCommands(Protocol):
 TASKS: dict[str, TaskCommands] = {
     "separation": separation,
     "classification": classification,
+    "discovery": discovery,
     "graph": graphs,
     "recommendation": recommendation,
 }
 # The start of a model folder's format -> the task.
 _FORMATS = {
     b'"sepml-classifier-': "classification",
+    b'"sepml-discoverer-': "discovery",
     b'"sepml-graph-': "graph",
     b'"sepml-listening-tower-': "recommendation",
 }

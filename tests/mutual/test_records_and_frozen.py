@@ -82,6 +82,23 @@ def test_what_is_no_examples_is_not_selected():
         torch.testing.assert_close(weights_of(peers)[k], before[k] - 0.1 * expected)
 
 
+class WithCodes(Recorded):
+    """A part of the prediction is compared with others, but not learnt."""
+
+    def predict(self, peer: nn.Module, batch: dict) -> Halves:
+        whole = peer(batch["x"])
+        return Halves(whole, {"b": torch.zeros_like(whole)})
+
+
+def test_what_has_no_gradient_may_be_in_a_record():
+    shares = []
+    for task in (Sure(), WithCodes()):
+        report = cohort(linear(2), "sml", task=task).step(batch([[0.0] * 4]), -5.0, 0.7)
+        shares.append(report.mimic_share)
+    assert shares[0].isfinite().all()
+    torch.testing.assert_close(*shares)
+
+
 class Moving(Regression):
     """Teachers move towards their students, too."""
 
