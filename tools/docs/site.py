@@ -69,6 +69,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     return outside_code(LINK, moved, markdown)
 
 
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the dialog of the search, which the theme leaves without one for screen readers."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">', 1)
+
+
 def on_post_build(config: MkDocsConfig) -> None:
     """Refuse a site that would load anything from elsewhere."""
     for page in sorted(Path(config.site_dir).rglob("*.html")):
