@@ -18,14 +18,14 @@ from mkdocs.exceptions import PluginError
 from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, CellTimeoutError
 from nbconvert import MarkdownExporter
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
 REPOSITORY = "repository"
 """The folder of the site with pages made of files outside docs/."""
-CELL_SECONDS = 240
+CELL_SECONDS = 600
 FENCE = re.compile(r"^(`{3,})[^\n]*\n.*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))(?!\{)")
 """A link, but for those with attributes: they lead to a notebook itself, not to its page."""
@@ -38,7 +38,7 @@ log = logging.getLogger("mkdocs.hooks.site")
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages of notebooks, and those of the repository's files that pages link to, directly or through each other."""
-    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb") and file.inclusion.is_included()]:
         for made in notebook_files(notebook, config):
             files.append(made)
     queue = [(DOCS / file.src_uri, file.content_string) for file in files.documentation_pages()]
@@ -67,6 +67,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         return f"{found[1]}{relative}{found[3] or ''}{found[4]}"
 
     return outside_code(LINK, moved, markdown)
+
+
+def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
+    """Name the dialog of the search, which the theme leaves without one for screen readers."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">', 1)
 
 
 def on_post_build(config: MkDocsConfig) -> None:
@@ -145,13 +150,13 @@ def notebook_files(notebook: File, config: MkDocsConfig) -> Iterator[File]:
     log.info("running %s", notebook.src_uri)
     content = nbformat.read(notebook.abs_src_path, as_version=4)
     # The code that it imports is that of the repository, whatever is installed. Of a progress bar that nobody looks at:
-    os.environ |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore:IProgress not found"}
+    os.environ |= {"PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore:IProgress not found", "OMP_WAIT_POLICY": "passive"}
     # The kernel would warn of its connection within this machine.
     client = NotebookClient(content, timeout=CELL_SECONDS, extra_arguments=["--log-level=ERROR"])
     try:
         with TemporaryDirectory() as folder:
             client.execute(cwd=folder)
-    except CellExecutionError as error:
+    except (CellExecutionError, CellTimeoutError) as error:
         raise PluginError(f"{notebook.src_uri}: {error}") from error
     path = PurePosixPath(notebook.src_uri)
     options = {"unique_key": path.stem, "output_files_dir": f"{path.stem}_files"}
