@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 from docs_examples import PAGES, TITLED
+from sepml.speech.study.plan import read_study
 
 import sepml
 from sepml.cli import make_parser
 from sepml.speech.experiment import parse_experiment
-from sepml.speech.study.plan import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

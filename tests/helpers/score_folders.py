@@ -44,6 +44,15 @@ def write_folder(
     return folder
 
 
+def write_quality(folder: Path) -> Path:
+    """The quality.csv of a mixture with two outputs, of which the second is silent."""
+    folder.mkdir(parents=True)
+    header = "mixture_id,output,ovrl,sig,bak,p808,expected_si_snri,expected_error,note"
+    rows = ["<i>a,<i>a_s1.wav,2.5,3.25,3.75,-3.0,6.5,1.9,", "<i>a,<i>a_s2.wav,,,,,6.5,1.9,is silent"]
+    (folder / "quality.csv").write_text("\n".join([header, *rows]) + "\n")
+    return folder
+
+
 def write_audio(root: Path, ids: Sequence[str], n_src: int = 2, seconds: float = 0.6) -> dict[str, Path]:
     """Mixtures, sources and estimates of `write_folder`; gives its `inputs`. The estimates are the sources at half level."""
     mixtures = []

@@ -11,6 +11,7 @@ from sepml.errors import SepmlError
 from sepml.speech.results.scores import ScoreTable, TestedAgainst, Values, read_score_table
 from sepml.speech.results.summary import Summary, read_summary
 from sepml.speech.results.tables import decimals_of, title
+from sepml.speech.scoring.quality import QUALITY_TABLE
 from sepml.system.csv_files import read_rows
 
 _DEEPEST = 4
@@ -57,7 +58,7 @@ def find_contents(paths: Sequence[Path]) -> tuple[list[Test], list[History]]:
         paths: folders of scores, experiments (history.csv and scores/<test>/<peer>), or folders that contain these.
 
     Raises:
-        SepmlError: a path is no folder or contains neither, or a file in it cannot be read.
+        SepmlError: a path is no folder or contains nothing of that kind, or a file in it cannot be read.
     """
     folders: dict[Path, Path] = {}
     experiments: list[Path] = []
@@ -65,11 +66,12 @@ def find_contents(paths: Sequence[Path]) -> tuple[list[Test], list[History]]:
         if not path.is_dir():
             found = "is a file" if path.exists() else "no such folder"
             raise SepmlError(f"{path}: {found}, expected a folder of scores or of an experiment")
-        scores = _score_folders(path)
+        scores = folders_with(path, "scores.csv")
         if (path / "history.csv").is_file():
             experiments.append(path)
-        elif not scores:
-            raise SepmlError(f"{path}: holds neither scores.csv (`sepml score`) nor history.csv (`sepml train`)")
+        elif not scores and not folders_with(path, QUALITY_TABLE):
+            tables = f"scores.csv or {QUALITY_TABLE} (`sepml score`)"
+            raise SepmlError(f"{path}: holds neither {tables} nor history.csv (`sepml train`)")
         for folder in scores:
             folders.setdefault(folder.resolve(), folder)
     runs = [read_score_folder(folder, folder.name) for folder in folders.values()]
@@ -166,12 +168,13 @@ def data_of(tests: Sequence[Test]) -> tuple[str, str]:
     return text, " ".join([*cut, "scores.csv has everything."]) if cut else ""
 
 
-def _score_folders(path: Path) -> list[Path]:
-    if (path / "scores.csv").is_file():
+def folders_with(path: Path, table: str) -> list[Path]:
+    """The folders at or below a path that hold a table of scores."""
+    if (path / table).is_file():
         return [path]
     # Only scores/ of an experiment: separated/ may hold thousands of files.
     root = path / "scores" if (path / "scores").is_dir() else path
-    return sorted({file.parent for depth in range(1, _DEEPEST) for file in root.glob(f"{'*/' * depth}scores.csv")})
+    return sorted({file.parent for depth in range(1, _DEEPEST) for file in root.glob(f"{'*/' * depth}{table}")})
 
 
 def _by_test(runs: Sequence[ScoreFolder]) -> list[Test]:

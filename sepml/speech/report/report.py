@@ -15,6 +15,7 @@ from sepml.pages.style import page_style
 from sepml.speech.report.contents import History, ScoreFolder, Test, data_of, find_contents, metrics_of
 from sepml.speech.report.players import listen
 from sepml.speech.report.plots import SERIES, curves, legend, plots_of
+from sepml.speech.report.quality_section import quality_section
 from sepml.speech.results.scores import COLUMNS
 from sepml.speech.results.summary import ColumnSummary
 from sepml.speech.results.tables import decimals_of, title
@@ -33,7 +34,14 @@ _CURVES = {
     "grad_norm": "gradient norm",
 }
 _MOST_NOTES = 6
-_SECTIONS = {"summary": "Summary", "training": "Training", "listen": "Listen", "plots": "Plots", "table": "Utterances"}
+_SECTIONS = {
+    "summary": "Summary",
+    "quality": "Without references",
+    "training": "Training",
+    "listen": "Listen",
+    "plots": "Plots",
+    "table": "Utterances",
+}
 
 
 @dataclass(frozen=True)
@@ -55,7 +63,8 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
     """Write one self-contained HTML page about score folders and experiments, written atomically.
 
     Args:
-        paths: folders of scores (`sepml score`), and experiments (`sepml train`) with their scores/<test>/<peer>.
+        paths: folders of scores (`sepml score`, with references or without), and experiments (`sepml train`) with their
+            scores/<test>/<peer>.
         out: the HTML file.
 
     Returns:
@@ -73,13 +82,18 @@ def write_report(paths: Sequence[Path], out: Path, settings: ReportSettings | No
     heading = settings.heading or ", ".join(dict.fromkeys(Path(path).resolve().name for path in paths))
     data, cut = data_of(tests)
     script = "".join(map(read_template, ("players.js", "tables.js", "report.js")))
-    parts = {"summary": _summary(tests), "training": _training(histories), "plots": plots_of(tests)}
+    parts = {
+        "summary": _summary(tests),
+        "quality": quality_section(paths),
+        "training": _training(histories),
+        "plots": plots_of(tests),
+    }
     parts["table"] = render("table.html") if tests else Markup()
     around = sum(len(part.encode()) for part in (*parts.values(), data, script)) + 40_000
     parts["listen"] = listen(tests, settings.players, settings.seed, MOST_BYTES - around)
     page = render(
         "report.html",
-        **{"heading": heading, "kind": _kind(tests, histories), "version": __version__},
+        **{"heading": heading, "kind": "separation" if parts["quality"] else _kind(tests, histories), "version": __version__},
         date=datetime.now(UTC).astimezone().strftime("%Y-%m-%d %H:%M"),
         policy=f"{_POLICY} script-src '{script_hash(script)}'",
         style=page_style(),

@@ -13,6 +13,7 @@ from sepml.errors import SepmlError
 from sepml.speech.audio.files import read_wav
 from sepml.speech.scoring.trial import find_estimates
 from sepml.speech.separation.expectation import noted_expectation
+from sepml.system.csv_files import read_rows
 from sepml.system.extras import needs_extra
 from sepml.system.files import write_csv, write_json
 from sepml.system.parallel import Failure, map_unordered
@@ -22,6 +23,7 @@ DNSMOS_RATE = 16000
 DNSMOS = ("ovrl", "sig", "bak", "p808")
 """Overall quality, speech and background (ITU-T P.835), and ITU-T P.808; from 1 to 5."""
 _WINDOW_SECONDS, _MOST_WINDOWS = 9.01, 60
+QUALITY_TABLE = "quality.csv"
 _COLUMNS = ("mixture_id", "output", *DNSMOS, "expected_si_snri", "expected_error", "note")
 
 
@@ -77,9 +79,27 @@ def score_quality(est: Path, out: Path | None = None, jobs: int = 0) -> tuple[li
             scores[est / result.output] = result
     ordered = [scores[file] for _, file in files if file in scores]
     if out is not None:
-        write_csv(out / "quality.csv", _COLUMNS, [list(asdict(row).values()) for row in ordered])
+        write_csv(out / QUALITY_TABLE, _COLUMNS, [list(asdict(row).values()) for row in ordered])
         write_json(out / "quality.json", quality_means(ordered))
     return ordered, sorted(faults)
+
+
+def read_quality(folder: Path) -> list[QualityScores]:
+    """The scores that `score_quality` has written to a folder.
+
+    Raises:
+        SepmlError: the table is absent or not what is written there.
+    """
+    found = []
+    for line, row in read_rows(folder / QUALITY_TABLE, "table of `sepml score` without references"):
+        try:
+            numbers = {name: float(row[name]) if row[name] else None for name in _COLUMNS[2:-1]}
+            found.append(QualityScores(row["mixture_id"], row["output"], **numbers, note=row["note"]))
+        except (KeyError, ValueError) as error:
+            raise SepmlError(
+                f"{folder / QUALITY_TABLE}:{line}: is no row of `sepml score` without references: {error}"
+            ) from error
+    return found
 
 
 def quality_means(scores: Sequence[QualityScores]) -> dict[str, Any]:

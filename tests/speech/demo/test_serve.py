@@ -103,8 +103,8 @@ def test_the_page_says_what_the_command_says(visitor, tmp_path, caplog):
 def test_a_warning_is_shown_as_one(visitor):
     x = speech_like(0, 1.0)
     html = visitor.separated(wav(np.stack([x, -x], 1)), "<b>.wav")[1]["html"]
-    assert '<p class="absent">&lt;b&gt;.wav: its channels cancel each other in their mean' in html
-    assert '<p class="soft">&lt;b&gt;.wav: the mean of its 2 channels' in html
+    assert '<p class="said absent">its channels cancel each other in their mean' in html and "&lt;b&gt;_s1.wav" in html
+    assert '<p class="said soft">the mean of its 2 channels' in html
 
 
 def test_parts_of_a_file(visitor):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 from html_page import Page
-from score_folders import RATE, write_audio, write_folder, write_history
+from score_folders import RATE, write_audio, write_folder, write_history, write_quality
 
 from sepml import cli
 from sepml.errors import SepmlError
@@ -277,6 +277,33 @@ def test_faulty_scores(tmp_path, name, content, complaint):
     assert [path.name for path in tmp_path.iterdir()] == ["scores"]
 
 
+def test_scores_without_references(tmp_path):
+    folder = write_quality(tmp_path / "exp/scores/mine")
+    write_report([folder], tmp_path / "one.html")
+    page = Page(tmp_path / "one.html")
+    words = " ".join("".join(page.words).split())
+    assert "mine: separation report" in words and "<i>a_s1.wav" in words and ("i", {}) not in page.tags
+    cells = [word.strip() for word in page.words if word.strip()]
+    at = cells.index("outputs")
+    # Means over the outputs that have a value, and over the mixtures.
+    assert cells[at + 1 : at + 8] == ["mine", "2.50", "3.25", "3.75", "\u22123.00", "6.50", "2"]
+    at = cells.index("<i>a_s2.wav")
+    assert cells[at + 1 : at + 8] == ["\u2013"] * 4 + ["6.50", "error 1.9", "is silent"]
+    # Beside others, and below an experiment.
+    write_history(tmp_path / "exp")
+    write_report([tmp_path / "exp"], tmp_path / "two.html")
+    sections = [a["id"] for a in Page(tmp_path / "two.html").all("section")]
+    assert sections == ["quality", "training"]
+
+
+@pytest.mark.parametrize(("old", "new"), [("2.5", "loud"), ("ovrl", "other")])
+def test_a_damaged_table_without_references(old, new, tmp_path):
+    table = write_quality(tmp_path / "scores") / "quality.csv"
+    table.write_text(table.read_text().replace(old, new))
+    with pytest.raises(SepmlError, match=r"quality.csv:2: is no row of `sepml score` without references"):
+        write_report([tmp_path / "scores"], tmp_path / "r.html")
+
+
 def test_the_command(tmp_path, capsys):
     write_folder(tmp_path / "scores", IDS, COLUMNS)
     out = tmp_path / "new/r.html"
@@ -285,7 +312,7 @@ def test_the_command(tmp_path, capsys):
     for words, complaint in (
         ([str(tmp_path / "none")], "no such folder, expected a folder of scores"),
         ([str(tmp_path)], "r.txt: a report is a web page"),
-        ([str(tmp_path / "new")], "holds neither scores.csv"),
+        ([str(tmp_path / "new")], "holds neither scores.csv or quality.csv (`sepml score`) nor history.csv"),
         ([str(out)], "is a file, expected a folder"),
     ):
         name = "r.txt" if "r.txt" in complaint else "r2.html"
