@@ -191,18 +191,22 @@ def _collate_plain(examples: Any) -> DiscoveryBatch:
     return collate_views([(image[None], int(label), 0) for image, label in examples])
 
 
-def whole_set_loader(
-    image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int], first: int = 0, step: int = 1
-) -> Any:
-    """Batches of every `step`-th image in order, without augmentation."""
-    places = [(0, index) for index in range(first, len(image_set.labels), step)]
+def whole_set_loader(image_set: ImageSet, settings: ImageDataSettings, size: tuple[int, int]) -> Any:
+    """Batches of all images in order, without augmentation."""
+    places = [(0, index) for index in range(len(image_set.labels))]
     dataset: Dataset[ImageBatch] = Examples(image_set, settings, size, False)
     reading = {"num_workers": settings.workers, "generator": torch.Generator()}
     return Loader(dataset, _collate_plain, batch_size=256, sampler=places, **reading)
 
 
 def discovery_parts(experiment: DiscoveryExperiment, rank: int = 0, world_size: int = 1) -> Parts:
-    """The network, the batches and the task of an experiment."""
+    """The network, the batches and the task of an experiment.
+
+    Raises:
+        SepmlError: see `discovery_sets`; or several processes, each of which would have a memory of its own.
+    """
+    if world_size > 1:
+        raise SepmlError(f"category discovery is trained by one process, whose memory it is, and there are {world_size}")
     sets, split = discovery_sets(experiment)
     data, chosen = experiment.data, experiment.peers[0]
     channels, *size = image_shape(sets.train, data)
@@ -211,11 +215,11 @@ def discovery_parts(experiment: DiscoveryExperiment, rank: int = 0, world_size: 
     config = DiscovererConfig(*form, *STATISTICS[data.kind])
     with about("peers.0"):
         require_memory([discoverer_shape(config)])
-    batches = EpochBatches(len(sets.train.labels), data.batch_size, experiment.seed, rank, world_size)
+    batches = EpochBatches(len(sets.train.labels), data.batch_size, experiment.seed)
     views = ViewsOfImages(sets.train, split, experiment, config.size)
     reading = {"num_workers": data.workers, "persistent_workers": data.workers > 0, "generator": torch.Generator()}
     train = Loader(views, collate_views, batch_sampler=batches, **reading)
-    loaders = train, whole_set_loader(sets.valid, data, config.size, rank, world_size)
+    loaders = train, whole_set_loader(sets.valid, data, config.size)
     networks = fresh_networks([config], Discoverer, experiment.seed)
     save = cast(Callable[[Path, nn.Module], None], save_discoverer)
     return Parts(DiscoveryTask(experiment.discovery), networks, loaders, save, partial(_begin, chosen.init, networks[0]))

@@ -129,8 +129,7 @@ class PartDictionary(nn.Module):
             self.scale.copy_(torch.where(is_full, self.scale.lerp(nearest, 1 - _MOMENTUM), nearest))
             drawn = torch.randint(inner.shape[1], (len(inner),)).to(inner.device)
             self.queue.push(inner[torch.arange(len(inner), device=inner.device), drawn])
-        scale = self.scale.clamp_min(torch.finfo(self.scale.dtype).tiny)
-        return F.softmax(-self.sharpness * distances / scale, 2).mean(1)
+        return F.softmax(-self.sharpness * distances / self.scale.clamp_min(1e-30), 2).mean(1)
 
 
 class Branch(nn.Module):
@@ -146,15 +145,21 @@ class Branch(nn.Module):
     def forward(self, shared: Tensor, remembered: Tensor) -> BranchOutput:
         """The trunk's maps `(B, V, C, H, W)` to predictions; in training, the bank takes the images `remembered` `(B,)`."""
         maps = self.stage(shared.flatten(0, 1)).unflatten(0, shared.shape[:2])
-        features = maps.mean((3, 4)).float()
+        features = maps.float().mean((3, 4))
+        logits = self.labelled(features).float(), self.novel(features).float()
+        # Whatever the layers compute in: a small temperature enlarges what is rounded.
+        with torch.autocast(features.device.type, enabled=False):
+            similarities = self._similarities(features, remembered)
+            ranked = features[:, 0].detach() if self.parts is None else self.parts(maps[:, 0].detach())
+        return BranchOutput(*logits, similarities, ranked)
+
+    def _similarities(self, features: Tensor, remembered: Tensor) -> Tensor:
         query, key = (F.normalize(features[:, view], dim=1) for view in (0, -1))
         # A copy: the bank changes before the gradient is taken.
         others = query @ self.bank.rows.clone().mT
-        similarities = torch.cat([(query * key).sum(1, keepdim=True), others], 1)
         if self.training:
             self.bank.push(key.detach()[remembered])
-        ranked = features[:, 0].detach() if self.parts is None else self.parts(maps[:, 0].detach())
-        return BranchOutput(self.labelled(features).float(), self.novel(features).float(), similarities.float(), ranked)
+        return torch.cat([(query * key).sum(1, keepdim=True), others], 1)
 
 
 class Discoverer(nn.Module):
@@ -174,9 +179,8 @@ class Discoverer(nn.Module):
 
         The trunk runs once for all branches that see the same images one after the other, and is kept until the last one.
         """
-        if self._held is not None and self._held[0] is images:
-            shared = self._held[1]
-        else:
+        seen, shared = self._held or (None, None)
+        if seen is not images or shared is None:
             shared = self.trunk(images.flatten(0, 1)).unflatten(0, images.shape[:2])
         self._held = None if name == self.config.branches[-1] else (images, shared)
         return self.branches[name](shared, remembered)

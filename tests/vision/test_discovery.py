@@ -24,7 +24,8 @@ from training_runs import stop_after_an_epoch
 
 from sepml.cli import main
 from sepml.config import read_yaml
-from sepml.vision.discovery import discovery_sets, load_discovery, parse_discovery
+from sepml.errors import SepmlError
+from sepml.vision.discovery import discovery_parts, discovery_sets, load_discovery, parse_discovery
 from sepml.vision.discovery_network import load_discoverer
 
 PEER = {"network": "small", "bank": 16, "parts": 8}
@@ -54,6 +55,7 @@ def test_a_run_leaves_one_network_with_its_memory(trained):
     assert float(lines[-1]["mimic"]) > 0 and float(lines[-1]["mimic_share"]) > 0
     network = load_discoverer(trained / "peer1")
     assert (network.config.labelled, network.config.novel, network.config.size) == (5, 5, (32, 32))
+    assert network.trunk[1].num_batches_tracked == 3 * 3, "the trunk runs once a step"
     for branch in network.branches.values():
         assert int(branch.bank.count) == 3 * 30, "three epochs of the images without labels"
     assert int(network.branches["local"].parts.queue.count) == 3 * 60 and network.branches["local"].parts.scale > 0
@@ -93,6 +95,11 @@ def test_the_sets_are_split_by_class(config):
     assert sets.labelled.classes == 5 and sets.valid.labels.tolist() == [
         LABELLED.index(n % 10) for n in range(30) if n % 10 in LABELLED
     ]
+
+
+def test_several_processes_are_refused(config):
+    with pytest.raises(SepmlError, match="trained by one process, whose memory it is, and there are 2"):
+        discovery_parts(parse_discovery(read_yaml(config), "here"), 0, 2)
 
 
 def by_permutation(clusters: np.ndarray, labels: np.ndarray) -> float:

@@ -76,7 +76,7 @@ def test_what_a_branch_learns_by_itself(epoch, rise):
         "cross_entropy": log_loss([LABELS[n] for n in LABELLED], known[LABELLED, 0], labels=[0, 1, 2]),
         "consistency": rise * (((known[:, 0] - known[:, 1]) ** 2).mean() + ((novel[:, 0] - novel[:, 1]) ** 2).mean()),
     }
-    top = [set(np.argsort(found.ranked[n])[-2:].tolist()) for n in UNLABELLED]
+    top = [set(np.argsort(found.ranked[n].numpy())[-2:].tolist()) for n in UNLABELLED]
     pairs = itertools.product(enumerate(UNLABELLED), repeat=2)
     alike = [(top[a] == top[b], novel[i, 0] @ novel[j, 1]) for (a, i), (b, j) in pairs]
     parts["pairs"] = -np.mean([math.log(p if same else 1 - p) for same, p in alike])
@@ -100,7 +100,7 @@ def test_both_branches_together_have_the_symmetric_divergence_and_both_are_moved
     raw = [each.similarities / 0.2 if imitate == "similarities" else each.novel[:, 0] for each in (one, other)]
     p, q = (softmax(each.detach().numpy().astype(float), 1)[UNLABELLED] for each in raw)
     wanted = 0.5 * np.mean(rel_entr(p, q).sum(1) + rel_entr(q, p).sum(1))
-    assert float(sum(loss.mean() for loss in losses)) == pytest.approx(wanted, rel=1e-5)
+    assert sum(loss.mean().item() for loss in losses) == pytest.approx(wanted, rel=1e-5)
     assert all((loss[LABELLED] == 0).all() for loss in losses)
     # Of a single one of them, the gradient is in the student and in the teacher.
     losses[0].mean().backward()
@@ -133,8 +133,8 @@ def test_parts_by_numpy():
         # Six descriptors from two images a step: full after three.
         scale = nearest if step <= 2 else 0.99 * scale + 0.01 * nearest
         found = parts(maps)
-        np.testing.assert_allclose(found, softmax(-15.0 * distances / scale, 2).mean(1), rtol=1e-3, atol=1e-5)
-        np.testing.assert_allclose(found.sum(1), 1.0, rtol=1e-5)
+        np.testing.assert_allclose(found.numpy(), softmax(-15.0 * distances / scale, 2).mean(1), rtol=1e-3, atol=1e-5)
+        np.testing.assert_allclose(found.numpy().sum(1), 1.0, rtol=1e-5)
         new = parts.queue.rows.numpy()[[2 * step % 6, (2 * step + 1) % 6]]
         assert all(any(np.allclose(new[b], location) for location in inner[b]) for b in (0, 1))
     before = {name: value.clone() for name, value in parts.state_dict().items()}
