@@ -27,15 +27,10 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    if not (Path(options.model) / "config.yaml").is_file():
-        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
-    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
-        if getattr(options, name):
-            options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
-    if options.part != (1, 1):
-        options.wrong("--part is for mixtures of speech")
+    refuse_options_of_speech(options)
     from sepml.training.hardware import choose_device
-    from sepml.vision.evaluate import evaluate_classifiers, format_rows
+    from sepml.vision.evaluate import evaluate_classifiers
+    from sepml.vision.tables import format_rows
 
     table = evaluate_classifiers(
         Path(options.model),
@@ -47,6 +42,17 @@ def evaluate(options: argparse.Namespace) -> int:
     )
     print(format_rows(table))
     return OK
+
+
+def refuse_options_of_speech(options: argparse.Namespace) -> None:
+    """Refuse a model that is no experiment, and options of `sepml evaluate` that are for separators."""
+    if not (Path(options.model) / "config.yaml").is_file():
+        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
+    for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
+        if getattr(options, name):
+            options.wrong(f"--{name} is for mixtures of speech; the test images are those of the experiment's configuration")
+    if options.part != (1, 1):
+        options.wrong("--part is for mixtures of speech")
 
 
 def info(options: argparse.Namespace) -> int:

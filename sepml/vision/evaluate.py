@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,23 +10,19 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
-from sepml.system.files import atomic_path, write_csv, write_json
-from sepml.system.readers import read_object
-from sepml.system.stamp import Request
-from sepml.system.tables import markdown
-from sepml.training.hardware import count_flops, environment
+from sepml.system.files import atomic_path
+from sepml.training.hardware import count_flops
 from sepml.training.loading import worker_faults
 from sepml.vision.datasets import ImageSet, Sets
 from sepml.vision.experiment import ImageExperiment, load_experiment
 from sepml.vision.market1501 import Features, evaluate_retrieval, multi_query, read_folder
 from sepml.vision.networks import Classifier, count_parameters, embedder, save_network
 from sepml.vision.slimmable import narrow, resize
+from sepml.vision.tables import Table, claim_evaluation, write_evaluation
 from sepml.vision.task import ImageBatch, image_shape, image_test_loader, image_train_loader
 
 CALIBRATION = 16
 """Training batches from which the batch-norm statistics of a width and a resolution are taken."""
-Table = list[dict[str, Any]]
-"""Rows with the same columns: column name -> value."""
 
 
 @worker_faults()
@@ -58,9 +53,7 @@ def evaluate_classifiers(
             another experiment.
     """
     experiment, sets, models = load_experiment(exp, device)
-    facts = {"experiment": str(exp.resolve()), **environment(torch.device(device))}
-    former = out / "evaluation.json"
-    Request({"experiment": facts["experiment"]}).claim(out, "an evaluation", _evaluated(former), force)
+    facts = claim_evaluation(exp, out, device, force)
     if (widths or resolutions) and not experiment.views:
         raise SepmlError(f"{exp}: has no slimmable network, so widths and resolutions cannot be chosen")
     if outside := [width for width in widths if not 0 < width <= 1]:
@@ -75,19 +68,8 @@ def evaluate_classifiers(
         plot_query_table(table, out / "query.png")
     else:
         table = _accuracies(models, sets.test, experiment, device)
-    write_csv(out / "evaluation.csv", list(table[0]), [list(row.values()) for row in table])
-    write_json(former, facts)
+    write_evaluation(out, table, facts)
     return table
-
-
-def _evaluated(file: Path) -> dict[str, str] | None:
-    """The experiment that an `evaluation.json` is of; None where there is no such file."""
-    try:
-        return {"experiment": str(read_object(file)["experiment"])}
-    except FileNotFoundError:
-        return None
-    except (SepmlError, KeyError):
-        return {"experiment": f"unknown ({file.name} does not name it)"}
 
 
 def _accuracies(models: list[Classifier], test: ImageSet, experiment: ImageExperiment, device: str) -> Table:
@@ -236,9 +218,3 @@ def network_outputs(network: nn.Module, loader: DataLoader[ImageBatch], device: 
 def percent_right(logits: Tensor, test: ImageSet) -> float:
     """Accuracy of logits `(N, classes)`, %."""
     return 100 * float(np.mean(logits.argmax(1).numpy() == test.labels))
-
-
-def format_rows(table: Table) -> str:
-    """A table as text; fractions with two decimals."""
-    rows = [[f"{cell:.2f}" if isinstance(cell, float) else str(cell) for cell in row.values()] for row in table]
-    return markdown([list(table[0]), *rows])

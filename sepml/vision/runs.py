@@ -13,8 +13,9 @@ from scipy import stats
 from sepml.errors import SepmlError
 from sepml.system.csv_files import read_rows
 from sepml.system.files import write_csv
-from sepml.vision.evaluate import Table, calibration_batches, evaluate_classifiers, query_table
+from sepml.vision.evaluate import calibration_batches, evaluate_classifiers, query_table
 from sepml.vision.experiment import load_experiment
+from sepml.vision.tables import Table
 
 LEARNERS = ("solo", "dml2", "dml3", "dml_e", "gated")
 """Configurations of deep mutual learning."""
