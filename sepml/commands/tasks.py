@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sepml.commands import classification, separation
+from sepml.commands import bayesian, classification, separation
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.errors import SepmlError, did_you_mean
 from sepml.system.files import read_limited, write_text
@@ -30,7 +30,9 @@ class TaskCommands(Protocol):
     def export(self, options: argparse.Namespace, /) -> int: ...  # noqa: D102
 
 
-TASKS: dict[str, TaskCommands] = {"separation": separation, "classification": classification}
+TASKS: dict[str, TaskCommands] = {"separation": separation, "classification": classification, "bayesian": bayesian}
+# How the format in the config.json of a network begins, where it is of another task than separation.
+_FORMATS: dict[bytes, TaskCommands] = {b'"sepml-classifier-': classification, b'"sepml-bayesian-classifier-': bayesian}
 _INTRODUCTION = """The settings of an experiment's YAML file. Each is also an option of `sepml train`, such as
 `--fit.epochs 20`.
 A setting without a default must be given. `N` is the number of an item, from 0.
@@ -77,9 +79,8 @@ def commands_for(model: str | Path | None) -> TaskCommands:
         from sepml.config import read_yaml
 
         return TASKS[task_of(read_yaml(config), str(config))]
-    if model and description.is_file() and b'"sepml-classifier-' in read_limited(description, MOST_JSON_BYTES):
-        return classification
-    return separation
+    content = read_limited(description, MOST_JSON_BYTES) if model and description.is_file() else b""
+    return next((commands for start, commands in _FORMATS.items() if start in content), separation)
 
 
 def add_train(commands: Commands) -> None:

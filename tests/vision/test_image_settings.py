@@ -16,7 +16,10 @@ def views(**changes: object) -> list[str]:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--task", "clasification"], "task is 'clasification', expected one of separation, classification; did you mean"),
+        (
+            ["--task", "clasification"],
+            "task is 'clasification', expected one of separation, classification, bayesian; did you mean",
+        ),
         (["--peers.0.network", "resnet23"], "'peers.0.network': input should be 'resnet32', 'mobilenet', "),
         (["--peers.1.widht", "0.5"], "unknown key 'peers.1.widht'; did you mean 'peers.1.width'?"),
         (["--peers.1.width", "1.5"], "'peers.1.width': input should be less than or equal to 1"),
