@@ -75,6 +75,19 @@ def test_the_evaluation_is_that_by_scikit_learn_and_torchmetrics(run, tmp_path):
             assert float(row[name]) == pytest.approx(100 * metrics.roc_auc_score(is_unseen, values), rel=1e-4)
 
 
+def test_residual_networks_learn_from_colour_images_on_a_gate_and_a_mean(cifar_files, tmp_path):
+    root, _, _ = cifar_files
+    data = {"kind": "cifar10", "root": str(root), "batch_size": 20, "flip": True}
+    cohort = {"mechanism": "sml", "teacher": "mean", "threshold": {"start": 0.2, "step": 0}}
+    settings = {**BASE, "data": data, "peers": [{"network": "resnet20"}] * 3, "cohort": cohort}
+    settings["fit"] = {**FIT, "epochs": 1}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings))
+    assert train(tmp_path / "config.yaml", tmp_path / "exp") == 0
+    lines = history(tmp_path / "exp")
+    assert len(lines) == 3 and all(np.isfinite(float(line["mimic"])) and line["skipped"] == "0" for line in lines)
+    assert 0 < float(lines[0]["gate_open"]) < 1
+
+
 def test_bald_is_the_divergence_of_networks_from_their_mean():
     chances = np.random.default_rng(0).dirichlet(np.ones(4), (5, 7))
     expected = (chances * np.log(chances / chances.mean(0))).sum(2).mean(0)

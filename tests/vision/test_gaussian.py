@@ -10,6 +10,7 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
 from sepml.mutual import Cohort, Rules, mechanism_named
+from sepml.training.peer_strategy import draws_numbers
 from sepml.vision.bayesian_task import (
     MOST_DISTANCE,
     SIMILARITY_TEMPERATURE,
@@ -108,7 +109,7 @@ def test_a_layer_begins_with_the_weights_of_the_plain_one_and_the_standard_devia
     plain = nn.Linear(4, 3)
     before = {name: value.clone() for name, value in plain.state_dict().items()}
     network = gaussian_of(plain, 0.07)
-    assert type(network[0]) is GaussianLinear and network[0].is_random
+    assert type(network[0]) is GaussianLinear and draws_numbers(network)
     assert all(torch.equal(network[0].state_dict()[name], value) for name, value in before.items())
     mu, sigma = posterior(network)
     assert torch.equal(mu, torch.cat([before["weight"].flatten(), before["bias"]]))
