@@ -239,6 +239,6 @@ def _add_cifar(corpora: Commands, kind: str) -> None:
 
 
 def _prepare_cifar(options: argparse.Namespace) -> int:
-    from sepml.vision.datasets import prepare_cifar
+    from sepml.vision.fetch_cifar import prepare_cifar
 
     return print_lines([prepare_cifar(options.corpus, options.out, options.url, options.md5)])

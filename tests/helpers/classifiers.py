@@ -24,6 +24,7 @@ HEADS = {
     "mobilenet_v2": "classifier.1",
     "resnet50": "fc",
     "small": "11",
+    "resnet20": "14",
 }
 
 

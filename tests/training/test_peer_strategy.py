@@ -19,7 +19,7 @@ from torch import nn
 
 from sepml.mutual.task import LocalEngine
 from sepml.training.launch import make_fabric
-from sepml.training.peer_strategy import has_dropout, share_of_data
+from sepml.training.peer_strategy import draws_numbers, share_of_data
 
 HELPERS = Path(__file__).parents[1] / "helpers"
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(HELPERS), os.environ.get("PYTHONPATH", "")])}
@@ -156,11 +156,14 @@ def test_an_engine_of_one_process_has_all_peers():
     assert share_of_data(make_fabric("cpu", 1, 1, "32-true")) == (0, 1)
 
 
-def test_networks_that_drop_activations_are_found():
-    assert not has_dropout(linear(1)[0])
-    assert not has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
-    assert has_dropout(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)))
-    assert has_dropout(nn.LSTM(2, 2, 2, dropout=0.1))
+def test_networks_that_draw_numbers_are_found():
+    assert not draws_numbers(linear(1)[0])
+    assert not draws_numbers(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.0)))
+    assert draws_numbers(nn.Sequential(nn.Linear(2, 2), nn.Dropout(0.1)))
+    assert draws_numbers(nn.LSTM(2, 2, 2, dropout=0.1))
+    drawing = nn.Linear(2, 2)
+    drawing.is_random = True
+    assert draws_numbers(nn.Sequential(drawing))
 
 
 # The launchers of clusters.

@@ -33,6 +33,12 @@ def test_as_many_weights_as_in_the_paper_of_deep_mutual_learning(name, millions)
     assert round(count(on_paper(NetworkConfig(name, 100))) / 1e6, 1) == millions
 
 
+@pytest.mark.parametrize(("name", "millions"), [("resnet20", 0.27), ("resnet32", 0.46)])
+def test_residual_networks_have_as_many_weights_as_published_for_cifar10(name, millions):
+    """He et al., CVPR 2016, table 6."""
+    assert round(count(on_paper(NetworkConfig(name, 10))) / 1e6, 2) == millions
+
+
 @pytest.mark.parametrize(("name", "millions"), [("mobilenet", 4.23), ("mobilenet_v2", 3.5), ("resnet50", 25.56)])
 def test_as_many_weights_as_published_for_imagenet(name, millions):
     decimals = len(str(millions).partition(".")[2])

@@ -1,0 +1,56 @@
+"""The commands for experiments with Bayesian classifiers of images."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sepml.commands.options import OK, refuse_speech_options
+
+if TYPE_CHECKING:
+    from sepml.study.task import StudyTask
+
+
+def experiment() -> tuple[type, Callable[..., None]]:
+    """The dataclass of an experiment's settings, and the function that trains."""
+    from sepml.vision.bayesian import BayesianExperiment, train_bayesian
+
+    return BayesianExperiment, train_bayesian
+
+
+def study() -> "StudyTask":
+    """What a study knows of Bayesian peers."""
+    from sepml.vision.bayesian_study import BayesianStudy
+
+    return BayesianStudy()
+
+
+def evaluate(options: argparse.Namespace) -> int:
+    """`sepml evaluate` of an experiment."""
+    if not (Path(options.model) / "config.yaml").is_file():
+        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
+    refuse_speech_options(options, "the test images are those of the experiment's configuration")
+    if options.widths or options.resolutions:
+        options.wrong("--widths and --resolutions are for experiments with slimmable networks")
+    from sepml.system.tables import format_rows
+    from sepml.training.hardware import choose_device
+    from sepml.vision.uncertainty import evaluate_bayesian
+
+    print(format_rows(evaluate_bayesian(Path(options.model), options.out, str(choose_device(options.device)), options.force)))
+    return OK
+
+
+def info(options: argparse.Namespace) -> int:
+    """`sepml info` of an experiment, or of one of its networks."""
+    from sepml.vision.bayesian import describe_bayesian
+
+    folder = Path(options.model)
+    for peer in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
+        print(describe_bayesian(peer))
+    return OK
+
+
+def export(options: argparse.Namespace) -> int:
+    """Refused: there is no other form of these networks."""
+    options.wrong("Bayesian classifiers of images are exported in no other form")
+    return OK
