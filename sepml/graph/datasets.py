@@ -17,7 +17,7 @@ from sepml.errors import SepmlError
 from sepml.graph.planetoid import read_planetoid
 
 Count = Annotated[int, Field(ge=1)]
-_TEST_DIGITS, _TEST_ATLAS = 1_000, 400
+_TEST_DIGITS, _TEST_ATLAS = 500, 400
 _LARGEST_DEGREE = 6
 
 

@@ -5,9 +5,9 @@ of the N nodes, -H(p_j), and scale the logits by which it learns from its peers 
 
     w_j = C softmax( 1/N (-H(p_j))^T chi_j phi_j ),    z'_j = z_j * w_j
 
-Ours are: softmax times C, which keeps the weights positive with mean 1; 1/N, without which they saturate in a few steps of Adam,
-as all N rows of chi_j move alike; no gradient through H; phi_j = 0 at first, so that
-z'_j = z_j; that labels, scores and the model folder are of z_j; and the form for batches of graphs.
+Ours are: softmax times C, which keeps the weights positive with mean 1; 1/N, without which they saturate in a few steps of
+Adam, as all N rows of chi_j move alike; no gradient through H; phi_j = 0 at first, so that z'_j = z_j; that labels, scores and
+the model folder are of z_j; and the form for batches of graphs.
 """
 
 from typing import NamedTuple

@@ -106,7 +106,7 @@ class Evil:
 
 def test_wrong_and_damaged_data(tmp_path, capsys):
     refused(GraphDataSettings("pubmed", tmp_path), tmp_path / "ind.pubmed.x", "no such file", "data.root")
-    refused(GraphDataSettings("digits", held_out=797), "digits", "data.held_out is 797, of 797")
+    refused(GraphDataSettings("digits", held_out=1297), "digits", "data.held_out is 1297, of 1297")
     refused(GraphDataSettings("digits", labels=200), "training examples of class 0, data.labels asks for 200")
     write_planetoid(tmp_path)
     settings = GraphDataSettings("cora", tmp_path)

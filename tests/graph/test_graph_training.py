@@ -108,13 +108,9 @@ def test_a_study(gml, tmp_path, capsys):
     base = read_yaml(config) | {"fit": FIT | {"epochs": 1}}
     (tmp_path / "base.yaml").write_text(yaml.safe_dump(base))
     plan = {"base": "base.yaml", "seeds": 2, "tests": {"nodes": "accuracy", "nll": "nll"}}
-    plan |= {
-        "variants": {
-            "gml": {},
-            "single": {"peers": PEERS[:1], "cohort.mechanism": "solo", "graph": {"weighting": 0, "entropy": 0}},
-        }
-    }
-    plan |= {"primary": {"variant": "single", "test": "nll"}}
+    single = {"peers": PEERS[:1], "cohort.mechanism": "solo", "graph": {"weighting": 0, "entropy": 0}}
+    plan |= {"variants": {"gml": {}, "single": single}}
+    plan |= {"primary": {"variant": "single", "test": "nodes"}}
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
     words = ["study", str(tmp_path / "plan.yaml"), "-o", str(tmp_path / "out"), "-j", "1", "-d", "cpu", "-q"]
     assert main(words) == 0
