@@ -11,13 +11,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.utils import degree, from_networkx, from_scipy_sparse_matrix, to_undirected
+from torch_geometric.utils import degree, from_scipy_sparse_matrix, to_undirected
 
 from sepml.errors import SepmlError
 from sepml.graph.planetoid import read_planetoid
 
 Count = Annotated[int, Field(ge=1)]
-_TEST_DIGITS, _TEST_ATLAS = 1_000, 400
+_TEST_DIGITS, _TEST_ATLAS = 500, 400
 _LARGEST_DEGREE = 6
 
 
@@ -170,7 +170,7 @@ def _read_atlas(settings: GraphDataSettings) -> LabelledGraphs:
     connected = [graph for graph in nx.graph_atlas_g() if len(graph) > 1 and nx.is_connected(graph)]
     graphs, labels = [], []
     for graph in connected:
-        edges = from_networkx(graph).edge_index
+        edges = to_undirected(torch.tensor(list(graph.edges)).T)
         degrees = degree(edges[0], len(graph), dtype=torch.long)
         one_hot = torch.nn.functional.one_hot(degrees, _LARGEST_DEGREE + 1).float()
         graphs.append(Data(x=one_hot, edge_index=edges))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -20,7 +21,7 @@ from sepml.training.loading import worker_faults
 
 _MEASURES = {
     "accuracy": Measure("accuracy", "%", "example", "examples"),
-    "nll": Measure("negative log-likelihood", "nats", "example", "examples", falls=True),
+    "nll": Measure("negative log-likelihood", "nats", "test set", "test sets", falls=True),
 }
 _ALL = "all"
 
@@ -98,12 +99,14 @@ class GraphStudy:
         return {}
 
     def score(self, exp: Path, experiment: GraphExperiment, tests: Mapping[str, str], device: str) -> dict[str, RunScores]:
-        """The scores of each peer, and of all peers together, for each test example."""
+        """The accuracy of each peer, and of all peers together, for each test example; nll is their mean over the test set."""
         outputs = _outputs(exp, device)
-        examples = tuple(str(n) for n in range(len(outputs[0][2])))
-        columns: dict[str, dict[str, Any]] = {name: {} for name in tests}
+        columns: dict[str, dict[str, np.ndarray]] = {name: {} for name in tests}
         for peer, logits, labels in outputs if len(outputs) > 1 else [*outputs, (_ALL, *outputs[0][1:])]:
             scores = _scores(logits, labels)
             for name, test in tests.items():
-                columns[name][AVERAGE if peer == _ALL else f"peer{peer}"] = scores[test].double().numpy()
-        return {name: RunScores(examples, ("",) * len(examples), columns[name]) for name in tests}
+                values = scores[test].double().numpy()
+                of_rows = values.mean(keepdims=True) if test == "nll" else values
+                columns[name][AVERAGE if peer == _ALL else f"peer{peer}"] = of_rows
+        numbers = {name: tuple(str(n) for n in range(len(each[AVERAGE]))) for name, each in columns.items()}
+        return {name: RunScores(own, ("",) * len(own), columns[name]) for name, own in numbers.items()}

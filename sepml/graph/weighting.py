@@ -3,10 +3,11 @@
 A peer j has learnable chi_j `(N, h)` and phi_j `(h, C)`. Its weights of the classes, `(C,)`, come from how sure it is of each
 of the N nodes, -H(p_j), and scale the logits by which it learns from its peers and teaches them:
 
-    w_j = C softmax( (-H(p_j))^T chi_j phi_j ),    z'_j = z_j * w_j
+    w_j = C softmax( 1/N (-H(p_j))^T chi_j phi_j ),    z'_j = z_j * w_j
 
-Ours are: softmax times C, which keeps the weights positive with mean 1; no gradient through H; phi_j = 0 at first, so that
-z'_j = z_j; that labels, scores and the model folder are of z_j; and the form for batches of graphs.
+Ours are: softmax times C, which keeps the weights positive with mean 1; 1/N, without which they saturate in a few steps of
+Adam, as all N rows of chi_j move alike; no gradient through H; phi_j = 0 at first, so that z'_j = z_j; that labels, scores and
+the model folder are of z_j; and the form for batches of graphs.
 """
 
 from typing import NamedTuple
@@ -35,13 +36,13 @@ class NodeWeighting(nn.Module):
     def __init__(self, nodes: int, classes: int, hidden: int, temperature: float = 1.0) -> None:
         super().__init__()
         self.temperature = temperature
-        self.chi = nn.Parameter(torch.randn(nodes, hidden) / nodes**0.5)
+        self.chi = nn.Parameter(torch.randn(nodes, hidden))
         self.phi = nn.Parameter(torch.zeros(hidden, classes))
 
     def forward(self, logits: Tensor) -> Tensor:
         """Logits `(N, classes)` of all nodes to weighted ones."""
         sure = -entropy(logits.detach(), self.temperature)
-        return logits * _weights(sure @ self.chi @ self.phi)
+        return logits * _weights(sure @ self.chi @ self.phi / len(logits))
 
 
 class BatchWeighting(nn.Module):
