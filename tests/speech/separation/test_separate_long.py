@@ -34,7 +34,7 @@ class Stream(Separator):
 @pytest.fixture
 def short_memory(monkeypatch):
     """What is long and large is a matter of seconds and bytes here."""
-    monkeypatch.setattr("sepml.speech.separation.work.LONG_SECONDS", 1.0)
+    monkeypatch.setattr("sepml.speech.separation.file_line.LONG_SECONDS", 1.0)
     monkeypatch.setattr("sepml.speech.separation.outputs._IN_MEMORY", 4000)
     monkeypatch.setattr("sepml.speech.separation.outputs._CHUNK", 1000)
     monkeypatch.setattr("sepml.speech.audio.recordings._BLOCK", 3000)
