@@ -5,8 +5,9 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from sepml.pages import read_template, spectrogram
+from sepml.pages import read_template
 from sepml.pages.style import PALETTES, SERIES_COLOURS, in_both_schemes, page_style
+from sepml.speech.report.rendering import spectrogram
 
 # G. Machado, M. Oliveira and L. Fernandes, "A physiologically-based model for simulation of color vision deficiency", 2009:
 # no red, no green, no blue; for linear RGB.
