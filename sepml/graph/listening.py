@@ -31,7 +31,8 @@ class ListeningSettings:
         kind: `generated`: a community with known factors, drawn by the experiment's seed. `folder`: tables in `root`, see
             `read_listening`.
         root: folder of the tables.
-        users, songs, communities: of `generated`, their numbers; listens, friends: of each user.
+        users, songs, communities: of `generated`: their numbers.
+        listens, friends: of `generated`: how many songs and friends each user has.
         missing: the part of the songs' modalities whose features are taken away, for training and test; each song keeps one.
         social: whether friends are neighbours in the graph.
         batch_size: interactions for each step.

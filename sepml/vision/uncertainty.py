@@ -54,7 +54,7 @@ class Chances:
         return 100 * float(stats.mannwhitneyu(unseen, seen).statistic) / (len(unseen) * len(seen))
 
 
-def entropy(chances: np.ndarray) -> np.ndarray:
+def predictive_entropy(chances: np.ndarray) -> np.ndarray:
     """The entropy of the mean prediction of S networks `(S, N, classes)`, `(N,)`, nats."""
     return stats.entropy(chances.mean(0), axis=1)
 
@@ -64,7 +64,7 @@ def bald(chances: np.ndarray) -> np.ndarray:
 
     Source: Houlsby, Huszar, Ghahramani, Lengyel, "Bayesian active learning for classification and preference learning", 2011.
     """
-    return entropy(chances) - stats.entropy(chances, axis=2).mean(0)
+    return predictive_entropy(chances) - stats.entropy(chances, axis=2).mean(0)
 
 
 def calibration_error(confidence: np.ndarray, right: np.ndarray, bins: int = BINS) -> float:
@@ -87,7 +87,7 @@ _FIGURES: Mapping[str, Callable[[Chances], np.ndarray | float]] = {
     "accuracy": Chances.right,
     "nll": Chances.nll,
     "ece": Chances.ece,
-    "auroc_entropy": lambda chances: chances.auroc(entropy),
+    "auroc_entropy": lambda chances: chances.auroc(predictive_entropy),
     "auroc_bald": lambda chances: chances.auroc(bald),
 }
 OF_UNSEEN = ("auroc_entropy", "auroc_bald")

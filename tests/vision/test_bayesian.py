@@ -16,7 +16,7 @@ from sepml.study.scores import read_run_scores
 from sepml.vision.bayesian import load_bayesian, parse_bayesian_experiment
 from sepml.vision.gaussian import posterior
 from sepml.vision.networks import load_network
-from sepml.vision.uncertainty import all_chances, bald, calibration_error, entropy
+from sepml.vision.uncertainty import all_chances, bald, calibration_error, predictive_entropy
 
 BASE = {
     "task": "bayesian",
@@ -70,7 +70,7 @@ def test_the_evaluation_is_that_by_scikit_learn_and_torchmetrics(run, tmp_path):
         ece = 100 * calibration(torch.from_numpy(mean), torch.from_numpy(chances.labels), num_classes=8, n_bins=15)
         assert float(row["ece"]) == pytest.approx(float(ece), rel=1e-4)
         is_unseen = np.repeat([0, 1], [1600, 400])
-        for name, of in (("auroc_entropy", entropy), ("auroc_bald", bald)):
+        for name, of in (("auroc_entropy", predictive_entropy), ("auroc_bald", bald)):
             values = np.concatenate([of(chances.seen), of(chances.unseen)])
             assert float(row[name]) == pytest.approx(100 * metrics.roc_auc_score(is_unseen, values), rel=1e-4)
 
@@ -92,7 +92,7 @@ def test_bald_is_the_divergence_of_networks_from_their_mean():
     chances = np.random.default_rng(0).dirichlet(np.ones(4), (5, 7))
     expected = (chances * np.log(chances / chances.mean(0))).sum(2).mean(0)
     assert bald(chances) == pytest.approx(expected) and (bald(chances[:1]) == 0).all()
-    assert entropy(np.full((2, 1, 4), 0.25))[0] == pytest.approx(np.log(4))
+    assert predictive_entropy(np.full((2, 1, 4), 0.25))[0] == pytest.approx(np.log(4))
 
 
 def test_the_calibration_error_of_bins_is_that_by_hand():
