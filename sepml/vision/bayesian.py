@@ -25,7 +25,7 @@ from sepml.training.model_folder import (
 from sepml.training.settings import CohortSettings, TeachingSettings
 from sepml.vision.bayesian_task import BayesianPeer, BayesianTask
 from sepml.vision.datasets import ImageDataSettings, ImageSet, Sets, read_sets
-from sepml.vision.experiment import ClassificationSettings, ClassifierSettings, network_configs, trained_weights
+from sepml.vision.experiment import ClassifierSettings, DivergenceSettings, network_configs, trained_weights
 from sepml.vision.gaussian import make_gaussian, posterior
 from sepml.vision.networks import (
     NetworkConfig,
@@ -86,7 +86,7 @@ class BayesianExperiment(Experiment):
     peers: Annotated[list[ClassifierSettings], Field(min_length=1, max_length=MOST_PEERS)]
     task: Literal["bayesian"] = "bayesian"
     cohort: CohortSettings = field(default_factory=lambda: CohortSettings("ml", weight=1.0))
-    classification: ClassificationSettings = field(default_factory=ClassificationSettings)
+    classification: DivergenceSettings = field(default_factory=DivergenceSettings)
     bayesian: BayesianSettings = field(default_factory=BayesianSettings)
 
 

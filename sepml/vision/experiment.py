@@ -60,19 +60,28 @@ class ClassifierSettings:
 
 
 @dataclass(frozen=True)
-class ClassificationSettings:
+class DivergenceSettings:
+    """How logits are compared, see `ClassificationTask`.
+
+    Attributes:
+        temperature: by which logits are divided for the divergence between peers.
+        label_smoothing: the part of the labels' probability that is spread over all classes.
+    """
+
+    temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+@dataclass(frozen=True)
+class ClassificationSettings(DivergenceSettings):
     """How predictions are compared, see `ClassificationTask`.
 
     Attributes:
         mimic: what a peer imitates in its teachers: the `probabilities` of all classes; those of the `non_target` classes, all
             but the label (see `NonTargetTask`); or the `attention` in the feature maps (see `AttentionTask`).
-        temperature: by which logits are divided for the divergence between peers.
-        label_smoothing: the part of the labels' probability that is spread over all classes.
     """
 
     mimic: Literal["probabilities", "non_target", "attention"] = "probabilities"
-    temperature: Annotated[float, Field(gt=0, le=10_000)] = 1.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
 @dataclass(frozen=True)
