@@ -26,8 +26,10 @@ MOST_WEIGHTS = 200_000_000
 _MOST_PARTS = 20_000
 # Weight, gradient and an optimiser's two moments, 32-bit floats.
 _BYTES_IN_TRAINING = 16
-_PACKAGES = ("sepml", "torch", "torchaudio", "torchvision", "timm", "torch-geometric", "scikit-learn", "asteroid")
-_PACKAGES += ("pytorch-lightning", "numpy")
+_PACKAGES = (
+    *("sepml", "torch", "torchaudio", "torchvision", "timm", "torch-geometric", "scikit-learn"),
+    *("asteroid", "pytorch-lightning", "numpy"),
+)
 
 
 def choose_device(device: str) -> str:
