@@ -27,8 +27,8 @@ _MOST_PARTS = 20_000
 # Weight, gradient and an optimiser's two moments, 32-bit floats.
 _BYTES_IN_TRAINING = 16
 _PACKAGES = (
-    *("sepml", "torch", "torchaudio", "torchvision", "timm", "torch-geometric", "scikit-learn", "asteroid"),
-    *("pytorch-lightning", "numpy"),
+    *("sepml", "torch", "torchaudio", "torchvision", "timm", "torch-geometric", "scikit-learn"),
+    *("asteroid", "pytorch-lightning", "numpy"),
 )
 
 
