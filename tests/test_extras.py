@@ -96,7 +96,7 @@ def test_each_command_names_its_extra(tmp_path):
     for line, (words, extra) in zip(said, lines.items(), strict=True):
         expected = rf"sepml: error: .* needs? the package \w+.*: pip install 'sepml\[{extra}\]'"
         assert re.fullmatch(expected, line), f"{words}: {line}"
-    assert set(lines.values()) == extras().keys() - {"all", "docs", "test"}
+    assert set(lines.values()) == extras().keys() - {"all", "docs", "tensorboard", "test"}
     assert [file.name for file in tmp_path.iterdir()] == ["a_s1.wav"]
 
 
@@ -117,12 +117,12 @@ assert main("prepare folder --help".split()) == 0
 def test_all_and_test_bring_every_extra():
     packages = extras()
     named = re.fullmatch(r"sepml\[([\w,]+)\]", packages["all"])
-    assert named and set(named[1].split(",")) == packages.keys() - {"all", "docs", "test"}
+    assert named and set(named[1].split(",")) == packages.keys() - {"all", "docs", "tensorboard", "test"}
     assert packages["test"].split()[0] == "sepml[all]"
     # Every extra that a message or a page names exists.
     files = [ROOT / "README.md", *(ROOT / "docs").glob("*.md"), *(ROOT / "sepml").rglob("*.py")]
     texts = [(file, name) for file in files for name in re.findall(r"sepml\[([a-z,]+)\]", file.read_text(encoding="utf-8"))]
-    assert {file.name for file, _ in texts} >= {"README.md", "install.md", "serve.md", "tensorboard.py"}
+    assert {file.name for file, _ in texts} >= {"install.md", "serve.md", "tensorboard.py"}
     assert [(file, name) for file, names in texts for name in names.split(",") if name not in packages] == []
 
 

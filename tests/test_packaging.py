@@ -1,6 +1,7 @@
 """What is installed and under which versions of Python."""
 
 import configparser
+import re
 import shutil
 import subprocess
 import sys
@@ -71,3 +72,46 @@ def test_separating_scoring_and_the_page_do_not_import_lightning():
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    """The instructions with their arguments."""
+    text = (ROOT / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_what_the_image_copies_is_in_a_clone_and_is_sent():
+    sent = {line.removeprefix("!") for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")}
+    copied = [name for word, rest in dockerfile() if word == "COPY" and not rest.startswith("--") for name in rest.split()[:-1]]
+    assert set(copied) == sent and all((ROOT / name).exists() for name in copied)
+    # All that the package is built from.
+    metadata = settings()["metadata"]
+    assert {metadata["long_description"].removeprefix("file: "), metadata["license_files"], "setup.cfg", "sepml"} <= sent
+
+
+def test_the_image_runs_the_command_without_root():
+    last = max(place for place, (word, _) in enumerate(dockerfile()) if word == "FROM")
+    final = dockerfile()[last:]
+    users = [rest for word, rest in final if word == "USER"]
+    added = [name for word, rest in final if word == "RUN" for name in re.findall(r"useradd --create-home (\w+)", rest)]
+    assert users == added and users != ["root"]
+    # Nothing is done as another user after it, and what is run is the installed command, at a place that is on the path.
+    assert [word for word, _ in final[[word for word, _ in final].index("USER") :]] == ["USER", "WORKDIR", "ENTRYPOINT", "CMD"]
+    scripts = settings()["options.entry_points"]["console_scripts"]
+    assert dict(final)["ENTRYPOINT"] == '["sepml"]' and scripts.strip().startswith("sepml =")
+    environment = dict(final)["ENV"]
+    [venv] = re.findall(r"--from=build (\S+) \1$", next(rest for word, rest in final if word == "COPY"))
+    assert f"PATH={venv}/bin:$PATH" in environment and ("RUN", f"python -m venv {venv}") in dockerfile()
+
+
+def test_the_image_has_a_version_of_python_and_extras_that_exist():
+    pythons = {rest.split()[0] for word, rest in dockerfile() if word == "FROM"}
+    assert len(pythons) == 1
+    version = re.fullmatch(r"python:(3\.\d+)-slim-\w+", pythons.pop())
+    assert version and f"Programming Language :: Python :: {version[1]}" in settings()["metadata"]["classifiers"]
+    arguments = dict(rest.partition("=")[::2] for word, rest in dockerfile() if word == "ARG")
+    assert set(arguments["EXTRAS"].split(",")) <= settings()["options.extras_require"].keys()
+    # Of the series that sepml needs: the second pip would replace another.
+    [torch] = re.findall(r'"(torch==[\d.*]+)"', (ROOT / "Dockerfile").read_text())
+    assert "torch>=2.11,<2.12" in settings()["options"]["install_requires"] and torch == "torch==2.11.*"

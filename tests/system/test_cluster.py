@@ -174,7 +174,7 @@ def test_no_scheduler_and_no_dask_are_one_line(monkeypatch, capsys, tmp_path, co
         assert len(error) == 1 and said in error[0], error
     monkeypatch.setitem(sys.modules, "distributed", None)
     assert main([*words, "--cluster", "tcp://127.0.0.1:9"]) == 1
-    assert capsys.readouterr().err.strip() == "sepml: error: a cluster needs dask.distributed: pip install 'sepml[cluster]'"
+    assert capsys.readouterr().err.strip().endswith("a cluster needs the package distributed: pip install 'sepml[cluster]'")
 
 
 def test_workers_of_another_version_are_refused(two_workers, monkeypatch):

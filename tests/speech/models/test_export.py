@@ -214,7 +214,7 @@ def test_what_cannot_be_exported(exported, tmp_path, capsys):
 
 def test_without_the_packages(exported, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(SepmlError, match=r"the package onnxscript is missing; install it by: pip install 'sepml\[export\]'"):
+    with pytest.raises(SepmlError, match=r"needs the package onnxscript: pip install 'sepml\[export\]'"):
         export(exported / "exp", tmp_path / "x.onnx")
 
 

@@ -116,4 +116,4 @@ def test_no_estimates_no_package_and_options_for_references(est, tmp_path, capsy
     quality._networks.cache_clear()
     monkeypatch.setitem(sys.modules, "speechmos", None)
     assert main(["score", "--est", str(est)]) == 1
-    assert "install sepml[quality]" in capsys.readouterr().err.splitlines()[-1]
+    assert "needs the package speechmos: pip install 'sepml[quality]'" in capsys.readouterr().err.splitlines()[-1]
