@@ -14,7 +14,7 @@ from sepml.cli import main, make_parser
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RATE = 8000
-PAGES = [ROOT / "README.md", ROOT / "docs/separating.md"]
+PAGES = [ROOT / "README.md", ROOT / "docs/separate.md"]
 BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 # What is added to commands that would take minutes, or all cores.
 SMALL = {
