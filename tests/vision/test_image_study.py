@@ -40,7 +40,7 @@ def test_scores_are_those_of_evaluate(tmp_path):
 def test_wrong_tests_and_experiments_are_refused(tmp_path, capsys):
     assert study(tmp_path, tests={"digits": "acuracy"}) == 1
     assert (
-        "plan.yaml: tests.digits: 'acuracy' is not measured, expected accuracy, attack_success; did you"
+        "plan.yaml: tests.digits: 'acuracy' is not measured, expected accuracy, attack_success; did you mean 'accuracy'?"
         in capsys.readouterr().err
     )
     views = {"peers": [{"network": "small"}], "views": {"resolutions": [28, 20]}}

@@ -12,6 +12,7 @@ from torch import nn
 
 from sepml.cli import main
 from sepml.errors import SepmlError
+from sepml.mutual import UNGATED, Cohort, Rules, mechanism_named
 from sepml.study.scores import read_run_scores
 from sepml.training import fit
 from sepml.vision.experiment import load_experiment
@@ -48,6 +49,25 @@ def test_the_non_target_loss_does_not_depend_on_the_label_s_logit():
     teacher = torch.randn(4, 5, generator=torch.Generator().manual_seed(1))
     NonTargetTask().mimic_loss(student, teacher, batch_of([0, 1, 2, 4])).sum().backward()
     assert (student.grad[range(4), [0, 1, 2, 4]] == 0).all() and student.grad.abs().sum() > 0.1
+
+
+def test_a_step_of_non_target_training_by_hand():
+    torch.manual_seed(0)
+    student, teacher = nn.Linear(4, 3), nn.Linear(4, 3).requires_grad_(False)
+    inputs, labels = torch.rand(5, 4), torch.tensor([0, 1, 2, 0, 1])
+    weight = student.weight.detach().clone().requires_grad_()
+    logits, taught = inputs @ weight.T + student.bias.detach(), inputs @ teacher.weight.T + teacher.bias
+    loss = torch.zeros(())
+    for own, other, label in zip(logits.softmax(1), taught.softmax(1), labels, strict=True):
+        q, p = (torch.cat([each[:label], each[label + 1 :]]) for each in (own, other))
+        q, p = q / q.sum(), p / p.sum()
+        loss = loss + (-own[label].log() + 2 * (p * (p / q).log()).sum()) / 5
+    loss.backward()
+    optimizers = [torch.optim.SGD(student.parameters(), lr=0.1), None]
+    cohort = Cohort(NonTargetTask(), [student, teacher], optimizers, Rules(mechanism_named("kd")), math.inf)
+    report = cohort.step(ImageBatch(inputs, labels), UNGATED, weight=2.0)
+    assert torch.isclose(report.loss[0], loss.detach()) and torch.isnan(report.loss[1])
+    assert torch.allclose(student.weight, weight.detach() - 0.1 * weight.grad, atol=1e-7)
 
 
 def test_attention_is_the_normalised_sum_of_squares_of_the_last_output_of_each_resolution():
