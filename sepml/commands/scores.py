@@ -143,7 +143,7 @@ def add_evaluate(commands: Commands) -> None:
     sub = command(commands, "evaluate", text)
     sub.epilog = (
         "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
-        "of sepml separate and sepml score. The same command resumes an interrupted evaluation."
+        "of sepml separate and sepml score, but for the rounding of sums. The same command resumes an interrupted evaluation."
     )
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")

@@ -49,11 +49,13 @@ def plan_split(lines: Sequence[MixLine], folder: Path, utterances: Mapping[str, 
         SepmlError: two utterances of a line are the same file.
     """
     plan = []
+    # Making paths is a tenth of the work: one for each folder, and one for each file.
+    folders = [folder / name for name in ("mix", *(f"s{i + 1}" for i in range(max(len(line.paths) for line in lines))))]
     for line in lines:
         sources = tuple(utterances[path] for path in line.paths)
         if len({source.stamp for source in sources}) < len(sources):
             raise SepmlError(f"{line.where}: an utterance is mixed with itself: {' and '.join(line.paths)} are the same file")
-        files = tuple(folder / name / f"{line.id}.wav" for name in ("mix", *(f"s{i + 1}" for i in range(len(sources)))))
+        files = tuple(parent / f"{line.id}.wav" for parent in folders[: len(sources) + 1])
         plan.append(MixJob(line, files, (min if mode == "min" else max)(source.frames for source in sources), sources))
     return plan
 

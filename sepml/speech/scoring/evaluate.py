@@ -67,8 +67,9 @@ def evaluate_manifest(
     """Separate and score the mixtures of a manifest; the scores are those of `sepml separate` and then `sepml score`.
 
     Writes `scores.csv`, `summary.json` and `est/<id>_s1.wav` ..., in the resolution of the mixtures, to `out`. The network
-    runs in this process; other processes score the mixtures before. An interrupted evaluation continues after the last
-    mixture that was scored.
+    runs in this process, on a CPU in a thread for each of several mixtures; other processes score the mixtures before. Where
+    `sepml separate` computes with several threads, its sums are rounded in another order, which changes scores by some 1e-5.
+    An interrupted evaluation continues after the last mixture that was scored.
 
     Args:
         model: see `Separator.load`; of an experiment's folder the best peer is taken.

@@ -1,8 +1,10 @@
 """Mixtures separated and scored: with the network in this process and scores in others, or both in one process."""
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, cast
@@ -26,13 +28,19 @@ from sepml.system.progress import track
 from sepml.system.stamp import digest_of
 
 _AHEAD = 8
+# Of mixtures that are separated at a time, each of which takes memory.
+_MOST_AT_ONCE = 16
 _MOST_BYTES = 1 << 27
+# Of what models keep; no part of them, as they are sent to other machines.
+_memory = threading.Lock()
 Todo = Mapping[int, Trial]
 """Of one mixture: the number of each row that has no scores of it yet -> its files."""
 Scored = UtteranceScores | Failure[str]
 Score = Callable[[Trial], UtteranceScores]
 Result = tuple[int, Trial, Scored]
 """The number of a row, the files, and what came of them."""
+Separated = tuple[int, Trial, Failure[str] | None]
+"""The number of a row, the files, and why they were not written."""
 
 
 @dataclass(frozen=True)
@@ -61,13 +69,16 @@ class Remembering(nn.Module):
         """The model's output, from memory where the same input (shape, type and bytes) came before."""
         content = mixture.detach().cpu().contiguous()
         key = digest_of([f"{content.dtype} {tuple(content.shape)} ", content.view(torch.uint8).numpy().tobytes()])
-        if key in self._known:
-            return self._known[key].clone()
+        with _memory:
+            if (known := self._known.get(key)) is not None:
+                return known.clone()
         output = self.model(mixture)
-        self._known[key] = output.clone()
-        self._size += output.nbytes
-        while self._size > self._most:
-            self._size -= self._known.pop(next(iter(self._known))).nbytes
+        with _memory:
+            # Another thread may have had the same input.
+            self._size += output.nbytes * (key not in self._known)
+            self._known[key] = output.clone()
+            while self._size > self._most:
+                self._size -= self._known.pop(next(iter(self._known))).nbytes
         return output
 
 
@@ -104,32 +115,79 @@ def _separated_and_scored(left: Todo, separators: Sequence[Separator], score: Sc
 def scored_beside(
     todo: Sequence[Todo], separators: Sequence[Separator], score: Score, windows: Windows, jobs: int
 ) -> Iterator[Result]:
-    """Separate one mixture after the other; other processes score them meanwhile."""
-    waiting: dict[Future[UtteranceScores], tuple[int, Trial]] = {}
+    """Separate mixtures in this process; other processes score them meanwhile.
 
-    def collected(most: int) -> Iterator[Result]:
-        """Finished results; waits until no more than `most` are pending."""
-        while waiting:
-            done, _ = wait(waiting, None if len(waiting) > most else 0, FIRST_COMPLETED)
+    On a CPU as many mixtures are separated at a time, each by one thread, as on workers of a cluster: the threads of one
+    operation would wait for each other, and where scoring has taken a core from one of them, for long
+    (`tools/bench/evaluate.py`). So the scores depend neither on `jobs` nor on the number of cores.
+    """
+    separating: set[Future[list[Separated]]] = set()
+    scoring: dict[Future[UtteranceScores], tuple[int, Trial]] = {}
+    work = partial(_separated, separators=separators, windows=windows)
+
+    def collected(most_separating: int, most_scoring: int) -> Iterator[Result]:
+        """Finished results; waits until no more than so many mixtures and rows are pending."""
+        while separating or scoring:
+            is_full = len(separating) > most_separating or len(scoring) > most_scoring
+            pending: list[Future[Any]] = [*separating, *scoring]
+            done, _ = wait(pending, None if is_full else 0, FIRST_COMPLETED)
             for future in done:
-                number, trial = waiting.pop(future)
-                try:
-                    yield number, trial, future.result()
-                except SepmlError as error:
-                    yield number, trial, Failure(trial.id, str(error))
+                if future in scoring:
+                    number, trial = scoring.pop(future)
+                    yield number, trial, _outcome(trial, future)
+                    continue
+                separating.remove(future)
+                for number, trial, fault in future.result():
+                    if fault is None:
+                        scoring[pool.submit(score, trial)] = number, trial
+                    else:
+                        yield number, trial, fault
             if not done:
                 return
 
-    with pool_of(jobs, score) as pool:
+    on_cpu = _on_cpu(separators)
+    at_once = min(jobs, _MOST_AT_ONCE) if on_cpu else 1
+    with pool_of(jobs, score) as pool, _threads(at_once, 1 if on_cpu else torch.get_num_threads()) as threads:
         for left in track(todo, "evaluating"):
-            for number, trial in left.items():
-                try:
-                    _separate(trial, separators[number], windows)
-                    waiting[pool.submit(score, trial)] = number, trial
-                except SepmlError as error:
-                    yield number, trial, Failure(trial.id, str(error))
-            yield from collected(_AHEAD * jobs)
-        yield from collected(0)
+            separating.add(threads.submit(work, left))
+            yield from collected(2 * at_once, _AHEAD * jobs)
+        yield from collected(0, 0)
+
+
+def _separated(left: Todo, separators: Sequence[Separator], windows: Windows) -> list[Separated]:
+    """One mixture separated for each row, and what failed."""
+    found: list[Separated] = []
+    for number, trial in left.items():
+        try:
+            _separate(trial, separators[number], windows)
+            found.append((number, trial, None))
+        except SepmlError as error:
+            found.append((number, trial, Failure(trial.id, str(error))))
+    return found
+
+
+def _outcome(trial: Trial, future: Future[UtteranceScores]) -> Scored:
+    try:
+        return future.result()
+    except SepmlError as error:
+        return Failure(trial.id, str(error))
+
+
+def _on_cpu(separators: Sequence[Separator]) -> bool:
+    weights = (weight for separator in separators for model in separator.models for weight in model.parameters())
+    return all(weight.device.type == "cpu" for weight in weights)
+
+
+@contextmanager
+def _threads(count: int, cores_each: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in each of which PyTorch computes with so many cores. On an error what waits for one is not begun."""
+    before, pool = torch.get_num_threads(), ThreadPoolExecutor(count)
+    torch.set_num_threads(cores_each)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
 
 
 def _separate(trial: Trial, separator: Separator, windows: Windows) -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,16 +22,24 @@ from sepml.errors import SepmlError
 from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.models.backbones import DPRNNConfig
 from sepml.speech.models.model import build_model, save_model
+from sepml.speech.scoring import separated
 from sepml.speech.scoring.evaluate import evaluate_manifest
 from sepml.speech.scoring.resume import NAME
 from sepml.speech.scoring.score import ScoreSettings, score_manifest
 from sepml.speech.scoring.separated import Remembering, Windows
+from sepml.speech.scoring.trial import Trial
 from sepml.speech.separation.options import FileSettings
 from sepml.speech.separation.separate_files import separate_files
 from sepml.speech.separation.separator import Separator
 
 QUICK = ("si_snr", "sdr", "stoi")
 SMALL = DPRNNConfig(n_filters=16, window=16, bottleneck=8, hidden=8, blocks=1, chunk=20)
+
+
+@pytest.fixture(autouse=True)
+def one_thread(set_threads):
+    """As evaluating computes: sums of several threads are rounded in another order."""
+    set_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -81,6 +90,24 @@ def test_every_peer_and_their_average_are_rows(exp, corpus, tmp_path):
         assert (tmp_path / "all" / label / "scores.csv").read_text() == table
         assert summary.provenance["inputs"]["est"] == str(tmp_path / "all" / label / "est")
     assert len({summary.columns["sdr"].mean for summary in summaries.values()}) == 3
+
+
+def test_mixtures_are_separated_at_the_same_time_by_a_thread_each(exp, corpus, tmp_path, set_threads, monkeypatch):
+    set_threads(2)
+    both, shares, separate = threading.Barrier(2, timeout=60), [], separated._separate
+
+    def watched(trial: Trial, *rest: object) -> None:
+        shares.append(torch.get_num_threads())
+        if trial.id in ("a", "b"):
+            both.wait()
+        separate(trial, *rest)
+
+    monkeypatch.setattr(separated, "_separate", watched)
+    evaluate_manifest(exp, corpus.manifest, tmp_path / "two", metrics=QUICK, jobs=2)
+    assert shares == [1, 1, 1] and torch.get_num_threads() == 2
+    monkeypatch.setattr(separated, "_separate", separate)
+    evaluate_manifest(exp, corpus.manifest, tmp_path / "one", metrics=QUICK, jobs=1)
+    assert (tmp_path / "one/scores.csv").read_text() == (tmp_path / "two/scores.csv").read_text()
 
 
 def test_a_peer_runs_once_for_itself_and_for_the_average(exp):

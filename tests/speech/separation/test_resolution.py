@@ -138,7 +138,8 @@ def test_outputs_of_another_program_are_not_taken_for_ours(ext, model, place, ca
     assert all((place / "out" / name).read_bytes() != content for name, content in before.items())
 
 
-def test_evaluation_writes_by_the_same_rule(model, tmp_path):
+def test_evaluation_writes_by_the_same_rule(model, tmp_path, set_threads):
+    set_threads(1)  # as evaluating computes
     corpus = Corpus(tmp_path, ["loud", "quiet"], seconds=0.6)
     for mixture, level, subtype in zip(read_manifest(corpus.manifest), (1, 1e-5), ("PCM_16", "FLOAT"), strict=True):
         for file in (mixture.mixture, *mixture.sources):
