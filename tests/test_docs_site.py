@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 from docs_examples import PAGES, TITLED
-from sepml.speech.study.plan import read_study
 
 import sepml
 from sepml.cli import make_parser
+from sepml.commands.tasks import study_task_of
 from sepml.speech.experiment import parse_experiment
+from sepml.study.plan import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
@@ -96,7 +97,7 @@ def test_experiments_are_valid(name, body, tmp_path):
     tiny = next(text for title, text in experiments() if title == "tutorial.md, tiny.yaml")
     (tmp_path / "tiny.yaml").write_text(tiny)
     (tmp_path / "study.yaml").write_text(body)
-    assert len({run.variant for run in read_study(tmp_path / "study.yaml").runs}) == len(settings["variants"])
+    assert len({run.variant for run in read_study(tmp_path / "study.yaml", study_task_of).runs}) == len(settings["variants"])
 
 
 def test_the_page_of_commands_is_current(monkeypatch):

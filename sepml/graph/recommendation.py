@@ -70,7 +70,8 @@ class Tower(nn.Module):
         for _ in range(self.config.layers):
             layers.append(self.propagate(layers[-1], self.edges))
         mean = torch.stack(layers).mean(0)
-        return mean[users] @ mean[self.config.users :].T
+        # Not by indexing, whose gradient adds up in an order that differs from run to run where there are several threads.
+        return mean.index_select(0, users) @ mean[self.config.users :].T
 
 
 def graph_edges(listening: Listening) -> Tensor:

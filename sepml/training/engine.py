@@ -53,7 +53,7 @@ class FabricEngine:
         # Pools of one thread, so that a network always has the same one: the order in which autograd adds up the gradients
         # of a tensor depends on counters of the threads that used it.
         self._pools = [ThreadPoolExecutor(1) for _ in range(self.threads)]
-        # Known after the first call, which is made in one thread.
+        # Known after the first call with gradients.
         self._draws_random_numbers: bool | None = None
 
     def __enter__(self) -> "FabricEngine":
@@ -111,15 +111,15 @@ class FabricEngine:
 
     def each(self, function: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         """The results for all items, one for each network, in their order."""
-        if self.threads == 1 or self._draws_random_numbers:
+        if self.threads == 1:
             return [function(item) for item in items]
-        if self._draws_random_numbers is None and not torch.is_grad_enabled():
-            # Moving averages are evaluated, which draws nothing: that says nothing of the networks.
-            return [function(item) for item in items]
-        if self._draws_random_numbers is None:
+        if self._draws_random_numbers is not False:
             before = torch.get_rng_state()
-            results = [function(item) for item in items]
-            self._draws_random_numbers = not torch.equal(before, torch.get_rng_state())
+            # One after the other, but each network in its thread: graphs of two threads add up gradients in another order.
+            results = [self._pools[k % self.threads].submit(function, item).result() for k, item in enumerate(items)]
+            # Moving averages are evaluated without a gradient, which draws nothing: that says nothing of the networks.
+            if self._draws_random_numbers is None and torch.is_grad_enabled():
+                self._draws_random_numbers = not torch.equal(before, torch.get_rng_state())
             return results
         futures = [self._pools[k % self.threads].submit(function, item) for k, item in enumerate(items)]
         wait(futures)

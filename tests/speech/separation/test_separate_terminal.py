@@ -96,8 +96,18 @@ def test_one_recording_on_standard_output(recordings, model, monkeypatch, capfdb
     assert "  talks " not in seen.text
 
 
+@pytest.fixture
+def own_handler():
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("own_handler")
 def test_interrupted(recordings, model, monkeypatch):
     def interrupted(*_, **__):
+        # Where the tests run in the background, the signal is ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Separator, "estimate", interrupted)
