@@ -20,16 +20,14 @@ def four_cores(set_threads):
     set_threads(4)
 
 
-def names_of_threads(engine: FabricEngine, draw: bool = False) -> set[str]:
+def names_of_threads(engine: FabricEngine) -> set[str]:
     def name(item: int) -> str:
-        if draw:
-            torch.rand(1)
         barrier.wait(60)
         return threading.current_thread().name
 
     barrier = threading.Barrier(1)
     engine.each(name, [1, 2])
-    barrier = threading.Barrier(2 if engine.threads > 1 and not draw else 1)
+    barrier = threading.Barrier(2 if engine.threads > 1 else 1)
     return set(engine.each(name, [1, 2]))
 
 
@@ -41,10 +39,30 @@ def test_networks_compute_at_the_same_time_with_a_share_of_the_cores(four_cores)
     assert torch.get_num_threads() == 4
 
 
-@pytest.mark.parametrize(("independent", "draw"), [(False, False), (True, True)])
-def test_views_and_networks_that_draw_random_numbers_go_one_after_the_other(four_cores, independent, draw):
-    with FabricEngine(Fabric(accelerator="cpu", devices=1), 2, independent) as engine:
-        assert names_of_threads(engine, draw) == {threading.current_thread().name}
+def test_views_go_one_after_the_other(four_cores):
+    with FabricEngine(Fabric(accelerator="cpu", devices=1), 2, independent=False) as engine:
+        assert names_of_threads(engine) == {threading.current_thread().name}
+
+
+def test_networks_that_draw_random_numbers_go_one_after_the_other_each_in_its_thread(four_cores):
+    running, most = [], []
+
+    def draw(item: int) -> tuple[str, float]:
+        running.append(item)
+        most.append(len(running))
+        value = torch.rand(()).item()
+        threading.Event().wait(0.05)
+        running.remove(item)
+        return threading.current_thread().name, value
+
+    with FabricEngine(Fabric(accelerator="cpu", devices=1), 2, independent=True) as engine:
+        torch.manual_seed(0)
+        rounds = [engine.each(draw, [1, 2]) for _ in range(2)]
+    torch.manual_seed(0)
+    assert [value for each in rounds for _, value in each] == torch.stack([torch.rand(()) for _ in range(4)]).tolist()
+    assert max(most) == 1
+    (one, _), (other, _) = rounds[0]
+    assert one != other and [name for name, _ in rounds[1]] == [one, other]
 
 
 def test_a_fault_in_a_thread_is_raised(four_cores):
