@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, refuse_speech_options
+from sepml.commands.options import OK, check_experiment
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -27,11 +27,7 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    if not (Path(options.model) / "config.yaml").is_file():
-        options.wrong(f"{options.model} is a classifier of images; expected the experiment that it is of")
-    refuse_speech_options(options, "the test images are those of the experiment's configuration")
-    if options.widths or options.resolutions:
-        options.wrong("--widths and --resolutions are for experiments with slimmable networks")
+    check_experiment(options, "a classifier of images", "images")
     from sepml.system.tables import format_rows
     from sepml.training.hardware import choose_device
     from sepml.vision.uncertainty import evaluate_bayesian

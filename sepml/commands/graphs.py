@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, refuse_speech_options
+from sepml.commands.options import OK, check_experiment
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -27,12 +27,7 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    if not (Path(options.model) / "config.yaml").is_file():
-        options.wrong(f"{options.model} is a network for graphs; expected the experiment that it is of")
-    refuse_speech_options(options, "the test examples are those of the experiment's configuration")
-    for name in ("widths", "resolutions"):
-        if getattr(options, name):
-            options.wrong(f"--{name} is for slimmable networks for images")
+    check_experiment(options, "a network for graphs", "examples")
     from sepml.graph.evaluate import evaluate_graph_peers
     from sepml.system.tables import format_rows
     from sepml.training.hardware import choose_device

@@ -199,12 +199,18 @@ def print_failures(options: argparse.Namespace, failures: Sequence[object]) -> i
     return FAILED if failures else OK
 
 
-def refuse_speech_options(options: argparse.Namespace, instead: str) -> None:
-    """Refuse options of `sepml evaluate` that are for mixtures of speech.
+def check_experiment(options: argparse.Namespace, what: str, tested: str, has_widths: bool = False) -> None:
+    """Refuse a model that is no experiment, and options of `sepml evaluate` that are for other tasks.
 
     Args:
-        instead: what there is instead of a manifest.
+        what: the model, if it is one: `a classifier of images`. tested: what the experiment tests: `images`.
+        has_widths: whether a network may be slimmable.
     """
+    if not (Path(options.model) / "config.yaml").is_file():
+        options.wrong(f"{options.model} is {what}; expected the experiment that it is of")
+    if not has_widths and (options.widths or options.resolutions):
+        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
+    instead = f"the test {tested} are those of the experiment's configuration"
     for name in ("manifest", "segment", "overlap", "metrics", "strict", "report", "cluster"):
         if getattr(options, name):
             options.wrong(f"--{name} is for mixtures of speech; {instead}")

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, refuse_speech_options
+from sepml.commands.options import OK, check_experiment
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
@@ -28,9 +28,7 @@ def study() -> "StudyTask":
 
 def evaluate(options: argparse.Namespace) -> int:
     """`sepml evaluate` of an experiment."""
-    refuse_speech_options(options, "the test songs are those of the experiment's configuration")
-    if options.widths or options.resolutions:
-        options.wrong("--widths and --resolutions are for experiments with slimmable networks for images")
+    check_experiment(options, "a tower", "songs")
     from sepml.graph.recommend_evaluation import evaluate_recommendation
     from sepml.system.tables import format_rows
     from sepml.training.hardware import choose_device

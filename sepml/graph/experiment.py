@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from sepml.config import parse, read_yaml
+from sepml.config import parse
 from sepml.errors import SepmlError, about
 from sepml.graph.datasets import Division, GraphDataSettings, LabelledGraphs, divide, read_graphs
 from sepml.graph.networks import (
@@ -22,10 +22,19 @@ from sepml.graph.networks import (
 )
 from sepml.graph.task import GraphTask, graph_test_loader, graph_train_loader
 from sepml.graph.weighting import BatchWeighting, GraphPeer, NodeWeighting
-from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
+from sepml.training.experiment import (
+    MOST_PEERS,
+    Experiment,
+    Machines,
+    Parts,
+    fresh_networks,
+    read_run,
+    refuse_unlabelled,
+    train_experiment,
+)
 from sepml.training.hardware import require_memory
 from sepml.training.model_folder import take_weights
-from sepml.training.settings import CohortSettings, TeachingSettings
+from sepml.training.settings import CohortSettings
 
 
 @dataclass(frozen=True)
@@ -93,8 +102,7 @@ def parse_graph_experiment(settings: dict[str, Any], source: str) -> GraphExperi
         SepmlError: see `sepml.config.parse`; also settings that do not fit together.
     """
     experiment = parse(GraphExperiment, settings, source)
-    if experiment.cohort.unlabelled != TeachingSettings():
-        raise SepmlError(f"{source}: 'cohort.unlabelled' is for separation; examples without labels are set by data.unlabelled")
+    refuse_unlabelled(experiment, source, "examples without labels are set by data.unlabelled")
     if experiment.cohort.mechanism == "solo" and (experiment.graph.weighting or experiment.graph.entropy):
         raise SepmlError(f"{source}: graph.weighting and graph.entropy act on what peers exchange; cohort.mechanism is solo")
     frozen = [number for number, peer in enumerate(experiment.peers) if peer.frozen]
@@ -168,10 +176,7 @@ def load_graph_experiment(
     Raises:
         SepmlError: the folder holds no experiment with a finished epoch, or its graphs cannot be read.
     """
-    experiment = parse(GraphExperiment, read_yaml(exp / "config.yaml"), str(exp / "config.yaml"))
-    folders = [exp / f"peer{k + 1}" for k in range(len(experiment.peers))]
-    if not folders[0].is_dir():
-        raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
+    experiment, folders = read_run(GraphExperiment, exp)
     graphs = read_graphs(experiment.data)
     networks = [load_graph_classifier(folder).to(device) for folder in folders]
     return experiment, graphs, divide(graphs, experiment.data, experiment.seed), networks

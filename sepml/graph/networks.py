@@ -10,10 +10,9 @@ from torch import Tensor, nn
 from torch_geometric.nn import global_mean_pool
 from torch_geometric.nn.models import GAT, GCN, MLP, GraphSAGE
 
-from sepml.config import parse
-from sepml.errors import SepmlError, about
+from sepml.errors import SepmlError
 from sepml.training.hardware import shape_of
-from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
+from sepml.training.model_folder import read_model, write_model_folder
 
 FORMAT = "sepml-graph-1"
 GraphNetworkName = Literal["gcn", "gat", "sage", "mlp"]
@@ -91,13 +90,7 @@ def load_graph_classifier(folder: Path) -> GraphClassifier:
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    config = parse(GraphNetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
-    with about(str(folder / "config.json")):
-        shape = graph_classifier_shape(config)
-    require_weights(shape, folder)
-    model = GraphClassifier(config)
-    load_weights(model, folder)
-    return model.eval()
+    return read_model(folder, FORMAT, GraphNetworkConfig, graph_classifier_shape, GraphClassifier)[1]
 
 
 def describe_graph_classifier(folder: Path) -> str:

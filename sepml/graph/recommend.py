@@ -21,10 +21,18 @@ from sepml.graph.recommendation import (
     Tower,
     TowerConfig,
 )
-from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
+from sepml.training.experiment import (
+    MOST_PEERS,
+    Experiment,
+    Machines,
+    Parts,
+    fresh_networks,
+    refuse_unlabelled,
+    train_experiment,
+)
 from sepml.training.loading import EpochBatches, Loader
 from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
-from sepml.training.settings import CohortSettings, TeachingSettings
+from sepml.training.settings import CohortSettings
 
 _FORMAT = "sepml-listening-tower-1"
 
@@ -83,8 +91,7 @@ def parse_recommendation(settings: dict[str, Any], source: str) -> Recommendatio
         SepmlError: see `sepml.config.parse`.
     """
     experiment = parse(RecommendationExperiment, settings, source)
-    if experiment.cohort.unlabelled != TeachingSettings():
-        raise SepmlError(f"{source}: 'cohort.unlabelled' is for experiments in separation; all interactions are references")
+    refuse_unlabelled(experiment, source)
     return experiment
 
 
@@ -187,8 +194,6 @@ def load_tower(folder: Path, config: TowerConfig, listening: Listening) -> Tower
     Raises:
         SepmlError: a file is missing or damaged, or the tower is for other data.
     """
-    if not folder.is_dir():
-        raise SepmlError(f"{folder.parent}: has no {folder.name}, expected an experiment with an epoch done")
     if read_model_settings(folder, _FORMAT) != asdict(config):
         raise SepmlError(f"{folder}: is a tower for other data than those of the experiment's config.yaml")
     tower = Tower(config, listening)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sepml.config import parse, read_yaml
+from sepml.config import parse
 from sepml.graph.listening import Listening, listening_of
 from sepml.graph.recommend import (
     RecommendationExperiment,
@@ -23,7 +23,7 @@ from sepml.graph.recommendation import ListeningBatch, TowerScores, ranking_scor
 from sepml.study.scores import AVERAGE, RunScores
 from sepml.study.task import Measure, Wording, measure_named
 from sepml.training.evaluation import Evaluation
-from sepml.training.experiment import Machines
+from sepml.training.experiment import Machines, read_run
 
 _MEASURES = {name: Measure(name, "%", "user", "users") for name in ("recall", "ndcg")}
 
@@ -31,13 +31,13 @@ _MEASURES = {name: Measure(name, "%", "user", "users") for name in ("recall", "n
 @torch.no_grad()
 def _tested(exp: Path, device: str) -> tuple[RecommendationExperiment, Listening, ListeningBatch, dict[str, Tensor]]:
     """The test interactions of an experiment, and the scores of all songs by each tower and by all together."""
-    experiment = parse(RecommendationExperiment, read_yaml(exp / "config.yaml"), str(exp / "config.yaml"))
+    experiment, folders = read_run(RecommendationExperiment, exp)
     listening, task = listening_of(experiment.data, experiment.seed), task_of_experiment(experiment)
     known = marked(listening, listening.train, listening.valid)
     batches = [*wanted_loader(listening, listening.test, known, experiment.seed)]
     predictions: list[TowerScores] = []
-    for k, config in enumerate(tower_configs(experiment, listening)):
-        tower = load_tower(exp / f"peer{k + 1}", config, listening).to(device)
+    for folder, config in zip(folders, tower_configs(experiment, listening), strict=True):
+        tower = load_tower(folder, config, listening).to(device)
         each = [task.predict(tower, ListeningBatch(*(part.to(device) for part in batch))) for batch in batches]
         predictions.append(TowerScores(*(torch.cat([one[part] for one in each]).cpu() for part in (0, 1))))
     scores = {f"peer{k + 1}": each.scores for k, each in enumerate(predictions)} | {AVERAGE: together(predictions)}

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import nn
 from torch.utils.data import DataLoader
 
+from sepml.config import parse, read_yaml
 from sepml.errors import SepmlError
 from sepml.mutual import Task
 from sepml.system.files import write_text
@@ -24,7 +25,7 @@ from sepml.training.launch import make_fabric, others_running
 from sepml.training.lightning import Fabric
 from sepml.training.peer_strategy import share_of_data
 from sepml.training.run_folder import CONFIG, EFFECTIVE_BATCH, claim_run, plain_settings, record_environment
-from sepml.training.settings import CohortSettings, FitSettings
+from sepml.training.settings import CohortSettings, FitSettings, TeachingSettings
 
 MOST_PEERS = 64
 Seed = Annotated[int, Field(ge=0, le=LARGEST_SEED)]
@@ -46,6 +47,20 @@ class Experiment:
     cohort: CohortSettings = field(default_factory=CohortSettings)
     fit: FitSettings = field(default_factory=FitSettings)
     seed: Seed = 0
+
+
+def refuse_unlabelled(experiment: Experiment, source: str, instead: str = "") -> None:
+    """Refuse settings of teaching without references, in a task that has none.
+
+    Args:
+        source: the file of the settings. instead: what there is instead, for the message.
+
+    Raises:
+        SepmlError: `cohort.unlabelled` is set.
+    """
+    if experiment.cohort.unlabelled != TeachingSettings():
+        hint = f"; {instead}" if instead else ""
+        raise SepmlError(f"{source}: 'cohort.unlabelled' is for experiments in separation{hint}")
 
 
 E = TypeVar("E", bound=Experiment)
@@ -155,3 +170,19 @@ def fresh_networks(models: Sequence[Model], build: Callable[[Model], Network], s
         torch.manual_seed((seed * 1_000 + k) % (LARGEST_SEED + 1))
         networks.append(build(model))
     return networks
+
+
+def read_run(kind: type[E], exp: Path) -> tuple[E, list[Path]]:
+    """The experiment of a run, and the model folders of its peers.
+
+    Args:
+        kind: the dataclass of its settings.
+
+    Raises:
+        SepmlError: the folder holds no experiment of this kind, or none with a finished epoch.
+    """
+    experiment = parse(kind, read_yaml(exp / CONFIG), str(exp / CONFIG))
+    folders = [exp / f"peer{k + 1}" for k in range(len(experiment.peers))]
+    if not folders[0].is_dir():
+        raise SepmlError(f"{exp}: has no {folders[0].name}, expected an experiment with an epoch done")
+    return experiment, folders

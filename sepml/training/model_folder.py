@@ -2,20 +2,23 @@
 
 import re
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from sepml.errors import SepmlError, shown
+from sepml.config import parse
+from sepml.errors import SepmlError, about, shown
 from sepml.system.files import atomic_path, write_json
 from sepml.system.readers import read_object
 
+Config = TypeVar("Config")
+Network = TypeVar("Network", bound=nn.Module)
 _WEIGHTS = "model.safetensors"
 _ASKED_FOR = "config.json beside it asks for"
 
@@ -60,6 +63,34 @@ def read_model_settings(folder: Path, format_name: str) -> Any:
     if content.get("format") != format_name:
         raise SepmlError(f"{file}: format is {shown(content.get('format'))}, expected {format_name!r}")
     return content.get("model")
+
+
+def read_model(
+    folder: Path,
+    format_name: str,
+    kind: type[Config],
+    shape: Callable[[Config], nn.Module],
+    build: Callable[[Config], Network],
+) -> tuple[Config, Network]:
+    """The configuration of a model folder, and its network in evaluation mode.
+
+    Args:
+        kind: of the configuration.
+        shape: from it to the network on torch's meta device, on which the weights are compared before memory is taken.
+        build: from it to a network whose weights are those of the folder.
+
+    Raises:
+        SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
+    """
+    file = str(folder / "config.json")
+    config = parse(kind, read_model_settings(folder, format_name), source=file)
+    with about(file):
+        expected = shape(config)
+    require_weights(expected, folder)
+    network = build(config)
+    load_weights(network, folder)
+    network.eval()
+    return config, network
 
 
 def require_weights(model: nn.Module, folder: Path) -> None:

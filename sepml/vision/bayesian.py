@@ -9,20 +9,24 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import torch
 from pydantic import Field
+from torch import nn
 
-from sepml.config import parse, read_yaml
+from sepml.config import parse
 from sepml.errors import SepmlError, about
 from sepml.system.readers import read_object
-from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
-from sepml.training.hardware import require_memory
-from sepml.training.model_folder import (
-    load_weights,
-    read_model_settings,
-    require_weights,
-    take_weights,
-    write_model_folder,
+from sepml.training.experiment import (
+    MOST_PEERS,
+    Experiment,
+    Machines,
+    Parts,
+    fresh_networks,
+    read_run,
+    refuse_unlabelled,
+    train_experiment,
 )
-from sepml.training.settings import CohortSettings, TeachingSettings
+from sepml.training.hardware import require_memory
+from sepml.training.model_folder import read_model, take_weights, write_model_folder
+from sepml.training.settings import CohortSettings
 from sepml.vision.bayesian_task import BayesianPeer, BayesianTask
 from sepml.vision.datasets import ImageDataSettings, ImageSet, Sets, read_sets
 from sepml.vision.experiment import ClassifierSettings, DivergenceSettings, network_configs, trained_weights
@@ -107,8 +111,7 @@ def parse_bayesian_experiment(settings: dict[str, Any], source: str) -> Bayesian
         SepmlError: see `sepml.config.parse`; also peers of several architectures, or of one that has no sequence of maps.
     """
     experiment = parse(BayesianExperiment, settings, source)
-    if experiment.cohort.unlabelled != TeachingSettings():
-        raise SepmlError(f"{source}: 'cohort.unlabelled' is for experiments in separation")
+    refuse_unlabelled(experiment, source)
     if experiment.data.kind == "market1501":
         raise SepmlError(f"{source}: data.kind is market1501, whose test has no classes; expected another data set")
     first = experiment.peers[0]
@@ -199,16 +202,17 @@ def load_gaussian(folder: Path) -> BayesianPeer:
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    file = folder / "config.json"
-    config = parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(file))
-    with about(str(file)):
-        shape = classifier_shape(config)
-    with torch.device("meta"):
-        make_gaussian(shape, 1.0)
-    require_weights(shape, folder)
-    peer = _build(config, BayesianSettings())
-    load_weights(peer.network, folder)
-    return peer.eval()
+
+    def shape(config: NetworkConfig) -> nn.Module:
+        found = classifier_shape(config)
+        with torch.device("meta"):
+            make_gaussian(found, 1.0)
+        return found
+
+    def build(config: NetworkConfig) -> nn.Module:
+        return _build(config, BayesianSettings()).network
+
+    return BayesianPeer(*read_model(folder, FORMAT, NetworkConfig, shape, build)).eval()
 
 
 def describe_bayesian(folder: Path) -> str:
@@ -232,10 +236,7 @@ def load_bayesian(exp: Path, device: str = "cpu") -> tuple[BayesianExperiment, l
     Raises:
         SepmlError: the folder holds no experiment with a finished epoch, or one of its files cannot be read.
     """
-    experiment = parse(BayesianExperiment, read_yaml(exp / "config.yaml"), str(exp / "config.yaml"))
-    folders = [exp / f"peer{k + 1}" for k in range(len(experiment.peers))]
-    if not folders[0].is_dir():
-        raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
+    experiment, folders = read_run(BayesianExperiment, exp)
     if experiment.bayesian.posterior == "gaussian":
         peers = [load_gaussian(folder) for folder in folders]
     else:

@@ -13,13 +13,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from sepml.config import parse, read_yaml
+from sepml.config import parse
 from sepml.errors import SepmlError, about
 from sepml.system.process import LARGEST_SEED
-from sepml.training.experiment import Experiment, Machines, Parts, fresh_networks, train_experiment
+from sepml.training.experiment import Experiment, Machines, Parts, fresh_networks, read_run, refuse_unlabelled, train_experiment
 from sepml.training.hardware import require_memory
 from sepml.training.loading import EpochBatches, Loader
-from sepml.training.settings import CohortSettings, TeachingSettings
+from sepml.training.settings import CohortSettings
 from sepml.vision.datasets import ImageDataSettings, ImageSet, read_sets
 from sepml.vision.discovery_network import (
     BranchName,
@@ -115,8 +115,7 @@ def parse_discovery(settings: dict[str, Any], source: str) -> DiscoveryExperimen
     """
     experiment = parse(DiscoveryExperiment, settings, source)
     cohort, branches, novel = experiment.cohort, experiment.peers[0].branches, experiment.discovery.novel
-    if cohort.unlabelled != TeachingSettings():
-        raise SepmlError(f"{source}: 'cohort.unlabelled' is for experiments in separation; branches teach each other here")
+    refuse_unlabelled(experiment, source, "branches teach each other here")
     if len(set(branches)) < len(branches):
         raise SepmlError(f"{source}: peers.0.branches has '{branches[0]}' twice, expected two different ones")
     if cohort.updates == "alternating":
@@ -239,7 +238,5 @@ def load_discovery(exp: Path, device: str = "cpu") -> tuple[DiscoveryExperiment,
     Raises:
         SepmlError: the folder holds no experiment with a finished epoch, or its images cannot be read.
     """
-    experiment = parse(DiscoveryExperiment, read_yaml(exp / "config.yaml"), str(exp / "config.yaml"))
-    if not (exp / "peer1").is_dir():
-        raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
-    return experiment, discovery_sets(experiment)[0], load_discoverer(exp / "peer1").to(device)
+    experiment, [folder] = read_run(DiscoveryExperiment, exp)
+    return experiment, discovery_sets(experiment)[0], load_discoverer(folder).to(device)

@@ -10,10 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sepml.config import parse
-from sepml.errors import SepmlError, about
+from sepml.errors import SepmlError
 from sepml.training.hardware import shape_of
-from sepml.training.model_folder import fill, load_weights, read_model_settings, require_weights, write_model_folder
+from sepml.training.model_folder import fill, read_model, write_model_folder
 from sepml.vision.datasets import Pixels
 from sepml.vision.networks import NetworkConfig, build_network, count_parameters
 
@@ -229,12 +228,7 @@ def load_discoverer(folder: Path) -> Discoverer:
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    config = parse(DiscovererConfig, read_model_settings(folder, DISCOVERY_FORMAT), source=str(folder / "config.json"))
-    with about(str(folder / "config.json")):
-        require_weights(discoverer_shape(config), folder)
-    model = Discoverer(config)
-    load_weights(model, folder)
-    return model.eval()
+    return read_model(folder, DISCOVERY_FORMAT, DiscovererConfig, discoverer_shape, Discoverer)[1]
 
 
 def describe_discoverer(folder: Path) -> str:

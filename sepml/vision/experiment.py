@@ -10,12 +10,21 @@ from typing import Annotated, Any, Literal, cast
 from pydantic import Field
 from torch import nn
 
-from sepml.config import parse, read_yaml
+from sepml.config import parse
 from sepml.errors import SepmlError, about
-from sepml.training.experiment import MOST_PEERS, Experiment, Machines, Parts, fresh_networks, train_experiment
+from sepml.training.experiment import (
+    MOST_PEERS,
+    Experiment,
+    Machines,
+    Parts,
+    fresh_networks,
+    read_run,
+    refuse_unlabelled,
+    train_experiment,
+)
 from sepml.training.hardware import require_memory
 from sepml.training.model_folder import take_weights
-from sepml.training.settings import CohortSettings, TeachingSettings
+from sepml.training.settings import CohortSettings
 from sepml.vision.datasets import ImageDataSettings, Sets, read_sets
 from sepml.vision.initial_weights import take_backbone, trained_weights
 from sepml.vision.networks import (
@@ -112,10 +121,7 @@ def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperi
         SepmlError: see `sepml.config.parse`; also views of several networks, or of one that cannot be slimmable.
     """
     experiment = parse(ImageExperiment, settings, source)
-    if experiment.cohort.unlabelled != TeachingSettings():
-        raise SepmlError(
-            f"{source}: 'cohort.unlabelled' is for experiments in separation; images without labels are not learnt from"
-        )
+    refuse_unlabelled(experiment, source, "images without labels are not learnt from")
     for number, peer in enumerate(experiment.peers):
         if peer.weights and peer.init:
             raise SepmlError(f"{source}: peers.{number} has both 'weights' and 'init', expected one of them")
@@ -204,8 +210,5 @@ def load_experiment(exp: Path, device: str = "cpu") -> tuple[ImageExperiment, Se
     Raises:
         SepmlError: the folder holds no experiment with a finished epoch, or its images cannot be read.
     """
-    experiment = parse(ImageExperiment, read_yaml(exp / "config.yaml"), str(exp / "config.yaml"))
-    folders = [exp / f"peer{k + 1}" for k in range(len(experiment.peers))]
-    if not folders[0].is_dir():
-        raise SepmlError(f"{exp}: has no peer1, expected an experiment with an epoch done")
+    experiment, folders = read_run(ImageExperiment, exp)
     return experiment, read_sets(experiment.data, experiment.seed), [load_network(folder).to(device) for folder in folders]

@@ -14,10 +14,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision import models
 
-from sepml.config import parse
-from sepml.errors import SepmlError, about
+from sepml.errors import SepmlError
 from sepml.training.hardware import count_flops, shape_of
-from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
+from sepml.training.model_folder import read_model, write_model_folder
 from sepml.vision.datasets import Pixels
 from sepml.vision.slimmable import Width, narrow
 
@@ -112,14 +111,7 @@ def load_network(folder: str | Path) -> Classifier:
     Raises:
         SepmlError: a file is missing, damaged or of another format, or the weights do not fit the configuration.
     """
-    folder = Path(folder)
-    config = parse(NetworkConfig, read_model_settings(folder, FORMAT), source=str(folder / "config.json"))
-    with about(str(folder / "config.json")):
-        shape = classifier_shape(config)
-    require_weights(shape, folder)
-    model = Classifier(config, _build(config))
-    load_weights(model.network, folder)
-    return model.eval()
+    return Classifier(*read_model(Path(folder), FORMAT, NetworkConfig, classifier_shape, _build)).eval()
 
 
 def describe_classifier(folder: Path) -> str:

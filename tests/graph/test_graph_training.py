@@ -72,7 +72,10 @@ def test_evaluate_and_info(gml, tmp_path, capsys):
     for words, said in (
         (["evaluate", "--model", str(exp / "peer1"), "-o", "x"], "is a network for graphs; expected the experiment"),
         (["evaluate", "--model", str(exp), "-o", "x", "--manifest", "y.csv"], "--manifest is for mixtures of speech"),
-        (["evaluate", "--model", str(exp), "-o", "x", "--widths", "0.5"], "--widths is for slimmable networks"),
+        (
+            ["evaluate", "--model", str(exp), "-o", "x", "--widths", "0.5"],
+            "--widths and --resolutions are for experiments with slimmable networks",
+        ),
         (["export", str(exp), "x.onnx"], "networks for graphs are not exported"),
     ):
         with pytest.raises(SystemExit) as left:

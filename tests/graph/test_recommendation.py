@@ -185,6 +185,9 @@ def test_evaluate_info_and_export(trained, tmp_path, capsys):
     assert [row["peer"] for row in rows] == ["1", "2", "3", "all"] and f"{float(rows[3]['ndcg']):.2f}" in shown
     assert main(["info", str(trained / "exp")]) == 0 and main(["info", str(trained / "exp/peer2")]) == 0
     assert capsys.readouterr().out.count("audio tower: 30 users, 40 songs") == 2
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--model", str(trained / "exp/peer1"), "-o", str(tmp_path / "x")])
+    assert "peer1 is a tower; expected the experiment that it is of" in capsys.readouterr().err
     assert main(["export", str(trained / "exp"), str(tmp_path / "x.onnx")]) == 1
     assert "towers have no other form" in capsys.readouterr().err
 
