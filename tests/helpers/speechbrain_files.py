@@ -1,7 +1,10 @@
-"""Folders as SpeechBrain publishes its SepFormers, with small networks of random weights."""
+"""SpeechBrain's own modules, and folders as it publishes its SepFormers, with small networks of random weights."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 SETTINGS = """\
@@ -66,6 +69,18 @@ pretrainer: !new:speechbrain.utils.parameter_transfer.Pretrainer
         decoder: !ref <Decoder>
 """
 CHANNELS, HIDDEN, WINDOW, TALKERS, LAYERS, BLOCKS = 8, 12, 16, 2, 2, 2
+
+
+def of_speechbrain(name: str) -> Any:
+    """A module of SpeechBrain; the test is skipped where it is not installed.
+
+    It leaves modules behind that are imported when anybody asks for an attribute, which fails for packages that are absent.
+    Others that look through all modules, as for the lines of a traceback, would fail by them.
+    """
+    module = pytest.importorskip(name, reason="speechbrain is not installed")
+    for key in [key for key, each in sys.modules.items() if "LazyModule" in {kind.__name__ for kind in type(each).__mro__}]:
+        del sys.modules[key]
+    return module
 
 
 def shapes() -> dict[str, dict[str, tuple[int, ...]]]:

@@ -12,7 +12,7 @@ import soundfile
 import torch
 from hub_server import serving, use
 from speech_signals import speech_like
-from speechbrain_files import SETTINGS, shapes, write_sepformer
+from speechbrain_files import SETTINGS, of_speechbrain, shapes, write_sepformer
 
 from sepml.cli import main
 from sepml.errors import SepmlError
@@ -30,7 +30,7 @@ def folder(tmp_path_factory) -> Path:
 
 def theirs(folder: Path) -> Callable[[torch.Tensor], torch.Tensor]:
     """SpeechBrain's own separation, (B, T) to (B, n_src, T), with the weights of a folder in its own modules."""
-    lobes = pytest.importorskip("speechbrain.lobes.models.dual_path", reason="speechbrain is not installed")
+    lobes = of_speechbrain("speechbrain.lobes.models.dual_path")
     block = dict(num_layers=2, d_model=8, nhead=2, d_ffn=12, dropout=0, use_positional_encoding=True, norm_before=True)
     intra, inter = (lobes.SBTransformerBlock(**block) for _ in range(2))
     options = dict(num_spks=2, in_channels=8, out_channels=8, num_layers=2, K=20, norm="ln", skip_around_intra=True)
@@ -56,7 +56,7 @@ def test_estimates_are_those_of_speechbrain(folder, tmp_path, samples):
     # Their positions are sinusoids, not the noise that the helper writes.
     copy = shutil.copytree(folder, tmp_path / "copy")
     weights = torch.load(copy / "masknet.ckpt", weights_only=True)
-    separate = pytest.importorskip("speechbrain.lobes.models.transformer.Transformer").PositionalEncoding(8).pe
+    separate = of_speechbrain("speechbrain.lobes.models.transformer.Transformer").PositionalEncoding(8).pe
     torch.save({name: separate if name.endswith(".pe") else value for name, value in weights.items()}, copy / "masknet.ckpt")
     mixture = torch.randn(2, samples, generator=torch.Generator().manual_seed(3))
     [model], _ = load_models(copy)
@@ -231,7 +231,7 @@ def test_what_is_hostile_or_damaged_is_refused_in_one_line(folder, tmp_path, nam
 
 
 def test_the_helper_writes_the_layout_of_speechbrain(folder):
-    lobes = pytest.importorskip("speechbrain.lobes.models.dual_path", reason="speechbrain is not installed")
+    lobes = of_speechbrain("speechbrain.lobes.models.dual_path")
     block = lobes.SBTransformerBlock(2, 8, 2, 12, use_positional_encoding=True, norm_before=True)
     mask = lobes.Dual_Path_Model(8, 8, block, block, 2, "ln", 20, 2, True, False)
     assert {name: tuple(value.shape) for name, value in mask.state_dict().items()} == shapes()["masknet"]
