@@ -29,7 +29,7 @@ _HOW = (
     "intervals are Student's t over seeds (two-level: percentiles where seeds, and for each seed {drawn}, are drawn again, as "
     "for another test), p is the two-sided sign-flip test over seeds, corrected by Holm's method over all comparisons but the "
     "primary one. Better runs: the probability that a run of the variant scores higher than one of the baseline. IQM: "
-    "difference of interquartile means."
+    "difference of interquartile means; none of scores that are right or wrong."
 )
 _CORRELATION = " Error correlation: of the peers' errors, from which the gain of averaging is predicted."
 
@@ -130,7 +130,7 @@ def _effect(comparison: Comparison | None, whole: bool) -> list[str]:
     corrected = "primary" if comparison.is_primary else _p(comparison.p_corrected)
     if not whole:
         return [*start, corrected]
-    tests = [_p(effect.p_value), corrected, f"{effect.probability:.2f}", f"{effect.iqm:+.3f}"]
+    tests = [_p(effect.p_value), corrected, f"{effect.probability:.2f}", "" if effect.iqm is None else f"{effect.iqm:+.3f}"]
     return [*start, _interval(effect.interval_two_level), *tests]
 
 

@@ -35,7 +35,8 @@ class PairedEffect:
             replacement; None for one seed. It says how the result would vary with other seeds and another test.
         p_value: two-sided sign-flip test over the seeds, which cannot fall below 2 / 2^S; None for one seed.
         probability: that a run of A scores higher than a run of B: over all pairs of runs, equal ones count half.
-        iqm: the difference of the interquartile means over all scores, which outliers do not move.
+        iqm: the difference of the interquartile means over all scores, which outliers do not move; None where scores have no
+            more than two values, such as right and wrong, of which it is no mean.
         seeds, mixtures: how many.
     """
 
@@ -45,7 +46,7 @@ class PairedEffect:
     interval_two_level: tuple[float, float] | None
     p_value: float | None
     probability: float
-    iqm: float
+    iqm: float | None
     seeds: int
     mixtures: int
 
@@ -79,8 +80,6 @@ def paired_effect(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable] | Non
     Source: the sign-flip test is Fisher's randomisation test; the probability of improvement and the interquartile mean are
     those of Agarwal et al., "Deep reinforcement learning at the edge of the statistical precipice", NeurIPS 2021.
     """
-    from scipy import stats
-
     a, b = np.asarray(a, float), np.asarray(b, float)
     if a.shape != b.shape or a.ndim != 2 or not a.size:
         raise SepmlError(f"scores of {a.shape} and {b.shape} (seeds, mixtures) cannot be paired, expected two equal shapes")
@@ -99,10 +98,18 @@ def paired_effect(a: np.ndarray, b: np.ndarray, groups: Sequence[Hashable] | Non
         interval_two_level=_two_level(differences, groups, seed) if several else None,
         p_value=paired_p_value(by_seed),
         probability=float((wins.mean() + 1) / 2),
-        iqm=float(stats.trim_mean(a, 0.25, axis=None) - stats.trim_mean(b, 0.25, axis=None)),
+        iqm=_interquartile_difference(a, b),
         seeds=a.shape[0],
         mixtures=a.shape[1],
     )
+
+
+def _interquartile_difference(a: np.ndarray, b: np.ndarray) -> float | None:
+    from scipy import stats
+
+    if len(np.unique([a, b])) <= 2:
+        return None
+    return float(stats.trim_mean(a, 0.25, axis=None) - stats.trim_mean(b, 0.25, axis=None))
 
 
 def interval_of_mean(values: np.ndarray, resamples: int = RESAMPLES, seed: int = 0) -> tuple[float, float] | None:

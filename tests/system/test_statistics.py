@@ -49,6 +49,12 @@ def test_the_probability_of_improvement_counts_pairs_of_runs():
     assert paired_effect(a, b).probability == pytest.approx((1 + 0 + 1 + 0.5) / 4)
 
 
+def test_scores_that_are_right_or_wrong_have_no_interquartile_mean():
+    right = np.random.default_rng(0).random((2, 3, 100)) < 0.5
+    assert paired_effect(100.0 * right[0], 100.0 * right[1]).iqm is None
+    assert paired_effect(np.zeros((3, 2)), np.zeros((3, 2))).iqm is None
+
+
 def test_one_seed_has_no_interval():
     effect = paired_effect(np.array([[1.0, 2.0]]), np.array([[0.5, 1.0]]))
     assert effect.difference == 0.75

@@ -6,9 +6,10 @@ speech, and the other one does not if they say nothing and their echoes are 15 d
 every window of 0.5 s from the references.
 
     python tools/bench/interviews.py --utterances DIR/utterances.csv --model DIR [--files 20] [--split unseen_test]
-        [--seconds 180] [--seed 0] [--segment S] [--no-turns] [--live S]
+        [--seconds 180] [--seed 0] [--segment S] [--no-turns] [--live S [--window S]]
 
-`--no-turns` leaves the order as the windows give it. `--live` separates with this delay in seconds, block by block.
+`--no-turns` leaves the order as the windows give it. `--live` separates with this delay in seconds, block by block, by windows
+of `--window` seconds.
 """
 
 import argparse
@@ -20,6 +21,7 @@ import torch
 from conversations import LEVEL, Conversation, cast, interview
 from improvement import in_best_order
 
+from sepml.speech.separation import look_ahead
 from sepml.speech.separation import separator as separator_module
 from sepml.speech.separation.separator import Separator
 from sepml.speech.separation.turns import TurnOrder
@@ -46,9 +48,11 @@ def main() -> None:
     parser.add_argument("--segment", type=float)
     parser.add_argument("--no-turns", action="store_true")
     parser.add_argument("--live", type=float)
+    parser.add_argument("--window", type=float, default=look_ahead.WINDOW_SECONDS)
     options = parser.parse_args()
     if options.no_turns:
         separator_module.TurnOrder = _NoTurns
+    look_ahead.WINDOW_SECONDS = options.window
     torch.set_num_threads(1)
     voices = cast(options.utterances, splits=[options.split])[options.split]
     model = Separator.load(options.model)

@@ -100,7 +100,8 @@ def format_run_differences(differences: Sequence[RunDifference]) -> str:
             interval = "-" if effect.interval is None else " to ".join(f"{end:+.3f}" for end in effect.interval)
             p_values = ["-" if p is None else f"{p:.2g}" for p in (effect.p_value, each.p_corrected)]
             cells = [title(each.column), *(number(mean, each.column) for mean in (each.mean_first, each.mean_other))]
-            cells += [f"{effect.difference:+.3f}", interval, *p_values, f"{effect.probability:.2f}", f"{effect.iqm:+.3f}"]
+            iqm = "-" if effect.iqm is None else f"{effect.iqm:+.3f}"
+            cells += [f"{effect.difference:+.3f}", interval, *p_values, f"{effect.probability:.2f}", iqm]
             rows.append([*cells, f"{effect.seeds} x {effect.mixtures}"])
             notes += [f"{title(each.column)}: {each.left_out} mixtures without a value in some run."] * (each.left_out > 0)
         parts.append("\n\n".join([*([f"{name}:"] if name else []), markdown(rows), *notes]))
