@@ -100,7 +100,8 @@ def pair_loss(novel: Tensor, same: Tensor) -> Tensor:
         same: bool `(N, N)`, the pseudo-labels.
     """
     one, other = (F.softmax(novel[:, view], 1) for view in (0, -1))
-    alike = (one @ other.mT).clamp(0, 1)
+    # Nearer to 1, what is rounded makes the slope of log(1 - alike) up to 100,000 times as steep as it is.
+    alike = (one @ other.mT).clamp(0, 1 - torch.finfo(one.dtype).eps)
     return F.binary_cross_entropy(alike, same.to(alike), reduction="none").mean(1)
 
 

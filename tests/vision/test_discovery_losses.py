@@ -67,6 +67,16 @@ def test_the_loss_of_pairs_is_the_log_loss_of_two_views():
         assert float(loss[i]) == pytest.approx(log_loss(same[i].int().numpy(), alike, labels=[0, 1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("lead", [10.0, 16.0, 17.0, 18.0, 20.0, 30.0])
+def test_sure_pairs_with_the_wrong_pseudo_label_have_no_steep_slope(lead):
+    logits = torch.zeros(2, 2, 5)
+    logits[:, :, 0] = lead
+    logits.requires_grad_()
+    pair_loss(logits, torch.eye(2, dtype=torch.bool)).sum().backward()
+    # By hand: with p = softmax, the slope of -log(1 - p . p') is at most 1/4 in each of these logits.
+    assert logits.grad.abs().max() < 0.26 and (logits.grad[:, :, 0] > 0.2).all() == (lead < 17)
+
+
 @pytest.mark.parametrize(("epoch", "rise"), [(0, math.exp(-5)), (2, math.exp(-5 * (1 - 2 / 8) ** 2)), (8, 1.0), (11, 1.0)])
 def test_what_a_branch_learns_by_itself(epoch, rise):
     settings = DiscoverySettings([3, 4, 5, 6], cross_entropy=1.0, pairs=1.0, consistency=50.0, ramp=8, top=2)
