@@ -116,9 +116,11 @@ def hand_made() -> Classifier:
 
 
 def test_the_least_active_channels_are_pruned_and_stay_so():
-    model = hand_made().eval()
+    model = hand_made()
     images = [torch.ones(3, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)]
     prune(model, images, 0.5)
+    assert model.training and model.network[1].num_batches_tracked == 0, "as a classifier computes that is not trained"
+    model.eval()
     assert torch.allclose(model(images[0]), torch.tensor(7.0), atol=1e-3), "channels of 4 and 3 are left"
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     model.train()
