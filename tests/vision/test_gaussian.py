@@ -107,6 +107,11 @@ def test_drawn_outputs_are_distributed_as_those_of_drawn_weights(layer, shape):
     assert ((drawn.var(0) / sampled.var(0) - 1).abs() < 0.2).all()
 
 
+@pytest.mark.parametrize("sigma", [1e-6, 0.02, 1.0, 1000.0])
+def test_standard_deviations_of_any_size_are_begun_with(sigma):
+    torch.testing.assert_close(posterior(gaussian_of(nn.Linear(2, 1), sigma))[1], torch.full((3,), sigma), rtol=1e-5, atol=0)
+
+
 def test_a_layer_begins_with_the_weights_of_the_plain_one_and_the_standard_deviation():
     plain = nn.Linear(4, 3)
     before = {name: value.clone() for name, value in plain.state_dict().items()}

@@ -1,12 +1,14 @@
 """Triggers of backdoors against their formulas, and which images get them."""
 
+from pathlib import Path
+
 import image_files  # noqa: F401  (skips these tests where the extra `vision` is not installed)
 import numpy as np
 import pytest
 from scipy.ndimage import map_coordinates, zoom
 
 from sepml.errors import SepmlError
-from sepml.vision.datasets import ImageDataSettings, attack_set, read_sets
+from sepml.vision.datasets import ImageDataSettings, ImageSet, attack_set, read_sets
 from sepml.vision.triggers import TriggerSettings, attacking, poisoned, triggered
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 28, 28), dtype=np.uint8)
@@ -89,6 +91,9 @@ def test_no_fraction_changes_nothing_and_a_wrong_target_is_refused():
 def test_an_attack_is_of_the_other_classes():
     images, labels = attacking(IMAGES, LABELS, TriggerSettings("badnets", target=3))
     assert (images == triggered(IMAGES[LABELS != 3], TriggerSettings("badnets"))).all() and (labels == 3).all()
+    alone = ImageSet(IMAGES[:1], LABELS[:1], 4, Path("here"))
+    with pytest.raises(SepmlError, match="here: no test image is of another class than"):
+        attack_set(alone, TriggerSettings("badnets", target=0))
 
 
 def test_of_the_digits_training_images_alone_are_poisoned(digits):
