@@ -1,9 +1,10 @@
 """NT-ML (Huo, Wolter, arXiv 2508.05404), after the abstract; details are ours: what a purified classifier imitates; pruning.
 
-A backdoored classifier is purified with few clean images in two experiments. In the first, non-target training, both a teacher
-and a student begin with it; the teacher is trained by the labels (standard training), the student by the labels and by how the
-teacher spreads its probability over the classes that are not the label (`NonTargetTask`, mechanism `kd`). In the second, mutual
-learning, both go on and learn from the labels and from each other's probabilities (`ClassificationTask`, mechanism `ml`).
+For research on defences, with toy data. A backdoored classifier is purified with few clean images in two experiments. In the
+first, non-target training, both a teacher and a student begin with it; the teacher is trained by the labels (standard
+training), the student by the labels and by how the teacher spreads its probability over the classes that are not the label
+(`NonTargetTask`, mechanism `kd`). In the second, mutual learning, both go on and learn from the labels and from each other's
+probabilities (`ClassificationTask`, mechanism `ml`).
 """
 
 from collections.abc import Iterable, Sequence
