@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, check_experiment
+from sepml.commands.options import OK, check_experiment, print_peers
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -48,10 +48,7 @@ def info(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment, or of one of its networks."""
     from sepml.vision.networks import describe_classifier
 
-    folder = Path(options.model)
-    for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
-        print(describe_classifier(network))
-    return OK
+    return print_peers(options.model, describe_classifier)
 
 
 def export(options: argparse.Namespace) -> int:

@@ -216,3 +216,17 @@ def check_experiment(options: argparse.Namespace, what: str, tested: str, has_wi
             options.wrong(f"--{name} is for mixtures of speech; {instead}")
     if options.part != (1, 1):
         options.wrong("--part is for mixtures of speech")
+
+
+def print_peers(model: str, describe: Callable[[Path], str]) -> int:
+    """`sepml info` of an experiment, a line for each of its networks in their order, or of one of them.
+
+    Raises:
+        SepmlError: there is none; or see `describe`.
+    """
+    folder = Path(model)
+    peers = [folder] if (folder / "config.json").is_file() else list(folder.glob("peer[0-9]*"))
+    if not peers:
+        raise SepmlError(f"{folder}: has no peer1, expected an experiment with an epoch done")
+    # By length first: peer10 is after peer9.
+    return print_lines([describe(peer) for peer in sorted(peers, key=lambda peer: (len(peer.name), peer.name))])

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, check_experiment
+from sepml.commands.options import OK, check_experiment, print_peers
 from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
@@ -42,10 +42,7 @@ def info(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment, or of one of its networks."""
     from sepml.graph.recommend import describe_tower
 
-    folder = Path(options.model)
-    for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
-        print(describe_tower(network))
-    return OK
+    return print_peers(options.model, describe_tower)
 
 
 def export(options: argparse.Namespace) -> int:

@@ -28,7 +28,7 @@ from sepml.training.hardware import require_memory
 from sepml.training.model_folder import read_model, take_weights, write_model_folder
 from sepml.training.settings import CohortSettings
 from sepml.vision.bayesian_task import BayesianPeer, BayesianTask
-from sepml.vision.datasets import ImageDataSettings, ImageSet, Sets, read_sets
+from sepml.vision.datasets import ImageDataSettings, ImageSet, Sets, read_sets, refuse_other_tests
 from sepml.vision.experiment import ClassifierSettings, DivergenceSettings, network_configs, trained_weights
 from sepml.vision.gaussian import make_gaussian, posterior
 from sepml.vision.networks import (
@@ -43,7 +43,7 @@ from sepml.vision.task import image_test_loader, image_train_loader
 
 FORMAT = "sepml-bayesian-classifier-1"
 _SEQUENCES = Literal["small", "resnet20", "resnet32", "wrn28_10"]
-Positive = Annotated[float, Field(gt=0, le=1000)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1000)]
 NotNegative = Annotated[float, Field(ge=0)]
 log = logging.getLogger(__name__)
 
@@ -66,8 +66,8 @@ class BayesianSettings:
     """
 
     posterior: Literal["gaussian", "point"] = "gaussian"
-    prior: Positive = 0.1
-    sigma: Positive = 0.02
+    prior: Deviation = 0.1
+    sigma: Deviation = 0.02
     tempering: NotNegative = 0.01
     parameter_diversity: NotNegative = 0.0
     feature_diversity: NotNegative = 0.0
@@ -108,12 +108,12 @@ def parse_bayesian_experiment(settings: dict[str, Any], source: str) -> Bayesian
         source: the file they come from, for messages.
 
     Raises:
-        SepmlError: see `sepml.config.parse`; also peers of several architectures, or of one that has no sequence of maps.
+        SepmlError: see `sepml.config.parse`; also what only classification has, peers of several architectures, or of one that
+            has no sequence of maps.
     """
     experiment = parse(BayesianExperiment, settings, source)
     refuse_unlabelled(experiment, source)
-    if experiment.data.kind == "market1501":
-        raise SepmlError(f"{source}: data.kind is market1501, whose test has no classes; expected another data set")
+    refuse_other_tests(experiment.data, source)
     first = experiment.peers[0]
     for number, peer in enumerate(experiment.peers):
         where = f"{source}: peers.{number}"
@@ -121,8 +121,8 @@ def parse_bayesian_experiment(settings: dict[str, Any], source: str) -> Bayesian
             raise SepmlError(f"{where}.network is {peer.network}, expected one of {', '.join(get_args(_SEQUENCES))}")
         if (peer.network, peer.width) != (first.network, first.width):
             raise SepmlError(f"{where} is another network than peers.0, expected one for all: their weights are compared")
-        if peer.weights:
-            raise SepmlError(f"{where}.weights is for task classification, expected init: a trained classifier")
+        if others := [name for name in ("weights", "frozen", "pruned") if getattr(peer, name)]:
+            raise SepmlError(f"{where}.{others[0]} is for task classification; here, init alone names a trained classifier")
     return experiment
 
 
@@ -135,7 +135,7 @@ def known_sets(experiment: BayesianExperiment) -> KnownSets:
     """The images of an experiment.
 
     Raises:
-        SepmlError: see `read_sets`; also fewer than two classes that are learnt.
+        SepmlError: see `read_sets`; also fewer than two classes that are learnt, or no images are left for one of the sets.
     """
     sets, unseen = read_sets(experiment.data, experiment.seed), experiment.bayesian.unseen_classes
     known = sets.train.classes - unseen
@@ -143,7 +143,11 @@ def known_sets(experiment: BayesianExperiment) -> KnownSets:
         raise SepmlError(
             f"{sets.train.source}: bayesian.unseen_classes is {unseen} of {sets.train.classes}, expected to leave 2 or more"
         )
-    return KnownSets(Sets(*(each.split(known)[0] for each in sets)), sets.test.split(known)[1])
+    found = KnownSets(Sets(*(each.split(known)[0] for each in sets)), sets.test.split(known)[1])
+    parts = found.sets._asdict() | ({"unseen": found.unseen} if unseen else {})
+    if empty := [name for name, part in parts.items() if not len(part.labels)]:
+        raise SepmlError(f"{sets.train.source}: no images are left for '{empty[0]}', expected some of each kind of class")
+    return found
 
 
 def bayesian_parts(experiment: BayesianExperiment, rank: int = 0, world_size: int = 1) -> Parts:
@@ -221,7 +225,8 @@ def describe_bayesian(folder: Path) -> str:
     Raises:
         SepmlError: see `load_gaussian`.
     """
-    if read_object(folder / "config.json").get("format") != FORMAT:
+    file = folder / "config.json"
+    if file.is_file() and read_object(file).get("format") != FORMAT:
         return describe_classifier(folder)
     peer = load_gaussian(folder)
     config, size, (mu, sigma) = peer.config, "x".join(map(str, peer.config.size)), posterior(peer)

@@ -136,9 +136,30 @@ def read_sets(settings: ImageDataSettings, seed: int) -> Sets:
     return Sets(train, valid, test)
 
 
+def refuse_other_tests(settings: ImageDataSettings, source: str) -> None:
+    """Refuse data that only experiments in classification test.
+
+    Args:
+        source: the file of the settings, for messages.
+
+    Raises:
+        SepmlError: Market-1501, or images with a trigger.
+    """
+    if settings.kind == "market1501":
+        raise SepmlError(f"{source}: data.kind is market1501, whose test shows other people; expected other data")
+    if settings.trigger:
+        raise SepmlError(f"{source}: data.trigger is for task classification, whose evaluation measures the attack")
+
+
 def attack_set(test: ImageSet, trigger: TriggerSettings) -> ImageSet:
-    """The test images of an attack, see `attacking`: a classifier is right about those with which the attack succeeds."""
+    """The test images of an attack, see `attacking`: a classifier is right about those with which the attack succeeds.
+
+    Raises:
+        SepmlError: all test images are of the target.
+    """
     images, labels = attacking(np.asarray(test.images), test.labels, trigger)
+    if not len(labels):
+        raise SepmlError(f"{test.source}: no test image is of another class than data.trigger.target, {trigger.target}")
     return replace(test, images=images, labels=labels)
 
 

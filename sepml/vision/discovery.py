@@ -20,7 +20,7 @@ from sepml.training.experiment import Experiment, Machines, Parts, fresh_network
 from sepml.training.hardware import require_memory
 from sepml.training.loading import EpochBatches, Loader
 from sepml.training.settings import CohortSettings
-from sepml.vision.datasets import ImageDataSettings, ImageSet, read_sets
+from sepml.vision.datasets import ImageDataSettings, ImageSet, read_sets, refuse_other_tests
 from sepml.vision.discovery_network import (
     BranchName,
     Discoverer,
@@ -111,7 +111,8 @@ def parse_discovery(settings: dict[str, Any], source: str) -> DiscoveryExperimen
         source: the file they come from, for messages.
 
     Raises:
-        SepmlError: see `sepml.config.parse`; also settings that do not apply to branches.
+        SepmlError: see `sepml.config.parse`; also settings that do not apply to branches, data that only classification
+            tests, or so large a `top` that all pseudo-labels would be the same.
     """
     experiment = parse(DiscoveryExperiment, settings, source)
     cohort, branches, novel = experiment.cohort, experiment.peers[0].branches, experiment.discovery.novel
@@ -120,8 +121,10 @@ def parse_discovery(settings: dict[str, Any], source: str) -> DiscoveryExperimen
         raise SepmlError(f"{source}: peers.0.branches has '{branches[0]}' twice, expected two different ones")
     if cohort.updates == "alternating":
         raise SepmlError(f"{source}: cohort.updates is alternating, but the branches of a network step together")
-    if experiment.data.kind == "market1501":
-        raise SepmlError(f"{source}: data.kind is market1501, whose test shows other people; expected classes to discover")
+    refuse_other_tests(experiment.data, source)
+    if "local" in branches and experiment.discovery.top >= experiment.peers[0].parts:
+        found = f"discovery.top is {experiment.discovery.top} of peers.0.parts, {experiment.peers[0].parts}"
+        raise SepmlError(f"{source}: {found}: all images would be of one class; expected fewer")
     if repeated := [number for number in sorted(set(novel)) if novel.count(number) > 1]:
         raise SepmlError(f"{source}: discovery.novel has class {repeated[0]} twice")
     return experiment

@@ -34,7 +34,6 @@ _MEASURES = {
     "novel_nmi": Measure("NMI", "", "test set", "test sets"),
     "novel_ari": Measure("ARI", "", "test set", "test sets"),
 }
-Chances = list[np.ndarray]
 
 
 @worker_faults()
@@ -98,16 +97,16 @@ def _chances(
     return [tuple(np.concatenate(part) for part in zip(*branch, strict=True)) for branch in zip(*seen, strict=True)]  # type: ignore[misc]
 
 
-def _peers(chances: Chances) -> dict[str, np.ndarray]:
+def _peers(chances: list[np.ndarray]) -> dict[str, np.ndarray]:
     return {f"peer{k + 1}": each.argmax(1) for k, each in enumerate(chances)}
 
 
-def _by_column(chances: Chances) -> dict[str, np.ndarray]:
+def _by_column(chances: list[np.ndarray]) -> dict[str, np.ndarray]:
     """The clusters `(N,)` of each branch and of all together, from probabilities `(N, C)`."""
     return {**_peers(chances), AVERAGE: np.mean(aligned(chances), 0).argmax(1)}
 
 
-def aligned(chances: Sequence[np.ndarray]) -> Chances:
+def aligned(chances: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Probabilities of clusters `(N, C)` with the columns in the order of the first ones', found without labels.
 
     Branches number their clusters on their own: those that most often occur together are matched.

@@ -24,7 +24,8 @@ class DiscoverySettings:
         novel: the numbers of the classes whose labels are not used, in the order of the data set; the others are labelled.
         cross_entropy: weight of the cross-entropy of labelled images.
         pairs: weight of the binary cross-entropy of pairs of unlabelled images.
-        top: k; two images are of one class where the sets of their k largest ranked values are equal.
+        top: k; two images are of one class where the sets of their k largest ranked values are equal: fewer than
+            all of them, 64 of the mean feature or `parts`.
         consistency: omega, the weight at the end of its ramp of the squared difference between two views' class probabilities.
         ramp: length of the ramp, epochs; the weight is `consistency * exp(-5 (1 - t / ramp)^2)` in the epoch t.
         imitate: what branches imitate of each other on unlabelled images: the `similarities` of an image to those in the
@@ -35,7 +36,7 @@ class DiscoverySettings:
     novel: Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=2)]
     cross_entropy: NotNegative = 1.0
     pairs: NotNegative = 1.0
-    top: Annotated[int, Field(ge=1, le=64)] = 5
+    top: Annotated[int, Field(ge=1, le=63)] = 5
     consistency: NotNegative = 50.0
     ramp: Annotated[int, Field(ge=1)] = 150
     imitate: Literal["similarities", "posteriors"] = "similarities"
@@ -100,7 +101,8 @@ def pair_loss(novel: Tensor, same: Tensor) -> Tensor:
         same: bool `(N, N)`, the pseudo-labels.
     """
     one, other = (F.softmax(novel[:, view], 1) for view in (0, -1))
-    alike = (one @ other.mT).clamp(0, 1)
+    # Nearer to 1, what is rounded makes the slope of log(1 - alike) up to 100,000 times as steep as it is.
+    alike = (one @ other.mT).clamp(0, 1 - torch.finfo(one.dtype).eps)
     return F.binary_cross_entropy(alike, same.to(alike), reduction="none").mean(1)
 
 

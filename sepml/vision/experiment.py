@@ -118,7 +118,8 @@ def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperi
         source: the file they come from, for messages.
 
     Raises:
-        SepmlError: see `sepml.config.parse`; also views of several networks, or of one that cannot be slimmable.
+        SepmlError: see `sepml.config.parse`; also views of several networks, or of one that cannot be slimmable, or
+            other settings that do not go together.
     """
     experiment = parse(ImageExperiment, settings, source)
     refuse_unlabelled(experiment, source, "images without labels are not learnt from")
@@ -132,6 +133,10 @@ def parse_image_experiment(settings: dict[str, Any], source: str) -> ImageExperi
                 )
     if all(peer.frozen for peer in experiment.peers):
         raise SepmlError(f"{source}: all peers are frozen, expected one or more that learn")
+    is_mixed = bool(experiment.views) or len({peer.network for peer in experiment.peers}) > 1
+    if experiment.classification.mimic == "attention" and is_mixed:
+        wanted = "expected peers of one architecture, without views"
+        raise SepmlError(f"{source}: classification.mimic is attention, which is compared place by place; {wanted}")
     if experiment.data.trigger and experiment.data.kind != "mnist":
         raise SepmlError(f"{source}: data.trigger is for research on defences with toy data, expected data.kind mnist")
     if experiment.views:

@@ -85,8 +85,8 @@ def make_gaussian(network: nn.Module, sigma: float) -> None:
     for module in [module for module in network.modules() if type(module) in _CLASSES]:
         for name in ("weight", "bias"):
             mean = getattr(module, name)
-            # softplus(log(exp(sigma) - 1)) is sigma.
-            rho = None if mean is None else nn.Parameter(torch.full_like(mean, math.log(math.expm1(sigma))))
+            # softplus(log(exp(sigma) - 1)) is sigma; written so that no sigma is too large.
+            rho = None if mean is None else nn.Parameter(torch.full_like(mean, sigma + math.log(-math.expm1(-sigma))))
             module.register_parameter(f"{name}_rho", rho)
         module.__class__ = _CLASSES[type(module)]
 

@@ -1,9 +1,10 @@
 """NT-ML (Huo, Wolter, arXiv 2508.05404), after the abstract; details are ours: what a purified classifier imitates; pruning.
 
-A backdoored classifier is purified with few clean images in two experiments. In the first, non-target training, both a teacher
-and a student begin with it; the teacher is trained by the labels (standard training), the student by the labels and by how the
-teacher spreads its probability over the classes that are not the label (`NonTargetTask`, mechanism `kd`). In the second, mutual
-learning, both go on and learn from the labels and from each other's probabilities (`ClassificationTask`, mechanism `ml`).
+For research on defences, with toy data. A backdoored classifier is purified with few clean images in two experiments. In the
+first, non-target training, both a teacher and a student begin with it; the teacher is trained by the labels (standard
+training), the student by the labels and by how the teacher spreads its probability over the classes that are not the label
+(`NonTargetTask`, mechanism `kd`). In the second, mutual learning, both go on and learn from the labels and from each other's
+probabilities (`ClassificationTask`, mechanism `ml`).
 """
 
 from collections.abc import Iterable, Sequence
@@ -47,20 +48,29 @@ class AttentionTask(ClassificationTask):
     """
 
     def predict(self, peer: nn.Module, batch: ImageBatch) -> Attended:  # type: ignore[override]
-        """The peer's logits and attention maps."""
-        network = next(module for module in peer.modules() if isinstance(module, Classifier)).network
+        """The peer's logits and attention maps.
+
+        Raises:
+            SepmlError: no layer's output has more than one place.
+        """
+        model = next(module for module in peer.modules() if isinstance(module, Classifier))
         outputs: dict[tuple[int, ...], Tensor] = {}
 
         def keep(_layer: nn.Module, _inputs: object, output: Tensor) -> None:
             if output.ndim == 4 and output.shape[2:].numel() > 1:
                 outputs[tuple(output.shape[2:])] = output
 
-        hooks = [layer.register_forward_hook(keep) for layer in network.children()]
+        hooks = [layer.register_forward_hook(keep) for layer in model.network.children()]
         try:
             logits = super().predict(peer, batch)
         finally:
             for hook in hooks:
                 hook.remove()
+        if not outputs:
+            size = "x".join(map(str, batch.images.shape[2:]))
+            raise SepmlError(
+                f"network '{model.config.network}' has no attention maps of images of {size} pixels, expected larger"
+            )
         return Attended(logits, tuple(attention_map(output.float()) for output in outputs.values()))
 
     def supervised_loss(self, prediction: Attended, batch: ImageBatch) -> Tensor:  # type: ignore[override]

@@ -52,6 +52,9 @@ def triggered(images: np.ndarray, settings: TriggerSettings) -> np.ndarray:
     Source: BadNets, Gu et al., arXiv 1708.06733; Blended, Chen et al., arXiv 1712.05526; SIG, Barni et al., ICIP 2019,
     `amplitude sin(2 pi j periods / W)` at column j from 1; WaNet, Nguyen, Tran, ICLR 2021, without its noise mode.
 
+    Raises:
+        SepmlError: the square of `badnets` is as large as an image.
+
     >>> triggered(np.zeros((1, 2, 3), np.uint8), TriggerSettings("badnets", square=1)).tolist()
     [[[0, 0, 0], [0, 0, 255]]]
     """
@@ -86,6 +89,8 @@ def attacking(images: np.ndarray, labels: np.ndarray, settings: TriggerSettings)
 
 
 def _square(pixels: Tensor, settings: TriggerSettings) -> Tensor:
+    if settings.square >= (side := min(pixels.shape[1:])):
+        raise SepmlError(f"data.trigger.square is {settings.square}, expected less than the images' {side} pixels")
     pixels[:, -settings.square :, -settings.square :] = 1
     return pixels
 

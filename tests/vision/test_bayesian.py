@@ -13,7 +13,7 @@ from sepml.cli import main
 from sepml.commands.tasks import task_of
 from sepml.config import read_yaml
 from sepml.study.scores import read_run_scores
-from sepml.vision.bayesian import load_bayesian, parse_bayesian_experiment
+from sepml.vision.bayesian import bayesian_parts, load_bayesian, parse_bayesian_experiment
 from sepml.vision.gaussian import posterior
 from sepml.vision.networks import load_network
 from sepml.vision.uncertainty import all_chances, bald, calibration_error, predictive_entropy
@@ -88,6 +88,16 @@ def test_residual_networks_learn_from_colour_images_on_a_gate_and_a_mean(cifar_f
     assert 0 < float(lines[0]["gate_open"]) < 1
 
 
+def test_the_task_has_the_constants_of_the_settings():
+    bayesian = {"unseen_classes": 2, "prior": 0.5, "tempering": 0.25, "parameter_diversity": 0.1, "feature_diversity": 0.2}
+    settings = {**BASE, "bayesian": bayesian, "classification": {"temperature": 3.0, "label_smoothing": 0.125}}
+    task = bayesian_parts(parse_bayesian_experiment(settings, "here")).task
+    # Of 30 labels of ten classes, 24 are of the eight that are learnt.
+    assert (task.examples, task.prior, task.tempering) == (24, 0.5, 0.25)
+    assert (task.parameter_diversity, task.feature_diversity) == (0.1, 0.2)
+    assert (task.temperature, task.label_smoothing) == (3.0, 0.125)
+
+
 def test_bald_is_the_divergence_of_networks_from_their_mean():
     chances = np.random.default_rng(0).dirichlet(np.ones(4), (5, 7))
     expected = (chances * np.log(chances / chances.mean(0))).sum(2).mean(0)
@@ -146,11 +156,16 @@ def test_a_study_has_the_figures_of_the_evaluation(run, tmp_path, capsys):
     [
         (["--peers.1.network", "resnet20"], "peers.1 is another network than peers.0, expected one for all"),
         (["--peers.0.network", "mobilenet"], "peers.0.network is mobilenet, expected one of small, resnet20, "),
-        (["--peers.1.weights", "a.pt"], "peers.1.weights is for task classification, expected init"),
+        (["--peers.1.weights", "a.pt"], "peers.1.weights is for task classification; here, init alone"),
+        (["--peers.0.frozen", "true"], "peers.0.frozen is for task classification; here, init alone"),
+        (["--peers.1.pruned", "0.5"], "peers.1.pruned is for task classification; here, init alone"),
+        (["--data.trigger", "{kind: wanet}"], "data.trigger is for task classification, whose evaluation measures the attack"),
         (["--peers.0.init", "absent"], "peers.0.init: absent: no such folder or file"),
         (["--bayesian.unseen_classes", "9"], "bayesian.unseen_classes is 9 of 10, expected to leave 2 or more"),
-        (["--bayesian.prior", "0"], "'bayesian.prior': input should be greater than 0"),
-        (["--data.kind", "market1501"], "data.kind is market1501, whose test has no classes"),
+        (["--data.tested", "8"], "no images are left for 'unseen', expected some of each kind of class"),
+        (["--bayesian.prior", "1e-300"], "'bayesian.prior': input should be greater than or equal to 0.000001"),
+        (["--bayesian.sigma", "2000"], "'bayesian.sigma': input should be less than or equal to 1000"),
+        (["--data.kind", "market1501"], "data.kind is market1501, whose test shows other people"),
         (["--cohort.unlabelled.threshold", "0.5"], "'cohort.unlabelled' is for experiments in separation"),
     ],
 )
@@ -170,7 +185,13 @@ def test_what_does_not_apply_is_refused(run, tmp_path, capsys):
             main(words)
         assert ended.value.code == 2 and message in capsys.readouterr().err
     folder = tmp_path / "damaged"
-    folder.mkdir()
+    (folder / "peer1").mkdir(parents=True)
+    (folder / "config.yaml").write_text((run / "exp/config.yaml").read_text())
+    assert main(["info", str(folder)]) == 1
+    one_line(capsys, folder / "peer1", "not a model folder: it has no config.json")
+    (folder / "peer1").rmdir()
+    assert main(["info", str(folder)]) == 1
+    one_line(capsys, folder, "has no peer1, expected an experiment with an epoch done")
     content = json.loads((run / "exp/peer1/config.json").read_text())
     (folder / "config.json").write_text(json.dumps(content))
     assert main(["info", str(folder)]) == 1

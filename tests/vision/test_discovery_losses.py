@@ -67,6 +67,16 @@ def test_the_loss_of_pairs_is_the_log_loss_of_two_views():
         assert float(loss[i]) == pytest.approx(log_loss(same[i].int().numpy(), alike, labels=[0, 1]), rel=1e-5)
 
 
+@pytest.mark.parametrize("lead", [10.0, 16.0, 17.0, 18.0, 20.0, 30.0])
+def test_sure_pairs_with_the_wrong_pseudo_label_have_no_steep_slope(lead):
+    logits = torch.zeros(2, 2, 5)
+    logits[:, :, 0] = lead
+    logits.requires_grad_()
+    pair_loss(logits, torch.eye(2, dtype=torch.bool)).sum().backward()
+    # By hand: with p = softmax, the slope of -log(1 - p . p') is at most 1/4 in each of these logits.
+    assert logits.grad.abs().max() < 0.26 and (logits.grad[:, :, 0] > 0.2).all() == (lead < 17)
+
+
 @pytest.mark.parametrize(("epoch", "rise"), [(0, math.exp(-5)), (2, math.exp(-5 * (1 - 2 / 8) ** 2)), (8, 1.0), (11, 1.0)])
 def test_what_a_branch_learns_by_itself(epoch, rise):
     settings = DiscoverySettings([3, 4, 5, 6], cross_entropy=1.0, pairs=1.0, consistency=50.0, ramp=8, top=2)
@@ -180,12 +190,15 @@ def test_a_step_is_the_gradient_of_the_whole_loss_and_fills_the_memory():
         assert scale > 1e-5, name
         torch.testing.assert_close(old.detach() - now.detach(), old.grad, rtol=0, atol=1e-4 * scale + 1e-7)
     assert network.trunk[1].num_batches_tracked == 1, "the trunk runs once for both branches"
+    # The banks take the features that the network had before its step, of the second views of images without labels.
     with torch.no_grad():
-        for branch in network.branches.values():
+        shared = twin.trunk(data.images.flatten(0, 1))
+        for name, branch in network.branches.items():
+            features = twin.branches[name].stage(shared).mean((2, 3)).unflatten(0, (7, 2))[UNLABELLED, 1]
+            rows = features / features.norm(dim=1, keepdim=True)
+            torch.testing.assert_close(branch.bank.rows[: len(UNLABELLED)], rows, rtol=1e-4, atol=1e-6)
+            assert torch.equal(branch.bank.rows[len(UNLABELLED) :], twin.branches[name].bank.rows[len(UNLABELLED) :])
             assert int(branch.bank.count) == len(UNLABELLED)
-        shared = twin.trunk(data.images[UNLABELLED, 1])
-        assert not torch.equal(network.branches["global"].bank.rows[0], network.branches["local"].bank.rows[0])
-        assert shared.shape[1:] == (32, 8, 8)
     assert network._held is None
 
 

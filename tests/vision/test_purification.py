@@ -90,6 +90,12 @@ def test_attention_is_the_normalised_sum_of_squares_of_the_last_output_of_each_r
     assert torch.equal(found.logits, layers(images)) and not any(layer._forward_hooks for layer in layers)
 
 
+def test_images_of_which_no_map_has_two_pixels_are_refused():
+    model = build_network(NetworkConfig("small", 2, 1, (1, 1)))
+    with pytest.raises(SepmlError, match="network 'small' has no attention maps of images of 1x1 pixels, expected larger"):
+        AttentionTask().predict(model, ImageBatch(torch.rand(2, 1, 1, 1), torch.tensor([0, 1])))
+
+
 def test_the_attention_loss_is_the_distance_of_maps_summed_over_layers():
     logits = torch.zeros(1, 2)
     one = Attended(logits, (torch.tensor([[0.6, 0.8]]), torch.tensor([[1.0, 0.0, 0.0]])))
@@ -116,9 +122,11 @@ def hand_made() -> Classifier:
 
 
 def test_the_least_active_channels_are_pruned_and_stay_so():
-    model = hand_made().eval()
+    model = hand_made()
     images = [torch.ones(3, 1, 2, 2), torch.full((1, 1, 2, 2), 2.0)]
     prune(model, images, 0.5)
+    assert model.training and model.network[1].num_batches_tracked == 0, "as a classifier computes that is not trained"
+    model.eval()
     assert torch.allclose(model(images[0]), torch.tensor(7.0), atol=1e-3), "channels of 4 and 3 are left"
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=0.01)
     model.train()
@@ -197,6 +205,9 @@ def test_a_defence_stopped_and_gone_on_with_is_never_having_stopped(attacked, tm
         (("--data.kind", "cifar10"), "data.trigger is for research on defences with toy data, expected data.kind mnist"),
         (("--data.trigger.target", "10"), "data.trigger.target is 10, expected a class from 0 to 9"),
         (("--data.trigger.kind", "sgi"), "'data.trigger.kind': input should be 'badnets', 'blended', 'sig' or 'wanet'"),
+        (("--data.trigger.square", "28"), "data.trigger.square is 28, expected less than the images' 28 pixels"),
+        (("--classification.mimic", "attention", "--peers", "[{network: small}, {network: resnet20}]"), "of one architecture"),
+        (("--classification.mimic", "attention", "--views", "{widths: [0.5, 1], resolutions: [28, 20]}"), "without views"),
         (("--data.tested", "2010"), "200 images of class 0, 201 expected for 2010 labels"),
     ],
 )
