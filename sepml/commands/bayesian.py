@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, check_experiment
+from sepml.commands.options import OK, check_experiment, model_folders
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -40,8 +40,7 @@ def info(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment, or of one of its networks."""
     from sepml.vision.bayesian import describe_bayesian
 
-    folder = Path(options.model)
-    for peer in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
+    for peer in model_folders(options.model):
         print(describe_bayesian(peer))
     return OK
 

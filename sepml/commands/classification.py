@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, check_experiment
+from sepml.commands.options import OK, check_experiment, model_folders
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -48,8 +48,7 @@ def info(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment, or of one of its networks."""
     from sepml.vision.networks import describe_classifier
 
-    folder = Path(options.model)
-    for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
+    for network in model_folders(options.model):
         print(describe_classifier(network))
     return OK
 

@@ -199,6 +199,21 @@ def print_failures(options: argparse.Namespace, failures: Sequence[object]) -> i
     return FAILED if failures else OK
 
 
+def model_folders(model: str) -> list[Path]:
+    """The model folder that a command names, or those of the peers of an experiment.
+
+    Raises:
+        SepmlError: the experiment has none yet.
+    """
+    folder = Path(model)
+    if (folder / "config.json").is_file():
+        return [folder]
+    peers = sorted(folder.glob("peer[0-9]*"), key=lambda peer: (len(peer.name), peer.name))
+    if not peers:
+        raise SepmlError(f"{folder}: has no peer1, expected an experiment with an epoch done")
+    return peers
+
+
 def check_experiment(options: argparse.Namespace, what: str, tested: str, has_widths: bool = False) -> None:
     """Refuse a model that is no experiment, and options of `sepml evaluate` that are for other tasks.
 

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sepml.commands.options import OK, check_experiment
-from sepml.errors import SepmlError
+from sepml.commands.options import OK, check_experiment, model_folders
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -42,12 +41,11 @@ def info(options: argparse.Namespace) -> int:
     """`sepml info` of an experiment, or of one of its networks."""
     from sepml.graph.recommend import describe_tower
 
-    folder = Path(options.model)
-    for network in [folder] if (folder / "config.json").is_file() else sorted(folder.glob("peer[0-9]*")):
+    for network in model_folders(options.model):
         print(describe_tower(network))
     return OK
 
 
 def export(options: argparse.Namespace) -> int:
-    """`sepml export`: there is no other form of a tower."""
-    raise SepmlError("towers have no other form; their model folders are those of the experiment, such as peer1")
+    """`sepml export` does not apply."""
+    return options.wrong("towers are not exported; their model folders are PEER/config.json and model.safetensors")
