@@ -199,7 +199,8 @@ def describe_tower(folder: Path) -> str:
     file = str(folder / "config.json")
     config = parse(TowerConfig, read_model_settings(folder, _FORMAT), source=file)
     with about(file):
-        require_weights(tower_shape(config), folder)
+        expected = tower_shape(config)
+    require_weights(expected, folder)
     sizes = f"{config.users:,} users, {config.songs:,} songs, {config.features} features, embeddings of {config.size}"
     return f"{folder}: {config.modality} tower: {sizes}, {config.layers} layers of propagation"
 
