@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sepml.commands.options import OK, check_experiment, print_peers
-from sepml.errors import SepmlError
 
 if TYPE_CHECKING:
     from sepml.study.task import StudyTask
@@ -46,5 +45,5 @@ def info(options: argparse.Namespace) -> int:
 
 
 def export(options: argparse.Namespace) -> int:
-    """`sepml export`: there is no other form of a tower."""
-    raise SepmlError("towers have no other form; their model folders are those of the experiment, such as peer1")
+    """`sepml export` does not apply."""
+    return options.wrong("towers are not exported; their model folders are PEER/config.json and model.safetensors")

@@ -174,9 +174,13 @@ def load_graph_experiment(
     """A trained experiment, its graphs and their division, and its networks in evaluation mode.
 
     Raises:
-        SepmlError: the folder holds no experiment with a finished epoch, or its graphs cannot be read.
+        SepmlError: the folder holds no experiment with a finished epoch, its graphs cannot be read, or a network is another one
+            than that of the configuration.
     """
     experiment, folders = read_run(GraphExperiment, exp)
     graphs = read_graphs(experiment.data)
     networks = [load_graph_classifier(folder).to(device) for folder in folders]
+    for peer, folder, network in zip(experiment.peers, folders, networks, strict=True):
+        if network.config != _config_of(peer, graphs):
+            raise SepmlError(f"{folder}: is not the network that the experiment's config.yaml and its data ask for")
     return experiment, graphs, divide(graphs, experiment.data, experiment.seed), networks

@@ -21,6 +21,8 @@ _OWN_FRIENDS = 0.8
 # Of a user's songs: for tests, and for validation.
 _HELD_OUT = (0.2, 0.1)
 _FEWEST = 5
+_MOST_PAIRS = 50_000_000
+_LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ def listening_of(settings: ListeningSettings, seed: int) -> Listening:
     """The listening of an experiment, with features taken away.
 
     Raises:
-        SepmlError: see `read_listening`; more listens or friends than there are songs or users.
+        SepmlError: see `read_listening` and `generate_listening`.
     """
     found = read_listening(settings.root, seed) if settings.kind == "folder" else generate_listening(settings, seed)
     taken = _taken_away(found.features, settings.missing, np.random.default_rng([seed, 11]))
@@ -86,8 +88,9 @@ def generate_listening(settings: ListeningSettings, seed: int) -> Listening:
     probabilities `softmax(0.7 <user, song>)`; four of five friends are of the same community.
 
     Raises:
-        SepmlError: more listens or friends than there are songs or users.
+        SepmlError: more listens or friends than there are songs or users, or too many of both.
     """
+    _require_small(settings.users, settings.songs, "data")
     if settings.listens > settings.songs:
         raise SepmlError(f"data.listens is {settings.listens}, expected at most the {settings.songs} songs")
     if settings.friends >= settings.users:
@@ -126,23 +129,28 @@ def _friends(belongs: np.ndarray, friends: int, rng: np.random.Generator) -> np.
 def read_listening(root: Path, seed: int) -> Listening:
     """The tables of a folder: `interactions.csv` (user, song), `social.csv` (user, friend), which may be absent, and
     `lyrics.csv`, `audio.csv`, `visual.csv` (song, then numbers), of which one or more are there; a song without features of a
-    modality has no row.
+    modality has no row, and rows of other songs are passed over.
 
     Args:
         seed: of the split into training, validation and test.
 
     Raises:
-        SepmlError: a table is absent, damaged or names what the interactions do not; a user has fewer than five songs.
+        SepmlError: a table is absent, damaged or has a song twice; a friend is not in the interactions; a user has fewer than
+            five songs; there are too many users and songs.
     """
-    rows = [(row["user"], row["song"]) for _, row in read_rows(root / "interactions.csv", "interactions", ("user", "song"))]
+    file = root / "interactions.csv"
+    rows = [(row["user"], row["song"]) for _, row in read_rows(file, "table of interactions", ("user", "song"))]
+    if not rows:
+        raise SepmlError(f"{file}: holds no interactions")
     users, songs = (sorted({pair[place] for pair in rows}) for place in (0, 1))
     at_user, at_song = ({name: n for n, name in enumerate(names)} for names in (users, songs))
     pairs = np.unique(np.array([(at_user[user], at_song[song]) for user, song in rows], np.int64).reshape(-1, 2), axis=0)
-    counts = np.bincount(pairs[:, 0], minlength=len(users)) if users else np.zeros(1, int)
+    counts = np.bincount(pairs[:, 0])
     if counts.min() < _FEWEST:
-        name = users[int(counts.argmin())] if users else "nobody"
-        raise SepmlError(f"{root / 'interactions.csv'}: {name} listens to {counts.min()} songs, expected {_FEWEST} or more")
-    features = {name: _features(file, at_song) for name in MODALITIES if (file := root / f"{name}.csv").exists()}
+        fewest = users[int(counts.argmin())][:80]
+        raise SepmlError(f"{file}: songs of user '{fewest}': {counts.min()}, expected {_FEWEST} or more")
+    _require_small(len(users), len(songs), str(file))
+    features = {name: _features(table, at_song) for name in MODALITIES if (table := root / f"{name}.csv").exists()}
     if not features:
         expected = ", ".join(f"{name}.csv" for name in MODALITIES)
         raise SepmlError(f"{root}: holds no features of songs, expected one or more of {expected}")
@@ -150,32 +158,51 @@ def read_listening(root: Path, seed: int) -> Listening:
     return Listening(tuple(users), len(songs), *split, _social(root / "social.csv", at_user), features)
 
 
+def _require_small(users: int, songs: int, source: str) -> None:
+    """Refuse more pairs of a user and a song than the tables of all pairs can hold in memory."""
+    if users * songs > _MOST_PAIRS:
+        found = f"{users:,} users and {songs:,} songs are {users * songs:,} pairs"
+        raise SepmlError(f"{source}: {found}, expected at most {_MOST_PAIRS:,}")
+
+
 def _features(file: Path, at_song: Mapping[str, int]) -> np.ndarray:
-    features: np.ndarray | None = None
-    for line, row in read_rows(file, "features of songs", ("song",)):
+    found: dict[str, list[float]] = {}
+    for line, row in read_rows(file, "table of features", ("song",)):
         name = row.pop("song")
-        if name not in at_song:
-            continue
-        try:
-            values = np.array([float(value) for value in row.values()])
-        except ValueError as error:
-            raise SepmlError(f"{file}:{line}: {error}, expected numbers after the song") from error
-        if features is None:
-            features = np.full((len(at_song), len(values)), np.nan)
-        features[at_song[name]] = values
-    if features is None or not features.shape[1] or not np.isfinite(features[~np.isnan(features).all(1)]).all():
-        raise SepmlError(f"{file}: expected finite numbers for songs of interactions.csv")
+        if not row:
+            raise SepmlError(f"{file}: has the column 'song' alone, expected columns of numbers beside it")
+        if name in found:
+            raise SepmlError(f"{file}:{line}: song '{name[:80]}' stands twice")
+        found[name] = [_feature(text, f"{file}:{line}: {column[:80]}") for column, text in row.items()]
+    if not found.keys() & at_song.keys():
+        raise SepmlError(f"{file}: has features of none of the songs in interactions.csv")
+    features = np.full((len(at_song), len(next(iter(found.values())))), np.nan)
+    for name in found.keys() & at_song.keys():
+        features[at_song[name]] = found[name]
     return features
+
+
+def _feature(text: str, where: str) -> float:
+    """A number, which 32-bit floats hold."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = np.nan
+    if not abs(value) <= _LARGEST:
+        raise SepmlError(f"{where} is '{text[:80]}', expected a finite number")
+    return value
 
 
 def _social(file: Path, at_user: Mapping[str, int]) -> np.ndarray:
     if not file.exists():
         return np.zeros((0, 2), np.int64)
     pairs = []
-    for line, row in read_rows(file, "friendships", ("user", "friend")):
+    for line, row in read_rows(file, "table of friendships", ("user", "friend")):
         for name in (row["user"], row["friend"]):
             if name not in at_user:
                 raise SepmlError(f"{file}:{line}: '{name[:80]}' listens to nothing in interactions.csv")
+        if row["user"] == row["friend"]:
+            raise SepmlError(f"{file}:{line}: '{row['user'][:80]}' stands as a friend of their own")
         pairs.append((at_user[row["user"]], at_user[row["friend"]]))
     return np.array(pairs, np.int64).reshape(-1, 2)
 

@@ -27,18 +27,25 @@ def read_planetoid(root: Path, name: str) -> Data:
         name: `cora`, `citeseer` or `pubmed`.
 
     Raises:
-        SepmlError: a file is absent, damaged, or would run code.
+        SepmlError: a file is absent, damaged, or would run code; a feature is not finite; an edge leads to no node.
     """
     for part in _PICKLES:
         _require_harmless(root / f"ind.{name}.{part}")
     if not (index := root / f"ind.{name}.test.index").is_file():
         raise _absent(index)
     try:
-        return read_planetoid_data(str(root), name)
+        graph = read_planetoid_data(str(root), name)
     # The reader checks nothing: a damaged file can cause any error.
     except Exception as error:
         said = (str(error).splitlines() or [""])[0] or type(error).__name__
         raise SepmlError(f"{root}: the files ind.{name}.* cannot be read as a graph of Planetoid: {said[:200]}") from error
+    if not graph.x.isfinite().all():
+        raise SepmlError(f"{root}: the files ind.{name}.* hold features that are not finite numbers")
+    beyond = graph.edge_index[graph.edge_index >= len(graph.x)]
+    if len(beyond):
+        node = int(beyond[0])
+        raise SepmlError(f"{root / f'ind.{name}.graph'}: has an edge of node {node}, expected 0 to {len(graph.x) - 1}")
+    return graph
 
 
 def _require_harmless(file: Path) -> None:

@@ -13,13 +13,14 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset
 
 from sepml.config import parse
-from sepml.errors import SepmlError
+from sepml.errors import SepmlError, about
 from sepml.graph.listening import Listening, ListeningSettings, Modality, listening_of
 from sepml.graph.recommendation import (
     ListeningBatch,
     RecommendationTask,
     Tower,
     TowerConfig,
+    tower_shape,
 )
 from sepml.training.experiment import (
     MOST_PEERS,
@@ -30,6 +31,7 @@ from sepml.training.experiment import (
     refuse_unlabelled,
     train_experiment,
 )
+from sepml.training.hardware import require_memory
 from sepml.training.loading import EpochBatches, Loader
 from sepml.training.model_folder import load_weights, read_model_settings, require_weights, write_model_folder
 from sepml.training.settings import CohortSettings
@@ -97,14 +99,15 @@ def parse_recommendation(settings: dict[str, Any], source: str) -> Recommendatio
 
 def train_recommendation(settings: dict[str, Any], source: str, exp: Path, machines: Machines) -> None:
     """Train an experiment in a folder, see `parse_recommendation` and `train_experiment`."""
-    train_experiment(parse_recommendation(settings, source), exp, _parts, machines)
+    train_experiment(parse_recommendation(settings, source), exp, recommendation_parts, machines)
 
 
 class Interactions(Dataset[ListeningBatch]):
-    """Interactions of a part of the data, each with a song that its user has not listened to, drawn by (seed, epoch, index).
+    """Interactions of a part of the data, each with a song not known of its user, which (seed, epoch, index) draws.
 
     Args:
-        pairs: `(N, 2)`. known, wanted: `(users, songs)` bool.
+        pairs: `(N, 2)`. known, wanted: `(users, songs)` bool. Songs held out for validation and test are not known in training,
+            and are drawn as any other.
     """
 
     def __init__(self, pairs: np.ndarray, known: np.ndarray, wanted: np.ndarray, seed: int) -> None:
@@ -128,10 +131,10 @@ def _collate(examples: Sequence[Any]) -> ListeningBatch:
 
 def marked(listening: Listening, *parts: np.ndarray) -> np.ndarray:
     """Which songs users have in some parts of the data, `(users, songs)` bool."""
-    marked = np.zeros((len(listening.users), listening.songs), bool)
+    found = np.zeros((len(listening.users), listening.songs), bool)
     for pairs in parts:
-        marked[pairs[:, 0], pairs[:, 1]] = True
-    return marked
+        found[pairs[:, 0], pairs[:, 1]] = True
+    return found
 
 
 def wanted_loader(listening: Listening, wanted: np.ndarray, known: np.ndarray, seed: int) -> DataLoader[ListeningBatch]:
@@ -141,14 +144,24 @@ def wanted_loader(listening: Listening, wanted: np.ndarray, known: np.ndarray, s
     return Loader(dataset, _collate, batch_size=256, sampler=[(0, n) for n in range(len(pairs))], generator=torch.Generator())
 
 
-def _parts(experiment: RecommendationExperiment, rank: int = 0, world_size: int = 1) -> Parts:
+def recommendation_parts(experiment: RecommendationExperiment, rank: int = 0, world_size: int = 1) -> Parts:
+    """The networks, the batches and the task of an experiment.
+
+    Raises:
+        SepmlError: the data or the networks are not possible.
+    """
     listening, seed = listening_of(experiment.data, experiment.seed), experiment.seed
-    networks = fresh_networks(tower_configs(experiment, listening), partial(Tower, listening=listening), seed)
+    configs = tower_configs(experiment, listening)
+    with about("peers"):
+        require_memory([tower_shape(config) for config in configs])
+    networks = fresh_networks(configs, partial(Tower, listening=listening), seed)
     known = marked(listening, listening.train)
     learnt = Interactions(listening.train, known, marked(listening, listening.valid), seed)
     batches = EpochBatches(len(learnt), experiment.data.batch_size, seed, rank, world_size)
     train: DataLoader[Any] = Loader(learnt, _collate, batch_sampler=batches, generator=torch.Generator())
-    loaders = (train, wanted_loader(listening, listening.valid[rank::world_size], known, seed))
+    # All songs of a user are found by one process.
+    own = listening.valid[listening.valid[:, 0] % world_size == rank]
+    loaders = (train, wanted_loader(listening, own, known, seed))
     return Parts(task_of_experiment(experiment), networks, loaders, cast(Callable[[Path, nn.Module], None], _save_tower))
 
 
@@ -183,19 +196,23 @@ def describe_tower(folder: Path) -> str:
     Raises:
         SepmlError: it is damaged or of another format.
     """
-    config = parse(TowerConfig, read_model_settings(folder, _FORMAT), source=str(folder / "config.json"))
+    file = str(folder / "config.json")
+    config = parse(TowerConfig, read_model_settings(folder, _FORMAT), source=file)
+    with about(file):
+        expected = tower_shape(config)
+    require_weights(expected, folder)
     sizes = f"{config.users:,} users, {config.songs:,} songs, {config.features} features, embeddings of {config.size}"
     return f"{folder}: {config.modality} tower: {sizes}, {config.layers} layers of propagation"
 
 
 def load_tower(folder: Path, config: TowerConfig, listening: Listening) -> Tower:
-    """Read a model folder into a tower in evaluation mode, for the data that it was made for.
+    """Read a model folder into a tower in evaluation mode.
 
     Raises:
-        SepmlError: a file is missing or damaged, or the tower is for other data.
+        SepmlError: a file is missing or damaged, or it is another tower than that of the configuration.
     """
     if read_model_settings(folder, _FORMAT) != asdict(config):
-        raise SepmlError(f"{folder}: is a tower for other data than those of the experiment's config.yaml")
+        raise SepmlError(f"{folder}: is not the tower that the experiment's config.yaml and its data ask for")
     tower = Tower(config, listening)
     require_weights(tower, folder)
     load_weights(tower, folder)

@@ -1,12 +1,13 @@
 """After the abstract; details are ours: recommendation of music by a tower for each modality, which learn from each other.
 
-Source: Ziaoddini, "Socially aware music recommendation", arXiv 2511.05497, 2025: a heterogeneous graph of users and songs,
-aligned by mutual learning without fusion. Propagation is LightGCN's, He et al., SIGIR 2020; the
-loss BPR, Rendle et al., UAI 2009.
+Source: Ziaoddini, "Socially aware music recommendation", arXiv 2511.05497, 2025: a heterogeneous graph of users and songs, with
+representations by modality that mutual learning aligns without fusion. Its emotion-aware embeddings are left out. Propagation
+is LightGCN's, He et al., SIGIR 2020; the loss is BPR, Rendle et al., UAI 2009.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, NamedTuple, cast
 
 import numpy as np
@@ -18,6 +19,7 @@ from torch_geometric.nn import LGConv
 
 from sepml.graph.listening import Listening, Modality
 from sepml.mutual import PlainPredictions
+from sepml.training.hardware import shape_of
 
 _LEAST = torch.finfo(torch.float32).min
 
@@ -41,7 +43,27 @@ class TowerConfig:
     layers: Annotated[int, Field(ge=0, le=16)] = 2
 
 
-class Tower(nn.Module):
+class TowerWeights(nn.Module):
+    """What a tower learns: embeddings of users, and a linear map of the features of songs."""
+
+    def __init__(self, config: TowerConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.users = nn.Embedding(config.users, config.size)
+        nn.init.normal_(self.users.weight, std=0.1)
+        self.project = nn.Linear(config.features, config.size, bias=False)
+
+
+def tower_shape(config: TowerConfig) -> TowerWeights:
+    """The weights of a configuration on torch's meta device: they have shapes but no memory.
+
+    Raises:
+        SepmlError: they are too many.
+    """
+    return shape_of(partial(TowerWeights, config), f"the tower for {config.modality}")
+
+
+class Tower(TowerWeights):
     """Embeddings of users and songs: those of users are learnt, those of songs come from features of one modality.
 
     Both are averaged over the layers of a propagation in the graph of users and songs, so that a song without features is
@@ -49,11 +71,7 @@ class Tower(nn.Module):
     """
 
     def __init__(self, config: TowerConfig, listening: Listening) -> None:
-        super().__init__()
-        self.config = config
-        self.users = nn.Embedding(config.users, config.size)
-        nn.init.normal_(self.users.weight, std=0.1)
-        self.project = nn.Linear(config.features, config.size, bias=False)
+        super().__init__(config)
         self.propagate = LGConv()
         features = torch.from_numpy(listening.features[config.modality]).float()
         self.register_buffer("present", ~features.isnan().any(1), persistent=False)
@@ -87,10 +105,11 @@ def _both_ways(one: np.ndarray, other: np.ndarray) -> list[np.ndarray]:
 
 
 class ListeningBatch(NamedTuple):
-    """Users `(B,)`, a song that each has listened to and one that it has not, `(B,)`; and what is known of all songs.
+    """Users `(B,)`, a song that each has listened to and one that it is not known to, `(B,)`; and what is known of all songs.
 
     Attributes:
-        known: `(B, songs)` bool, the songs of training. wanted: those that are to be found.
+        known: `(B, songs)` bool, songs that are not to be ranked: those of training, in tests those of validation too.
+        wanted: `(B, songs)` bool, those that are to be found.
     """
 
     users: Tensor
@@ -162,7 +181,9 @@ class RecommendationTask(PlainPredictions):
         """The scores of teachers `(J, B, songs)` together, `(B, songs)`: the mean of those that have a song's features."""
         weights = shares.mT * predictions.present
         total = weights.sum(0)
-        return TowerScores((weights * predictions.scores).sum(0) / total.clamp_min(1e-9), total > 0)
+        # What a share of 0 stands at may be nan.
+        mean = torch.where(weights > 0, weights * predictions.scores, 0).sum(0) / total.clamp_min(1e-9)
+        return TowerScores(mean, total > 0)
 
     def confidence(
         self, predictions: Sequence[TowerScores], batch: ListeningBatch, losses: Sequence[Tensor | None] | None = None
@@ -190,7 +211,7 @@ def ranking_scores(scores: Tensor, known: Tensor, wanted: Tensor, depth: int) ->
     """Recall@K and NDCG@K, percent, each `(B,)`, with a full ranking of the songs that are not known.
 
     Args:
-        scores: `(B, songs)`. known, wanted: `(B, songs)` bool.
+        scores: `(B, songs)`; where one is nan, so is the result. known, wanted: `(B, songs)` bool; each row wants a song.
 
     >>> found = torch.tensor([[False, True, False]])
     >>> [round(each.item(), 1) for each in ranking_scores(torch.tensor([[3.0, 2.0, 1.0]]), ~found & False, found, 2)]
@@ -198,7 +219,7 @@ def ranking_scores(scores: Tensor, known: Tensor, wanted: Tensor, depth: int) ->
     """
     depth = min(depth, scores.shape[1])
     best = scores.masked_fill(known, -torch.inf).topk(depth, 1).indices
-    hits = wanted.gather(1, best).double()
+    hits = wanted.gather(1, best).double().masked_fill(scores.isnan().any(1, keepdim=True), torch.nan)
     discounts = 1 / torch.log2(torch.arange(2, depth + 2, dtype=torch.double, device=scores.device))
     counts = wanted.sum(1).clamp(max=depth)
     ideal = discounts.cumsum(0)[counts - 1]

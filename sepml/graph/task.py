@@ -2,7 +2,7 @@
 
 The objective of K peers, with the adaptive weighting of `sepml.graph.weighting` in p:
 
-    L_k = CE_k + weight * [ 1/(K-1) sum_j KL(p_j || p_k) - gamma H(p_k) ]
+    L_k = CE_k + weight * [ 1/(K-1) sum_j T^2 KL(p_j || p_k) - gamma H(p_k) ]
 """
 
 from collections.abc import Sequence

@@ -120,6 +120,15 @@ def test_wrong_and_damaged_data(tmp_path, capsys):
             file.write_bytes(pickle.dumps(Evil(), protocol=protocol))
             refused(settings, file, "expected arrays, sparse matrices and lists alone; it is not read")
         file.write_bytes(whole)
+    for part, change, said in (
+        ("allx", lambda features: features * np.nan, f"{tmp_path}: the files ind.cora.* hold features that are not finite"),
+        ("graph", lambda graph: {**graph, 3: [540]}, "ind.cora.graph: has an edge of node 540, expected 0 to 539"),
+    ):
+        file = tmp_path / f"ind.cora.{part}"
+        whole = file.read_bytes()
+        file.write_bytes(pickle.dumps(change(pickle.loads(whole)), protocol=2))
+        refused(settings, said)
+        file.write_bytes(whole)
     (tmp_path / "ind.cora.test.index").write_text("999999\n")
     refused(settings, f"{tmp_path}: the files ind.cora.* cannot be read as a graph of Planetoid")
     (tmp_path / "ind.cora.test.index").unlink()

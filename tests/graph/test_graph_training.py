@@ -1,5 +1,6 @@
 """`sepml train`, `evaluate`, `info` and `study` of networks for graphs, end to end on small ones."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -81,6 +82,15 @@ def test_evaluate_and_info(gml, tmp_path, capsys):
         with pytest.raises(SystemExit) as left:
             main(words)
         assert left.value.code == 2 and said in capsys.readouterr().err
+
+
+def test_networks_of_another_experiment_are_refused(gml, tmp_path, capsys):
+    exp = shutil.copytree(gml[1], tmp_path / "exp")
+    settings = (exp / "config.yaml").read_text()
+    for old, new in (("kind: cora", "kind: digits"), ("kind: cora", "kind: atlas"), ("network: gcn", "network: sage")):
+        (exp / "config.yaml").write_text(settings.replace(old, new))
+        assert main(["evaluate", "--model", str(exp), "-o", str(tmp_path / "out"), "-d", "cpu", "-q"]) == 1
+        one_line(capsys, "peer1: is not the network that the experiment's config.yaml and its data ask for")
 
 
 def test_a_frozen_network_for_graphs_teaches_an_mlp(gml, tmp_path):

@@ -2,17 +2,22 @@
 
 import csv
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from image_training import history, train
+from safetensors.torch import load_file
 from torch.nn import functional
+from training_runs import one_line
 
 from sepml.cli import main
 from sepml.errors import SepmlError
 from sepml.graph.listening import Listening, ListeningSettings, generate_listening, listening_of, read_listening
+from sepml.graph.recommend import Interactions, marked, parse_recommendation, recommendation_parts
+from sepml.graph.recommend_evaluation import evaluate_recommendation
 from sepml.graph.recommendation import (
     ListeningBatch,
     RecommendationTask,
@@ -84,6 +89,25 @@ def test_known_songs_are_not_recommended():
     assert recall.tolist() == [100.0]
 
 
+def test_scores_that_are_not_numbers_have_no_ranking():
+    nothing, wanted = torch.zeros(2, 3).bool(), torch.tensor([[True, False, False]] * 2)
+    for found in ranking_scores(torch.tensor([[math.nan, 0.0, 0.0], [1.0, 0.0, 0.0]]), nothing, wanted, 2):
+        assert math.isnan(found[0]) and found[1] == 100
+
+
+def test_the_average_teacher_has_the_mean_of_the_towers_that_know_a_song():
+    values = torch.tensor([[[1.0, 2.0, 3.0, 4.0]], [[5.0, 8.0, 7.0, 6.0]], [[math.nan] * 4]])
+    present = torch.tensor([[[True, True, False, False]], [[True, False, True, False]], [[True] * 4]])
+    shares = torch.tensor([0.25, 0.75, 0.0])[:, None, None]
+    found = RecommendationTask().average(TowerScores(values, present), shares)
+    assert found.scores[0, :3].tolist() == [4.0, 2.0, 7.0] and found.present.tolist() == [[True, True, True, False]]
+
+
+def test_the_confidence_is_the_probability_of_the_likeliest_song():
+    found = RecommendationTask(2.0).confidence([scores([[0.0, 2.0]]), scores([[0.0, 0.0]])], batch([0], [1], 2))
+    assert found.flatten().tolist() == pytest.approx([1 / (1 + math.exp(-1)), 0.5])
+
+
 def test_towers_without_features_of_a_song_do_not_count():
     one, other = scores([[1.0, 0.0, 2.0]], [[True, True, False]]), scores([[0.0, 3.0, 1.0]], [[True, False, False]])
     logs = [functional.log_softmax(each.scores, 1)[0] for each in (one, other)]
@@ -120,6 +144,27 @@ def test_a_community_is_drawn_by_its_seed_and_keeps_a_modality():
     assert not len(listening_of(ListeningSettings(**DATA, social=False), 1).social)
 
 
+def test_negatives_are_drawn_anew_in_each_epoch_and_never_from_training():
+    listening = generate_listening(ListeningSettings(**DATA), 0)
+    known = marked(listening, listening.train)
+    drawn = Interactions(listening.train, known, known, 3)
+    others = np.array([[int(drawn[epoch, n].others) for n in range(len(drawn))] for epoch in (0, 1)])
+    assert not known[listening.train[:, 0], others].any() and (others[0] != others[1]).mean() > 0.8
+    assert [int(drawn[0, n].others) for n in range(20)] == others[0, :20].tolist()
+
+
+def test_two_processes_validate_all_songs_of_half_of_the_users_each():
+    experiment = parse_recommendation({"data": DATA, "peers": [{"modality": "audio"}]}, "x")
+    whole, *halves = (
+        [ListeningBatch(*parts) for parts in zip(*(torch.cat(field) for field in zip(*loader, strict=True)), strict=True)]
+        for loader in (recommendation_parts(experiment, *share).loaders[1] for share in ((0, 1), (0, 2), (1, 2)))
+    )
+    wanted = {int(row.users): row.wanted for row in whole}
+    assert len(whole) == 30 and sum(map(len, halves)) == 30
+    for half in halves:
+        assert len(half) == 15 and all(torch.equal(row.wanted, wanted[int(row.users)]) for row in half)
+
+
 def write_folder(folder) -> None:
     rng = np.random.default_rng(0)
     tables = {"interactions.csv": [("user", "song")], "social.csv": [("user", "friend"), ("u0", "u1")]}
@@ -140,17 +185,24 @@ def test_a_folder_is_read(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "content", "said"), [
-    ("interactions.csv", "user,song\nu0,s0\n", "interactions.csv: u0 listens to 1 songs, expected 5 or more"),
+    ("interactions.csv", "user,song\nu0,s0\n", "interactions.csv: songs of user 'u0': 1, expected 5 or more"),
+    ("interactions.csv", "user,song\n", "interactions.csv: holds no interactions"),
+    ("interactions.csv", "usr,song\na,b\n", "column 'user' is missing; did you mean 'usr'?; expected a table of interactions"),
     ("social.csv", "user,friend\nu0,nobody\n", "social.csv:2: 'nobody' listens to nothing in interactions.csv"),
-    ("audio.csv", "song,f1\ns0,loud\n", "audio.csv:2: could not convert string to float: 'loud', expected numbers"),
-    ("audio.csv", "song,f1\nelsewhere,1\n", "audio.csv: expected finite numbers for songs of interactions.csv"),
+    ("social.csv", "user,friend\nu0,u0\n", "social.csv:2: 'u0' stands as a friend of their own"),
+    ("audio.csv", "", "audio.csv: column 'song' is missing; expected a table of features, the header is: nothing"),
+    ("audio.csv", "song\ns0\n", "audio.csv: has the column 'song' alone"),
+    *(("audio.csv", f"song,f1,f2\ns0,1,2\ns1,0,{bad}\n", f"audio.csv:3: f2 is '{bad}', expected a finite number")
+      for bad in ("loud", "", "nan", "inf", "1e39")),
+    ("audio.csv", "song,f1\ns0,1\ns0,2\n", "audio.csv:3: song 's0' stands twice"),
+    ("audio.csv", "song,f1\nelsewhere,1\n", "audio.csv: has features of none of the songs in interactions.csv"),
 ])  # fmt: skip
 def test_a_damaged_folder_is_refused(tmp_path, name, content, said):
     write_folder(tmp_path)
     (tmp_path / name).write_text(content)
     with pytest.raises(SepmlError) as caught:
         read_listening(tmp_path, 0)
-    assert said in str(caught.value)
+    assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
 def written(path, **settings):
@@ -188,8 +240,44 @@ def test_evaluate_info_and_export(trained, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--model", str(trained / "exp/peer1"), "-o", str(tmp_path / "x")])
     assert "peer1 is a tower; expected the experiment that it is of" in capsys.readouterr().err
-    assert main(["export", str(trained / "exp"), str(tmp_path / "x.onnx")]) == 1
-    assert "towers have no other form" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["export", str(trained / "exp"), str(tmp_path / "x.onnx")])
+    assert "towers are not exported" in capsys.readouterr().err
+
+
+def test_an_evaluation_ranks_all_songs_but_those_of_training_and_validation(trained, tmp_path):
+    metrics = pytest.importorskip("sklearn.metrics")
+    [*towers, _] = evaluate_recommendation(trained / "exp", tmp_path)
+    listening = generate_listening(ListeningSettings(**DATA), 0)
+    for k, row in enumerate(towers):
+        weights = load_file(trained / f"exp/peer{k + 1}/model.safetensors")
+        tower = Tower(TowerConfig(("lyrics", "audio", "visual")[k], 30, 40, weights["project.weight"].shape[1], 8), listening)
+        tower.load_state_dict(weights)
+        found = []
+        for user, values in enumerate(tower(torch.arange(30)).detach().numpy()):
+            known = [song for pairs in (listening.train, listening.valid) for u, song in pairs if u == user]
+            wanted = np.isin(np.arange(40), listening.test[listening.test[:, 0] == user, 1])
+            free = np.setdiff1d(np.arange(40), known)
+            found.append(metrics.ndcg_score(wanted[None, free].astype(float), values[None, free], k=20))
+        assert row["ndcg"] == pytest.approx(100 * np.mean(found), rel=1e-5)
+
+
+def test_damaged_towers_and_those_of_other_data_are_one_line(trained, tmp_path, capsys):
+    exp = shutil.copytree(trained / "exp", tmp_path / "exp")
+    evaluation = ["evaluate", "--model", str(exp), "-o", str(tmp_path / "out"), "-d", "cpu", "-q"]
+    settings = (exp / "config.yaml").read_text()
+    (exp / "config.yaml").write_text(settings.replace("songs: 40", "songs: 41"))
+    assert main(evaluation) == 1
+    one_line(capsys, "peer1: is not the tower that the experiment's config.yaml and its data ask for")
+    (exp / "config.yaml").write_text(settings)
+    (exp / "peer1/model.safetensors").write_bytes(b"none")
+    for words in (evaluation, ["info", str(exp)]):
+        assert main(words) == 1
+        one_line(capsys, "peer1/model.safetensors", "cannot be read as safetensors weights")
+    for k in (1, 2, 3):
+        shutil.rmtree(exp / f"peer{k}")
+    assert main(["info", str(exp)]) == 1
+    one_line(capsys, "exp: has no peer1, expected an experiment with an epoch done")
 
 
 def test_a_study_scores_users(tmp_path):
@@ -204,13 +292,14 @@ def test_a_study_scores_users(tmp_path):
 
 @pytest.mark.parametrize(("words", "said"), [
     (["--data.listens", "41"], "data.listens is 41, expected at most the 40 songs"),
+    (["--data.users", "100000", "--data.songs", "501"], "data: 100,000 users and 501 songs are 50,100,000 pairs"),
+    (["--data.users", "50000", "--peers.0.size", "4096"], "the tower for lyrics would have"),
     (["--data.friends", "30"], "data.friends is 30, expected less than the 30 users"),
     (["--cohort.unlabelled.threshold", "3"], "'cohort.unlabelled' is for experiments in separation"),
 ])  # fmt: skip
 def test_settings_that_do_not_fit_are_one_line(tmp_path, capsys, words, said):
     assert train(written(tmp_path / "config.yaml"), tmp_path / "exp", *words) == 1
-    err = capsys.readouterr().err
-    assert said in err and "Traceback" not in err
+    one_line(capsys, said)
 
 
 def test_a_modality_that_is_not_there_is_refused(tmp_path, capsys):
