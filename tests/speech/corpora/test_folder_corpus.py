@@ -112,7 +112,7 @@ def test_faults_of_a_tree(speech, tmp_path):
         prepare_own_recordings(speech, speech / "out", drawing)
     with pytest.raises(SepmlError, match=r"0\.WAV: its rate is 16000 Hz, below the 44100 Hz asked for \(20 of 20"):
         prepare_own_recordings(speech, tmp_path / "x", drawing, sample_rate=44100, jobs=1)
-    with pytest.raises(SepmlError, match="4 speakers, but 3 splits with mixtures of 2 need 6; give fewer splits"):
+    with pytest.raises(SepmlError, match="4 speakers, but 3 splits with mixtures of 2 need 6; give more speakers, or leave splits out"):
         split_speakers("abcd", drawing, tmp_path)
     with pytest.raises(SepmlError, match="expected three of 0 or more with the sum 1"):
         split_speakers("abcdefg", Drawing(shares=(0.8, 0.1, 0.2)), tmp_path)
