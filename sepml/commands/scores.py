@@ -139,19 +139,28 @@ def _compare(options: argparse.Namespace) -> int:
 
 def add_evaluate(commands: Commands) -> None:
     """The options of `sepml evaluate`."""
-    text = "separate the mixtures of a manifest and score the estimates, in one pass; or test classifiers of images"
+    text = (
+        "separate the mixtures of a manifest and score the estimates, in one pass; or test an experiment of another task "
+        "(images, graphs, recommendation)"
+    )
     sub = command(commands, "evaluate", text)
     sub.epilog = (
         "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
-        "of sepml separate and sepml score, but for the rounding of sums. The same command resumes an interrupted evaluation."
+        "of sepml separate and sepml score, but for the rounding of sums. The same command resumes an interrupted evaluation. "
+        "An experiment of another task names its test data itself: then --model, -o, -d and -f are what matters, and a "
+        "slimmable network also takes --widths and --resolutions."
     )
     sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
     add_network(sub)
-    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
+    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; experiments of other tasks have their own")
     moved_to(sub)
     sub.add_argument(
-        "-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/; of images evaluation.csv"
+        "-o",
+        "--out",
+        type=Path,
+        required=True,
+        help="folder for scores.csv, summary.json and est/; of other tasks evaluation.csv",
     )
     sub.add_argument(
         "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
