@@ -126,6 +126,11 @@ def test_all_and_test_bring_every_extra():
     assert [(file, name) for file, names in texts for name in names.split(",") if name not in packages] == []
 
 
+def test_the_page_about_installing_has_every_extra():
+    rows = re.findall(r"^\| `(\w+)` \|", (ROOT / "docs/install.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert sorted(rows) == sorted(extras().keys() - {"docs", "tensorboard", "test"})
+
+
 def test_what_the_line_says():
     message = r"^flying needs the package no_such_wings: pip install 'sepml\[air\]'$"
     with pytest.raises(SepmlError, match=message), needs_extra("air", "flying"):

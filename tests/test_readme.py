@@ -73,6 +73,25 @@ def test_every_command_of_sepml_is_run_in_order(clone, capsys):
     assert (clone / "mine/meeting_s2.wav").is_file()
 
 
+def test_mixtures_with_their_sources_are_trained_on(clone, capsys):
+    """The commands of docs/train.md, on mixtures of 16 kHz."""
+    page = (ROOT / "docs/train.md").read_text(encoding="utf-8").split("## Mixtures that you have, with their sources")[1]
+    for split in ("train", "valid", "test"):
+        sources = [0.3 * speech_like(seed, 1.0) for seed in (1, 2)]
+        for part, samples in zip(("s1", "s2", "mix"), [*sources, sum(sources)], strict=True):
+            file = clone / f"mixtures/{split}/{part}/001.wav"
+            file.parent.mkdir(parents=True)
+            soundfile.write(file, samples, 16000)
+    small = {"prepare": "-j 1", "train": "-d cpu --fit.epochs 1 --data.batch_size 1 --data.segment 0.3"}
+    found = BLOCK.search(page)
+    assert found and len(found[1].splitlines()) == 2
+    for line in found[1].splitlines():
+        words = shlex.split(line)[1:]
+        assert main([*words, *small[words[0]].split()]) == 0, f"{line}: {capsys.readouterr().err}"
+    assert {file.name for file in (clone / "own").glob("*.csv")} == {"train.csv", "valid.csv", "test.csv"}
+    assert soundfile.info(clone / "own/train/mix/001.wav").samplerate == RATE and (clone / "pair/peer2").is_dir()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_is_known(page):
     """Also those of commands that need a network, a microphone or minutes."""

@@ -52,7 +52,7 @@ def _check_evaluation(options: argparse.Namespace) -> None:
     if options.report and options.part != (1, 1):
         options.wrong("--report: needs the scores of all parts, see sepml merge and sepml report")
     if options.manifest is None and options.model and not Path(options.model).exists():
-        raise SepmlError(f"{options.model}: no such folder; and --manifest is needed but for experiments with images")
+        raise SepmlError(f"{options.model}: no such folder; and --manifest is needed but for experiments of other tasks")
     if options.manifest is None:
         options.wrong("the following arguments are required: --manifest")
     from sepml.speech.data.manifest import read_manifest

@@ -130,7 +130,9 @@ def _add_folder(corpora: Commands) -> None:
     sub.add_argument("--split", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TR", "CV", "TT"), help=shares)
     _list_option(sub, "5000 200 200")
     sub.add_argument("--seed", type=seed, default=0)
-    sub.add_argument("--sample-rate", type=at_least(1), help="copy the utterances at this rate, Hz (default: link to them)")
+    sub.add_argument(
+        "--sample-rate", type=at_least(1), help="copy the recordings at this rate, Hz (default: use them as they are)"
+    )
     sub.add_argument(
         "--channel",
         type=channel,
@@ -212,10 +214,10 @@ def _prepare_folder(options: argparse.Namespace) -> int:
     from sepml.speech.corpora.recordings import BadRecordings
 
     if options.mix_tree:
-        for name in ("sample_rate", "channel", "skip_bad"):
+        for name in ("channel", "skip_bad"):
             if getattr(options, name) is not options.parser.get_default(name):
                 options.wrong(f"--{name.replace('_', '-')} goes with --utterances; mixtures are named as they are")
-        return print_lines(trees.prepare_mix_tree(options.mix_tree, options.out))
+        return print_lines(trees.prepare_mix_tree(options.mix_tree, options.out, options.sample_rate, options.jobs))
     sizes = ListSizes(*options.lists) if options.lists else ListSizes()
     drawing = own_recordings.Drawing(options.n_src, options.gain_db, tuple(options.split), sizes, options.seed)
     with checked_usage(options):

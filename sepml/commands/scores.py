@@ -24,6 +24,17 @@ from sepml.commands.tasks import commands_for
 from sepml.errors import did_you_mean
 from sepml.speech.results.scores import KNOWN, METRICS
 
+_EVALUATE = (
+    "separate the mixtures of a manifest and score the estimates, in one pass; or test an experiment of another task "
+    "(images, graphs, recommendation)"
+)
+_ABOUT_EVALUATE = (
+    "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those of "
+    "sepml separate and sepml score, but for the rounding of sums. The same command resumes an interrupted evaluation. An "
+    "experiment of another task names its test data itself: it takes --model, -o, -d and -f, and, if its network is "
+    "slimmable, --widths and --resolutions."
+)
+
 
 def add_score(commands: Commands) -> None:
     """The options of `sepml score`."""
@@ -139,20 +150,16 @@ def _compare(options: argparse.Namespace) -> int:
 
 def add_evaluate(commands: Commands) -> None:
     """The options of `sepml evaluate`."""
-    text = "separate the mixtures of a manifest and score the estimates, in one pass; or test classifiers of images"
-    sub = command(commands, "evaluate", text)
-    sub.epilog = (
-        "Estimates are scored as the files that sepml separate writes, in the mixtures' resolution, so the scores are those "
-        "of sepml separate and sepml score, but for the rounding of sums. The same command resumes an interrupted evaluation."
-    )
-    sub.add_argument("--model", help="as for sepml separate (default: the model that comes with sepml)")
+    sub = command(commands, "evaluate", _EVALUATE)
+    sub.epilog = _ABOUT_EVALUATE
+    models = "as for sepml separate, or an experiment of another task (default: the model that comes with sepml)"
+    sub.add_argument("--model", help=models)
     sub.add_argument("--ensemble", action="store_true", help="of an experiment: every peer and their average, a row each")
     add_network(sub)
-    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; an experiment with images has its own")
+    sub.add_argument("--manifest", type=Path, help="CSV of mixtures and sources; experiments of other tasks have their own")
     moved_to(sub)
-    sub.add_argument(
-        "-o", "--out", type=Path, required=True, help="folder for scores.csv, summary.json and est/; of images evaluation.csv"
-    )
+    folder = "folder for scores.csv, summary.json and est/; of other tasks evaluation.csv"
+    sub.add_argument("-o", "--out", type=Path, required=True, help=folder)
     sub.add_argument(
         "--save-estimates", action=argparse.BooleanOptionalAction, default=True, help="keep the separated files in est/"
     )

@@ -200,11 +200,13 @@ def mixed_model(a: np.ndarray, b: np.ndarray) -> MixedModel:
     """Fit `difference ~ 1 + (1 | seed) + (1 | mixture)` to scores `(S, M)`; not to more than `MOST_MODELLED` mixtures."""
     if np.shape(a)[1] > MOST_MODELLED:
         return MixedModel(None, None, None, f"no mixed model is fitted to more than {MOST_MODELLED} examples")
+    differences = np.asarray(a, float) - np.asarray(b, float)
+    if np.ptp(differences) == 0:
+        return MixedModel(None, None, None, "no mixed model is fitted to differences that are all the same")
     import pandas
     import statsmodels.formula.api as formulas
     from statsmodels.tools.sm_exceptions import ConvergenceWarning
 
-    differences = np.asarray(a, float) - np.asarray(b, float)
     seeds, mixtures = np.indices(differences.shape)
     table = pandas.DataFrame({"y": differences.ravel(), "seed": seeds.ravel(), "mixture": mixtures.ravel(), "all": 1})
     parts = {"seed": "0 + C(seed)", "mixture": "0 + C(mixture)"}

@@ -91,6 +91,7 @@ def test_the_mixed_model_agrees_with_the_effect():
     assert model.note == "" and model.estimate == pytest.approx((a - b).mean(), abs=1e-6)
     low, high = model.interval
     assert low < model.estimate < high and 0 <= model.p_value <= 1
+    assert mixed_model(a, a).note == "no mixed model is fitted to differences that are all the same"
 
 
 def test_equal_values_have_an_interval_of_one_point():

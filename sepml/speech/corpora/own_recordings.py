@@ -202,7 +202,7 @@ def split_speakers(speakers: Sequence[str], drawing: Drawing, where: Path) -> di
     if len(speakers) < least.sum():
         raise SepmlError(
             f"{where}: {len(speakers)} speakers, but {np.count_nonzero(least)} splits with mixtures of {drawing.n_src} need "
-            f"{least.sum()}; give fewer splits, such as shares of 1 0 0, or more speakers"
+            f"{least.sum()}; give more speakers, or leave splits out, such as `split` 1 0 0"
         )
     counts = np.maximum(np.round(shares * len(speakers)).astype(int), least)
     while counts.sum() != len(speakers):

@@ -96,7 +96,7 @@ def find_recordings(root: Path, level: int, skipped: dict[str, str] | None = Non
         if len(path.parts) <= level:
             raise SepmlError(
                 f"{root / path}: has no folder that names its speaker, expected {'<part>/' * (level - 1)}<speaker>/<file>, "
-                f"as the speaker level is {level}"
+                f"as `speaker_level` is {level}"
             )
     if skipped is not None:
         paths = _without_doubles(paths, skipped)

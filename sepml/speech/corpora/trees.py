@@ -7,6 +7,7 @@ from pathlib import Path
 
 from sepml.errors import SepmlError, did_you_mean
 from sepml.speech.audio.files import is_recording
+from sepml.speech.corpora.resample_mixtures import at_rate
 from sepml.speech.data.manifest import scan_manifest, write_manifest
 from sepml.speech.data.mixtures import (
     AUDIO_SUFFIXES,
@@ -34,21 +35,31 @@ WHAM! (the noise in noise/, mix_both/ and mix_single/), http://wham.whisper.ai
 """
 
 
-def prepare_mix_tree(tree: Path, out: Path) -> list[Path]:
+def prepare_mix_tree(tree: Path, out: Path, sample_rate: int | None = None, jobs: int = 0) -> list[Path]:
     """Write `out/<split>.csv` for every split folder (mix/ s1/ s2/ ...) of a tree, or for the tree itself if it is one.
 
     A tree with one folder for each mixture, `mix_1/{mixture,s1,s2}.wav`, is one split; so is each folder of such trees. The
     manifest also names the noise in a folder noise/ beside the others, or in a file noise.wav: such mixtures are the sum of
     sources and noise. Files of other formats than WAV and FLAC are ignored, and counted in the log.
 
+    Args:
+        sample_rate: Hz; copies at this rate are made in `out/<split>/` and named instead, see `at_rate`. None names the files.
+        jobs: processes that make copies; 0 = all cores.
+
     Raises:
-        SepmlError: there is no such folder, or the files of a split do not match.
+        SepmlError: there is no such folder, or the files of a split do not match; or see `at_rate`.
     """
-    tree = Path(tree)
+    tree, out = Path(tree), Path(out)
     if folders := splits_of_folders(tree) if not (tree / "mix").is_dir() else {}:
-        return [_write(Path(out) / f"{name}.csv", *_of_folders(of_split)) for name, of_split in folders.items()]
-    splits = {tree.resolve().name: tree} if (tree / "mix").is_dir() else _splits(tree, "mix")
-    return [_write(Path(out) / f"{name}.csv", *_of_split(folder)) for name, folder in splits.items()]
+        found = {name: _of_folders(of_split) for name, of_split in folders.items()}
+    else:
+        splits = {tree.resolve().name: tree} if (tree / "mix").is_dir() else _splits(tree, "mix")
+        found = {name: _of_split(folder) for name, folder in splits.items()}
+    made = []
+    for name, (mixtures, faults) in found.items():
+        named = at_rate(mixtures, out / name, sample_rate, jobs) if sample_rate and not faults else mixtures
+        made.append(_write(out / f"{name}.csv", named, faults))
+    return made
 
 
 def prepare_wham(tree: Path, task: str, out: Path, sample_rate: int = 8000, mode: str = "min") -> list[Path]:

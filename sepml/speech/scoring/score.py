@@ -141,6 +141,8 @@ def _score(trials: Sequence[Trial], est: Path, out: Path, inputs: dict[str, str]
     if not settings.force:
         refuse_other(out, inputs)
     claim_parts(out, settings.part, [trial.id for trial in trials], inputs, settings.force)
+    if not est.is_dir():
+        raise SepmlError(f"{est}: no such folder")
     if not any(trial.ests[0].exists() for trial in trials):
         expected = trials[0].ests[0].name
         raise SepmlError(f"{est}: holds no estimate of any of the {len(trials)} mixtures; expected files like {expected}")

@@ -1,5 +1,6 @@
 """Adaptation to the recordings that arguments name."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
@@ -20,6 +21,7 @@ from sepml.speech.separation.options import OutputNames
 from sepml.speech.separation.talkers import SURE, TalkerCount
 from sepml.system.progress import track
 
+log = logging.getLogger(__name__)
 Separating = TypeVar("Separating", bound=Any)
 
 
@@ -62,6 +64,8 @@ def adapted(
         raise SepmlError("standard input cannot be learnt from, which takes several passes; name a file")
     if not files:
         raise SepmlError(failures[0] if failures else "nothing to learn from: no recordings")
+    for line in failures:
+        log.warning("left out: %s", line)
     result = adapt(Start(models, best), files, out, settings)
     return replace(result, left_out=(*failures, *result.left_out))
 

@@ -196,6 +196,7 @@ def collisions(plan: Mapping[Path, Sequence[Path]]) -> dict[Path, str]:
     """
     inputs = {os.path.realpath(file) for file in plan}
     owners: dict[str, list[Path]] = {}
+    shown: dict[str, Path] = {}
     refused: dict[Path, str] = {}
     for file, outputs in plan.items():
         for output in outputs:
@@ -203,14 +204,15 @@ def collisions(plan: Mapping[Path, Sequence[Path]]) -> dict[Path, str]:
             if target in inputs:
                 refused[file] = f"{output}: an output of {file} would be written over an input; choose another folder"
             owners.setdefault(target, []).append(file)
+            shown.setdefault(target, output)
     for target, rivals in owners.items():
         if len(rivals) > 1:
             by = f"{', '.join(map(str, rivals[:-1]))} and by {rivals[-1]}"
             remedy = "separate them into different folders"
             if len({rival.suffix for rival in rivals}) == len(rivals):
-                remedy = f"file names '{APART}' tell them apart"
+                remedy = f"`filename` '{APART}' tells them apart"
             elif len({Path(os.path.abspath(rival)).parent.name for rival in rivals}) == len(rivals):
-                remedy = f"file names '{BY_FOLDER}' tell them apart"
-            line = f"{target}: would be written by {by}; {remedy}"
+                remedy = f"`filename` '{BY_FOLDER}' tells them apart"
+            line = f"{shown[target]}: would be written by {by}; {remedy}"
             refused = {file: line for file in rivals} | refused
     return refused

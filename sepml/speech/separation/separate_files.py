@@ -132,10 +132,13 @@ def _log_heard(outcome: Outcome) -> None:
         log.debug("%s: kept, its outputs exist", label)
     if outcome.gain is not None and outcome.gain < 1:
         log.info("%s: sources turned down by %.1f dB to stay below full scale", label, -20 * np.log10(outcome.gain))
-    if heard is None or heard.snr is None:
+    if heard is None or not any(heard.shares):
         return
     counted = TalkerCount(outcome.talkers, outcome.certainty) if outcome.talkers and outcome.certainty is not None else None
-    log.info("%s: %s%s", label, f"{counted}; " if counted else "", heard)
+    # Of less than a second there is nothing to describe, but the number of talkers decides how many files there are.
+    described = [str(part) for part in (counted, heard if heard.snr is not None else None) if part]
+    if described:
+        log.info("%s: %s", label, "; ".join(described))
     if counted and counted.certainty < SURE:
         log.warning("%s: the number of talkers is uncertain (the setting `speakers` gives it)", label)
     if heard.warning:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,7 @@ from sepml.speech.separation.options import FileSettings, OutputFormat
 from sepml.speech.separation.outputs import Provenance, expected_provenance, is_output, provenance_of
 from sepml.speech.separation.separators import OneTalker, Separators
 from sepml.speech.separation.talkers import TalkerCount
-from sepml.system.stamp import WAY_OUT, OtherContent, Request, model_fingerprint
+from sepml.system.stamp import WAY_OUT, OtherContent, model_fingerprint
 
 COUNTING, SEPARATING = "counting the talkers in", "separating"
 Blocks = Iterator[np.ndarray]
@@ -88,7 +88,8 @@ class Work:
             first = next(iter(found.values()))
             talkers = next((number for number in numbers if expected[number] == first), talkers)
             for output, other in found.items():
-                Request(asdict(expected[talkers])).claim(output, "an estimate", asdict(other))
+                if other != expected[talkers]:
+                    raise OtherContent(f"{output}: holds an estimate {_difference(other, expected[talkers])}; {WAY_OUT}")
         return talkers if existing == list(outputs[:talkers]) else 0
 
     def count(self, path: Path, label: str, watch: Watch) -> TalkerCount | None:
@@ -102,6 +103,13 @@ class Work:
     def blocks(self, recording: Recording, label: str, doing: str, watch: Watch) -> Blocks:
         """The samples of a recording in blocks (t,), whose progress `watch` shows."""
         return watch(one_channel(Path(label), recording, self.settings.channel), recording, doing, label)
+
+
+def _difference(there: Provenance, expected: Provenance) -> str:
+    """In words, what an existing estimate was made of and the expected one is not."""
+    if there.recording != expected.recording:
+        return "of another recording"
+    return "by another model" if there.model != expected.model else "made with other settings"
 
 
 def remove_surplus(outputs: Sequence[Path], made: Provenance) -> None:

@@ -21,7 +21,9 @@ from sepml.speech.adaptation.blind import BlindScores, blind_scores, decision, m
 from sepml.speech.adaptation.learn import Learner, LearningSettings, between
 from sepml.speech.data.material import read_material
 from sepml.speech.models.model import load_model, save_model
+from sepml.speech.separation.adapting import adapted
 from sepml.speech.separation.separator import Separator
+from sepml.speech.separation.talkers import TalkerCount
 
 EVERYWHERE = LearningSettings(batch_size=4, teaching=TeachingRules(threshold=-100.0))
 
@@ -282,6 +284,21 @@ def test_too_little_speech_and_foreign_folders_are_refused(pair, recordings, tmp
     shutil.copytree(pair, tmp_path / "mine")
     assert command(pair, tmp_path / "mine", *recordings, "--steps", 2) == 1
     assert "but not the adapt.json of an adaptation" in capsys.readouterr().err
+
+
+def test_recordings_of_another_number_of_talkers_are_named_and_left_out(pair, recordings, tmp_path, everywhere, caplog):
+    class Counter:
+        """Counts two talkers in conversations of 12 s, one in others."""
+
+        def count(self, blocks, rate):
+            return TalkerCount(2 if sum(map(len, blocks)) == 12 * rate else 1, 0.99)
+
+    alone = conversation(tmp_path / "alone.wav", 10.0, seed=7)
+    start = load_start(pair)
+    settings = AdaptSettings(steps=2, learning=EVERYWHERE)
+    done = adapted(start.models, [*recordings, alone], tmp_path / "out", settings, counter=Counter())
+    line = f"{alone}: 1 talker (99 % sure), expected 2"
+    assert done.left_out == (line,) and f"left out: {line}" in caplog.text
 
 
 def test_a_single_network_adapts_as_well(pair, recordings, tmp_path, everywhere):

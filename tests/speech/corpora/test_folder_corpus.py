@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from scipy.signal import resample
 
 from sepml.cli import main
 from sepml.errors import SepmlError
@@ -112,7 +113,9 @@ def test_faults_of_a_tree(speech, tmp_path):
         prepare_own_recordings(speech, speech / "out", drawing)
     with pytest.raises(SepmlError, match=r"0\.WAV: its rate is 16000 Hz, below the 44100 Hz asked for \(20 of 20"):
         prepare_own_recordings(speech, tmp_path / "x", drawing, sample_rate=44100, jobs=1)
-    with pytest.raises(SepmlError, match="4 speakers, but 3 splits with mixtures of 2 need 6; give fewer splits"):
+    with pytest.raises(
+        SepmlError, match="4 speakers, but 3 splits with mixtures of 2 need 6; give more speakers, or leave splits out"
+    ):
         split_speakers("abcd", drawing, tmp_path)
     with pytest.raises(SepmlError, match="expected three of 0 or more with the sum 1"):
         split_speakers("abcdefg", Drawing(shares=(0.8, 0.1, 0.2)), tmp_path)
@@ -276,3 +279,31 @@ def test_the_command_names_the_options_that_help(speech, tmp_path, capsys):
     assert caught.value.code == 2 and "the gain is 51 dB, expected 0 to 50" in capsys.readouterr().err
     assert main(["check", str(tmp_path), "--utterances", str(speech)]) == 1
     assert "the mix lists are needed as well (--list)" in capsys.readouterr().err
+
+
+def test_mixtures_are_copied_at_another_rate(tmp_path):
+    """Against scipy's FFT resampling of sines; the sum of the copies holds, and a mixture that peaks over 1 is scaled whole."""
+    time = np.arange(22050) / 22050
+    low, high = 0.3 * np.sin(2 * np.pi * 440 * time), 0.6 * np.sin(2 * np.pi * 1500 * time)
+    for part, x in (("s1", low), ("s2", high), ("noise", 0.05 * low), ("mix", 1.05 * low + high)):
+        write_wav(tmp_path / "own/tr" / part / "a.wav", x, 22050, "FLOAT")
+        write_wav(tmp_path / "own/tr" / part / "b.wav", 2 * x, 22050, "FLOAT")
+    words = ["--out", str(tmp_path / "out"), "--sample-rate", "8000", "-j1"]
+    assert main(["prepare", "folder", "--mix-tree", str(tmp_path / "own"), *words]) == 0
+    mixtures = {mixture.id: mixture for mixture in read_manifest(tmp_path / "out/tr.csv")}
+    assert [mixture.length for mixture in mixtures.values()] == [8000, 8000]
+    assert check(tmp_path / "out/tr.csv", jobs=1).faults == []
+    for name, level in (("a", 1.0), ("b", 2.0)):
+        read = {part: soundfile.read(tmp_path / f"out/tr/{part}/{name}.wav") for part in ("mix", "s1", "s2", "noise")}
+        assert {rate for _, rate in read.values()} == {8000}
+        copies = {part: samples for part, (samples, _) in read.items()}
+        expected = level * resample(low, 8000)
+        if name == "b":
+            expected *= 0.9 / np.abs(2 * resample(1.05 * low + high, 8000)).max()
+            assert np.abs(copies["mix"]).max() == pytest.approx(0.9, abs=1e-4)
+        assert np.abs(copies["s1"] - expected)[100:-100].max() < 0.005
+        assert np.abs(copies["mix"] - copies["s1"] - copies["s2"] - copies["noise"]).max() < 3 / 32768
+    with pytest.raises(SepmlError, match=r"mix/a\.wav: would be overwritten by its copy at 8000 Hz"):
+        prepare_mix_tree(tmp_path / "own", tmp_path / "own", 8000, jobs=1)
+    with pytest.raises(SepmlError, match=r"mix/a\.wav: its rate is 22050 Hz, below the 44100 Hz asked for"):
+        prepare_mix_tree(tmp_path / "own", tmp_path / "out", 44100, jobs=1)

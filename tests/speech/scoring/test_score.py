@@ -180,6 +180,8 @@ def test_what_cannot_be_started(corpus):
     with pytest.raises(SepmlError, match="unknown metric 'sisnr'; did you mean 'si_snr'"):
         corpus.score(metrics=["sisnr"])
     with pytest.raises(SepmlError, match=r"holds no estimate of any of the 2 mixtures; expected files like a_s1\.wav"):
+        corpus.score(est="mix")
+    with pytest.raises(SepmlError, match="nowhere: no such folder"):
         corpus.score(est="nowhere")
     root = corpus.root
     with pytest.raises(SepmlError, match="s9: no such folder"):

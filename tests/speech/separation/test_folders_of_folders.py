@@ -67,7 +67,7 @@ def test_files_of_one_name_that_the_shell_names_are_told_how_to_be_told_apart(mo
     assert separate(model, "-q", *words) == 1
     [said] = lines(capsys)
     remedy = "{parent}/{name}_s{n}.{ext}"
-    assert said.endswith(f"in/one/mixture.wav and by in/two/mixture.wav; file names '{remedy}' tell them apart")
+    assert said.endswith(f"in/one/mixture.wav and by in/two/mixture.wav; --filename '{remedy}' tells them apart")
     assert separate(model, "-q", *words, "--filename", remedy) == 0
     assert files(place / "out") == pairs("one/mixture", "two/mixture")
 

@@ -95,7 +95,7 @@ def test_outputs_of_another_recording_are_refused(ext, model, place, capsys):
     assert separate(model, "a.mp4", *words) == 0
     assert lines(capsys) == ["1 of 1 files kept, as their outputs exist (--force separates them again)"]
     holding(wav(tone(0.4)), "a.flac")(place)
-    refusal = f"sepml: error: a.flac: out/a_s1.{ext}: holds an estimate with recording = "
+    refusal = f"sepml: error: a.flac: out/a_s1.{ext}: holds an estimate of another recording; "
     for _ in range(2):
         assert separate(model, "-q", "a.flac", *words) == 1
         [line] = lines(capsys)
@@ -124,11 +124,11 @@ def test_outputs_of_another_recording_are_refused(ext, model, place, capsys):
 def test_outputs_of_other_settings_are_refused(words, model, place, capsys):
     holding(wav(), "a.wav")(place)
     assert separate(model, "-q", "a.wav", "-o", "out") == 0
-    how = "settings"
+    how = "made with other settings"
     if words == ("--model",):
-        words, how = (*words, other_weights(model, place / "other")), "model"
+        words, how = (*words, other_weights(model, place / "other")), "by another model"
     assert separate(model, "-q", "a.wav", "-o", "out", *words) == 1
-    assert f"a.wav: out/a_s1.wav: holds an estimate with {how} = " in lines(capsys)[0]
+    assert f"a.wav: out/a_s1.wav: holds an estimate {how}; " in lines(capsys)[0]
     assert separate(model, "-q", "a.wav", "-o", "out", *words, "-f") == 0
     assert separate(model, "-q", "a.wav", "-o", "out", *words) == 0
     assert separate(model, "-q", "a.wav", "-o", "out") == 1
@@ -184,6 +184,6 @@ def test_a_folder_with_one_name_in_two_formats(model, place, capsys):
     assert separate(model, "-q", "in", "-o", "out") == 1
     [said] = lines(capsys)
     remedy = "{name}_{suffix}_s{n}.{ext}"
-    assert said.endswith(f"in/k.flac and by in/k.wav; file names '{remedy}' tell them apart")
+    assert said.endswith(f"in/k.flac and by in/k.wav; --filename '{remedy}' tells them apart")
     assert separate(model, "-q", "in", "-o", "out", "--filename", remedy) == 0
     assert files(place / "out") == ["k_flac_s1.wav", "k_flac_s2.wav", "k_wav_s1.wav", "k_wav_s2.wav"]

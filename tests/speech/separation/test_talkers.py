@@ -1,6 +1,7 @@
 """How many talk: the count, the separator that it chooses, and the files that this gives; with bands as talkers."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -233,6 +234,12 @@ def test_an_uncertain_number_is_warned_of(separators, tmp_path, caplog):
     unsure = Separators(separators.by_talkers, counter(flat))
     assert separate_files([write(tmp_path / "in.wav", tones(1))], unsure, tmp_path / "out") == []
     assert "in.wav: the number of talkers is uncertain (the setting `speakers` gives it)" in caplog.text
+
+
+def test_of_a_recording_of_less_than_a_second_the_number_is_said(separators, tmp_path, caplog):
+    caplog.set_level("INFO")
+    assert separate_files([write(tmp_path / "in.wav", tones(2, 0.5))], separators, tmp_path / "out") == []
+    assert re.search(r"in\.wav: 2 talkers \(\d+ % sure\)$", caplog.text, re.MULTILINE)
 
 
 # The command
