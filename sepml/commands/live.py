@@ -29,7 +29,8 @@ _REFUSED = (
 def add_live(sub: argparse.ArgumentParser) -> None:
     """The options of live separation."""
     what = "separate standard input to standard output while it comes, with this delay of 0.2 to 10 s at most (without a "
-    what += "number: 1); 16-bit samples, raw or with a WAV header, to raw ones, interleaved, a channel for each talker"
+    what += "number: 1; 0: the causal network that comes with sepml, 0.03 s); 16-bit samples, raw or with a WAV header, to raw "
+    what += "ones, interleaved, a channel for each talker"
     sub.add_argument("--live", type=float, nargs="?", const=1.0, metavar="SECONDS", help=what)
     sub.add_argument("--rate", type=int, metavar="HZ", help="with --live: the rate of raw samples of one channel")
 
@@ -106,10 +107,23 @@ def check_live(options: argparse.Namespace) -> None:
             options.wrong(f"--{name.replace('_', '-')}: does not go with --live")
     if options.rate is not None and options.rate <= 0:
         options.wrong(f"--rate: is {options.rate}, expected Hz above 0")
+    if options.live == 0:
+        _choose_causal(options)
+        return
     with checked_usage(options):
         check_delay(options.live)
     if options.speakers is None and options.model is None:
         options.speakers = "2"
+
+
+def _choose_causal(options: argparse.Namespace) -> None:
+    """The network without a delay, where none is named."""
+    from sepml.speech.models.load import CAUSAL
+
+    if options.model is None:
+        if options.speakers not in (None, "2"):
+            options.wrong(f"--live 0: the causal network that comes with sepml is for two talkers, not {options.speakers}")
+        options.model, options.speakers = CAUSAL.name, None
 
 
 def _write(samples: bytes) -> None:

@@ -37,7 +37,8 @@ def add_separate(commands: Commands) -> None:
     sub = command(commands, "separate", "separate recordings into one file for each speaker")
     what = "audio or video files, folders of them and of such folders, patterns such as '*/mix.wav', or - for standard input"
     sub.add_argument("input", nargs="+", help=what)
-    model = "folder of a model or an experiment (its best peer), Asteroid checkpoint or Hugging Face Hub id"
+    model = "folder of a model or an experiment (its best peer), name of one that comes with sepml (prompts-2mix, "
+    model += "prompts-3mix, prompts-2mix-causal), Asteroid checkpoint or Hugging Face Hub id"
     sub.add_argument("--model", help=f"{model} (default: the average of the pair that comes with sepml)")
     add_averaging(sub)
     add_network(sub)

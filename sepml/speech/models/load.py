@@ -22,6 +22,9 @@ DEFAULT = _PRETRAINED / "prompts-2mix"
 """The pair that comes with sepml: used when no model is named."""
 UP_TO_THREE = _PRETRAINED / "prompts-3mix"
 """The pair for up to three talkers, which also counts them."""
+CAUSAL = _PRETRAINED / "prompts-2mix-causal"
+"""One network that hears nothing of what comes later, for live separation with the least delay."""
+_SHIPPED = {path.name: path for path in (DEFAULT, UP_TO_THREE, CAUSAL)}
 ENSEMBLE_FORMAT = "sepml-ensemble-1"
 log = logging.getLogger(__name__)
 _CHECKPOINT = "pytorch_model.bin"
@@ -113,8 +116,9 @@ def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | Non
     """The path of a model on this machine; a model of the Hugging Face Hub is fetched.
 
     Args:
-        model: a folder or a file, or a Hub id `user/name` or `user/name@revision`; an existing file or folder takes precedence.
-            None is the pair that comes with sepml.
+        model: a folder or a file, the name of a model that comes with sepml (`prompts-2mix`, `prompts-3mix` or
+            `prompts-2mix-causal`), or a Hub id `user/name` or `user/name@revision`; an existing file or folder takes
+            precedence. None is `prompts-2mix`.
         hub: of `huggingface_hub.snapshot_download`: revision, token, cache_dir, force_download, local_files_only.
 
     Returns:
@@ -125,12 +129,14 @@ def locate(model: str | Path | None = None, **hub: Any) -> tuple[Path, str | Non
             for a path on this machine.
     """
     path = DEFAULT if model is None else Path(model)
+    if not os.path.exists(path):
+        path = _SHIPPED.get(str(model), path)
     named = hub.pop("revision", None)
     if os.path.exists(path):
         if named is not None:
             raise SepmlError(f"{path}: is on this machine and has no revisions, revision is {named!r}; leave it out")
         return path, None
-    if path == DEFAULT:
+    if path in (DEFAULT, *_SHIPPED.values()):
         raise SepmlError(f"{path}: the model that comes with sepml is absent from this installation; name another model")
     found = _HUB_ID.fullmatch(str(model))
     if not found:

@@ -22,7 +22,7 @@ class Live:
     Args:
         separator: with one network if it is causal.
         sample_rate: of the mixture, Hz.
-        delay: seconds, 0.2 to 10, for networks that are not causal.
+        delay: seconds, 0.2 to 10, for networks that are not causal; of no account for a causal one.
 
     Attributes:
         delay: seconds after which a sample of the estimates is given at the latest.
@@ -33,7 +33,6 @@ class Live:
 
     def __init__(self, separator: SeparatesWindows, sample_rate: int, delay: float = 1.0) -> None:
         require_rate(sample_rate)
-        check_delay(delay)
         if separator.n_src > MOST_SOURCES:
             raise SepmlError(
                 f"networks for {separator.n_src} sources, expected {MOST_SOURCES} at most: all orders are compared"
@@ -44,6 +43,8 @@ class Live:
         causal = [is_causal(model) and model.config.n_src == self.n_src for model in separator.models]
         if any(causal) and len(causal) > 1:
             raise SepmlError(f"{len(causal)} networks, expected one causal network, or none that is causal")
+        if not causal[0]:
+            check_delay(delay)
         self._core: Streamed | LookAhead = Streamed(separator) if causal[0] else LookAhead(separator, delay)
         self.delay = self._in.delay + self._core.delay / separator.sample_rate + self._out.delay
         self._received = self._given = 0

@@ -60,6 +60,16 @@ def test_nothing_named_is_the_pair_that_comes_with_sepml(tmp_path, monkeypatch):
     assert "is absent from this installation" in refused(tmp_path / "gone")
 
 
+def test_models_that_come_with_sepml_have_names(tmp_path, monkeypatch):
+    for name, networks, sources in (("prompts-2mix", 2, 2), ("prompts-3mix", 2, 3), ("prompts-2mix-causal", 1, 2)):
+        separator = Separator.load(name)
+        assert (len(separator.models), separator.n_src) == (networks, sources)
+    # What is there on this machine comes first.
+    experiment(tmp_path / "prompts-3mix")
+    monkeypatch.chdir(tmp_path)
+    assert Separator.load("prompts-3mix").n_src == 2
+
+
 def test_the_shipped_pair_is_averaged_unless_one_network_is_asked_for(tmp_path, capsys):
     assert len(Separator.from_pretrained().models) == 2 == len(Separator.from_pretrained(ensemble=True).models)
     assert len(Separator.from_pretrained(single=True).models) == 1

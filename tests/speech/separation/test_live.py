@@ -11,6 +11,7 @@ from separating import lines, separate
 from tiny_models import TINY, built
 
 from sepml import Separator
+from sepml.cli import main
 from sepml.errors import SepmlError
 
 RATE = 8000
@@ -178,6 +179,37 @@ def test_the_command_answers_while_sound_comes(model, ended_by):
         rest, said = process.communicate()
     assert process.returncode == 0 and len(early) + len(rest) == samples.size * 4
     assert b"at most 0.50 s behind" in said and b"standard input: 3.0 s, separated in" in said
+
+
+def test_the_least_delay_is_that_of_the_causal_network_that_comes_with_sepml(monkeypatch, caplog):
+    samples = (two_bands(1).sum(0) * 32768).astype("<i2")
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(samples.tobytes()))))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written))
+    caplog.set_level("INFO", "sepml")
+    assert main(["separate", "-", "-o", "-", "--live", "0", "--rate", "8000", "-d", "cpu"]) == 0
+    assert "2 talkers, at most 0.03 s behind" in caplog.text
+    separator = Separator.load("prompts-2mix-causal")
+    assert len(separator.models) == 1
+    live = separator.live(RATE, 0)
+    expected = np.concatenate([live.push(samples / np.float32(32768)), live.finish()], axis=1)
+    found = np.frombuffer(written.getvalue(), "<i2").reshape(-1, 2).T
+    # Levels follow what was heard, block by block, and blocks are of other lengths here.
+    assert found.shape == expected.shape
+    assert all(np.corrcoef(one, other)[0, 1] > 0.99 for one, other in zip(found, expected, strict=True))
+
+
+def test_the_causal_network_is_for_two_talkers(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["separate", "-", "-o", "-", "--live", "0", "--speakers", "3"])
+    assert caught.value.code == 2 and "is for two talkers, not 3" in capsys.readouterr().err
+
+
+def test_other_networks_have_no_least_delay(model, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BufferedReader(io.BytesIO(b"\0" * 100))))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO()))
+    assert separate(model, "-", "-o", "-", "--live", "0", "--rate", "8000") == 1
+    assert lines(capsys) == ["sepml: error: the delay is 0.0 s, expected 0.2 to 10 s"]
 
 
 @pytest.mark.parametrize("words", [
