@@ -51,7 +51,10 @@ class Live:
 
     @property
     def certainty(self) -> float:
-        """The probability that the speakers are in the order in which they were so far; 1 for causal networks, whose order nothing checks."""
+        """The probability that the speakers are in the order in which they were so far.
+
+        1 for causal networks, whose order nothing checks.
+        """
         return self._core.certainty
 
     @property
