@@ -7,6 +7,7 @@ import pickle
 import re
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -80,6 +81,9 @@ class Loader(DataLoader[Batch]):
     """
 
     def __init__(self, dataset: Any, collate: Callable[[Sequence[Any]], Batch], **options: Any) -> None:
+        if options.get("num_workers") and sys.platform == "linux":
+            # Python 3.14 starts another way by default, in which every worker imports PyTorch anew and data must be picklable.
+            options.setdefault("multiprocessing_context", "fork")
         super().__init__(dataset, collate_fn=_Packing(collate), **options)
         self._warned = False
 
