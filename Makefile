@@ -59,7 +59,7 @@ test-browser: venv
 
 # Passes over versions of which there is no interpreter. Each has a .venv-VERSION of its own.
 # make test-versions VERSIONS=3.12 TESTS=tests/training/test_fit.py
-VERSIONS := 3.12 3.13
+VERSIONS := 3.12 3.13 3.14
 TESTS :=
 test-versions:
 	tools/test_versions.sh $(VERSIONS) -- $(TESTS)
