@@ -106,7 +106,7 @@ def test_a_worker_that_ends_is_one_line(act, said):
 def test_a_worker_that_ends_while_the_main_process_computes():
     # PyTorch raises in whatever the main thread does, here waiting for what never comes.
     with pytest.raises(SepmlError, match=r"signal 9 \(SIGKILL\)"), worker_faults():
-        loader_ = DataLoader(Numbers(kill), collate_fn=default_collate, num_workers=1)
+        loader_ = DataLoader(Numbers(kill), collate_fn=default_collate, num_workers=1, multiprocessing_context="fork")
         batches = iter(loader_)
         threading.Event().wait(100)
         next(batches)
