@@ -3,8 +3,7 @@
     python tools/ship.py EXP/peer1 sepml/pretrained/NAME                # one network
     python tools/ship.py EXP/peer1 EXP/peer2 sepml/pretrained/NAME      # networks that are averaged
 
-The model card (README.md) and tables that are fitted afterwards stay. Rounding changes estimates by about 1e-3 of their peak,
-and halves the size.
+The model card (README.md) and tables that are fitted afterwards stay.
 """
 
 import argparse

@@ -117,7 +117,7 @@ def check_live(options: argparse.Namespace) -> None:
 
 
 def _choose_causal(options: argparse.Namespace) -> None:
-    """The network without a delay, where none is named."""
+    """The causal network that comes with sepml, where no model is named."""
     from sepml.speech.models.load import CAUSAL
 
     if options.model is None:
