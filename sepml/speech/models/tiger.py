@@ -70,8 +70,9 @@ class _ChannelNorm(nn.Module):
         self.gamma, self.beta = nn.Parameter(torch.ones(1, channels, 1, 1)), nn.Parameter(torch.zeros(1, channels, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        variance, mean = torch.var_mean(x, 1, unbiased=False, keepdim=True)
-        return (x - mean) * (variance + 1e-5).rsqrt() * self.gamma + self.beta
+        # Not var_mean: over any but the last axis it takes six times as long on a CPU, a fifth of a training step.
+        centred = x - x.mean(1, keepdim=True)
+        return centred * (centred.square().mean(1, keepdim=True) + 1e-5).rsqrt() * self.gamma + self.beta
 
 
 def _normed(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, bias: bool = False) -> nn.Sequential:
