@@ -12,7 +12,7 @@ from types import FrameType
 from sepml.commands import adapt, mixtures, prepare, scores, separation, serve, study, tasks
 from sepml.commands.options import FAILED, verbosity, verbosity_of, with_flags
 from sepml.errors import SepmlError, one_line
-from sepml.system.process import open_closed_streams, prepare_threads
+from sepml.system.process import open_closed_streams, prepare_libraries
 from sepml.system.progress import MessageHandler, end_live_lines
 from sepml.version import __version__
 
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         parser.error(f"unknown argument: {rest[0]}")
     options.settings = rest
     _configure_logging(options)
-    prepare_threads()
+    prepare_libraries()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = _run(options)

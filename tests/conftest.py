@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from sepml.system.process import prepare_threads
+from sepml.system.process import prepare_libraries
 
 # As for a command, and as early: beside other work, threads that wait by spinning make tests ten times slower.
-prepare_threads()
+prepare_libraries()
 
 
 @pytest.fixture(scope="session")

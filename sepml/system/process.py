@@ -31,7 +31,7 @@ _TRIM_BYTES, _MMAP_BYTES = 2**31 - 1, 2**30
 _SPINS = "1000"
 
 
-def prepare_threads() -> None:
+def prepare_libraries() -> None:
     """Set the environment of numerical libraries for a command; to be called before numpy and torch are imported.
 
     What the user has set stays. Results do not depend on it.
@@ -41,8 +41,11 @@ def prepare_threads() -> None:
     - PyTorch's threads (libgomp) wait a short time for each other and then sleep. By default they spin for milliseconds at
       the end of each parallel region, and beside another busy process they take the core from the very thread that they
       wait for (`tools/bench/contention.py`).
+    - PyTorch asks Linux for large pages for its large blocks. Networks with a learned encoder otherwise spend up to half of
+      the time of separating in the system, which hands them the memory of every layer in pages of 4 KB.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
 

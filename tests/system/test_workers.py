@@ -148,14 +148,15 @@ def test_evaluate_in_a_folder_with_another_sepml(misleading, tmp_path):
 @pytest.mark.parametrize(
     ("given", "expected"),
     [
-        ({}, {"GOMP_SPINCOUNT": "1000", "OPENBLAS_NUM_THREADS": "1"}),
+        ({}, {"GOMP_SPINCOUNT": "1000", "OPENBLAS_NUM_THREADS": "1", "THP_MEM_ALLOC_ENABLE": "1"}),
         ({"GOMP_SPINCOUNT": "5", "OPENBLAS_NUM_THREADS": "2"}, {"GOMP_SPINCOUNT": "5", "OPENBLAS_NUM_THREADS": "2"}),
+        ({"THP_MEM_ALLOC_ENABLE": "0"}, {"THP_MEM_ALLOC_ENABLE": "0"}),
         ({"OMP_WAIT_POLICY": "active"}, {"GOMP_SPINCOUNT": None, "OMP_WAIT_POLICY": "active"}),
     ],
-    ids=["nothing", "both", "policy"],
+    ids=["nothing", "both", "pages", "policy"],
 )
 def test_threads_wait_briefly_unless_the_user_says_how(given, expected, monkeypatch, tmp_path):
-    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS"):
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY", "OPENBLAS_NUM_THREADS", "THP_MEM_ALLOC_ENABLE"):
         # Set first, so that what the command sets is undone.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)

@@ -28,7 +28,7 @@ from sepml.speech.data.manifest import read_manifest, write_manifest
 from sepml.speech.data.mixtures import Mixture
 from sepml.speech.results.scores import METRICS
 from sepml.system.parallel import cores
-from sepml.system.process import prepare_threads
+from sepml.system.process import prepare_libraries
 
 TARGET = 1.15
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     # As for a command, by environment.
-    prepare_threads()
+    prepare_libraries()
     if options.run:
         _run(options)
         return
