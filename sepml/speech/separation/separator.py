@@ -12,6 +12,7 @@ from torch import Tensor
 from sepml.errors import SepmlError
 from sepml.speech.audio.signals import checked_channel, require_rate, split_at, windows
 from sepml.speech.averaging import averaged, level_gains
+from sepml.speech.models.backbones import BACKBONES
 from sepml.speech.models.inference import estimates
 from sepml.speech.models.model import SeparationModel
 from sepml.speech.publish.hub import HubMixin
@@ -30,7 +31,8 @@ WHOLE_SECONDS = 30.0
 _SHORTEST_SECONDS = 0.1
 _LAG_SECONDS, _LAG_WINDOWS = 600.0, 120
 """The longest time until the order of a window is final. It covers most recordings; windows of 10 s take 120 MB at 8 kHz."""
-_FRAMES, _MOST_WINDOWS = 20000, 8
+_FRAMES, _VALUES, _MOST_WINDOWS = 20_000, 20_000_000, 8
+"""The most that a network gets at a time: frames, values of its largest layer, and windows; but one window in any case."""
 _BLOCK = 1 << 18
 
 
@@ -196,8 +198,7 @@ class Separator(HubMixin):
         stitcher = Stitcher(self.n_src, self.sample_rate, lag, self.mixture_consistency)
         turns = TurnOrder(self.n_src, self.sample_rate)
         cut = windows(map(turns.hear, mixture), length, hop)
-        # Networks with a long stride are faster with several windows at a time; the others would need too much memory.
-        at_a_time = int(min(max(_FRAMES * self._stride() / length, 1), _MOST_WINDOWS))
+        at_a_time = self._windows_at_a_time(length)
 
         def joined() -> Iterator[np.ndarray]:
             while batch := list(islice(cut, at_a_time)):
@@ -207,6 +208,14 @@ class Separator(HubMixin):
             yield from stitcher.finish()
 
         yield from turns.ordered(joined())
+
+    def _windows_at_a_time(self, length: int) -> int:
+        """Networks with a long stride are faster with several windows of `length` samples; others would need much memory."""
+        most = min(_MOST_WINDOWS, _FRAMES * self._stride() / length)
+        for config in (model.config for model in self.models):
+            if backbone := BACKBONES.get(config.kind):
+                most = min(most, _VALUES / (backbone.largest_layer(config) * length / self.sample_rate))
+        return max(int(most), 1)
 
     def _stride(self) -> int:
         """Stride of the networks, samples."""
