@@ -213,7 +213,7 @@ class Separator(HubMixin):
         """Networks with a long stride are faster with several windows of `length` samples; others would need much memory."""
         most = min(_MOST_WINDOWS, _FRAMES * self._stride() / length)
         for config in (model.config for model in self.models):
-            if backbone := BACKBONES.get(config.kind):
+            if backbone := BACKBONES.get(getattr(config, "kind", "")):
                 most = min(most, _VALUES / (backbone.largest_layer(config) * length / self.sample_rate))
         return max(int(most), 1)
 
