@@ -4,8 +4,8 @@
 
 The figures of a kind come from a process of its own with one thread: the real-time factor of `Separator.stream` on noise, of
 the second of two runs; then the peak of the resident memory, MB, after separating noise of each of the lengths of `--long`, s,
-in blocks. With `--network`, the network separates only the first so many seconds of those, halves of the mixture stand in for
-its estimates of the rest: the memory of everything else grows as it would, in a part of the time.
+in blocks. With `--network`, the network separates only the first so many seconds of those; after them, parts of the mixture
+stand in for its estimates: the memory of everything else grows as it would, in less time.
 """
 
 import argparse
@@ -49,15 +49,12 @@ def main() -> None:
         config = BACKBONES[kind].config()
         model = build_model(config)
         weights = sum(weight.numel() for weight in model.parameters())
-        found = json.loads(subprocess.run([*_command(kind), *sys.argv[1:]], check=True, capture_output=True, text=True).stdout)
+        command = [sys.executable, __file__, "--measure", kind, *sys.argv[1:]]
+        found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         row = [kind, str(config.sample_rate), f"{weights:,}", f"{count_macs(model) / 1e9:.2f}", f"{found['factor']:.3f}"]
         rows.append([*row, *(f"{megabytes:.0f}" for megabytes in found["megabytes"])])
         print(rows[-1], flush=True)
     print(markdown(rows))
-
-
-def _command(kind: str) -> list[str]:
-    return [sys.executable, __file__, "--measure", kind]
 
 
 def measured(kind: str, seconds: float, long: Sequence[float], network: float) -> dict[str, Any]:
