@@ -21,7 +21,7 @@ from sepml.system.temporaries import sweep
 from sepml.training.fit import fit
 from sepml.training.hardware import environment
 from sepml.training.history import Run
-from sepml.training.launch import make_fabric, others_running
+from sepml.training.launch import launched_fabric, others_running
 from sepml.training.lightning import Fabric
 from sepml.training.peer_strategy import share_of_data
 from sepml.training.run_folder import CONFIG, EFFECTIVE_BATCH, claim_run, plain_settings, record_environment
@@ -119,12 +119,9 @@ def train_experiment(experiment: E, exp: Path, build: Callable[[E, int, int], Pa
     keep_large_blocks()
     apart = len(experiment.peers) if machines.strategy == "peers" else 1
     precision = experiment.fit.precision
-    fabric = make_fabric(machines.device, machines.devices, machines.num_nodes, precision, apart, machines.alone)
-    share, shares = share_of_data(fabric)
-    with ExitStack() as held:
-        if fabric.world_size > 1:
-            # Otherwise its threads may outlive the interpreter, which then aborts.
-            held.callback(torch.distributed.destroy_process_group)
+    where = (machines.device, machines.devices, machines.num_nodes, precision, apart, machines.alone)
+    with launched_fabric(*where) as fabric, ExitStack() as held:
+        share, shares = share_of_data(fabric)
         goes_on = _take_folder(exp, experiment, fabric, held)
         parts = build(experiment, share, shares)
         if not goes_on:

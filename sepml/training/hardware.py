@@ -51,7 +51,7 @@ def choose_device(device: str) -> str:
 
 
 def choose_precision(precision: str, accelerator: str) -> Precision:
-    """The precision to use on a kind of device, see `make_fabric`."""
+    """The precision to use on a kind of device, see `launched_fabric`."""
     able = computes_bf16(accelerator)
     if precision == "bf16-mixed" and not able:
         raise SepmlError(

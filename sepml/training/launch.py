@@ -30,10 +30,11 @@ class _Started:
     num_nodes: int
 
 
-def make_fabric(
+@contextmanager
+def launched_fabric(
     device: str, devices: int, num_nodes: int, precision: str, networks_apart: int = 1, alone: bool = False
-) -> Fabric:
-    """A launched Fabric.
+) -> Iterator[Fabric]:
+    """A launched Fabric, whose processes part at the end.
 
     Args:
         device: see `choose_device`.
@@ -68,7 +69,12 @@ def make_fabric(
     if started and devices * num_nodes > 1:
         log.info("waiting for %d processes that %s started", devices * num_nodes, started.by)
     fabric.launch()
-    return fabric
+    try:
+        yield fabric
+    finally:
+        if fabric.world_size > 1:
+            # Otherwise the threads of the connection may outlive the interpreter, which then aborts.
+            torch.distributed.destroy_process_group()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import torch
 from linear_task import Sure, linear
 from linear_training import SGD, trained
 
-from sepml.training.launch import make_fabric
+from sepml.training.launch import launched_fabric
 from sepml.training.settings import CohortSettings, GateSettings, Threshold
 
 CASES = {
@@ -42,4 +42,5 @@ def train_all(folder: Path, networks: int, fabric: object = None) -> None:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     processes, of = int(sys.argv[1]), int(sys.argv[2])
-    train_all(Path(sys.argv[3]), of, make_fabric("cpu", processes, 1, "32-true", of))
+    with launched_fabric("cpu", processes, 1, "32-true", of) as fabric:
+        train_all(Path(sys.argv[3]), of, fabric)

@@ -9,7 +9,8 @@ import torch
 
 from sepml.mutual import Cohort, Rules, mechanism_named
 from sepml.training.engine import FabricEngine
-from sepml.training.launch import make_fabric
+from sepml.training.launch import launched_fabric
+from sepml.training.lightning import Fabric
 from sepml.vision.networks import NetworkConfig, build_network
 from sepml.vision.slimmable import ViewSettings
 from sepml.vision.task import ClassificationTask, ImageBatch
@@ -27,8 +28,7 @@ def step(
     Cohort(TASK, views, [optimizer] * len(views), rules, 1e9, engine).step(batch, -1e9, 1.0)
 
 
-def main() -> None:
-    fabric = make_fabric("cpu", 2, 1, "32-true")
+def compare(fabric: Fabric) -> None:
     torch.manual_seed(0)
     network = build_network(NetworkConfig("small", 10, 1, (28, 28)))
     before = copy.deepcopy(network)
@@ -55,4 +55,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with launched_fabric("cpu", 2, 1, "32-true") as both:
+        compare(both)

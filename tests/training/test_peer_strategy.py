@@ -18,7 +18,7 @@ from tiny_training import history, same_state, state_of, train, write_config, wr
 from torch import nn
 
 from sepml.mutual.task import LocalEngine
-from sepml.training.launch import make_fabric
+from sepml.training.launch import launched_fabric
 from sepml.training.peer_strategy import draws_numbers, share_of_data
 
 HELPERS = Path(__file__).parents[1] / "helpers"
@@ -153,7 +153,8 @@ def test_a_slurm_step_without_tasks_a_node_is_one_line(config, tmp_path, capsys,
 def test_an_engine_of_one_process_has_all_peers():
     assert LocalEngine().mine(3) == [0, 1, 2]
     assert LocalEngine().exchange({1: "b", 0: "a"}) == ["a", "b"]
-    assert share_of_data(make_fabric("cpu", 1, 1, "32-true")) == (0, 1)
+    with launched_fabric("cpu", 1, 1, "32-true") as fabric:
+        assert share_of_data(fabric) == (0, 1)
 
 
 def test_networks_that_draw_numbers_are_found():

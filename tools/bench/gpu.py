@@ -199,13 +199,13 @@ def _sepml(settings: dict, options: argparse.Namespace, sources, stack: ExitStac
     from sepml.speech.models.model import build_model
     from sepml.training.engine import FabricEngine
     from sepml.training.hardware import choose_precision
-    from sepml.training.launch import make_fabric
+    from sepml.training.launch import launched_fabric
 
     peers, mode = ROWS[options.row]
     if mode in ("graphs", "streams") and options.device == "cpu":
         raise RuntimeError("CUDA alone has this mode")
     precision = {"fp32": "32-true", "bf16": "bf16-mixed"}.get(mode, options.modes_in)
-    fabric = make_fabric(options.device, 1, 1, choose_precision(precision, options.device))
+    fabric = stack.enter_context(launched_fabric(options.device, 1, 1, choose_precision(precision, options.device)))
     models = [build_model(DPRNNConfig(**settings)).to(fabric.device) for _ in range(peers)]
     for model in models:
         if mode == "compile":

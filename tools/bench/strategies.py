@@ -55,6 +55,14 @@ def main() -> None:
 
 
 def _time(variant: str, steps: int) -> None:
+    from sepml.training.launch import launched_fabric
+
+    count, processes, _ = VARIANTS[variant]
+    with launched_fabric("cpu", processes, 1, "32-true", count if processes > 1 else 1) as fabric:
+        _time_steps(fabric, variant, steps)
+
+
+def _time_steps(fabric, variant: str, steps: int) -> None:
     import torch
 
     from sepml.mutual import Cohort, Rules, mechanism_named
@@ -64,14 +72,12 @@ def _time(variant: str, steps: int) -> None:
     from sepml.speech.task import SeparationTask
     from sepml.system.process import keep_large_blocks
     from sepml.training.engine import FabricEngine
-    from sepml.training.launch import make_fabric
     from sepml.training.peer_strategy import networks_of
 
     keep_large_blocks()
     count, processes, _ = VARIANTS[variant]
     settings, batch, length = NETWORKS["pair"]
     settings = {**STFT, **settings, "chunk_stride": settings["chunk"]}
-    fabric = make_fabric("cpu", processes, 1, "32-true", count if processes > 1 else 1)
     torch.manual_seed(fabric.global_rank if variant == "data" else 0)
     sources = 0.1 * torch.randn(batch, 2, length * RATE)
     networks, mine, ready = [build_model(DPRNNConfig(**settings)) for _ in range(count)], networks_of(fabric, count), []
@@ -92,8 +98,6 @@ def _time(variant: str, steps: int) -> None:
     share = processes if variant == "data" else 1
     if fabric.is_global_zero:
         print(json.dumps({"seconds": seconds[WARM_UP:], "examples": share * batch, "sent": sent / 1e6, "note": note}))
-    if processes > 1:
-        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":

@@ -139,11 +139,11 @@ def _sepml(settings: dict, peers: int, variant: str, stack: ExitStack):
     from sepml.speech.models.model import build_model
     from sepml.system.process import keep_large_blocks
     from sepml.training.engine import FabricEngine
-    from sepml.training.launch import make_fabric
+    from sepml.training.launch import launched_fabric
 
     if "left as it is" not in variant:
         keep_large_blocks()
-    fabric = make_fabric("cpu", 1, 1, "auto" if "auto" in variant else "32-true")
+    fabric = stack.enter_context(launched_fabric("cpu", 1, 1, "auto" if "auto" in variant else "32-true"))
     models = [build_model(DPRNNConfig(**settings)) for _ in range(peers)]
     engine = stack.enter_context(FabricEngine(fabric, peers, independent=True))
     return sepml_step(models, engine), fabric._precision.precision
