@@ -21,9 +21,9 @@ import torch
 from scipy.signal import butter, sosfilt
 
 from sepml.speech.data.channels import reverberate
-from sepml.speech.data.effects import in_turns
 from sepml.speech.data.manifest import utterances_by_speaker
 from sepml.speech.data.rooms_and_noise import Room, impulse_response
+from sepml.speech.data.turn_taking import in_turns
 from sepml.speech.models.load import DEFAULT, load_models
 from sepml.speech.separation.talker_features import hear
 from sepml.speech.separation.talkers import MOST_TALKERS, fit_talkers

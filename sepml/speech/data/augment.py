@@ -7,18 +7,16 @@ import numpy as np
 
 from sepml.speech.data.channels import Band, Clipping, Equaliser, Gsm, Level, Mp3, MuLaw
 from sepml.speech.data.effects import (
-    Alone,
     Formants,
     Pitch,
     Place,
     Scene,
-    Silence,
     Speed,
-    Turns,
     at_tempo,
     with_formants,
 )
 from sepml.speech.data.rooms_and_noise import Babble, Coloured, Hum, Recorded, Room
+from sepml.speech.data.turn_taking import Alone, Silence, Turns
 
 
 @dataclass(frozen=True)

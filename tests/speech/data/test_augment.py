@@ -15,10 +15,10 @@ from sepml.speech.audio.files import write_wav
 from sepml.speech.data.augment import Augment
 from sepml.speech.data.channels import Band, Mp3
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.effects import Alone, Silence, Turns
 from sepml.speech.data.loaders import Batch, DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.data.rooms_and_noise import Coloured
+from sepml.speech.data.turn_taking import Alone, Silence, Turns
 from sepml.speech.task import SeparationTask
 
 RATE = 8000

@@ -14,9 +14,10 @@ from sepml.speech.audio.files import write_wav
 from sepml.speech.data.augment import Augment, draw_voice
 from sepml.speech.data.channels import Band, Clipping, Equaliser, Gsm, Level, Mp3, MuLaw
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
-from sepml.speech.data.effects import Alone, Formants, Pitch, Place, Scene, Silence, Speed, Turns
+from sepml.speech.data.effects import Formants, Pitch, Place, Scene, Speed
 from sepml.speech.data.loaders import Batch, DataSettings, train_loader
 from sepml.speech.data.rooms_and_noise import Babble, Coloured, Hum, Recorded, Room
+from sepml.speech.data.turn_taking import Alone, Silence, Turns
 
 RATE = 8000
 SEGMENT = 8000

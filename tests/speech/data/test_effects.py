@@ -7,7 +7,7 @@ from speech_signals import speech_like
 
 from sepml.speech.data.augment import at_speed
 from sepml.speech.data.channels import band_limit, equalise, reverberate
-from sepml.speech.data.effects import at_tempo, in_turns, with_formants
+from sepml.speech.data.effects import at_tempo, with_formants
 
 RATE = 8000
 
@@ -116,22 +116,3 @@ def test_a_room_is_a_convolution_for_each_talker():
     responses = rng.standard_normal((2, 90)).astype(np.float32)
     expected = [np.convolve(x.astype(float), h)[:500] for x, h in zip(signals, responses, strict=True)]
     assert np.abs(reverberate(signals, responses) - expected).max() < 1e-4
-
-
-@pytest.mark.parametrize(("n_src", "share"), [(2, 0.0), (2, 1 / 3), (3, 0.0), (3, 0.5)])
-def test_turns_leave_the_share_together(n_src, share):
-    out = in_turns(np.ones((n_src, 6000), np.float32), share, 8)
-    heard = out > 0.5
-    active = (1 + (n_src - 1) * share) / n_src
-    assert heard.mean(1) == pytest.approx([active] * n_src, abs=0.005)
-    begins = heard.argmax(1)
-    assert (np.diff(begins) > 0).all() and heard.any(0).mean() > 0.99 and heard[-1, -1] and heard[0, 0]
-    if n_src == 2:
-        assert heard.all(0).mean() == pytest.approx(share, abs=0.005)
-    # Nobody comes or goes with a click.
-    assert np.abs(np.diff(out)).max() < 0.2
-
-
-def test_turns_with_all_of_the_time_together_change_nothing():
-    signals = np.random.default_rng(0).standard_normal((3, 400)).astype(np.float32)
-    assert np.array_equal(in_turns(signals, 1.0, 8), signals)
