@@ -16,7 +16,7 @@ from sepml.speech.data.effects import (
     with_formants,
 )
 from sepml.speech.data.rooms_and_noise import Babble, Coloured, Hum, Recorded, Room
-from sepml.speech.data.turn_taking import Alone, Silence, Turns
+from sepml.speech.data.turn_taking import Alone, Conversation, Silence, Turns
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class Augment:
     formants: Formants | None = None
     place: Place | None = None
     turns: Turns | None = None
+    conversation: Conversation | None = None
     alone: Alone | None = None
     silence: Silence | None = None
     room: Room | None = None
@@ -50,7 +51,7 @@ class Augment:
     def __call__(self, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
         """Apply the effects on mixtures; returns the mixture `(T,)` and its references `(n_src, T)`."""
         # At most one of these.
-        any(effect(scene) for effect in (self.silence, self.alone, self.turns) if effect)
+        any(effect(scene) for effect in (self.silence, self.alone, self.turns, self.conversation) if effect)
         scene.noise = np.zeros(scene.sources.shape[1], np.float32)
         for effect in (self.room, self.equaliser, self.coloured, self.babble, self.hum, self.recorded, self.band):
             if effect:

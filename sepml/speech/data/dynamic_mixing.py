@@ -38,6 +38,8 @@ class DynamicMixing:
         speakers: to draw from; empty is all of the split.
         fraction: of each speaker's utterances, the first ones of the table, that are drawn from.
         skip: of each speaker's utterances, the first ones, that are not drawn from: the rest after a `fraction`.
+        join: utterances of a talker follow one another, in the same voice, until the segment is full; otherwise there is one of
+            each talker, and zeros.
         augment: effects on voices and mixtures, see `Augment`; null is none.
     """
 
@@ -51,6 +53,7 @@ class DynamicMixing:
     speakers: tuple[str, ...] = ()
     fraction: Annotated[float, Field(gt=0, le=1)] = 1.0
     skip: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    join: bool = False
     augment: Augment | None = None
 
     def below(self, root: Path) -> "DynamicMixing":
@@ -109,7 +112,7 @@ class DynamicSegments(Dataset[Example]):
         effects = np.random.default_rng([self.seed, epoch, index, 1])
         pieces, files = zip(*(self._piece(rng, effects, int(s), g) for s, g in zip(speakers, gains, strict=True)), strict=True)
         # The name contains the files, as this mixture does not occur again.
-        name = f"epoch{epoch}-{index} ({' + '.join(map(str, files))})"
+        name = f"epoch{epoch}-{index} ({' + '.join(str(file) for of in files for file in of)})"
         sources = np.stack([self._placed(effects, piece) for piece in pieces])
         if self.settings.augment is None:
             # PyTorch's sum, as NumPy's differs in the last digit for five or more sources.
@@ -128,13 +131,9 @@ class DynamicSegments(Dataset[Example]):
 
     def _piece(
         self, rng: np.random.Generator, effects: np.random.Generator, speaker: int, gain_db: float
-    ) -> tuple[np.ndarray, Path]:
-        """A segment of a random utterance of a speaker, or all of a shorter one, and its file."""
-        files = self.by_speaker[speaker]
-        file = files[int(rng.integers(len(files)))]
-        samples, _ = read_wav(file, self.sample_rate)
-        power = float(np.mean(np.square(samples, dtype=np.float64)))
-        gain = 10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12))
+    ) -> tuple[np.ndarray, list[Path]]:
+        """A segment of what a speaker says, or all of a shorter utterance, and its files."""
+        file, samples, gain = self._utterance(rng, speaker, gain_db)
         voice = draw_voice(effects, self.augment)
         if self.speed_percent:
             change = int(rng.integers(-self.speed_percent, self.speed_percent + 1)) / 100
@@ -142,8 +141,20 @@ class DynamicSegments(Dataset[Example]):
         # Only the required piece is resampled.
         needed = math.ceil(self.segment * voice.percent / 100 * voice.tempo)
         start = int(rng.integers(max(1, len(samples) - needed + 1)))
-        piece = voice(samples[start : start + needed], self.sample_rate)
-        return piece[: self.segment] * np.float32(gain), file
+        pieces, files = [voice(samples[start : start + needed], self.sample_rate) * gain], [file]
+        while self.settings.join and len(pieces[-1]) and sum(map(len, pieces)) < self.segment:
+            file, samples, gain = self._utterance(rng, speaker, gain_db)
+            pieces.append(voice(samples[:needed], self.sample_rate) * gain)
+            files.append(file)
+        return np.concatenate(pieces)[: self.segment], files
+
+    def _utterance(self, rng: np.random.Generator, speaker: int, gain_db: float) -> tuple[Path, np.ndarray, np.float32]:
+        """A random utterance of a speaker: its file, its samples, and a factor: the gain relative to equal power."""
+        files = self.by_speaker[speaker]
+        file = files[int(rng.integers(len(files)))]
+        samples, _ = read_wav(file, self.sample_rate)
+        power = float(np.mean(np.square(samples, dtype=np.float64)))
+        return file, samples, np.float32(10 ** (gain_db / 20) * 0.05 / math.sqrt(max(power, 1e-12)))
 
     def _placed(self, effects: np.random.Generator, piece: np.ndarray) -> np.ndarray:
         """A segment that contains the piece and is silent elsewhere."""

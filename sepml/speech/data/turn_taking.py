@@ -6,7 +6,9 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from sepml.speech.data.effects import RISING, MixtureEffect, Probability, Scene
+from sepml.speech.data.effects import RISING, MixtureEffect, PositiveRange, Probability, Range, Scene
+
+_FADE_SECONDS = 0.005
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,37 @@ class Turns(MixtureEffect):
 
     def _change(self, scene: Scene) -> None:
         order = scene.rng.permutation(len(scene.sources))
-        fade = max(1, round(0.005 * scene.rate))
+        fade = max(1, round(_FADE_SECONDS * scene.rate))
         scene.sources = in_turns(scene.sources[order], scene.rng.uniform(*self.share), fade)[np.argsort(order)]
+
+
+@dataclass(frozen=True)
+class Conversation(MixtureEffect):
+    """Talkers who take several turns each, as in a conversation; who does not come to speak is silent.
+
+    Attributes:
+        turn: seconds of a turn.
+        gap: seconds from the end of a turn to the beginning of the next one; negative is how long both talk together.
+    """
+
+    probability: Probability = 0.2
+    turn: PositiveRange = (1.0, 5.0)
+    gap: Range = (-1.0, 0.5)
+
+    def _change(self, scene: Scene) -> None:
+        n_src, length = scene.sources.shape
+        fade = max(1, round(_FADE_SECONDS * scene.rate))
+        time, gains = np.arange(length, dtype=np.float32), np.zeros((n_src, length), np.float32)
+        talker, begin = int(scene.rng.integers(n_src)), 0
+        # The mixture begins in the midst of a turn.
+        end = round(scene.rng.uniform(0, scene.rng.uniform(*self.turn)) * scene.rate)
+        while begin < length:
+            rising = np.ones_like(time) if begin == 0 else np.clip((time - begin) / fade, 0, 1)
+            np.maximum(gains[talker], rising * np.clip((end - time) / fade, 0, 1), out=gains[talker])
+            begin = max(begin + fade, end + round(scene.rng.uniform(*self.gap) * scene.rate))
+            end = begin + max(fade, round(scene.rng.uniform(*self.turn) * scene.rate))
+            talker = (talker + int(scene.rng.integers(1, max(2, n_src)))) % n_src
+        scene.sources = scene.sources * gains
 
 
 @dataclass(frozen=True)

@@ -160,7 +160,7 @@ def test_noise_is_so_far_below_the_talkers(table, effects):
 def test_babble_is_of_other_speakers(table):
     dataset = DynamicSegments(DynamicMixing(table, augment=Augment(babble=Babble(1.0, (1, 1)))), 2, SEGMENT, RATE, 0)
     asked = []
-    dataset._piece = lambda rng, effects, speaker, gain: (np.ones(10, np.float32), asked.append(speaker))
+    dataset._piece = lambda rng, effects, speaker, gain: (np.ones(10, np.float32), asked.append(speaker) or [])
     for index in range(20):
         dataset[0, index]
     assert len(asked) == 60 and all(len(set(asked[k : k + 3])) == 3 for k in range(0, 60, 3))
