@@ -142,7 +142,7 @@ class DynamicSegments(Dataset[Example]):
         needed = math.ceil(self.segment * voice.percent / 100 * voice.tempo)
         start = int(rng.integers(max(1, len(samples) - needed + 1)))
         pieces, files = [voice(samples[start : start + needed], self.sample_rate) * gain], [file]
-        while self.settings.join and len(pieces[-1]) and sum(map(len, pieces)) < self.segment:
+        while self.settings.join and sum(map(len, pieces)) < self.segment:
             file, samples, gain = self._utterance(rng, speaker, gain_db)
             pieces.append(voice(samples[:needed], self.sample_rate) * gain)
             files.append(file)

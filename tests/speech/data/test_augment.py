@@ -26,7 +26,7 @@ SEGMENT = 8000
 ALWAYS = {
     field.name: field.type.__args__[0]
     for field in fields(Augment)
-    if field.name not in ("alone", "silence", "turns", "recorded")
+    if field.name not in ("alone", "silence", "turns", "conversation", "recorded")
 }
 
 

@@ -12,7 +12,9 @@ from loading_data import RATE, epoch_of
 
 from sepml.errors import SepmlError
 from sepml.speech.audio.files import write_wav
+from sepml.speech.data.augment import Augment
 from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
+from sepml.speech.data.effects import Speed
 from sepml.speech.data.loaders import Batch
 
 
@@ -130,3 +132,32 @@ def test_a_missing_table_and_a_table_that_is_none(table):
         drawn(table.parent / "spk0" / "0.wav")
     with pytest.raises(SepmlError, match="cannot be read"):
         drawn(table.parent)
+
+
+def test_utterances_of_a_talker_follow_one_another_until_the_segment_is_full(table):
+    def of(join: bool) -> list:
+        dataset = DynamicSegments(DynamicMixing(table, size=20, join=join), 2, 9000, RATE, 0)
+        return [dataset[0, index] for index in range(20)]
+
+    for joined, single in zip(of(True), of(False), strict=True):
+        length = int(np.flatnonzero(single.sources[0])[-1])
+        assert length in (3999, 2399) or length in (3998, 2398), "a segment holds one utterance"
+        assert np.array_equal(joined.sources[0][: length + 1], single.sources[0][: length + 1]), "the first is the same"
+        for source in joined.sources:
+            # The same tone in each part of the segment, at the same level.
+            parts = source[:8800].reshape(4, -1)
+            assert len(set(np.abs(np.fft.rfft(parts)).argmax(-1))) == 1
+            assert parts.std(-1) == pytest.approx([parts.std()] * 4, rel=0.02)
+        # A file for each utterance stands in the name.
+        assert 2 * 3 <= joined.id.count(".wav") <= 2 * 4 and single.id.count(".wav") == 2
+
+
+def test_joined_utterances_have_one_voice(table):
+    mixing = DynamicMixing(table, size=20, join=True, augment=Augment(speed=Speed(1.0, (0.8, 1.25))))
+    found = set()
+    for index in range(20):
+        source = DynamicSegments(mixing, 2, 9000, RATE, 0)[0, index].sources[0]
+        peaks = np.abs(np.fft.rfft(source[:8800].reshape(4, -1), 22000)).argmax(-1)
+        assert np.ptp(peaks) <= 6, "one percent of speed is 14 bins"
+        found.add(int(peaks[0]))
+    assert len(found) > 12
