@@ -44,13 +44,12 @@ class Conversation(MixtureEffect):
     def _change(self, scene: Scene) -> None:
         n_src, length = scene.sources.shape
         fade = max(1, round(_FADE_SECONDS * scene.rate))
-        time, gains = np.arange(length, dtype=np.float32), np.zeros((n_src, length), np.float32)
+        gains = np.zeros((n_src, length), np.float32)
         talker, begin = int(scene.rng.integers(n_src)), 0
         # The mixture begins in the midst of a turn.
         end = round(scene.rng.uniform(0, scene.rng.uniform(*self.turn)) * scene.rate)
         while begin < length:
-            rising = np.ones_like(time) if begin == 0 else np.clip((time - begin) / fade, 0, 1)
-            np.maximum(gains[talker], rising * np.clip((end - time) / fade, 0, 1), out=gains[talker])
+            np.maximum(gains[talker], _turn(begin, end, length, fade), out=gains[talker])
             begin = max(begin + fade, end + round(scene.rng.uniform(*self.gap) * scene.rate))
             end = begin + max(fade, round(scene.rng.uniform(*self.turn) * scene.rate))
             talker = (talker + int(scene.rng.integers(1, max(2, n_src)))) % n_src
@@ -88,15 +87,18 @@ def in_turns(signals: np.ndarray, share: float, fade: int) -> np.ndarray:
     """
     n_src, length = signals.shape
     active = (1 + (n_src - 1) * share) / n_src
-    time = np.arange(length)
     out = np.empty_like(signals)
     for k, signal in enumerate(signals):
         begin = length * k * (1 - active) / max(1, n_src - 1)
-        end = begin + length * active
-        gain = np.ones(length, np.float32)
-        if begin > 0:
-            gain *= np.clip((time - begin) / fade, 0, 1)
-        if end < length - 0.5:
-            gain *= np.clip((end - time) / fade, 0, 1)
-        out[k] = signal * gain
+        out[k] = signal * _turn(begin, begin + length * active, length, fade)
     return out
+
+
+def _turn(begin: float, end: float, length: int, fade: int) -> np.ndarray:
+    """The gain `(length,)` of a turn from sample `begin` to `end`, with fades where it begins and ends within the segment."""
+    time, gain = np.arange(length), np.ones(length, np.float32)
+    if begin > 0:
+        gain *= np.clip((time - begin) / fade, 0, 1)
+    if end < length - 0.5:
+        gain *= np.clip((end - time) / fade, 0, 1)
+    return gain

@@ -18,7 +18,7 @@ from sepml.speech.data.dynamic_mixing import DynamicMixing, DynamicSegments
 from sepml.speech.data.loaders import Batch, DataSettings, train_loader, valid_loader
 from sepml.speech.data.manifest import Mixture, write_manifest
 from sepml.speech.data.rooms_and_noise import Coloured
-from sepml.speech.data.turn_taking import Alone, Silence, Turns
+from sepml.speech.data.turn_taking import Alone, Conversation, Silence, Turns
 from sepml.speech.task import SeparationTask
 
 RATE = 8000
@@ -68,7 +68,8 @@ def test_effects_leave_the_choice_of_utterances_alone(table):
 
 
 def test_an_augmented_mixture_depends_on_seed_epoch_and_index_only(table):
-    augment = Augment(**{name: kind() for name, kind in ALWAYS.items()}, turns=Turns(), alone=Alone(), silence=Silence())
+    who_talks = {"turns": Turns(), "conversation": Conversation(), "alone": Alone(), "silence": Silence()}
+    augment = Augment(**{name: kind() for name, kind in ALWAYS.items()}, **who_talks)
     first, again = drawn(table, augment), drawn(table, augment)
     for a, b in zip(first, again, strict=True):
         assert torch.equal(a.mixture, b.mixture) and torch.equal(a.sources, b.sources)
